@@ -1,0 +1,47 @@
+# For everyone:      make demo   train a CP-VAE on handwritten digits, evaluate it, draw the figures
+#                    make test   run the tests, without the slow ones
+# For contributors:  make lint   ruff: rules and format
+#                    make types  mypy on the installed wheel
+# The first of them makes .venv and installs the project into it, which takes some minutes.
+
+PYTHON ?= python3
+
+VENV := .venv
+INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
+PACKAGING := setup.cfg pyproject.toml constraints.txt
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint types
+
+demo: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pyro_priors.demo
+
+# One thread per worker: two workers with a thread for every core each would fight over the cores.
+test: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow" -n 2
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+# Type checkers see that models/ is pyro_priors.models only on an installed wheel, and that only from outside the tree.
+types: $(VENV)/.installed-dev
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	echo "mypy on the wheel, installed in $$folder"; \
+	$(VENV)/bin/python -m build --no-isolation --outdir "$$folder" . > "$$folder/build.log" 2>&1 || { cat "$$folder/build.log"; exit 1; }; \
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --target "$$folder/site" "$$folder"/*.whl; \
+	cd "$$folder"; \
+	MYPYPATH="$$folder/site" "$(CURDIR)/$(VENV)/bin/python" -P -m mypy --config-file "$(CURDIR)/setup.cfg" \
+		--cache-dir "$(CURDIR)/.mypy_cache" -p pyro_priors
+
+# The stamps are newer than what they were installed from; a change of one of the three installs again.
+$(VENV)/.installed-test: $(PACKAGING) | $(VENV)/bin/python
+	$(INSTALL) -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(PACKAGING) | $(VENV)/bin/python
+	$(INSTALL) -e '.[test,dev]'
+	@touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)

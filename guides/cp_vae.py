@@ -1,0 +1,49 @@
+"""CP-VAE, inference half."""
+
+import pyro
+import torch.nn as nn
+from torch import Tensor
+
+from pyro_priors.registration import data_plate, register
+
+__all__ = ["CPVAEGuide"]
+
+
+class CPVAEGuide(nn.Module):
+    r"""Two-level posterior of CP-VAE (Lavda et al. 2019, equation 6), with the category enumerated.
+
+    .. math::
+        c &\sim q(c \mid x) \\
+        z &\sim q(z \mid x, c)
+
+    Under an ELBO that enumerates, c has shape ``(K, 1)`` and z has a draw of its own for every category, shape
+    ``(K, batch, z_dim)``.
+
+    :param trunk: module from x, shape ``(batch,) + x_shape``, to features
+    :param category: module from features to q(c|x)
+    :param latent: module from features and c to q(z|x,c), event shape ``(z_dim,)``
+
+    What differs from the paper: it writes q(z|x,c) as a function of the probabilities of q(c|x); its code passes one
+    relaxed draw. Here q(z|x,c) is a function of the category itself, as equation 8 needs.
+
+    Reference: Frantzeska Lavda, Magda Gregorova and Alexandros Kalousis, Improving VAE generations of multimodal data
+    through data-dependent conditional priors, 2019, arXiv:1911.10885.
+    """
+
+    def __init__(self, trunk: nn.Module, category: nn.Module, latent: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.category = category
+        self.latent = latent
+
+    def forward(self, x: Tensor, condition: Tensor | None = None, size: int | None = None) -> None:
+        """
+        :param x: observed data, shape ``(batch,) + x_shape``
+        :param condition: not used by this guide
+        :param size: not used by this guide
+        """
+        register("cp_vae.guide", self)
+        with data_plate(x, condition, size):
+            features = self.trunk(x)
+            c = pyro.sample("c", self.category(features), infer={"enumerate": "parallel"})
+            pyro.sample("z", self.latent(features, c))

@@ -1,0 +1,41 @@
+"""Variational autoencoders with learned priors, as Pyro programs.
+
+Names that most scripts need are here; the parts are :mod:`~pyro_priors.models`, :mod:`~pyro_priors.guides`,
+:mod:`~pyro_priors.priors`, :mod:`~pyro_priors.nn`, :mod:`~pyro_priors.objectives`, :mod:`~pyro_priors.data`,
+:mod:`~pyro_priors.metrics` and :mod:`~pyro_priors.plots`.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from . import data, metrics, nn, objectives, plots, priors
+from .checkpoint import CheckpointError
+from .citations import citation
+from .pair import Pair
+from .registration import data_plate, register
+from .train import TrainConfig, TrainingDiverged, fit
+from .zoo import create, load, names
+
+try:
+    __version__ = version("pyro-priors")
+except PackageNotFoundError:  # run from a tree that is not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "CheckpointError",
+    "Pair",
+    "TrainConfig",
+    "TrainingDiverged",
+    "citation",
+    "create",
+    "data",
+    "data_plate",
+    "fit",
+    "load",
+    "metrics",
+    "names",
+    "nn",
+    "objectives",
+    "plots",
+    "priors",
+    "register",
+]

@@ -1,0 +1,49 @@
+"""Questions about the sites of a trace."""
+
+from collections.abc import Iterator
+
+import pyro.distributions as dist
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+
+__all__ = ["Mode", "is_categorical", "is_enumerated", "is_normal", "sample_sites"]
+
+
+def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, dict]]:
+    """Names and messages of the sample sites, plates left out, in order."""
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and not site_is_subsample(site):
+            yield name, site
+
+
+def is_enumerated(site: dict) -> bool:
+    """Whether Pyro enumerated the site in parallel."""
+    return site["infer"].get("_enumerate_dim") is not None
+
+
+def _base(fn: dist.Distribution) -> dist.Distribution:
+    while isinstance(fn, dist.Independent):
+        fn = fn.base_dist
+    return fn
+
+
+def is_normal(fn: dist.Distribution) -> bool:
+    """Whether the distribution is a diagonal Gaussian."""
+    return type(_base(fn)) is dist.Normal
+
+
+def is_categorical(fn: dist.Distribution) -> bool:
+    """Whether the distribution is over category numbers."""
+    return type(_base(fn)) is dist.Categorical
+
+
+class Mode(Messenger):
+    """Effect handler that gives each latent site its most probable category, or its mean, instead of a draw."""
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["is_observed"] or msg["done"] or site_is_subsample(msg):
+            return
+        fn = msg["fn"]
+        msg["value"] = fn.logits.argmax(-1) if is_categorical(fn) else fn.mean
+        msg["done"] = True

@@ -1,0 +1,47 @@
+"""BibTeX of what is in use."""
+
+from __future__ import annotations
+
+from . import zoo
+from .pair import Pair
+
+__all__ = ["BIBTEX", "citation"]
+
+BIBTEX = {
+    "bingham2019": """@article{bingham2019pyro,
+  title = {Pyro: Deep Universal Probabilistic Programming},
+  author = {Bingham, Eli and Chen, Jonathan P. and Jankowiak, Martin and Obermeyer, Fritz and Pradhan, Neeraj and Karaletsos, Theofanis and Singh, Rohit and Szerlip, Paul and Horsfall, Paul and Goodman, Noah D.},
+  journal = {Journal of Machine Learning Research}, volume = {20}, number = {28}, pages = {1--6}, year = {2019}
+}""",
+    "kingma2014": """@inproceedings{kingma2014auto,
+  title = {Auto-Encoding Variational {Bayes}},
+  author = {Kingma, Diederik P. and Welling, Max},
+  booktitle = {International Conference on Learning Representations}, year = {2014}, eprint = {1312.6114}
+}""",
+    "klushyn2019": """@inproceedings{klushyn2019increasing,
+  title = {Increasing the Generalisation Capacity of Conditional {VAEs}},
+  author = {Klushyn, Alexej and Chen, Nutan and Cseke, Botond and Bayer, Justin and van der Smagt, Patrick},
+  booktitle = {International Conference on Artificial Neural Networks}, year = {2019}
+}""",
+    "lavda2019": """@article{lavda2019improving,
+  title = {Improving {VAE} generations of multimodal data through data-dependent conditional priors},
+  author = {Lavda, Frantzeska and Gregorov{\\'a}, Magda and Kalousis, Alexandros},
+  journal = {arXiv preprint arXiv:1911.10885}, year = {2019}
+}""",
+    "sohn2015": """@inproceedings{sohn2015learning,
+  title = {Learning Structured Output Representation using Deep Conditional Generative Models},
+  author = {Sohn, Kihyuk and Lee, Honglak and Yan, Xinchen},
+  booktitle = {Advances in Neural Information Processing Systems}, volume = {28}, year = {2015}
+}""",
+}
+
+
+def citation(pair: Pair) -> str:
+    """BibTeX of the papers behind a pair, and of Pyro.
+
+    :param pair: a pair of the zoo
+    :raises ValueError: if the pair is not of the zoo
+    """
+    if pair.recipe is None:
+        raise ValueError("this pair is not of the zoo: only those know the papers behind them")
+    return "\n\n".join(BIBTEX[key] for key in (*zoo.citations_of(pair.recipe["name"]), "bingham2019"))

@@ -1,0 +1,331 @@
+"""The command line: ``pyro-priors list | train | evaluate | sample | plot``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from . import data, metrics, objectives, plots, train, zoo
+from .checkpoint import CheckpointError, write_atomically
+from .pair import Pair
+from .run_folder import RunFolder
+
+__all__ = ["main"]
+
+USAGE = """usage: pyro-priors COMMAND ...
+
+  list                                        pairs, priors, objectives, data, metrics
+  train PAIR --data NAME|FILE.npz --out RUN   train a pair; --objective NAME; --resume goes on where a run stopped
+  evaluate RUN                                table on the screen, and RUN/evaluation.json
+  sample RUN --num 64 --out samples.png       samples as a picture or .npz; --category 3; --condition 0 1
+  plot RUN                                    every figure, in RUN/figures
+
+pyro-priors COMMAND --help lists the options of a command; of train, with a pair: pyro-priors train cp_vae --help"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    :param arguments: ``sys.argv[1:]`` when left out
+    :returns: exit status: 0; 1 when training diverged; 2 for a user's mistake, after one line that names the argument, the
+        value and the remedy; 130 when interrupted
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # a warning is one line too
+    warnings.showwarning = lambda message, *_: print(f"pyro-priors: warning: {message}", file=sys.stderr)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    command, *rest = arguments
+    try:
+        if command not in COMMANDS:
+            raise ValueError(f"command '{command}' is unknown: {zoo.hint(command, list(COMMANDS))}")
+        COMMANDS[command](rest)
+    except train.TrainingDiverged as error:
+        return _fail(error, 1)
+    except (CheckpointError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        return _fail(error, 2)
+    except ValueError as error:
+        # our own code raises these for the user to read; from any other place one is a bug, shown whole
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if Path(__file__).parent not in raised_in.parents:
+            raise
+        return _fail(error, 2)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"pyro-priors: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return status
+
+
+def _parse(options: Any, arguments: Sequence[str], command: str) -> Any:
+    """``tyro.cli`` with its framed error messages folded into one line."""
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            return tyro.cli(options, args=list(arguments), prog=f"pyro-priors {command}")
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        lines = (line.strip("╭─╮│╰╯├┤ ") for line in captured.getvalue().splitlines())
+        message = " ".join(line for line in lines if line)
+        raise ValueError(message.split("For full helptext")[0].strip() + f" (see pyro-priors {command} --help)") from None
+
+
+def _taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
+    """The value of ``--name VALUE`` or ``--name=VALUE``, and the other arguments."""
+    rest, value, index = [], None, 0
+    while index < len(arguments):
+        argument = arguments[index]
+        if argument == f"--{name}":
+            if index + 1 >= len(arguments) or arguments[index + 1].startswith("--"):
+                raise ValueError(f"--{name} needs a value")
+            value, index = arguments[index + 1], index + 1
+        elif argument.startswith(f"--{name}="):
+            value = argument.split("=", 1)[1]
+        else:
+            rest.append(argument)
+        index += 1
+    return value, rest
+
+
+def _list(arguments: list[str]) -> None:
+    @dataclass
+    class Options:
+        """What there is: pairs, priors, objectives, data, metrics."""
+
+    _parse(Options, arguments, "list")
+    rows = {
+        "pairs": zoo.names(),
+        "priors": sorted(zoo.PRIORS),
+        "objectives": sorted(objectives.OBJECTIVES),
+        "data": [*data.names(), "FILE.npz"],
+        "metrics": list(metrics.METRICS),
+    }
+    for name, values in rows.items():
+        print(f"{name:12}{'  '.join(values)}")
+
+
+def _pair_options(name: str) -> type:
+    """The pair's config dataclass, less what the data fix."""
+    config_class = zoo.config_class(name)
+    filled_in: dict[str, Any] = {"x_shape": (1,), "condition_shape": (1,)}
+    names = {option.name for option in dataclasses.fields(config_class)}
+    annotations: dict[str, Any] = {key: tyro.conf.Suppress[tuple[int, ...]] for key in filled_in if key in names}
+    help_text = "p(x|z): bernoulli, continuous_bernoulli, discretised_logistic or gaussian; auto: what fits the data."
+    annotations["likelihood"] = Annotated[str, tyro.conf.arg(help=help_text)]
+    body = {key: value for key, value in filled_in.items() if key in names} | {"likelihood": "auto"}
+    options = type(config_class.__name__, (config_class,), {**body, "__annotations__": annotations, "__doc__": config_class.__doc__})
+    return dataclass(frozen=True)(options)
+
+
+def _train(arguments: list[str]) -> None:
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        raise ValueError(f"train needs the name of a pair first: one of {', '.join(zoo.names())}")
+    if arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    name = arguments[0]
+    pair_options = _pair_options(name)
+    data_name, rest = _taken(arguments[1:], "data")
+    objective_name, rest = _taken(rest, "objective")
+    if objective_name is not None and objective_name not in objectives.OBJECTIVES:
+        known = sorted(objectives.OBJECTIVES)
+        raise ValueError(f"objective '{objective_name}' is unknown: {zoo.hint(objective_name, known)}")
+    objective_class = objectives.OBJECTIVES[objective_name or "elbo"]
+
+    @dataclass(frozen=True)
+    class Options:
+        """Train a pair. Two more options: --data NAME or FILE.npz, and --objective NAME (see pyro-priors list)."""
+
+        out: str
+        """Run folder to write."""
+        resume: bool = False
+        """Go on with the run in --out, with the same options."""
+        quiet: bool = False
+        """Show no progress."""
+        pair: pair_options = field(default_factory=pair_options)  # type: ignore[valid-type]
+        objective: objective_class = field(default_factory=objective_class)  # type: ignore[valid-type]
+        data: data.DataConfig = field(default_factory=data.DataConfig)
+        train: train.TrainConfig = field(default_factory=train.TrainConfig)
+
+    Options.__annotations__ |= {"pair": pair_options, "objective": objective_class}
+    Options.__annotations__ |= {"data": data.DataConfig, "train": train.TrainConfig, "out": str, "resume": bool, "quiet": bool}
+    options = _parse(Options, rest, f"train {name}")
+    if data_name is None:
+        raise ValueError(f"train needs --data: a file .npz or one of {', '.join(data.names())}")
+    splits = data.load(data_name, **dataclasses.asdict(options.data))
+    config = dataclasses.asdict(options.pair) | {"x_shape": splits.x_shape}
+    if config["likelihood"] == "auto":
+        config["likelihood"] = splits.likelihood
+    if "condition_shape" in config:
+        if splits.condition_shape is None:
+            raise ValueError(
+                f"pair '{name}' needs data with a condition and {data_name} has none: give --data.condition-rows N (the last "
+                "rows of each image), --data.condition-labels, or a file with condition_train"
+            )
+        config["condition_shape"] = splits.condition_shape
+    # the networks start from the seed as well
+    with torch.random.fork_rng():
+        torch.manual_seed(options.train.seed)
+        pair = zoo.create(name, **config)
+    if not options.quiet:
+        print(f"data: {splits.source}")
+    objective = options.objective if objective_name else None
+    history = train.fit(
+        pair, splits, objective, out=options.out, resume=options.resume, progress=not options.quiet, config=options.train
+    )
+    best = history.epochs[history.best_epoch]
+    print(
+        f"trained {len(history.epochs)} epochs; best validation bound {best['valid_bound']:.3f} nats per datum, of epoch "
+        f"{history.best_epoch}; now: pyro-priors evaluate {options.out}"
+    )
+
+
+def _open_run(path: str) -> tuple[RunFolder, Pair, data.Splits]:
+    folder = RunFolder(path)
+    recipe = folder.config()["data"]
+    if recipe is None:
+        raise ValueError(f"{path} was trained on arrays in memory: evaluate it from Python, where they are")
+    if not (folder.path / "pair" / "pair.json").exists():
+        raise FileNotFoundError(f"{path} has no finished pair yet: go on training with --resume")
+    pair = zoo.load(folder.path)
+    pair.eval()
+    return folder, pair, data.load(recipe["name"], **recipe["config"])
+
+
+def _evaluate(arguments: list[str]) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        """Evaluate a run: a table on the screen and evaluation.json in its folder."""
+
+        run: tyro.conf.Positional[str]
+        """Run folder."""
+        metrics: tuple[str, ...] = ()
+        """Which metrics; all that apply when left out."""
+        part: Literal["train", "valid", "test"] = "test"
+        """Part of the data."""
+        num_samples: int = 500
+        """Importance samples for each datum's log p(x)."""
+        seed: int = 0
+        """Seed of the noise."""
+
+    options = _parse(Options, arguments, "evaluate")
+    folder, pair, splits = _open_run(options.run)
+    if options.num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {options.num_samples}")
+    results = metrics.evaluate(
+        pair, splits, options.part, metrics=options.metrics, num_samples=options.num_samples, seed=options.seed
+    )
+    record = {
+        "data": splits.source,
+        "part": options.part,
+        "num_samples": options.num_samples,
+        "seed": options.seed,
+        "metrics": {name: dataclasses.asdict(estimate) for name, estimate in results.items()},
+    }
+    if splits.true_log_likelihood is not None:
+        record["true_log_likelihood"] = splits.true_log_likelihood
+    write_atomically(folder.path / "evaluation.json", json.dumps(record, indent=1).encode())
+    print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
+    for name, estimate in results.items():
+        spread = f" ± {estimate.stderr:.4g}" if estimate.stderr is not None else ""
+        print(f"  {name:22}{estimate.value:>12.4f}{spread:12} {estimate.unit}")
+    if splits.true_log_likelihood is not None:
+        print(f"  {'true log-likelihood':22}{splits.true_log_likelihood:>12.4f}{'':12} nats per datum")
+
+
+def _sample(arguments: list[str]) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        """Sample from a run: means of p(x|...) as a picture, or all sites in an .npz."""
+
+        run: tyro.conf.Positional[str]
+        """Run folder."""
+        out: str = "samples.png"
+        """Picture (.png) or arrays (.npz)."""
+        num: int = 64
+        """Number of samples."""
+        category: str = "prior"
+        """Of a pair with categories: a number, prior, or aggregate (the aggregate posterior)."""
+        condition: tuple[int, ...] = ()
+        """Of a conditional pair: rows of the test part whose conditions are used, in turn."""
+        seed: int = 0
+        """Seed of the noise."""
+
+    options = _parse(Options, arguments, "sample")
+    _, pair, splits = _open_run(options.run)
+    out = Path(options.out)
+    if out.suffix not in (".png", ".npz"):
+        raise ValueError(f"--out must end in .png or .npz, got '{options.out}'")
+    if out.suffix == ".png" and splits.image_shape is None:
+        raise ValueError(f"{splits.name} has no images to draw: write arrays with --out samples.npz")
+    if options.num < 1:
+        raise ValueError(f"--num must be at least 1, got {options.num}")
+    fixed: dict[str, Any] = {}
+    if options.category != "prior":
+        if not pair.num_categories:
+            raise ValueError(f"--category {options.category}: this pair has no categories")
+        fixed["c"] = int(options.category) if options.category.lstrip("-").isdigit() else options.category
+    condition = None
+    if splits.condition_shape is not None:
+        rows = options.condition or tuple(range(min(options.num, len(splits.test))))
+        if not all(0 <= row < len(splits.test) for row in rows):
+            raise ValueError(f"--condition must be rows of the test part, 0 to {len(splits.test) - 1}, got {rows}")
+        condition = splits.test.condition[torch.tensor(rows)[torch.arange(options.num) % len(rows)]]
+    elif options.condition:
+        raise ValueError(f"--condition {options.condition}: this pair takes no condition")
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        drawn = pair.sample(options.num, condition, **fixed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npz":
+        import numpy as np
+
+        np.savez(out, **{name: value.cpu().numpy() for name, value in drawn.items()})
+    else:
+        plots.image_grid(plots.shown(drawn["x_mean"], condition, splits), 8).savefig(out, dpi=120)
+    print(f"{options.num} samples in {out}")
+
+
+def _plot(arguments: list[str]) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        """Draw every figure of a run into its folder."""
+
+        run: tyro.conf.Positional[str]
+        """Run folder."""
+
+    options = _parse(Options, arguments, "plot")
+    folder, pair, splits = _open_run(options.run)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for path in plots.figures(pair, splits, folder.history(), folder.path / "figures"):
+            print(path)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "list": _list,
+    "train": _train,
+    "evaluate": _evaluate,
+    "sample": _sample,
+    "plot": _plot,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Data: toys with known densities, images, and any ``.npz`` of one's own."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from . import images, omniglot, toys  # noqa: F401  (they register their data sets)
+from .arrange import arrange
+from .batches import batches, num_batches
+from .files import from_arrays, read_npz
+from .registry import DataConfig, find, make_config, names
+from .splits import Part, Splits
+
+__all__ = ["DataConfig", "Part", "Splits", "batches", "from_arrays", "load", "names", "num_batches"]
+
+
+def load(name: str | os.PathLike, **config: Any) -> Splits:
+    """Load a data set by name, or one's own from a file.
+
+    >>> data = load("digits", condition_rows=4)
+    >>> data.x_shape, data.condition_shape, data.likelihood, data.binarise
+    ((32,), (32,), 'bernoulli', True)
+
+    :param name: one of :func:`names`, or the path of an ``.npz`` file with ``x_train`` and, as far as there
+        are any, ``x_valid``, ``x_test``, ``condition_train``, ..., ``label_train``, ... (see
+        :func:`from_arrays`)
+    :param config: options, the fields of :class:`DataConfig`
+    :raises ValueError: if the name, an option or the data are not what they must be; the message says what to
+        do
+    :raises FileNotFoundError: if files are missing and cannot be downloaded; the message says what to put
+        where
+    """
+    options = make_config(config)
+    if os.fspath(name).endswith(".npz"):
+        splits = read_npz(Path(name).expanduser(), seed=options.seed)
+    else:
+        splits = find(os.fspath(name))(options)
+    recipe = {"name": os.fspath(name), "config": dataclasses.asdict(options)}
+    return dataclasses.replace(arrange(splits, options), recipe=recipe)

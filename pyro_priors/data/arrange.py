@@ -1,0 +1,133 @@
+"""What the options of :func:`load` do to a data set: binarise, cut a condition out, flatten, shorten."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .registry import DataConfig
+from .splits import Part, Splits
+
+__all__ = ["arrange"]
+
+FIXED_SEED = 777
+"""Seed of everything that is binarised once; the public recipe's, jmtomczak/vae_vampprior."""
+
+
+def arrange(splits: Splits, config: DataConfig) -> Splits:
+    """Apply the options, in the order in which they depend on each other.
+
+    :raises ValueError: if an option does not fit the data set
+    """
+    if config.limit:
+        splits = _limit(splits, config.limit)
+    if splits.binarise:
+        splits = _binarise(splits, config.binarise)
+    elif config.binarise == "fixed":
+        raise ValueError(
+            f"binarise='fixed' needs a set of grey images, {splits.name} is none: leave the option out"
+        )
+    if config.condition_rows:
+        splits = _condition_on_rows(splits, config.condition_rows)
+    if config.condition_labels:
+        splits = _condition_on_labels(splits)
+    return _flatten(splits) if config.flatten else splits
+
+
+def _map(splits: Splits, change: Callable[[Part], Part]) -> Splits:
+    return replace(splits, train=change(splits.train), valid=change(splits.valid), test=change(splits.test))
+
+
+def _limit(splits: Splits, limit: int) -> Splits:
+    if limit >= len(splits.train):
+        return splits
+    source = f"{splits.source}; only the first {limit} of {len(splits.train)} training examples"
+    return replace(splits, train=splits.train.take(slice(limit)), source=source)
+
+
+def _binarise(splits: Splits, mode: str) -> Splits:
+    if mode == "none":
+        return replace(splits, likelihood="continuous_bernoulli", binarise=False)
+    # numpy's binomial, first valid and then test, gives the very bits of the public recipe on MNIST
+    draws = np.random.RandomState(FIXED_SEED)  # noqa: NPY002
+    valid, test = (
+        replace(part, x=torch.from_numpy(draws.binomial(1, part.x.numpy())).to(part.x.dtype))
+        for part in (splits.valid, splits.test)
+    )
+    train = splits.train if mode == "dynamic" else replace(splits.train, x=_binarise_once(splits.train.x))
+    return replace(
+        splits, train=train, valid=valid, test=test, likelihood="bernoulli", binarise=mode == "dynamic"
+    )
+
+
+def _binarise_once(x: Tensor) -> Tensor:
+    # the recipe has no fixed bits for train, so the faster generator does
+    generator = torch.Generator().manual_seed(FIXED_SEED)
+    return torch.rand(x.shape, generator=generator).lt_(x)
+
+
+def _condition_on_rows(splits: Splits, rows: int) -> Splits:
+    """Completion (Klushyn et al. 2019): the last rows are given, the others are generated.
+
+    With dynamic binarisation the condition of the training part is binarised once, x in every batch.
+    """
+    if splits.image_shape is None:
+        raise ValueError(
+            f"condition_rows={rows} needs a set of images, {splits.name} has x_shape {splits.x_shape}"
+            ": drop it"
+        )
+    _refuse_second_condition(splits, "condition_rows")
+    channels, height, width = splits.image_shape
+    if rows >= height:
+        raise ValueError(f"condition_rows must be below the image height {height}, got {rows}: take fewer")
+
+    def cut(part: Part) -> Part:
+        condition = part.x[..., -rows:, :]
+        if splits.binarise and part is splits.train:
+            condition = _binarise_once(condition)
+        # contiguous copies: the uncut images can be freed, and batches are gathered from dense rows
+        return replace(part, x=part.x[..., :-rows, :].contiguous(), condition=condition.contiguous())
+
+    return replace(
+        _map(splits, cut),
+        image_shape=(channels, height - rows, width),
+        condition_image_shape=(channels, rows, width),
+        source=f"{splits.source}; the last {rows} rows are the condition",
+    )
+
+
+def _condition_on_labels(splits: Splits) -> Splits:
+    if splits.num_labels is None:
+        raise ValueError(
+            f"condition_labels needs labels, {splits.name} has none: give label_train or drop the option"
+        )
+    _refuse_second_condition(splits, "condition_labels")
+    num_labels = splits.num_labels
+
+    def one_hot(part: Part) -> Part:
+        assert part.label is not None  # num_labels says so
+        return replace(part, condition=F.one_hot(part.label, num_labels).to(part.x.dtype))
+
+    return replace(_map(splits, one_hot), source=f"{splits.source}; the label is the condition")
+
+
+def _refuse_second_condition(splits: Splits, option: str) -> None:
+    if splits.condition_shape is not None:
+        raise ValueError(
+            f"{option} would replace the condition that {splits.name} has already: drop the option"
+        )
+
+
+def _flatten(splits: Splits) -> Splits:
+    def flat(part: Part) -> Part:
+        x, condition = part.x, part.condition
+        if splits.image_shape is not None:
+            x = x.flatten(1)
+        if condition is not None and splits.condition_image_shape is not None:
+            condition = condition.flatten(1)
+        return replace(part, x=x, condition=condition)
+
+    return _map(splits, flat)

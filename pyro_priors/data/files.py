@@ -1,0 +1,206 @@
+"""One's own data: arrays in memory, and ``.npz`` files of them."""
+
+import zipfile
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from .splits import Part, Splits, check_labels, check_unit_interval, check_values
+
+__all__ = ["from_arrays", "read_npz"]
+
+Values = ArrayLike | Tensor
+LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "discretised_logistic", "gaussian")
+PARTS = ("train", "valid", "test")
+KEYS = [f"{kind}_{part}" for kind in ("x", "condition", "label") for part in PARTS]
+
+
+def from_arrays(
+    x_train: Values,
+    x_valid: Values | None = None,
+    x_test: Values | None = None,
+    *,
+    condition_train: Values | None = None,
+    condition_valid: Values | None = None,
+    condition_test: Values | None = None,
+    label_train: Values | None = None,
+    label_valid: Values | None = None,
+    label_test: Values | None = None,
+    name: str = "arrays",
+    likelihood: str | None = None,
+    seed: int = 0,
+) -> Splits:
+    """One's own arrays as a data set, copied and checked.
+
+    A missing valid or test part is split off the training part, a tenth each, at random with ``seed``. Values
+    of shape (N, channels, height, width) with 1 or 3 channels are taken for images; shapes stay as given.
+
+    :param x_train: numbers, shape ``(N,) + x_shape``; likewise ``x_valid`` and ``x_test``
+    :param condition_train: what x is generated given, shape ``(N,) + condition_shape``; for all parts or none
+    :param label_train: integers from 0, shape ``(N,)``, used only to report; for all parts or none
+    :param likelihood: by default guessed: all values 0 or 1: ``"bernoulli"``; in [0, 1]:
+        ``"continuous_bernoulli"``; else ``"gaussian"``
+    :raises ValueError: if values, shapes or lengths are not as above
+    """
+    given = {
+        "x": (x_train, x_valid, x_test),
+        "condition": (condition_train, condition_valid, condition_test),
+        "label": (label_train, label_valid, label_test),
+    }
+    parts: dict[str, Part] = {}
+    for part_name, x, condition, label in zip(PARTS, *given.values(), strict=True):
+        if x is not None:
+            parts[part_name] = _check_part(part_name, x, condition, label)
+        elif part_name == "train" or condition is not None or label is not None:
+            raise ValueError(
+                f"x_{part_name} is missing: give it, or leave out the {part_name} part altogether"
+            )
+    for part_name, part in parts.items():
+        _check_like_train(part_name, part, parts["train"])
+
+    source = "given parts" if len(parts) == 3 else _split_off(parts, seed)
+    x_shape = parts["train"].x.shape[1:]
+    condition = parts["train"].condition
+    return Splits(
+        name=name,
+        train=parts["train"],
+        valid=parts["valid"],
+        test=parts["test"],
+        likelihood=_likelihood(parts, likelihood),
+        image_shape=_image_shape(x_shape),
+        condition_image_shape=None if condition is None else _image_shape(condition.shape[1:]),
+        num_labels=None
+        if parts["train"].label is None
+        else 1 + max(int(part.label.max()) for part in parts.values() if part.label is not None),
+        source=source,
+    )
+
+
+def _check_part(name: str, x: Values, condition: Values | None, label: Values | None) -> Part:
+    values = check_values(f"x_{name}", x)
+    conditions = None if condition is None else check_values(f"condition_{name}", condition)
+    if conditions is not None and len(conditions) != len(values):
+        raise ValueError(
+            f"condition_{name} must have one row per row of x_{name}, got {len(conditions)} for {len(values)}"
+        )
+    return Part(
+        values, conditions, None if label is None else check_labels(f"label_{name}", label, len(values))
+    )
+
+
+def _check_like_train(name: str, part: Part, train: Part) -> None:
+    for kind in ("x", "condition", "label"):
+        ours, theirs = getattr(part, kind), getattr(train, kind)
+        if (ours is None) != (theirs is None):
+            missing, there = (name, "train") if ours is None else ("train", name)
+            raise ValueError(
+                f"{kind}_{missing} is missing while {kind}_{there} is given: give both or neither"
+            )
+        if ours is not None and ours.shape[1:] != theirs.shape[1:]:
+            raise ValueError(
+                f"{kind}_{name} must have rows of shape {tuple(theirs.shape[1:])} as {kind}_train has, got "
+                f"{tuple(ours.shape[1:])}"
+            )
+
+
+def _split_off(parts: dict[str, Part], seed: int) -> str:
+    """Fill in the missing parts from the training part; returns what was done."""
+    train, missing = parts["train"], [name for name in PARTS if name not in parts]
+    size = max(1, len(train) // 10)
+    if len(train) <= len(missing) * size:
+        raise ValueError(
+            f"x_train has {len(train)} examples, too few to split off {' and '.join(missing)}: give more"
+        )
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    for i, name in enumerate(missing):
+        parts[name] = train.take(order[i * size : (i + 1) * size])
+    parts["train"] = train.take(order[len(missing) * size :])
+    return (
+        f"{' and '.join(missing)}: {size} random examples each, split off the training part with seed {seed}"
+    )
+
+
+def _likelihood(parts: dict[str, Part], likelihood: str | None) -> str:
+    if likelihood is None:
+        if all(((part.x == 0) | (part.x == 1)).all() for part in parts.values()):
+            return "bernoulli"
+        in_unit_interval = all(part.x.min() >= 0 and part.x.max() <= 1 for part in parts.values())
+        return "continuous_bernoulli" if in_unit_interval else "gaussian"
+    if likelihood not in LIKELIHOODS:
+        raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, got {likelihood!r}")
+    for name, part in parts.items():
+        if likelihood != "gaussian":
+            check_unit_interval(f"x_{name} with likelihood='{likelihood}'", part.x)
+        if likelihood == "bernoulli" and not ((part.x == 0) | (part.x == 1)).all():
+            raise ValueError(
+                f"x_{name} with likelihood='bernoulli' must hold only 0 and 1, got grey levels: "
+                "binarise them, or use likelihood='continuous_bernoulli'"
+            )
+    return likelihood
+
+
+def _image_shape(shape: torch.Size) -> tuple[int, ...] | None:
+    return tuple(shape) if len(shape) == 3 and shape[0] in (1, 3) else None
+
+
+def read_npz(path: Path, *, seed: int = 0) -> Splits:
+    """:func:`from_arrays` on the arrays ``x_train``, ``x_valid``, ..., ``label_test`` of an ``.npz`` file.
+
+    Nothing in the file is unpickled. Arrays of other names are left alone; ``source`` names them.
+
+    :raises FileNotFoundError: if there is no such file
+    :raises ValueError: if the file cannot be read, has no ``x_train``, or its arrays are not as they must be
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; give the path of an .npz file with x_train, or a data set name"
+        )
+    try:
+        # opened here, because numpy forgets to close a file that it fails to read
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            others = [key for key in file.files if key not in KEYS]
+            arrays: dict[str, Any] = {key: _member(file, key) for key in file.files if key in KEYS}
+    except _Pickled as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        AttributeError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        # a .npy or text file under this name ends here too: it has no members
+        raise ValueError(f"{path}: not a readable .npz file ({error}): write it with numpy.savez") from None
+    if "x_train" not in arrays:
+        raise ValueError(
+            f"{path}: has no x_train, only {', '.join(others + list(arrays)) or 'nothing'}: add it"
+        )
+    try:
+        splits = from_arrays(**arrays, name=path.stem, seed=seed)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    unread = f"; not read: {', '.join(others)}" if others else ""
+    return replace(splits, source=f"{path.name}, {splits.source}{unread}")
+
+
+class _Pickled(ValueError):
+    pass
+
+
+def _member(file: "np.lib.npyio.NpzFile", key: str) -> np.ndarray:
+    try:
+        return file[key]
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise _Pickled(
+                f"{key} must hold real numbers, got Python objects: save .astype('float32')"
+            ) from None
+        raise

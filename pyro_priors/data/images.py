@@ -1,0 +1,112 @@
+"""Image sets that need no or a small download: scikit-learn's digits, MNIST and Fashion-MNIST."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .registry import DataConfig, data_root, data_set
+from .splits import Part, Splits, check_unit_interval
+
+if TYPE_CHECKING:
+    from torchvision.datasets import MNIST
+
+__all__ = ["grey_images"]
+
+
+def grey_images(
+    name: str, train: Part, valid: Part, test: Part, *, num_labels: int | None, source: str
+) -> Splits:
+    """All parts grey, shaped (N, channels, height, width); :func:`load` binarises them as its options ask.
+
+    :raises ValueError: if grey levels lie outside [0, 1]
+    """
+    splits = Splits(
+        name,
+        train,
+        valid,
+        test,
+        likelihood="bernoulli",
+        image_shape=tuple(train.x.shape[1:]),
+        num_labels=num_labels,
+        binarise=True,
+        source=source,
+    )
+    for part_name, part in splits.parts.items():
+        check_unit_interval(f"{name}: {part_name}.x", part.x)
+    return splits
+
+
+@data_set("digits")
+def digits(config: DataConfig) -> Splits:
+    """The 1,797 handwritten digits of 8x8 pixels that come with scikit-learn; no download.
+
+    Counts 0 to 16 divided by 16. 1,297 training, 250 validation and 250 test images, classes in equal shares.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    train, rest = train_test_split(
+        range(len(images)), test_size=500, random_state=config.seed, stratify=labels
+    )
+    valid, test = train_test_split(rest, test_size=250, random_state=config.seed, stratify=labels[rest])
+    everything = Part(
+        torch.from_numpy(images).to(torch.float32).reshape(-1, 1, 8, 8) / 16,
+        None,
+        torch.from_numpy(labels).long(),
+    )
+    return grey_images(
+        "digits",
+        *(everything.take(torch.tensor(index)) for index in (train, valid, test)),
+        num_labels=10,
+        source=f"scikit-learn's load_digits, split 1297/250/250 by class with seed {config.seed}",
+    )
+
+
+@data_set("mnist")
+def mnist(config: DataConfig) -> Splits:
+    """MNIST, 28x28: 50,000 training, 10,000 validation and 10,000 test images.
+
+    The validation images are the last of the official training part, as in the literature.
+    """
+    from torchvision.datasets import MNIST
+
+    return _official_with_last_10k("mnist", MNIST, config)
+
+
+@data_set("fashion_mnist")
+def fashion_mnist(config: DataConfig) -> Splits:
+    """Fashion-MNIST, 28x28, split as :func:`mnist`."""
+    from torchvision.datasets import FashionMNIST
+
+    return _official_with_last_10k("fashion_mnist", FashionMNIST, config)
+
+
+def _official_with_last_10k(name: str, kind: "type[MNIST]", config: DataConfig) -> Splits:
+    root = data_root(config)
+    folder = root / kind.__name__ / "raw"
+    try:
+        # torchvision downloads only what is not there
+        training, testing = (kind(str(root), train=train, download=True) for train in (True, False))
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        raise FileNotFoundError(
+            f"{name}: neither read from {folder} nor downloaded ({str(error) or 'damaged file'}): "
+            "put the files train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+            "t10k-labels-idx1-ubyte there, or set PYRO_PRIORS_DATA (or the option root) to the "
+            "folder that has them"
+        ) from error
+    train = Part(_grey(training.data), None, training.targets)
+    return grey_images(
+        name,
+        train.take(slice(None, -10_000)),
+        train.take(slice(-10_000, None)),
+        Part(_grey(testing.data), None, testing.targets),
+        num_labels=10,
+        source=f"{kind.__name__}, official test part; valid: the last 10,000 training images",
+    )
+
+
+def _grey(images: Tensor) -> Tensor:
+    """0..255, (N, height, width), as grey levels in [0, 1], (N, 1, height, width)."""
+    return images.to(torch.float32).div_(255).unsqueeze(1)

@@ -1,0 +1,110 @@
+"""Options of a data set, the folder that it lies in, and the names under which data sets are found."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from .splits import Splits
+
+__all__ = ["DataConfig", "data_root", "data_set", "find", "make_config", "names"]
+
+Binarise = Literal["dynamic", "fixed", "none"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Options of :func:`load`, and of the command line as ``--data.FIELD``.
+
+    :raises ValueError: if a value is of the wrong type or out of range, or two options contradict each other
+    """
+
+    root: str | None = None
+    """Folder of the data; default: environment variable PYRO_PRIORS_DATA, else ~/.cache/pyro_priors."""
+    binarise: Binarise = "dynamic"
+    """Image sets: 'dynamic' draws train afresh in every batch, 'fixed' once, 'none' keeps the grey levels."""
+    condition_rows: int = 0
+    """Last rows of each image that become the condition, the others x (Klushyn et al. 2019: 10 on MNIST)."""
+    condition_labels: bool = False
+    """Use the label, one-hot, as the condition."""
+    flatten: bool = True
+    """Images as (channels * height * width,) instead of (channels, height, width)."""
+    limit: int = 0
+    """Keep only this many training examples, the first ones; 0 keeps all. For quick trials."""
+    seed: int = 0
+    """Seed of the split and of the toys."""
+
+    def __post_init__(self) -> None:
+        if self.binarise not in get_args(Binarise):
+            raise ValueError(
+                f"binarise must be one of {', '.join(get_args(Binarise))}, got {self.binarise!r}"
+            )
+        for name in ("condition_rows", "limit", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"{name} must be an integer of 0 or more, got {value!r}")
+        for name in ("condition_labels", "flatten"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.seed >= 2**32:  # the limit of scikit-learn's and numpy's older generators
+            raise ValueError(f"seed must be below 2**32, got {self.seed}")
+        if self.condition_rows and self.condition_labels:
+            raise ValueError("condition_rows and condition_labels both set the condition: choose one of them")
+
+
+Loader = Callable[[DataConfig], Splits]
+_loaders: dict[str, Loader] = {}
+
+
+def data_set(name: str) -> Callable[[Loader], Loader]:
+    """Decorator: register a function from :class:`DataConfig` to :class:`Splits` under ``name``.
+
+    A set of grey images returns all its parts grey, shaped (N, channels, height, width), with
+    ``binarise=True``:
+    :func:`load` then does what the options ask.
+    """
+
+    def add(loader: Loader) -> Loader:
+        _loaders[name] = loader
+        return loader
+
+    return add
+
+
+def names() -> list[str]:
+    """Names of the data sets that :func:`load` knows, sorted."""
+    return sorted(_loaders)
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"did you mean '{near[0]}'? " if near else ""
+
+
+def find(name: str) -> Loader:
+    """The function that loads ``name``; ValueError with a near name for an unknown one."""
+    if name not in _loaders:
+        raise ValueError(
+            f"unknown data set {name!r}: {_did_you_mean(name, names())}Known are {', '.join(names())}, "
+            "or a path that ends in .npz"
+        )
+    return _loaders[name]
+
+
+def make_config(options: Mapping[str, Any]) -> DataConfig:
+    """:class:`DataConfig` from keywords; ValueError with a near name for an unknown one."""
+    known = [field.name for field in fields(DataConfig)]
+    for name in options:
+        if name not in known:
+            raise ValueError(
+                f"unknown data option {name!r}: {_did_you_mean(name, known)}Known are {', '.join(known)}"
+            )
+    return DataConfig(**options)
+
+
+def data_root(config: DataConfig) -> Path:
+    """Folder of the data: the option, else the environment, else the user's cache."""
+    root = config.root or os.environ.get("PYRO_PRIORS_DATA") or "~/.cache/pyro_priors"
+    return Path(root).expanduser()

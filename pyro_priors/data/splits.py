@@ -1,0 +1,173 @@
+"""Parts of a data set, and the checks that every value passes once, at the door."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+__all__ = ["Part", "Splits", "check_labels", "check_unit_interval", "check_values"]
+
+
+# eq=False: comparing tensors elementwise has no truth value; parts are compared by identity
+@dataclass(frozen=True, eq=False, repr=False)
+class Part:
+    """One part of a data set (train, valid or test). All tensors share the first dimension N.
+
+    :param x: the data, float32, shape ``(N,) + x_shape``
+    :param condition: what x is generated given, float32, shape ``(N,) + condition_shape``
+    :param label: classes 0, ..., ``num_labels - 1``, int64, shape ``(N,)``; used only to report
+    """
+
+    x: Tensor
+    condition: Tensor | None = None
+    label: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        shapes = [f"x {tuple(self.x.shape[1:])}"]
+        if self.condition is not None:
+            shapes.append(f"condition {tuple(self.condition.shape[1:])}")
+        if self.label is not None:
+            shapes.append("label")
+        return f"Part({len(self)} of {', '.join(shapes)})"
+
+    def take(self, index: Tensor | slice) -> "Part":
+        """The examples at ``index``, a slice or a tensor of positions."""
+        condition = None if self.condition is None else self.condition[index]
+        return Part(self.x[index], condition, None if self.label is None else self.label[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set in its three parts, with what a model must know about it.
+
+    :param name: name of the data set
+    :param likelihood: what fits the values: ``"bernoulli"``, ``"gaussian"``, ``"continuous_bernoulli"`` or
+        ``"discretised_logistic"``
+    :param image_shape: (channels, height, width) of x when it is an image, also when x is flattened
+    :param condition_image_shape: the same for the condition
+    :param num_labels: number of classes, None without labels
+    :param binarise: True when ``train.x`` holds grey levels in [0, 1] that are to be binarised afresh in
+        every batch (dynamic binarisation; see :func:`batches`); ``valid`` and ``test`` are binarised once
+        already
+    :param source: one line: which form was found, how it was split, what differs from the paper's split
+    :param true_log_likelihood: mean log density in nats per datum where the density is known (toys)
+    :param recipe: name and options that :func:`load` was called with, for the record of a run; None for arrays
+    """
+
+    name: str
+    train: Part
+    valid: Part
+    test: Part
+    likelihood: str
+    image_shape: tuple[int, ...] | None = None
+    condition_image_shape: tuple[int, ...] | None = None
+    num_labels: int | None = None
+    binarise: bool = False
+    source: str = ""
+    true_log_likelihood: float | None = None
+    recipe: dict[str, Any] | None = None
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """Shape of one datum."""
+        return tuple(self.train.x.shape[1:])
+
+    @property
+    def condition_shape(self) -> tuple[int, ...] | None:
+        """Shape of one condition, None for data without."""
+        return None if self.train.condition is None else tuple(self.train.condition.shape[1:])
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The three parts by name."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}
+
+
+def _numbers(argument: str, values: ArrayLike | Tensor) -> Tensor:
+    """``values`` as a new tensor of its own memory, or a ValueError when they are no real numbers."""
+    if isinstance(values, Tensor):
+        if values.is_complex():
+            raise ValueError(
+                f"{argument} must hold real numbers, got {values.dtype}: give real and imaginary parts"
+            )
+        return values.detach().cpu().clone()
+    try:
+        array = np.asarray(values)
+    except ValueError:  # nested lists of unequal lengths
+        raise ValueError(f"{argument} must be a rectangular array: its rows differ in shape") from None
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{argument} must hold real numbers, got dtype {array.dtype}: convert with .astype('float32')"
+        )
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)  # torch has few operations on wider unsigned integers
+    # a copy in the machine's byte order, so that later changes to the caller's array do not reach the data
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def check_values(argument: str, values: ArrayLike | Tensor) -> Tensor:
+    """``values`` as a float32 tensor of shape ``(N,) + shape``.
+
+    :param argument: name to call it by in errors, such as ``"x_train"``
+    :raises ValueError: if the values are no real numbers, not at least two-dimensional, empty, NaN or
+        infinite
+    """
+    x = _numbers(argument, values).to(torch.float32)
+    if x.ndim < 2:
+        raise ValueError(
+            f"{argument} must have shape (N, ...), one row per example, got {tuple(x.shape)}: "
+            f"for one number per example use {argument}[:, None]"
+        )
+    if x.numel() == 0:
+        raise ValueError(
+            f"{argument} is empty, shape {tuple(x.shape)}: give at least one example of one value"
+        )
+    finite = torch.isfinite(x)
+    if not finite.all():
+        bad = (~finite).nonzero()
+        raise ValueError(
+            f"{argument} holds {len(bad)} NaN or infinite float32 values, the first at index "
+            f"{tuple(bad[0].tolist())}: remove these examples or fill them in"
+        )
+    return x
+
+
+def check_labels(argument: str, labels: ArrayLike | Tensor, num_examples: int) -> Tensor:
+    """``labels`` as an int64 tensor of shape ``(num_examples,)``.
+
+    :raises ValueError: if the labels are not integers, negative or not one per example
+    """
+    label = _numbers(argument, labels)
+    if label.is_floating_point() or label.dtype == torch.bool:
+        raise ValueError(f"{argument} must hold integers, got {label.dtype}: convert with .astype('int64')")
+    if label.shape != (num_examples,):
+        raise ValueError(
+            f"{argument} must have shape ({num_examples},), one class per example, got {tuple(label.shape)}: "
+            "for one-hot rows use .argmax(1)"
+        )
+    if label.min() < 0:
+        raise ValueError(
+            f"{argument} must be 0, 1, 2, ..., got {int(label.min())} at index {int(label.argmin())}: "
+            "number the classes from 0"
+        )
+    return label.to(torch.int64)
+
+
+def check_unit_interval(argument: str, x: Tensor) -> None:
+    """Refuse values outside [0, 1], where grey levels and probabilities live.
+
+    :raises ValueError: with the smallest and largest value
+    """
+    low, high = (value.item() for value in torch.aminmax(x))
+    if low < 0 or high > 1:
+        remedy = "divide by 255" if low >= 0 and 1 < high <= 255 and math.floor(high) == high else "rescale"
+        raise ValueError(
+            f"{argument} must lie in [0, 1], got values from {low:g} to {high:g}: {remedy} first"
+        )

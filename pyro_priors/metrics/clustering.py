@@ -1,0 +1,46 @@
+"""Agreement of a category with labels that training never saw."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["hungarian_accuracy", "majority_accuracy"]
+
+
+def _counts(category: Tensor, label: Tensor, num_categories: int, num_labels: int) -> Tensor:
+    """Number of data by category and label, shape ``(num_categories, num_labels)``."""
+    index = category * num_labels + label
+    return torch.bincount(index, minlength=num_categories * num_labels).reshape(num_categories, num_labels)
+
+
+def hungarian_accuracy(category: Tensor, label: Tensor, num_categories: int, num_labels: int) -> float:
+    """Share of data whose category is matched with their label, under the one-to-one matching that is best for it.
+
+    With more categories than labels the rest stay unmatched and their data count as wrong. The matching is found on
+    the very data it is scored on, as is usual; it has K choices and no more.
+
+    :param category: shape ``(num_data,)``
+    :param label: shape ``(num_data,)``
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    counts = _counts(category, label, num_categories, num_labels).numpy()
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    return float(counts[rows, columns].sum() / np.maximum(counts.sum(), 1))
+
+
+def majority_accuracy(
+    category: Tensor, label: Tensor, fit_category: Tensor, fit_label: Tensor, num_categories: int, num_labels: int
+) -> float:
+    """Share of data whose category's majority label, voted on other data, is their label.
+
+    A category without data in the vote stands for no label: its data count as wrong.
+
+    :param category: shape ``(num_data,)``
+    :param label: shape ``(num_data,)``
+    :param fit_category: categories of the data that vote, usually the training data
+    :param fit_label: their labels
+    """
+    counts = _counts(fit_category, fit_label, num_categories, num_labels)
+    winner = torch.where(counts.sum(1) > 0, counts.argmax(1), -1)
+    return (winner[category] == label).double().mean().item()

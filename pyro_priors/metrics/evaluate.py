@@ -1,0 +1,197 @@
+"""The evaluation of a pair on one part of its data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import pyro
+import torch
+from torch import Tensor
+
+from ..data import Part, Splits, batches
+from ..objectives import ELBO
+from ..pair import Pair
+from ..progress import progress_bar
+from .clustering import hungarian_accuracy, majority_accuracy
+from .latent import active_categories, active_units, effective_categories
+
+__all__ = ["METRICS", "Estimate", "evaluate"]
+
+BATCH_SIZE = 500
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One number of an evaluation.
+
+    :param value: the number
+    :param stderr: standard error of the mean over the data; None where the number is no mean
+    :param unit: such as ``"nats per datum"``
+    """
+
+    value: float
+    stderr: float | None = None
+    unit: str = "nats per datum"
+
+
+@dataclass(frozen=True)
+class _Context:
+    pair: Pair
+    data: Splits
+    part: str
+    num_samples: int
+    progress: bool
+
+
+def evaluate(
+    pair: Pair,
+    data: Splits,
+    part: str = "test",
+    *,
+    metrics: Sequence[str] = (),
+    num_samples: int = 500,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Estimate]:
+    """Evaluate a pair.
+
+    Every mean is over the data of the part, with its standard error over them; all is computed in chunks, so that
+    memory stays bounded whatever the number of samples. Noise is drawn from ``seed`` and torch's generators are left as
+    they were.
+
+    :param pair: the pair
+    :param data: its data
+    :param part: ``"train"``, ``"valid"`` or ``"test"``; a training part with dynamic binarisation is binarised once
+    :param metrics: names from :data:`METRICS`; all that apply when empty
+    :param num_samples: importance samples for each datum's log p(x)
+    :param seed: seed of the noise
+    :param progress: show a bar in a terminal
+    :returns: estimates by name
+    :raises ValueError: if a part or a metric is unknown
+    """
+    if part not in data.parts:
+        raise ValueError(f"part must be one of {', '.join(data.parts)}, got '{part}'")
+    for name in metrics:
+        if name not in METRICS:
+            near = get_close_matches(name, METRICS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(METRICS)}"
+            raise ValueError(f"metric '{name}' is unknown: {hint}")
+    context = _Context(pair, data, part, num_samples, progress)
+    devices = [pair.device] if pair.device.type == "cuda" else []
+    was_training = pair.training
+    results: dict[str, Estimate] = {}
+    pair.eval()
+    try:
+        with torch.random.fork_rng(devices), pyro.get_param_store().scope(), torch.no_grad():
+            for name in metrics or METRICS:
+                torch.manual_seed(seed)
+                results |= METRICS[name](context)
+    finally:
+        pair.train(was_training)
+    return results
+
+
+def _rows(context: _Context, part: str) -> list[tuple[Tensor, Tensor | None]]:
+    """Batches of a part, binarised once where it holds grey levels for a binary likelihood."""
+    binarise = context.data.binarise and part == "train"
+    found = batches(context.data.parts[part], BATCH_SIZE, seed=0, epoch=0, binarise=binarise, shuffle=False)
+    device = context.pair.device
+    return [(x.to(device), None if given is None else given.to(device)) for x, given in found]
+
+
+def _mean(values: Tensor, unit: str = "nats per datum") -> Estimate:
+    values = values.double()
+    stderr = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
+    return Estimate(values.mean().item(), stderr, unit)
+
+
+def _bound(context: _Context) -> dict[str, Estimate]:
+    """The evidence lower bound at weight 1 and its parts, one sample of z for each datum."""
+    elbo = ELBO()
+    found: dict[str, list[Tensor]] = {}
+    for x, condition in _rows(context, context.part):
+        terms = elbo.terms(context.pair.model, context.pair.guide, x, condition)
+        for name, value in {"bound": terms.bound, **terms.parts}.items():
+            found.setdefault(name, []).append(value.cpu())
+    return {name: _mean(torch.cat(values)) for name, values in found.items()}
+
+
+def _log_likelihood(context: _Context) -> dict[str, Estimate]:
+    """Importance-sampled log p(x), the category summed exactly; bits per dimension too where x is continuous."""
+    estimates = []
+    rows = _rows(context, context.part)
+    with progress_bar(sum(len(x) for x, _ in rows), "log-likelihood", context.progress) as bar:
+        for x, condition in rows:
+            for start in range(0, len(x), 100):
+                given = None if condition is None else condition[start : start + 100]
+                log_p = context.pair.log_prob(x[start : start + 100], given, context.num_samples)
+                estimates.append(log_p.cpu())
+                bar.update(len(log_p))
+    log_p = torch.cat(estimates)
+    results = {"log_likelihood": _mean(log_p)}
+    if context.data.likelihood != "bernoulli":
+        size = math.prod(context.data.x_shape)
+        results["bits_per_dim"] = _mean(-log_p / (size * math.log(2)), "bits per dimension")
+    return results
+
+
+def _codes(context: _Context, part: str) -> dict[str, Tensor]:
+    """Posterior means of z by site, and q(c|x) as ``"c"``."""
+    found: dict[str, list[Tensor]] = {}
+    for x, condition in _rows(context, part):
+        for name, posterior in context.pair.encode(x, condition).items():
+            code = posterior.probs if name == "c" else posterior.mean
+            found.setdefault(name, []).append(code.cpu())
+    return {name: torch.cat(values) for name, values in found.items()}
+
+
+def _active_units(context: _Context) -> dict[str, Estimate]:
+    """Active units of each continuous site, of how many."""
+    codes = _codes(context, context.part)
+    codes.pop("c", None)
+    return {
+        f"active_units_{name}": Estimate(active_units(means), None, f"of {means.shape[-1]}")
+        for name, means in codes.items()
+    }
+
+
+def _categories(context: _Context) -> dict[str, Estimate]:
+    """Active and effective number of categories of the aggregate posterior on this part."""
+    if not context.pair.num_categories:
+        return {}
+    aggregate = _codes(context, context.part)["c"].double().mean(0)
+    unit = f"of {len(aggregate)}"
+    return {
+        "active_categories": Estimate(active_categories(aggregate), None, unit),
+        "effective_categories": Estimate(effective_categories(aggregate), None, unit),
+    }
+
+
+def _accuracy(context: _Context) -> dict[str, Estimate]:
+    """Agreement of the most probable category with the labels, by Hungarian matching and by the training part's vote."""
+    part: Part = context.data.parts[context.part]
+    if not context.pair.num_categories or part.label is None:
+        return {}
+    sizes = (context.pair.num_categories, context.data.num_labels)
+    category = _codes(context, context.part)["c"].argmax(-1)
+    train_category = _codes(context, "train")["c"].argmax(-1)
+    values = {
+        "accuracy_hungarian": hungarian_accuracy(category, part.label, *sizes),
+        "accuracy_majority": majority_accuracy(category, part.label, train_category, context.data.train.label, *sizes),
+    }
+    return {
+        name: Estimate(value, math.sqrt(value * (1 - value) / len(part)), "share of data") for name, value in values.items()
+    }
+
+
+METRICS: dict[str, Callable[[_Context], dict[str, Estimate]]] = {
+    "bound": _bound,
+    "log_likelihood": _log_likelihood,
+    "active_units": _active_units,
+    "categories": _categories,
+    "accuracy": _accuracy,
+}
+"""Metrics by name; one that does not apply to a pair or its data gives nothing."""

@@ -1,0 +1,32 @@
+"""Networks that return distributions: encoders, decoders, and the likelihoods that decoders end in."""
+
+from .likelihoods import (
+    LIKELIHOODS,
+    BernoulliLikelihood,
+    ContinuousBernoulliLikelihood,
+    DiscretisedLogistic,
+    DiscretisedLogisticLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+    make_likelihood,
+)
+from .mlp import MLP, JoinedLinear, positive
+from .networks import CategoricalHead, Decoder, Encoder, GaussianHead
+
+__all__ = [
+    "LIKELIHOODS",
+    "MLP",
+    "BernoulliLikelihood",
+    "CategoricalHead",
+    "ContinuousBernoulliLikelihood",
+    "Decoder",
+    "DiscretisedLogistic",
+    "DiscretisedLogisticLikelihood",
+    "Encoder",
+    "GaussianHead",
+    "GaussianLikelihood",
+    "JoinedLinear",
+    "Likelihood",
+    "make_likelihood",
+    "positive",
+]

@@ -1,0 +1,129 @@
+"""Multilayer perceptrons, plain and gated, whose first layer may also see a condition and a category."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["MLP", "JoinedLinear", "positive"]
+
+
+def positive(raw: Tensor, floor: float = 1e-4) -> Tensor:
+    """A positive number from an unconstrained one: ``softplus(raw) + floor``.
+
+    The one helper behind every scale of the library. Softplus grows linearly where ``exp`` overflows; the floor keeps
+    densities finite where a scale would shrink to nothing.
+
+    :param raw: unconstrained tensor of any shape
+    :param floor: the smallest value returned
+    """
+    return F.softplus(raw) + floor
+
+
+class JoinedLinear(nn.Module):
+    r"""Affine map of an input joined with an optional condition and an optional category.
+
+    .. math:: W x + V\, \mathrm{condition} + U_c + b
+
+    This equals an affine map of the concatenation ``[x, condition, one_hot(c)]``, and is initialised as one (Glorot
+    and Bengio 2010, with the fan-in of the concatenation). Written as a sum it needs no one-hot vectors and no
+    concatenation, so the three may have any left batch dimensions that broadcast: a category enumerated along a new
+    dimension, shape ``(K, 1)``, meets features of shape ``(batch, in_dim)``.
+
+    :param in_dim: size of x
+    :param out_dim: size of the output
+    :param condition_dim: size of the condition, 0 for none
+    :param num_categories: number of categories K, 0 for none
+    :param num_blocks: number of equal blocks that the output consists of, each initialised as a map of its own (a gated
+        layer has two)
+    """
+
+    def __init__(
+        self, in_dim: int, out_dim: int, condition_dim: int = 0, num_categories: int = 0, num_blocks: int = 1
+    ) -> None:
+        super().__init__()
+        self.input = nn.Linear(in_dim, out_dim)
+        self.condition = nn.Linear(condition_dim, out_dim, bias=False) if condition_dim else None
+        self.category = nn.Embedding(num_categories, out_dim) if num_categories else None
+        fan_in, fan_out = in_dim + condition_dim + num_categories, out_dim // num_blocks
+        bound = math.sqrt(6 / (fan_in + fan_out))
+        for module in (self.input, self.condition, self.category):
+            if module is not None:
+                nn.init.uniform_(module.weight, -bound, bound)
+        nn.init.zeros_(self.input.bias)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None, c: Tensor | None = None) -> Tensor:
+        """
+        :param x: shape ``left_shape + (in_dim,)``
+        :param condition: shape ``left_shape + (condition_dim,)``; ignored where ``condition_dim`` is 0
+        :param c: category numbers, shape ``left_shape``; ignored where ``num_categories`` is 0
+        :returns: shape ``left_shape + (out_dim,)`` after broadcasting
+        """
+        out = self.input(x)
+        if self.condition is not None:
+            out = out + self.condition(condition)
+        if self.category is not None:
+            out = out + self.category(c)
+        return out
+
+
+class MLP(nn.Module):
+    r"""Multilayer perceptron with ReLU, or with the gated layers of Dauphin et al. (2017).
+
+    A gated layer is :math:`(W x + b) \odot \sigma(V x + d)`; condition and category join at the first layer.
+
+    Example::
+
+        >>> MLP(784, (300, 300))(torch.rand(5, 784)).shape
+        torch.Size([5, 300])
+        >>> decoder = MLP(40, (300, 300), num_categories=10)
+        >>> decoder(torch.randn(10, 5, 40), c=torch.arange(10).unsqueeze(-1)).shape  # every category at once
+        torch.Size([10, 5, 300])
+
+    :param in_dim: size of the input
+    :param hidden: sizes of the layers, at least one; the last is the size of the output
+    :param gated: gated layers instead of ReLU
+    :param condition_dim: size of the condition, 0 for none
+    :param num_categories: number of categories, 0 for none
+
+    Reference: Yann N. Dauphin, Angela Fan, Michael Auli and David Grangier, Language modeling with gated
+    convolutional networks, ICML 2017, arXiv:1612.08083.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        hidden: Sequence[int],
+        gated: bool = True,
+        condition_dim: int = 0,
+        num_categories: int = 0,
+    ) -> None:
+        super().__init__()
+        if not hidden:
+            raise ValueError(f"hidden must name at least one layer size, got {hidden!r}: give hidden=(300, 300)")
+        self.gated = gated
+        self.out_dim = hidden[-1]
+        blocks = 2 if gated else 1
+        self.first = JoinedLinear(in_dim, blocks * hidden[0], condition_dim, num_categories, blocks)
+        self.rest = nn.ModuleList(
+            JoinedLinear(size, blocks * next_size, num_blocks=blocks)
+            for size, next_size in zip(hidden[:-1], hidden[1:], strict=True)
+        )
+
+    def _activate(self, out: Tensor) -> Tensor:
+        return F.glu(out, dim=-1) if self.gated else F.relu(out)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None, c: Tensor | None = None) -> Tensor:
+        """
+        :param x: shape ``left_shape + (in_dim,)``
+        :param condition: shape ``left_shape + (condition_dim,)``
+        :param c: category numbers, shape ``left_shape``
+        :returns: shape ``left_shape + (hidden[-1],)``
+        """
+        h = self._activate(self.first(x, condition, c))
+        for layer in self.rest:
+            h = self._activate(layer(h))
+        return h

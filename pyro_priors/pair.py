@@ -1,0 +1,219 @@
+"""A pair: the model and the guide of one variational autoencoder, and what one does with them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+import torch.nn as nn
+from pyro import infer, poutine
+from torch import Tensor
+
+from . import checkpoint
+from ._sites import Mode, sample_sites
+from .objectives import ELBO, log_importance_weights
+
+__all__ = ["Pair"]
+
+ROWS_PER_CALL = 2**14
+"""Rows (data x samples x categories) that go through a network in one call of an evaluation, to bound its memory."""
+
+
+class Pair(nn.Module):
+    """Model and guide of one variational autoencoder, with the ELBO that fits them.
+
+    Both halves are modules whose ``forward(x=None, condition=None, size=None)`` is a Pyro program; a network that they
+    share is one module in both, and stays one under ``to``, ``copy.deepcopy``, ``save`` and ``load``. The pairs of the zoo
+    come from :func:`pyro_priors.create`; any two programs of this form make a pair too.
+
+    The methods below leave Pyro's parameter store untouched, need no gradient, and take and return tensors on the
+    device of the pair.
+
+    :param model: generative half; latent sites and the site ``"x"`` in the plate ``"data"``
+    :param guide: inference half
+    :param elbo: the ELBO of this pair; :class:`~pyro_priors.objectives.ELBO` if left out
+    :param num_categories: number of categories of site ``"c"``, 0 if there is none
+    :param recipe: how :func:`pyro_priors.create` built it, for saving
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        elbo: infer.ELBO | None = None,
+        num_categories: int = 0,
+        recipe: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.guide = guide
+        self.elbo = ELBO() if elbo is None else elbo
+        self.num_categories = num_categories
+        self.recipe = recipe
+        self.aggregate_c: Tensor | None
+        uniform = torch.full((num_categories,), 1 / num_categories) if num_categories else None
+        self.register_buffer("aggregate_c", uniform)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @torch.no_grad()
+    def sample(self, size: int = 1, condition: Tensor | None = None, **fixed: Any) -> dict[str, Tensor]:
+        """Ancestral samples.
+
+        Example::
+
+            >>> pair.sample(64, c=3)["x"].shape      # 64 data of category 3
+            >>> pair.sample(64, c="aggregate")       # c from the aggregate posterior, as the figures of Lavda et al.
+
+        :param size: number of samples
+        :param condition: one condition, shape ``condition_shape``, for all, or one each, ``(size,) + condition_shape``
+        :param fixed: values for sites, each one value for all samples or ``size`` values. For ``c`` also ``"aggregate"``:
+            drawn from the aggregate posterior (equation 14) that training or :meth:`set_aggregate` left; left out, it
+            is drawn from its prior
+        :returns: one tensor of ``size`` rows for each site, and ``"x_mean"``, the mean of p(x|...), which is what one shows
+            of a Bernoulli
+        :raises ValueError: if a name is no site of the model or a value has the wrong length
+        """
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        if condition is not None:
+            condition = self._row_each("condition", condition, size, self._condition_dim(condition))
+        values = {name: self._fixed(name, value, size) for name, value in fixed.items()}
+        with pyro.get_param_store().scope():
+            program = poutine.condition(self.model, values)
+            trace = poutine.trace(program).get_trace(None, condition, size)
+        sites = dict(sample_sites(trace))
+        if unknown := values.keys() - sites.keys():
+            raise ValueError(f"'{min(unknown)}' is not a site of this model: its sites are {', '.join(sites)}")
+        return {name: site["value"] for name, site in sites.items()} | {"x_mean": sites["x"]["fn"].mean}
+
+    def _fixed(self, name: str, value: Any, size: int) -> Tensor:
+        if name == "c" and isinstance(value, str):
+            if value != "aggregate" or self.aggregate_c is None:
+                raise ValueError(f"c must be a category, or 'aggregate' in a pair with categories, got '{value}'")
+            return dist.Categorical(probs=self.aggregate_c).sample((size,))
+        value = torch.as_tensor(value, device=self.device)
+        if name == "c":
+            if value.is_floating_point() or value.min() < 0 or value.max() >= self.num_categories:
+                raise ValueError(f"c must be a category from 0 to {self.num_categories - 1}, got {value.tolist()}")
+            return self._row_each(name, value, size, 0)
+        return self._row_each(name, value, size, 1)
+
+    def _condition_dim(self, condition: Tensor) -> int:
+        shape = (self.recipe or {}).get("config", {}).get("condition_shape")
+        return len(shape) if shape else max(condition.dim() - 1, 1)
+
+    def _row_each(self, name: str, value: Tensor, size: int, event_dim: int) -> Tensor:
+        value = value.to(self.device)
+        if value.dim() == event_dim:
+            return value.expand(size, *value.shape)
+        if value.dim() == event_dim + 1 and len(value) == size:
+            return value
+        raise ValueError(f"{name} must be one value or {size} of them, got shape {tuple(value.shape)}")
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, condition: Tensor | None = None) -> dict[str, dist.Distribution]:
+        """The posterior of each latent site.
+
+        A site that depends on another is given at that one's most probable category, or mean.
+
+        Example::
+
+            >>> codes = pair.encode(x)
+            >>> codes["z"].mean, codes["c"].probs
+
+        :param x: shape ``(batch,) + x_shape``
+        :param condition: shape ``(batch,) + condition_shape``
+        :returns: distribution by site, each with batch shape ``(batch,)``
+        """
+        trace = self._mode_trace(x, condition)
+        return {name: site["fn"] for name, site in sample_sites(trace) if not site["is_observed"]}
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The mean of p(x|...) at the posterior's most probable category and mean.
+
+        :param x: shape ``(batch,) + x_shape``
+        :param condition: shape ``(batch,) + condition_shape``
+        :returns: shape ``(batch,) + x_shape``
+        """
+        guide_trace = self._mode_trace(x, condition)
+        with pyro.get_param_store().scope():
+            program = poutine.replay(self.model, trace=guide_trace)
+            return poutine.trace(program).get_trace(None, condition, len(x)).nodes["x"]["fn"].mean
+
+    def _mode_trace(self, x: Tensor, condition: Tensor | None) -> poutine.Trace:
+        with pyro.get_param_store().scope(), Mode():
+            return poutine.trace(self.guide).get_trace(x, condition)
+
+    @torch.no_grad()
+    def log_prob(self, x: Tensor, condition: Tensor | None = None, num_samples: int = 5000) -> Tensor:
+        r"""Importance-sampled log p(x), or log p(x|condition), of each datum.
+
+        .. math:: \log \frac{1}{S} \sum_{s=1}^S w_s \le \log p(x) \text{ in expectation}
+
+        with the weights of :func:`~pyro_priors.objectives.log_importance_weights`: categories are summed exactly. The
+        estimate grows towards log p(x) with S (Burda et al. 2016, arXiv:1509.00519). Memory is bounded whatever S.
+
+        :param x: shape ``(batch,) + x_shape``
+        :param condition: shape ``(batch,) + condition_shape``
+        :param num_samples: number of samples S for each datum
+        :returns: shape ``(batch,)``, in nats
+        """
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        rows = max(1, ROWS_PER_CALL // max(1, self.num_categories))
+        batch = min(100, rows)
+        samples = max(1, rows // batch)
+        estimates = []
+        with pyro.get_param_store().scope():
+            for start in range(0, len(x), batch):
+                stop = start + batch
+                part = x[start:stop].to(self.device)
+                given = None if condition is None else condition[start:stop].to(self.device)
+                total = torch.full((len(part),), -math.inf, dtype=part.dtype, device=part.device)
+                for done in range(0, num_samples, samples):
+                    log_w = log_importance_weights(
+                        self.model, self.guide, part, given, num_samples=min(samples, num_samples - done)
+                    )
+                    total = torch.logaddexp(total, log_w.logsumexp(0))
+                estimates.append(total - math.log(num_samples))
+        return torch.cat(estimates)
+
+    @torch.no_grad()
+    def set_aggregate(self, x: Tensor, condition: Tensor | None = None) -> None:
+        """Set the aggregate posterior of the category to the mean of q(c|x) over these data (equation 14).
+
+        :param x: shape ``(num_data,) + x_shape``
+        :param condition: shape ``(num_data,) + condition_shape``
+        """
+        if self.aggregate_c is None:
+            raise ValueError("this pair has no category: an aggregate posterior of c belongs to pairs such as cp_vae")
+        total = torch.zeros_like(self.aggregate_c)
+        for start in range(0, len(x), ROWS_PER_CALL):
+            rows = slice(start, start + ROWS_PER_CALL)
+            given = None if condition is None else condition[rows].to(self.device)
+            total += self.encode(x[rows].to(self.device), given)["c"].probs.sum(0)
+        self.aggregate_c.copy_(total / len(x))
+
+    def save(self, path: str | Path) -> None:
+        """Write the pair into a folder, ``pair.json`` and the safetensors file that it names; :func:`pyro_priors.load` reads it.
+
+        :param path: the folder, made if missing
+        """
+        checkpoint.write(Path(path), "pair", checkpoint.module_state(self), {"pair": self.recipe})
+
+    def load_weights(self, path: str | Path) -> None:
+        """Read the tensors that :meth:`save` wrote into this pair, for pairs that are not the zoo's.
+
+        :raises CheckpointError: if the save is incomplete or altered, or of other networks
+        """
+        tensors, _ = checkpoint.read(Path(path), "pair")
+        checkpoint.load_module_state(self, tensors, str(path))

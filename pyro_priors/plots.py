@@ -1,0 +1,214 @@
+"""Figures: what the papers show and what one looks at first. Each returns a matplotlib figure; nothing is shown or saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .data import Part, Splits
+from .pair import Pair
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "aggregate_category",
+    "categories",
+    "curves",
+    "density",
+    "figures",
+    "image_grid",
+    "latent_scatter",
+    "reconstructions",
+    "samples",
+    "shown",
+]
+
+
+def _figure(*size: float) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots()
+
+
+def image_grid(images: Tensor, num_columns: int, title: str = "", row_labels: Sequence[str] = ()) -> Figure:
+    """Images in rows.
+
+    :param images: shape ``(num_images, channels, height, width)``, values in [0, 1]
+    :param num_columns: images in each row
+    :param title: above the grid
+    :param row_labels: one at the left of each row
+    """
+    from torchvision.utils import make_grid
+
+    channels, height, width = images.shape[1:]
+    grid = make_grid(images.float().clamp(0, 1).cpu(), num_columns, padding=1, pad_value=0.5).permute(1, 2, 0)
+    num_rows = -(-len(images) // num_columns)
+    figure, axes = _figure(0.55 * num_columns * width / height + 0.5, 0.55 * num_rows + 0.5)
+    axes.imshow(grid.numpy(), interpolation="nearest")
+    axes.set_title(title)
+    axes.set_xticks([])
+    axes.set_yticks([(row + 0.5) * (height + 1) for row in range(len(row_labels))], row_labels)
+    axes.tick_params(length=0)
+    return figure
+
+
+def shown(x: Tensor, condition: Tensor | None, data: Splits) -> Tensor:
+    """x as images; the condition below it where it is the rest of the image."""
+    images = x.reshape(len(x), *data.image_shape)
+    if condition is not None and data.condition_image_shape is not None:
+        images = torch.cat([images, condition.reshape(len(x), *data.condition_image_shape)], -2)
+    return images
+
+
+def _first(part: Part, size: int, pair: Pair) -> tuple[Tensor, Tensor | None]:
+    given = None if part.condition is None else part.condition[:size].to(pair.device)
+    return part.x[:size].to(pair.device), given
+
+
+def reconstructions(pair: Pair, data: Splits, num: int = 10) -> Figure:
+    """Test images above their reconstructions."""
+    x, condition = _first(data.test, num, pair)
+    images = torch.cat([shown(x, condition, data), shown(pair.reconstruct(x, condition), condition, data)])
+    return image_grid(images, len(x), "reconstructions", ["data", "mean"])
+
+
+def samples(pair: Pair, data: Splits, num: int = 64, **fixed: Any) -> Figure:
+    """Means of p(x|...) at ancestral samples; of a conditional pair, given conditions of the test part.
+
+    :param fixed: as in :meth:`pyro_priors.Pair.sample`, such as ``c="aggregate"``
+    """
+    condition = None
+    if data.condition_shape is not None:
+        _, condition = _first(data.test, num, pair)
+        num = len(condition)
+    x_mean = pair.sample(num, condition, **fixed)["x_mean"]
+    return image_grid(shown(x_mean, condition, data), 8, "samples")
+
+
+def categories(pair: Pair, data: Splits, num_columns: int = 10, max_rows: int = 20) -> Figure:
+    """One row of samples for each category, the most used first (Fig. 7 of Lavda et al. 2019)."""
+    order = pair.aggregate_c.argsort(descending=True)[:max_rows].tolist()
+    rows = torch.cat([pair.sample(num_columns, c=c)["x_mean"] for c in order])
+    labels = [f"c={c}  {pair.aggregate_c[c]:.0%}" for c in order]
+    return image_grid(shown(rows, None, data), num_columns, "samples by category, with q(c)", labels)
+
+
+def aggregate_category(pair: Pair) -> Figure:
+    """The aggregate posterior q(c), most used category first, beside the uniform prior."""
+    q, _ = pair.aggregate_c.cpu().sort(descending=True)
+    figure, axes = _figure(5, 3)
+    axes.bar(range(len(q)), q, width=1.0, label="aggregate posterior q(c)")
+    axes.axhline(1 / len(q), color="black", linestyle="--", label="prior p(c)")
+    axes.set(xlabel="category, by use", ylabel="probability")
+    axes.legend()
+    return figure
+
+
+def latent_scatter(pair: Pair, data: Splits, num: int = 2000) -> Figure:
+    """Posterior means of test data, coloured by label or category, with samples of the prior in grey.
+
+    With more than two dimensions, on the first two principal axes of the posterior means.
+    """
+    x, condition = _first(data.test, num, pair)
+    codes = pair.encode(x, condition)
+    means = codes["z"].mean
+    given = None if condition is None else condition[torch.randint(len(x), (len(x),), device=x.device)]
+    fixed = {"c": "aggregate"} if pair.num_categories else {}
+    prior = pair.sample(len(x), given, **fixed)["z"]
+    centre = means.mean(0)
+    name = "z"
+    if means.shape[-1] > 2:
+        axes_of_means = torch.linalg.svd(means - centre, full_matrices=False).Vh[:2].T
+        means, prior, name = (means - centre) @ axes_of_means, (prior - centre) @ axes_of_means, "principal axis"
+    elif means.shape[-1] == 1:
+        means, prior = (torch.cat([z, torch.rand_like(z)], -1) for z in (means, prior))
+    figure, axes = _figure(5, 4.5)
+    axes.scatter(*prior.cpu().T, s=3, color="lightgrey", label="prior")
+    label = data.test.label[:num] if data.test.label is not None else None
+    if label is None and "c" in codes:
+        label = codes["c"].probs.argmax(-1).cpu()
+    colours = {} if label is None else {"c": label, "cmap": "tab10"}
+    points = axes.scatter(*means.cpu().T, s=3, label="posterior means", **colours)
+    if label is not None and int(label.max()) < 10:
+        axes.add_artist(axes.legend(*points.legend_elements(), loc="upper right", title="label", fontsize="small"))
+    axes.set(xlabel=f"{name} 1", ylabel=f"{name} 2" if pair.sample(1, given[:1] if given is not None else None)["z"].shape[-1] > 1 else "")
+    return figure
+
+
+def density(pair: Pair, data: Splits, num: int = 10_000, **fixed: Any) -> Figure:
+    """Toy data beside samples: a histogram in one dimension, two clouds in two."""
+    x = data.test.x[:num]
+    given = None if data.condition_shape is None else data.test.condition[:num].to(pair.device)
+    generated = pair.sample(len(x), given, **fixed)["x"].cpu()
+    figure, axes = _figure(5, 3.5)
+    if x.shape[-1] == 1:
+        bins = torch.linspace(float(x.min()) - 0.2, float(x.max()) + 0.2, 100).numpy()
+        axes.hist(x[:, 0].numpy(), bins, density=True, alpha=0.5, label="data")
+        axes.hist(generated[:, 0].numpy(), bins, density=True, histtype="step", color="black", label="samples")
+        axes.set(xlabel="x", ylabel="density")
+    else:
+        axes.scatter(*x[:, :2].T, s=2, label="data")
+        axes.scatter(*generated[:, :2].T, s=2, color="black", alpha=0.5, label="samples")
+        axes.set(xlabel="$x_1$", ylabel="$x_2$")
+    axes.legend()
+    return figure
+
+
+def curves(history: Sequence[dict[str, Any]]) -> Figure:
+    """Training loss and validation bound by epoch, and the parts of the KL.
+
+    :param history: records of the epochs, the lines of ``metrics.jsonl``
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [record["epoch"] for record in history]
+    left.plot(epochs, [-record["train_loss"] for record in history], label="- training loss")
+    left.plot(epochs, [record["valid_bound"] for record in history], label="validation bound")
+    left.set(xlabel="epoch", ylabel="nats per datum")
+    left.legend()
+    for key in history[0]:
+        if key.startswith("valid_kl_"):
+            right.plot(epochs, [record[key] for record in history], label=f"KL of {key.removeprefix('valid_kl_')}")
+    right.set(xlabel="epoch", ylabel="nats per datum (validation)")
+    right.legend()
+    return figure
+
+
+def figures(pair: Pair, data: Splits, history: Sequence[dict[str, Any]], folder: str | Path) -> list[Path]:
+    """Draw and save every figure that applies.
+
+    :param pair: the trained pair
+    :param data: its data
+    :param history: records of the epochs, empty for none
+    :param folder: where the PNG files go, made if missing
+    :returns: the files
+    """
+    fixed = {"c": "aggregate"} if pair.num_categories else {}
+    drawn: dict[str, Figure] = {}
+    if data.image_shape is not None:
+        drawn["reconstructions"] = reconstructions(pair, data)
+        drawn["samples"] = samples(pair, data, **fixed)
+        if pair.num_categories:
+            drawn["categories"] = categories(pair, data)
+    elif len(data.x_shape) == 1 and data.x_shape[0] <= 2:
+        drawn["density"] = density(pair, data, **fixed)
+    if pair.num_categories:
+        drawn["aggregate_category"] = aggregate_category(pair)
+    drawn["latent"] = latent_scatter(pair, data)
+    if history:
+        drawn["curves"] = curves(history)
+    paths = []
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, figure in drawn.items():
+        path = Path(folder) / f"{name}.png"
+        figure.savefig(path, dpi=120)
+        paths.append(path)
+    return paths

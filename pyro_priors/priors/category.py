@@ -1,0 +1,38 @@
+"""The categorical conditional prior p(z|c) of Lavda et al. (2019)."""
+
+import math
+
+import pyro.distributions as dist
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from ..nn import positive
+
+__all__ = ["CategoryPrior"]
+
+
+class CategoryPrior(nn.Module):
+    r"""One trained diagonal Gaussian per category (equation 5 of Lavda et al. 2019).
+
+    .. math:: p(z \mid c) = \mathcal{N}(z \mid \mathrm{loc}_c, \mathrm{diag}(\mathrm{scale}_c^2))
+
+    The published implementation never trains these (they are not parameters there) and reads the same numbers as a
+    log-variance in training and as a standard deviation in generation. Here both are parameters, read one way. The
+    locations start at draws from N(0, 1), the scales at 1; the paper names no start.
+
+    :param num_categories: number of categories K
+    :param z_dim: size of z
+    """
+
+    def __init__(self, num_categories: int, z_dim: int) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.randn(num_categories, z_dim) / z_dim**0.5)
+        self.raw_scale = nn.Parameter(torch.full((num_categories, z_dim), math.log(math.e - 1)))  # softplus: 1
+
+    def forward(self, c: Tensor) -> dist.Distribution:
+        """
+        :param c: category numbers, shape ``left_shape``
+        :returns: distribution with batch shape ``left_shape`` and event shape ``(z_dim,)``
+        """
+        return dist.Normal(self.loc[c], positive(self.raw_scale)[c]).to_event(1)

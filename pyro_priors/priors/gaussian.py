@@ -1,0 +1,29 @@
+"""A Gaussian prior with trained location and scale."""
+
+import math
+
+import pyro.distributions as dist
+import torch
+import torch.nn as nn
+
+from ..nn import positive
+
+__all__ = ["GaussianPrior"]
+
+
+class GaussianPrior(nn.Module):
+    """p(z) = N(loc, diag(scale^2)) with both trained, starting at N(0, I).
+
+    With it a VAE is the model that Lavda et al. (2019, equation 15) call CP1: CP-VAE with a single category.
+
+    :param z_dim: size of z
+    """
+
+    def __init__(self, z_dim: int) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(z_dim))
+        self.raw_scale = nn.Parameter(torch.full((z_dim,), math.log(math.e - 1)))  # softplus of it is 1
+
+    def forward(self) -> dist.Distribution:
+        """:returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``"""
+        return dist.Normal(self.loc, positive(self.raw_scale)).to_event(1)

@@ -1,0 +1,25 @@
+"""The standard normal prior."""
+
+import pyro.distributions as dist
+import torch
+import torch.nn as nn
+
+__all__ = ["StandardPrior"]
+
+
+class StandardPrior(nn.Module):
+    """p(z) = N(0, I): nothing to learn.
+
+    :param z_dim: size of z
+
+    Reference: Diederik P. Kingma and Max Welling, Auto-encoding variational Bayes, ICLR 2014, arXiv:1312.6114.
+    """
+
+    def __init__(self, z_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("loc", torch.zeros(z_dim), persistent=False)
+        self.register_buffer("scale", torch.ones(z_dim), persistent=False)
+
+    def forward(self) -> dist.Distribution:
+        """:returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``"""
+        return dist.Normal(self.loc, self.scale).to_event(1)

@@ -1,0 +1,66 @@
+"""What every program of the zoo begins with: its parameters made known to Pyro, and the plate over the batch."""
+
+import itertools
+from weakref import WeakKeyDictionary
+
+import pyro
+import torch
+import torch.nn as nn
+
+__all__ = ["data_plate", "register"]
+
+_counters: dict[str, itertools.count] = {}
+_names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def _registered_name(name: str, module: nn.Module) -> str:
+    """``name`` for the first module of that name in this process, ``name_1``, ``name_2``, ... for later ones.
+
+    Names are kept beside the modules and not on them: a deep copy is another module and gets another name.
+    """
+    if module not in _names:
+        number = next(_counters.setdefault(name, itertools.count()))
+        _names[module] = name if number == 0 else f"{name}_{number}"
+    return _names[module]
+
+
+def register(name: str, module: nn.Module) -> None:
+    """Register the parameters of ``module`` in Pyro's parameter store; the first line of every program of the zoo.
+
+    It is :func:`pyro.module` without its two silent failures. There, a second module under a name already taken, or
+    a module beside a store restored from a file, goes on computing with its own tensors while the optimizer trains
+    the ones in the store. Here every module gets a name of its own (``name``, ``name_1``, ...: a second pair in one
+    process trains as the first does), and a store that holds other tensors under it is refused.
+
+    Frozen parameters (``requires_grad=False``) are left out.
+
+    :param name: name of the program, such as ``"vae.model"``
+    :param module: the module whose parameters the program uses
+    :raises RuntimeError: if the parameter store holds foreign tensors under the module's name
+    """
+    full_name = _registered_name(name, module)
+    for parameter_name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            stored = pyro.param(f"{full_name}$$${parameter_name}", parameter)
+            if stored is not parameter:
+                raise RuntimeError(
+                    f"the parameter store holds another tensor under '{full_name}$$${parameter_name}', which "
+                    "training would change instead of this module's: save and load pairs with pair.save(path) and "
+                    "pyro_priors.load(path), not the store, or call pyro.clear_param_store() first"
+                )
+
+
+def data_plate(x: torch.Tensor | None, condition: torch.Tensor | None, size: int | None) -> pyro.plate:
+    """The plate ``"data"`` of every program of the zoo, as long as the batch that the program was given.
+
+    :param x: observed data, shape ``(batch,) + x_shape``, or None when x is to be sampled
+    :param condition: what x is generated given, shape ``(batch,) + condition_shape``, or None
+    :param size: the batch size, read only where neither of the two is given
+    :raises ValueError: if all three are None, or x and condition differ in length
+    """
+    if x is not None and condition is not None and len(x) != len(condition):
+        raise ValueError(f"condition must be as long as x, got {len(condition)} and {len(x)}: give one row per datum")
+    given = x if x is not None else condition
+    if given is None and size is None:
+        raise ValueError("a program needs x, condition or size, got none of them: give size=64 to sample 64 data")
+    return pyro.plate("data", size if given is None else len(given))

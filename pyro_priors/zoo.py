@@ -1,0 +1,258 @@
+"""The zoo: names of pairs, and the factories that build them. The only place that knows both halves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch.nn as nn
+
+from . import checkpoint, guides, models
+from .nn import MLP, CategoricalHead, Decoder, Encoder, GaussianHead, make_likelihood
+from .objectives import EnumELBO
+from .pair import Pair
+from .priors import CategoryPrior, ConditionalGaussianPrior, GaussianPrior, StandardPrior
+
+__all__ = [
+    "PRIORS",
+    "CPVAEConfig",
+    "CVAEConfig",
+    "Networks",
+    "PairConfig",
+    "VAEConfig",
+    "config_class",
+    "create",
+    "load",
+    "names",
+    "register_pair",
+]
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """What every pair of the zoo is configured by."""
+
+    x_shape: tuple[int, ...]
+    """Shape of one datum."""
+    z_dim: int = 40
+    """Size of the latent code."""
+    hidden: tuple[int, ...] = (300, 300)
+    """Sizes of the hidden layers of the encoder, and of the decoder."""
+    gated: bool = True
+    """Gated layers (Dauphin et al. 2017) instead of ReLU."""
+    likelihood: str = "bernoulli"
+    """p(x|z): bernoulli, continuous_bernoulli, discretised_logistic or gaussian."""
+    scale: float | None = None
+    """Fixed scale of the gaussian likelihood; learned when left out."""
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            sizes = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            if name in ("z_dim", "hidden", "num_categories") or name.endswith("_shape"):
+                if not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
+                    raise ValueError(f"{name} must be made of whole numbers of at least 1, got {value!r}")
+            if isinstance(value, list):  # JSON has no tuples
+                object.__setattr__(self, name, tuple(value))
+
+
+@dataclass(frozen=True)
+class VAEConfig(PairConfig):
+    """Variational autoencoder with any prior."""
+
+    prior: str = "standard"
+    """p(z): standard or gaussian (trained location and scale)."""
+
+
+@dataclass(frozen=True)
+class CPVAEConfig(PairConfig):
+    """CP-VAE (Lavda et al. 2019): a category, and a trained Gaussian prior of z for each."""
+
+    num_categories: int = 10
+    """Number of categories K."""
+
+
+@dataclass(frozen=True)
+class CVAEConfig(PairConfig):
+    """Conditional VAE (Sohn et al. 2015): p(z|condition) p(x|z,condition)."""
+
+    condition_shape: tuple[int, ...] = ()
+    """Shape of one condition."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """A user's own networks, each standing for the one that a factory would build."""
+
+    encoder: nn.Module | None = None
+    decoder: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    config_class: type[PairConfig]
+    factory: Callable[[Any, Networks], Pair]
+    citations: tuple[str, ...]
+
+
+_REGISTRY: dict[str, _Entry] = {}
+
+
+def register_pair(name: str, config_class: type[PairConfig], citations: Sequence[str] = ()) -> Callable:
+    """Decorator that puts a factory ``(config, networks) -> Pair`` into the zoo under a name.
+
+    :param name: what :func:`create` calls it
+    :param config_class: frozen dataclass of its options
+    :param citations: keys of :data:`pyro_priors.citations.BIBTEX`
+    """
+
+    def add(factory: Callable[[Any, Networks], Pair]) -> Callable[[Any, Networks], Pair]:
+        if name in _REGISTRY:
+            raise ValueError(f"pair '{name}' is registered already: choose another name")
+        _REGISTRY[name] = _Entry(config_class, factory, tuple(citations))
+        return factory
+
+    return add
+
+
+def names() -> list[str]:
+    """Names of the pairs of the zoo, sorted."""
+    return sorted(_REGISTRY)
+
+
+def _entry(name: str) -> _Entry:
+    if name not in _REGISTRY:
+        raise ValueError(f"pair '{name}' is unknown: {hint(name, names())}")
+    return _REGISTRY[name]
+
+
+def hint(name: str, known: Sequence[str]) -> str:
+    """What an error says after an unknown name: the nearest known one, or all of them."""
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(known)}"
+
+
+def config_class(name: str) -> type[PairConfig]:
+    """The dataclass of a pair's options.
+
+    :raises ValueError: if the name is unknown
+    """
+    return _entry(name).config_class
+
+
+def citations_of(name: str) -> tuple[str, ...]:
+    """Keys of the papers behind a pair."""
+    return _entry(name).citations
+
+
+def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None, **config: Any) -> Pair:
+    """Build a pair.
+
+    Example::
+
+        >>> pair = create("cp_vae", x_shape=(784,), z_dim=40, num_categories=10)
+        >>> pair.model(size=5).shape
+        torch.Size([5, 784])
+
+    :param name: one of :func:`names`
+    :param encoder: your own network in the encoder's place: from x (and the condition, in a conditional pair) to a
+        distribution over z; for ``cp_vae`` the trunk, from x to ``hidden[-1]`` features
+    :param decoder: your own network in the decoder's place: from z (and keyword ``c`` or ``condition``) to a
+        distribution over x with event shape ``x_shape``
+    :param config: fields of the pair's config dataclass; ``x_shape`` always, ``condition_shape`` for conditional pairs
+    :raises ValueError: if a name or an option is unknown (the message names the nearest) or a value is out of range
+    """
+    entry = _entry(name)
+    fields = [field.name for field in dataclasses.fields(entry.config_class)]
+    for option in config:
+        if option not in fields:
+            raise ValueError(f"pair '{name}' has no option '{option}': {hint(option, fields)}")
+    if "x_shape" not in config:
+        raise ValueError(f"pair '{name}' needs x_shape, the shape of one datum: give x_shape=(784,) for flattened MNIST")
+    built = entry.config_class(**config)
+    pair = entry.factory(built, Networks(encoder, decoder))
+    own = [key for key, network in (("encoder", encoder), ("decoder", decoder)) if network is not None]
+    pair.recipe = {"name": name, "config": dataclasses.asdict(built), "own_networks": own}
+    return pair
+
+
+def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> Pair:
+    """Read a pair that :meth:`Pair.save` wrote, or the best one of a run folder.
+
+    :param path: the folder given to ``save``, or a run folder
+    :param encoder: the network of your own that the pair was created with, if it was
+    :param decoder: likewise
+    :raises CheckpointError: if the save is incomplete or altered
+    :raises ValueError: if the pair has networks of your own that are not given, or is not of the zoo
+    """
+    folder = Path(path)
+    if (folder / "pair" / "pair.json").exists():
+        folder = folder / "pair"
+    tensors, record = checkpoint.read(folder, "pair")
+    recipe = record["pair"]
+    if recipe is None:
+        raise ValueError(f"{folder} holds a pair that is not of the zoo: build it and call its load_weights({str(folder)!r})")
+    given = {"encoder": encoder, "decoder": decoder}
+    for key in recipe["own_networks"]:
+        if given[key] is None:
+            raise ValueError(f"{folder} was saved with your own {key}: give load(path, {key}=...)")
+    pair = create(recipe["name"], encoder=encoder, decoder=decoder, **recipe["config"])
+    checkpoint.load_module_state(pair, tensors, str(folder))
+    return pair
+
+
+PRIORS: dict[str, Callable[[VAEConfig], nn.Module]] = {
+    "gaussian": lambda config: GaussianPrior(config.z_dim),
+    "standard": lambda config: StandardPrior(config.z_dim),
+}
+"""Unconditional priors by name."""
+
+
+def _prior(config: VAEConfig) -> nn.Module:
+    if config.prior not in PRIORS:
+        raise ValueError(f"prior '{config.prior}' is unknown: {hint(config.prior, sorted(PRIORS))}")
+    return PRIORS[config.prior](config)
+
+
+def _decoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Module:
+    if networks.decoder is not None:
+        return networks.decoder
+    likelihood = make_likelihood(config.likelihood, len(config.x_shape), config.scale)
+    return Decoder(config.z_dim, config.x_shape, likelihood, config.hidden, config.gated, **options)
+
+
+@register_pair("vae", VAEConfig, citations=("kingma2014",))
+def _vae(config: VAEConfig, networks: Networks) -> Pair:
+    encoder = networks.encoder or Encoder(config.x_shape, config.z_dim, config.hidden, config.gated)
+    return Pair(models.VAE(_prior(config), _decoder(config, networks)), guides.VAEGuide(encoder))
+
+
+@register_pair("cp_vae", CPVAEConfig, citations=("lavda2019",))
+def _cp_vae(config: CPVAEConfig, networks: Networks) -> Pair:
+    prior = CategoryPrior(config.num_categories, config.z_dim)
+    decoder = _decoder(config, networks, num_categories=config.num_categories)
+    trunk = networks.encoder or nn.Sequential(
+        nn.Flatten(-len(config.x_shape)), MLP(prod(config.x_shape), config.hidden, config.gated)
+    )
+    category = CategoricalHead(config.hidden[-1], config.num_categories)
+    latent = GaussianHead(config.hidden[-1], config.z_dim, config.num_categories)
+    return Pair(
+        models.CPVAE(config.num_categories, prior, decoder),
+        guides.CPVAEGuide(trunk, category, latent),
+        EnumELBO(),
+        num_categories=config.num_categories,
+    )
+
+
+@register_pair("cvae", CVAEConfig, citations=("sohn2015", "klushyn2019"))
+def _cvae(config: CVAEConfig, networks: Networks) -> Pair:
+    prior = ConditionalGaussianPrior(config.condition_shape, config.z_dim, config.hidden, config.gated)
+    decoder = _decoder(config, networks, condition_shape=config.condition_shape)
+    encoder = networks.encoder or Encoder(
+        config.x_shape, config.z_dim, config.hidden, config.gated, config.condition_shape
+    )
+    return Pair(models.CVAE(prior, decoder), guides.CVAEGuide(encoder))
