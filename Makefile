@@ -6,6 +6,9 @@
 
 PYTHON ?= python3
 
+# data of the demo: digits needs no download; make demo DATA=mnist trains longer
+DATA ?= digits
+
 VENV := .venv
 INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 PACKAGING := setup.cfg pyproject.toml constraints.txt
@@ -14,7 +17,7 @@ PACKAGING := setup.cfg pyproject.toml constraints.txt
 .PHONY: demo test lint types
 
 demo: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pyro_priors.demo
+	$(VENV)/bin/python -m pyro_priors.demo $(DATA)
 
 # One thread per worker: two workers with a thread for every core each would fight over the cores.
 test: $(VENV)/.installed-test

@@ -34,7 +34,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     os.replace(temporary, path)
 
 
-def write(folder: Path, name: str, tensors: dict[str, Tensor], record: dict[str, Any], keep_previous: bool = False) -> None:
+def write(
+    folder: Path, name: str, tensors: dict[str, Tensor], record: dict[str, Any], keep_previous: bool = False
+) -> None:
     """Write tensors and a record as ``folder/name.json`` and the tensor file that it names.
 
     :param folder: made if missing
@@ -84,7 +86,9 @@ def read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): the file is truncated or altered") from None
     if hashlib.sha256(content).hexdigest() != record.get("sha256"):
-        raise CheckpointError(f"{tensor_file} does not have the checksum that {path.name} states: it is truncated or altered")
+        raise CheckpointError(
+            f"{tensor_file} does not have the checksum that {path.name} states: it is truncated or altered"
+        )
     return safetensors.torch.load(content), record
 
 

@@ -10,7 +10,8 @@ __all__ = ["BIBTEX", "citation"]
 BIBTEX = {
     "bingham2019": """@article{bingham2019pyro,
   title = {Pyro: Deep Universal Probabilistic Programming},
-  author = {Bingham, Eli and Chen, Jonathan P. and Jankowiak, Martin and Obermeyer, Fritz and Pradhan, Neeraj and Karaletsos, Theofanis and Singh, Rohit and Szerlip, Paul and Horsfall, Paul and Goodman, Noah D.},
+  author = {Bingham, Eli and Chen, Jonathan P. and Jankowiak, Martin and Obermeyer, Fritz and Pradhan, Neeraj and
+    Karaletsos, Theofanis and Singh, Rohit and Szerlip, Paul and Horsfall, Paul and Goodman, Noah D.},
   journal = {Journal of Machine Learning Research}, volume = {20}, number = {28}, pages = {1--6}, year = {2019}
 }""",
     "kingma2014": """@inproceedings{kingma2014auto,

@@ -1,11 +1,10 @@
 """The command line: ``pyro-priors list | train | evaluate | sample | plot``."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import io
 import json
+import re
 import sys
 import traceback
 import warnings
@@ -19,8 +18,10 @@ import tyro
 
 from . import data, metrics, objectives, plots, train, zoo
 from .checkpoint import CheckpointError, write_atomically
+from .data import DataConfig
 from .pair import Pair
 from .run_folder import RunFolder
+from .train import TrainConfig
 
 __all__ = ["main"]
 
@@ -39,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     :param arguments: ``sys.argv[1:]`` when left out
-    :returns: exit status: 0; 1 when training diverged; 2 for a user's mistake, after one line that names the argument, the
-        value and the remedy; 130 when interrupted
+    :returns: exit status: 0; 1 when training diverged; 2 for a user's mistake, after one line that names the argument,
+        the value and the remedy; 130 when interrupted
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # a warning is one line too
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         COMMANDS[command](rest)
     except train.TrainingDiverged as error:
         return _fail(error, 1)
-    except (CheckpointError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+    except (CheckpointError, OSError) as error:
         return _fail(error, 2)
     except ValueError as error:
         # our own code raises these for the user to read; from any other place one is a bug, shown whole
@@ -82,9 +83,10 @@ def _parse(options: Any, arguments: Sequence[str], command: str) -> Any:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        lines = (line.strip("╭─╮│╰╯├┤ ") for line in captured.getvalue().splitlines())
-        message = " ".join(line for line in lines if line)
-        raise ValueError(message.split("For full helptext")[0].strip() + f" (see pyro-priors {command} --help)") from None
+        # the first line is the frame's title; what follows the message is help
+        lines = (line.strip("╭─╮│╰╯├┤ ") for line in captured.getvalue().splitlines()[1:])
+        message = re.split("For full helptext|Argument helptext", " ".join(line for line in lines if line))[0]
+        raise ValueError(f"{message.strip()} (see pyro-priors {command} --help)") from None
 
 
 def _taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
@@ -129,9 +131,9 @@ def _pair_options(name: str) -> type:
     annotations: dict[str, Any] = {key: tyro.conf.Suppress[tuple[int, ...]] for key in filled_in if key in names}
     help_text = "p(x|z): bernoulli, continuous_bernoulli, discretised_logistic or gaussian; auto: what fits the data."
     annotations["likelihood"] = Annotated[str, tyro.conf.arg(help=help_text)]
-    body = {key: value for key, value in filled_in.items() if key in names} | {"likelihood": "auto"}
-    options = type(config_class.__name__, (config_class,), {**body, "__annotations__": annotations, "__doc__": config_class.__doc__})
-    return dataclass(frozen=True)(options)
+    body = {key: filled_in[key] for key in filled_in if key in names} | {"likelihood": "auto"}
+    body |= {"__annotations__": annotations, "__doc__": config_class.__doc__}
+    return dataclass(frozen=True)(type(config_class.__name__, (config_class,), body))
 
 
 def _train(arguments: list[str]) -> None:
@@ -159,13 +161,15 @@ def _train(arguments: list[str]) -> None:
         """Go on with the run in --out, with the same options."""
         quiet: bool = False
         """Show no progress."""
-        pair: pair_options = field(default_factory=pair_options)  # type: ignore[valid-type]
-        objective: objective_class = field(default_factory=objective_class)  # type: ignore[valid-type]
-        data: data.DataConfig = field(default_factory=data.DataConfig)
-        train: train.TrainConfig = field(default_factory=train.TrainConfig)
+        pair: pair_options = field(default_factory=pair_options)
+        """What to train."""
+        objective: objective_class = field(default_factory=objective_class)
+        """What training minimises."""
+        data: DataConfig = field(default_factory=DataConfig)
+        """What it is trained on."""
+        train: TrainConfig = field(default_factory=TrainConfig)
+        """How it is trained."""
 
-    Options.__annotations__ |= {"pair": pair_options, "objective": objective_class}
-    Options.__annotations__ |= {"data": data.DataConfig, "train": train.TrainConfig, "out": str, "resume": bool, "quiet": bool}
     options = _parse(Options, rest, f"train {name}")
     if data_name is None:
         raise ValueError(f"train needs --data: a file .npz or one of {', '.join(data.names())}")
@@ -176,8 +180,8 @@ def _train(arguments: list[str]) -> None:
     if "condition_shape" in config:
         if splits.condition_shape is None:
             raise ValueError(
-                f"pair '{name}' needs data with a condition and {data_name} has none: give --data.condition-rows N (the last "
-                "rows of each image), --data.condition-labels, or a file with condition_train"
+                f"pair '{name}' needs data with a condition, {data_name} has none: give --data.condition-rows N (the "
+                "last rows of each image), --data.condition-labels, or a file with condition_train"
             )
         config["condition_shape"] = splits.condition_shape
     # the networks start from the seed as well
@@ -186,14 +190,19 @@ def _train(arguments: list[str]) -> None:
         pair = zoo.create(name, **config)
     if not options.quiet:
         print(f"data: {splits.source}")
-    objective = options.objective if objective_name else None
     history = train.fit(
-        pair, splits, objective, out=options.out, resume=options.resume, progress=not options.quiet, config=options.train
+        pair,
+        splits,
+        options.objective,
+        out=options.out,
+        resume=options.resume,
+        progress=not options.quiet,
+        config=options.train,
     )
     best = history.epochs[history.best_epoch]
     print(
-        f"trained {len(history.epochs)} epochs; best validation bound {best['valid_bound']:.3f} nats per datum, of epoch "
-        f"{history.best_epoch}; now: pyro-priors evaluate {options.out}"
+        f"trained {len(history.epochs)} epochs; best validation bound {best['valid_bound']:.3f} nats per datum, of "
+        f"epoch {history.best_epoch}; now: pyro-priors evaluate {options.out}"
     )
 
 

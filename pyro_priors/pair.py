@@ -27,8 +27,8 @@ class Pair(nn.Module):
     """Model and guide of one variational autoencoder, with the ELBO that fits them.
 
     Both halves are modules whose ``forward(x=None, condition=None, size=None)`` is a Pyro program; a network that they
-    share is one module in both, and stays one under ``to``, ``copy.deepcopy``, ``save`` and ``load``. The pairs of the zoo
-    come from :func:`pyro_priors.create`; any two programs of this form make a pair too.
+    share is one module in both, and stays one under ``to``, ``copy.deepcopy``, ``save`` and ``load``. The pairs of the
+    zoo come from :func:`pyro_priors.create`; any two programs of this form make a pair too.
 
     The methods below leave Pyro's parameter store untouched, need no gradient, and take and return tensors on the
     device of the pair.
@@ -74,11 +74,11 @@ class Pair(nn.Module):
 
         :param size: number of samples
         :param condition: one condition, shape ``condition_shape``, for all, or one each, ``(size,) + condition_shape``
-        :param fixed: values for sites, each one value for all samples or ``size`` values. For ``c`` also ``"aggregate"``:
-            drawn from the aggregate posterior (equation 14) that training or :meth:`set_aggregate` left; left out, it
-            is drawn from its prior
-        :returns: one tensor of ``size`` rows for each site, and ``"x_mean"``, the mean of p(x|...), which is what one shows
-            of a Bernoulli
+        :param fixed: values for sites, each one value for all samples or ``size`` values. For ``c`` also
+            ``"aggregate"``: drawn from the aggregate posterior (equation 14) that training or :meth:`set_aggregate`
+            left; when it is left out, c is drawn from its prior
+        :returns: one tensor of ``size`` rows for each site, and ``"x_mean"``, the mean of p(x|...), which is what one
+            shows of a Bernoulli
         :raises ValueError: if a name is no site of the model or a value has the wrong length
         """
         if size < 1:
@@ -204,7 +204,9 @@ class Pair(nn.Module):
         self.aggregate_c.copy_(total / len(x))
 
     def save(self, path: str | Path) -> None:
-        """Write the pair into a folder, ``pair.json`` and the safetensors file that it names; :func:`pyro_priors.load` reads it.
+        """Write the pair into a folder, ``pair.json`` and the safetensors file that it names.
+
+        :func:`pyro_priors.load` reads it.
 
         :param path: the folder, made if missing
         """

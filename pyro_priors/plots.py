@@ -1,4 +1,7 @@
-"""Figures: what the papers show and what one looks at first. Each returns a matplotlib figure; nothing is shown or saved."""
+"""Figures: what the papers show and what one looks at first.
+
+Each function returns a matplotlib figure; nothing is shown, and nothing is saved but by :func:`figures`.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +106,7 @@ def aggregate_category(pair: Pair) -> Figure:
     """The aggregate posterior q(c), most used category first, beside the uniform prior."""
     q, _ = pair.aggregate_c.cpu().sort(descending=True)
     figure, axes = _figure(5, 3)
-    axes.bar(range(len(q)), q, width=1.0, label="aggregate posterior q(c)")
+    axes.bar(range(len(q)), q.tolist(), width=1.0, label="aggregate posterior q(c)")
     axes.axhline(1 / len(q), color="black", linestyle="--", label="prior p(c)")
     axes.set(xlabel="category, by use", ylabel="probability")
     axes.legend()
@@ -111,33 +114,35 @@ def aggregate_category(pair: Pair) -> Figure:
 
 
 def latent_scatter(pair: Pair, data: Splits, num: int = 2000) -> Figure:
-    """Posterior means of test data, coloured by label or category, with samples of the prior in grey.
+    """Posterior means of test data, coloured by label or else by category, over samples of the prior in grey.
 
-    With more than two dimensions, on the first two principal axes of the posterior means.
+    With more than two dimensions on the first two principal axes of the posterior means; with one against the first
+    value of x.
     """
     x, condition = _first(data.test, num, pair)
     codes = pair.encode(x, condition)
-    means = codes["z"].mean
-    given = None if condition is None else condition[torch.randint(len(x), (len(x),), device=x.device)]
-    fixed = {"c": "aggregate"} if pair.num_categories else {}
-    prior = pair.sample(len(x), given, **fixed)["z"]
-    centre = means.mean(0)
-    name = "z"
-    if means.shape[-1] > 2:
-        axes_of_means = torch.linalg.svd(means - centre, full_matrices=False).Vh[:2].T
-        means, prior, name = (means - centre) @ axes_of_means, (prior - centre) @ axes_of_means, "principal axis"
-    elif means.shape[-1] == 1:
-        means, prior = (torch.cat([z, torch.rand_like(z)], -1) for z in (means, prior))
+    drawn = pair.sample(len(x), condition, **({"c": "aggregate"} if pair.num_categories else {}))
+    posterior, prior = codes["z"].mean, drawn["z"]
+    names = ["z 1", "z 2"]
+    if posterior.shape[-1] == 1:
+        posterior, prior = (torch.cat(z, -1) for z in ((posterior, x.flatten(1)[:, :1]), (prior, drawn["x"][:, :1])))
+        names = ["z", "x"]
+    elif posterior.shape[-1] > 2:
+        centre = posterior.mean(0)
+        axes_of_means = torch.linalg.svd(posterior - centre, full_matrices=False).Vh[:2].T
+        posterior, prior = (posterior - centre) @ axes_of_means, (prior - centre) @ axes_of_means
+        names = ["principal axis 1", "principal axis 2"]
     figure, axes = _figure(5, 4.5)
-    axes.scatter(*prior.cpu().T, s=3, color="lightgrey", label="prior")
-    label = data.test.label[:num] if data.test.label is not None else None
+    axes.scatter(*prior.cpu().numpy().T, s=3, color="lightgrey")
+    label, title = data.test.label, "label"
     if label is None and "c" in codes:
-        label = codes["c"].probs.argmax(-1).cpu()
-    colours = {} if label is None else {"c": label, "cmap": "tab10"}
-    points = axes.scatter(*means.cpu().T, s=3, label="posterior means", **colours)
-    if label is not None and int(label.max()) < 10:
-        axes.add_artist(axes.legend(*points.legend_elements(), loc="upper right", title="label", fontsize="small"))
-    axes.set(xlabel=f"{name} 1", ylabel=f"{name} 2" if pair.sample(1, given[:1] if given is not None else None)["z"].shape[-1] > 1 else "")
+        label, title = codes["c"].probs.argmax(-1).cpu(), "c"
+    if label is None:
+        axes.scatter(*posterior.cpu().numpy().T, s=3)
+    else:
+        points = axes.scatter(*posterior.cpu().numpy().T, s=3, c=label[: len(x)].numpy(), cmap="tab10")
+        axes.legend(*points.legend_elements(), title=title, fontsize="small")
+    axes.set(xlabel=names[0], ylabel=names[1], title="posterior means, and samples of the prior (grey)")
     return figure
 
 
@@ -153,8 +158,8 @@ def density(pair: Pair, data: Splits, num: int = 10_000, **fixed: Any) -> Figure
         axes.hist(generated[:, 0].numpy(), bins, density=True, histtype="step", color="black", label="samples")
         axes.set(xlabel="x", ylabel="density")
     else:
-        axes.scatter(*x[:, :2].T, s=2, label="data")
-        axes.scatter(*generated[:, :2].T, s=2, color="black", alpha=0.5, label="samples")
+        axes.scatter(*x[:, :2].numpy().T, s=2, label="data")
+        axes.scatter(*generated[:, :2].numpy().T, s=2, color="black", alpha=0.5, label="samples")
         axes.set(xlabel="$x_1$", ylabel="$x_2$")
     axes.legend()
     return figure

@@ -28,7 +28,9 @@ class ProgressBar:
 
     def __init__(self, total: int, done: int, enabled: bool) -> None:
         self.enabled = enabled
-        self.bar = tqdm(total=total, initial=done, disable=not (enabled and sys.stderr.isatty()), mininterval=0.2, unit="step")
+        self.bar = tqdm(
+            total=total, initial=done, disable=not (enabled and sys.stderr.isatty()), mininterval=0.2, unit="step"
+        )
         self.postfix: dict[str, str] = {}
         self.last_line = 0.0
         self.began, self.first = time.monotonic(), done
@@ -59,8 +61,8 @@ class ProgressBar:
             self.last_line = now
             left = (now - self.began) / max(1, record["step"] - self.first) * (self.bar.total - record["step"])
             self.note(
-                f"epoch {record['epoch']}: loss {record['train_loss']:.3f}, validation bound {record['valid_bound']:.3f} "
-                f"nats per datum, {left:.0f} s left at most"
+                f"epoch {record['epoch']}: loss {record['train_loss']:.3f}, validation bound "
+                f"{record['valid_bound']:.3f} nats per datum, {left:.0f} s left at most"
             )
 
     def note(self, text: str) -> None:

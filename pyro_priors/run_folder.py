@@ -2,7 +2,8 @@
 
 ::
 
-    runs/NAME/  config.json  pair/ (safetensors + JSON)  last/ (resume state)  metrics.jsonl  evaluation.json  figures/*.png
+    runs/NAME/  config.json  pair/ (safetensors + JSON)  last/ (resume state)
+                metrics.jsonl  evaluation.json  figures/*.png
 """
 
 from __future__ import annotations
@@ -55,16 +56,21 @@ class RunFolder:
     def begin(self, config: dict[str, Any], resume: bool) -> None:
         """Write ``config.json``, or compare it with the one of the run to be resumed.
 
+        A folder whose run ended before its first state was written counts as empty.
+
         :raises ValueError: if the folder holds a run and ``resume`` is False, or holds one of other options
         """
         file = self.path / "config.json"
         # what was written is compared, not what was given: JSON has no tuples
         config = json.loads(json.dumps(config))
-        if not file.exists():
-            self.path.mkdir(parents=True, exist_ok=True)
-        elif not resume:
-            raise ValueError(f"{self.path} holds a run already: resume it (--resume, resume=True) or choose another --out")
-        else:
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"out is {self.path}, which is a file: choose the name of a new folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        if any(self.path.glob("last/state*.json")) or any(self.path.glob("pair/pair.json")):
+            if not resume:
+                raise ValueError(
+                    f"{self.path} holds a run already: resume it (--resume, resume=True) or choose another --out"
+                )
             old = self.config()
             for group, options in config.items():
                 self._compare(group, old.get(group), options)
@@ -79,8 +85,8 @@ class RunFolder:
                 self._compare(f"{name}.{key}", old.get(key), new.get(key))
         elif old != new:
             raise ValueError(
-                f"{name} is {new!r} but the run in {self.path} was started with {old!r}: give that to resume it, or choose "
-                "another --out"
+                f"{name} is {new!r} but the run in {self.path} was started with {old!r}: give that to resume it, or "
+                "choose another --out"
             )
 
     def config(self) -> dict[str, Any]:
@@ -111,12 +117,9 @@ class RunFolder:
                 break
         return records
 
-    def truncate_history(self, num_epochs: int) -> list[dict[str, Any]]:
-        """Keep the lines of the first ``num_epochs`` epochs: what came after the checkpoint is trained again."""
-        records = [record for record in self.history() if record["epoch"] < num_epochs]
-        if self.metrics_file.exists():
-            checkpoint.write_atomically(self.metrics_file, "".join(json.dumps(r) + "\n" for r in records).encode())
-        return records
+    def rewrite_history(self, records: list[dict[str, Any]]) -> None:
+        """Replace ``metrics.jsonl`` by these lines."""
+        checkpoint.write_atomically(self.metrics_file, "".join(json.dumps(r) + "\n" for r in records).encode())
 
     def save_state(self, state: ResumeState) -> None:
         """Write ``last/``, keeping the state before it too."""
@@ -141,6 +144,9 @@ class RunFolder:
         except checkpoint.CheckpointError as error:
             warnings.warn(f"{error}; going on from the state before it", RuntimeWarning, stacklevel=2)
             tensors, record = checkpoint.read(self.path / "last", "state.previous")
+            # or else the next writing would keep the refused state as its previous one
+            previous = (self.path / "last" / "state.previous.json").read_bytes()
+            checkpoint.write_atomically(self.path / "last" / "state.json", previous)
         groups: dict[str, dict[str, Tensor]] = {"pair": {}, "best": {}, "optimizer": {}}
         for key, value in tensors.items():
             group, name = key.split("/", 1)
@@ -155,4 +161,3 @@ class RunFolder:
     def save_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> None:
         """Write ``pair/``, the best pair so far."""
         checkpoint.write(self.path / "pair", "pair", tensors, {"pair": recipe})
-

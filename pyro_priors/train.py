@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pyro
 import torch
 import torch.nn as nn
-from pyro import infer
+from pyro import infer, poutine
 from torch import Tensor
 
 from . import checkpoint
+from ._sites import sample_sites
 from .data import Part, Splits, batches, num_batches
 from .objectives import ELBO, KLWeight, options_of
 from .pair import Pair
+from .progress import ProgressBar
 from .run_folder import ResumeState, RunFolder
+from .signals import forwarded_signals, stop_signals
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
 __all__ = ["History", "TrainConfig", "TrainingDiverged", "fit"]
 
 SCHEDULES = ("constant", "cosine", "linear")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true")
 TRAINING, VALIDATION = 1, 2  # two streams of noise from one seed
+VALIDATION_BATCH_SIZE = 500
 
 
 class TrainingDiverged(ArithmeticError):
@@ -56,7 +61,7 @@ class TrainConfig:
     warmup_sites: tuple[str, ...] = ()
     """Latent sites whose KL is warmed up; all of them when empty."""
     patience: int = 0
-    """Epochs without a better validation bound, counted from the end of the warm-up, before training stops; 0: never."""
+    """Epochs without a better validation bound, from the end of the warm-up on, before training stops; 0: never."""
     clip_norm: float = 0.0
     """Largest norm of the gradient, all parameters together; 0: no clipping."""
     seed: int = 0
@@ -70,7 +75,7 @@ class TrainConfig:
     num_processes: int = 1
     """Processes that share each batch."""
     precision: str = "32-true"
-    """Lightning Fabric's name of a precision: 32-true, bf16-mixed, 64-true, ..."""
+    """Precision, by Lightning Fabric's names: 32-true, 64-true, bf16-mixed, bf16-true, 16-mixed or 16-true."""
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "batch_size", "num_processes"):
@@ -81,8 +86,13 @@ class TrainConfig:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}: 5e-4 is a good start")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got '{self.schedule}'")
+        for name, known in (("schedule", SCHEDULES), ("device", DEVICES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device is 'cuda', but torch finds no CUDA device here: use auto or cpu")
+        if self.device == "mps" and not torch.backends.mps.is_available():
+            raise ValueError("device is 'mps', but torch finds no Apple GPU here: use auto or cpu")
 
 
 @dataclass
@@ -114,7 +124,7 @@ def fit(
 
     Example::
 
-        >>> history = fit(pair, pyro_priors.data.load("mnist"), max_epochs=200, warmup_epochs=100, patience=50, out="runs/cp")
+        >>> history = fit(pair, pyro_priors.data.load("mnist"), max_epochs=200, warmup_epochs=100, out="runs/cp")
 
     Validation is the bound at KL weight 1 on the validation part, at the same noise after every epoch. Order,
     binarisation and noise are functions of ``seed`` and the step: a run that is killed at any moment and resumed ends
@@ -139,6 +149,11 @@ def fit(
     config = dataclasses.replace(config or TrainConfig(), **_known(options))
     objective = pair.elbo if objective is None else objective
     _check_fits(pair, data)
+    _check_sites(pair, data, config.warmup_sites)
+    if config.tensorboard:
+        _summary_writer()
+    if len(data.valid) < config.num_processes:
+        raise ValueError(f"num_processes is {config.num_processes}, but the validation part has {len(data.valid)} data")
     folder = None
     if out is not None:
         folder = RunFolder(out)
@@ -153,11 +168,12 @@ def fit(
     )
     if config.num_processes == 1:
         fabric.launch()
-        return _train(fabric, pair, data, objective, config, folder, resume, progress)
-    with _forwarded_signals():
-        best, history = fabric.launch(_train_in_process, pair, data, objective, config, folder, resume, progress)
-    if history is None:
-        raise KeyboardInterrupt
+        return _Training(fabric, pair, data, objective, config, folder, resume, progress).run()
+    with forwarded_signals():
+        trained = fabric.launch(_train_in_process, pair, data, objective, config, folder, resume, progress)
+    if isinstance(trained, int):
+        raise KeyboardInterrupt if trained == 128 + signal.SIGINT else SystemExit(trained)
+    best, history = trained
     checkpoint.load_module_state(pair, {key: torch.from_numpy(value) for key, value in best.items()}, "training")
     return history
 
@@ -173,7 +189,9 @@ def _known(options: dict[str, Any]) -> dict[str, Any]:
 def _check_fits(pair: Pair, data: Splits) -> None:
     config = (pair.recipe or {}).get("config", {})
     if "x_shape" in config and tuple(config["x_shape"]) != data.x_shape:
-        raise ValueError(f"the pair was made for x_shape={tuple(config['x_shape'])}, but {data.name} has {data.x_shape}")
+        raise ValueError(
+            f"the pair was made for x_shape={tuple(config['x_shape'])}, but {data.name} has {data.x_shape}"
+        )
     if "condition_shape" in config and tuple(config["condition_shape"]) != data.condition_shape:
         raise ValueError(
             f"the pair was made for condition_shape={tuple(config['condition_shape'])}, but {data.name} has "
@@ -182,8 +200,22 @@ def _check_fits(pair: Pair, data: Splits) -> None:
     likelihood = config.get("likelihood")
     if likelihood == "bernoulli" and data.likelihood != "bernoulli":
         raise ValueError(
-            f"likelihood='bernoulli' needs x of 0 and 1, but {data.name} has other values: use likelihood='{data.likelihood}'"
+            f"likelihood='bernoulli' needs x of 0 and 1, but {data.name} has other values: "
+            f"use likelihood='{data.likelihood}'"
         )
+
+
+@torch.no_grad()
+def _check_sites(pair: Pair, data: Splits, sites: tuple[str, ...]) -> None:
+    if not sites:
+        return
+    first = _to(data.train.take(slice(2)), next(pair.parameters()))
+    with torch.random.fork_rng(), pyro.get_param_store().scope():
+        trace = poutine.trace(pair.guide).get_trace(first.x, first.condition)
+    latent = [name for name, site in sample_sites(trace) if not site["is_observed"]]
+    for site in sites:
+        if site not in latent:
+            raise ValueError(f"warmup_sites names '{site}', which is no latent site: choose from {', '.join(latent)}")
 
 
 def _record(pair: Pair, data: Splits, objective: infer.ELBO, config: TrainConfig) -> dict[str, Any]:
@@ -206,155 +238,245 @@ class _Loss(nn.Module):
         self.pair = pair
         self.objective = objective
         self.kl_weight: float | Mapping[str, float] = 1.0
+        self.share = 1.0
 
     def forward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         model, guide = self.pair.model, self.pair.guide
         if isinstance(self.objective, ELBO):
-            self.objective.kl_weight = self.kl_weight
-            terms = self.objective.terms(model, guide, x, condition)
-            return terms.loss, {name: value.detach().mean() for name, value in terms.parts.items()}
+            before, self.objective.kl_weight = self.objective.kl_weight, self.kl_weight
+            try:
+                terms = self.objective.terms(model, guide, x, condition)
+            finally:  # the objective is the user's, or the pair's: the warm-up leaves nothing in it
+                self.objective.kl_weight = before
+            return terms.loss * self.share, {name: value.detach().mean() for name, value in terms.parts.items()}
         weigh = KLWeight(self.kl_weight)
-        return self.objective.differentiable_loss(weigh(model), weigh(guide), x, condition) / len(x), {}
+        loss = self.objective.differentiable_loss(weigh(model), weigh(guide), x, condition) / len(x)
+        return loss * self.share, {}
 
 
-def _train_in_process(fabric: Fabric, pair: Pair, *args: Any) -> tuple[dict[str, Any] | None, History | None]:
-    # numpy arrays go back through the queue by value; tensors would go by a handle of a process that is about to end
+def _train_in_process(fabric: Fabric, pair: Pair, *args: Any) -> tuple[dict[str, Any], History] | int:
+    """What one of several processes runs; returns the exit status instead when a signal stopped it."""
     try:
-        history = _train(fabric, pair, *args)
-    except (KeyboardInterrupt, SystemExit):
-        return None, None
-    return {key: value.cpu().numpy() for key, value in checkpoint.module_state(pair).items()}, history
+        history = _Training(fabric, pair, *args).run()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except SystemExit as stop:
+        return int(stop.code)
+    # numpy arrays go back through the queue by value; tensors would go by a handle of a process that is about to end
+    state = {key: value.cpu() for key, value in checkpoint.module_state(pair).items()}
+    # numpy has no bfloat16, and float32 holds each of its values
+    arrays = {key: (v.float() if v.dtype is torch.bfloat16 else v).numpy() for key, v in state.items()}
+    return arrays, history
 
 
-def _train(
-    fabric: Fabric,
-    pair: Pair,
-    data: Splits,
-    objective: infer.ELBO,
-    config: TrainConfig,
-    folder: RunFolder | None,
-    resume: bool,
-    show_progress: bool,
-) -> History:
-    from .progress import ProgressBar
+class _Training:
+    """The loop: epochs of steps, a validation after each, and a state on disk from which it goes on exactly."""
 
-    writes = folder is not None and fabric.is_global_zero
-    train, valid = (_on_device(part, fabric.device) for part in (data.train, data.valid))
-    steps_per_epoch = num_batches(train, config.batch_size)
-    fused = fabric.device.type in ("cpu", "cuda")
-    loss_module = _Loss(pair, objective)
-    optimizer = torch.optim.Adam(pair.parameters(), lr=config.learning_rate, fused=fused)
-    compute_loss, optimizer = fabric.setup(loss_module, optimizer)
+    def __init__(
+        self,
+        fabric: Fabric,
+        pair: Pair,
+        data: Splits,
+        objective: infer.ELBO,
+        config: TrainConfig,
+        folder: RunFolder | None,
+        resume: bool,
+        show_progress: bool,
+    ) -> None:
+        self.fabric, self.pair, self.data, self.config, self.folder = fabric, pair, data, config, folder
+        self.writes = folder is not None and fabric.is_global_zero
+        self.train = _to(data.train, torch.empty(0, device=fabric.device))
+        self.steps_per_epoch = num_batches(self.train, config.batch_size)
+        self.loss_module = _Loss(pair, objective)
+        fused = fabric.device.type in ("cpu", "cuda")
+        optimizer = torch.optim.Adam(pair.parameters(), lr=config.learning_rate, fused=fused)
+        self.compute_loss, self.optimizer = fabric.setup(self.loss_module, optimizer)
+        # Fabric gives the batches of the training the precision of the parameters; the rest does not go through it
+        self.valid = _to(data.valid, next(pair.parameters()))
+        self.progress = _Progress()
+        self.best: dict[str, Tensor] = {}
+        self.history: list[dict[str, Any]] = []
+        if folder is not None and resume and (saved := folder.load_state()) is not None:
+            self.progress = _Progress(**saved.progress)
+            if not config.patience or self.progress.wait < config.patience:  # the patience may be given anew
+                self.progress.stopped = ""
+            self.best = saved.best
+            checkpoint.load_module_state(pair, saved.pair, str(folder.path))
+            self.optimizer.load_state_dict(saved.optimizer)
+            self.history = folder.history()[: self.progress.epoch]
+        if self.writes:  # what came after the saved state is trained again
+            folder.rewrite_history(self.history)
+        total = config.max_epochs * self.steps_per_epoch
+        self.bar = ProgressBar(total, self.progress.step, enabled=show_progress and fabric.is_global_zero)
+        self.board = _summary_writer()(str(folder.path / "tensorboard")) if self.writes and config.tensorboard else None
+        self.last_saved = time.monotonic()
 
-    state = _Progress()
-    best: dict[str, Tensor] = {}
-    history: list[dict[str, Any]] = []
-    saved = folder.load_state() if folder is not None and resume else None
-    if saved is not None:
-        state = _Progress(**saved.progress)
-        checkpoint.load_module_state(pair, saved.pair, str(folder.path))
-        best = saved.best
-        optimizer.load_state_dict(saved.optimizer)
-        history = folder.truncate_history(state.epoch) if writes else folder.history()[: state.epoch]
+    def run(self) -> History:
+        """Train to the end and leave the best weights in the pair."""
+        devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
+        progress, config = self.progress, self.config
+        with torch.random.fork_rng(devices), pyro.get_param_store().scope(), stop_signals() as self.signals, self.bar:
+            while progress.epoch < config.max_epochs and not progress.stopped:
+                began = time.monotonic()
+                self.train_epoch()
+                self.end_epoch(seconds=time.monotonic() - began)
+                if progress.stopped or progress.epoch == config.max_epochs or self.save_is_due():
+                    self.save()
+            checkpoint.load_module_state(self.pair, self.best, "training")
+            if self.pair.aggregate_c is not None:
+                shown = Part(_binarised(self.train, self.data, config), self.train.condition)
+                shown = _to(shown, next(self.pair.parameters()))
+                self.pair.set_aggregate(shown.x, shown.condition)
+            if self.writes:
+                self.folder.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
+        if self.board is not None:
+            self.board.close()
+        return History(self.history, progress.best_epoch, progress.stopped or "max_epochs")
 
-    def save() -> None:
-        if writes:
-            tensors = checkpoint.module_state(pair)
-            folder.save_state(ResumeState(dataclasses.asdict(state), tensors, best, optimizer.state_dict()))
+    def train_epoch(self) -> None:
+        """The steps of one epoch that are still to be done."""
+        progress, config, world_size = self.progress, self.config, self.fabric.world_size
+        learning_rate = config.learning_rate * _schedule(config.schedule, progress.epoch / config.max_epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        for x, condition in batches(
+            self.train,
+            config.batch_size,
+            seed=config.seed,
+            epoch=progress.epoch,
+            binarise=self.data.binarise,
+            rank=self.fabric.global_rank,
+            world_size=world_size,
+            start=progress.step_in_epoch,
+        ):
+            batch_size = min(config.batch_size, len(self.train) - progress.step_in_epoch * config.batch_size)
+            if batch_size >= world_size:  # a last batch with less than one datum for each process is left out
+                try:
+                    self.train_step(x, condition, batch_size)
+                except (TrainingDiverged, ValueError) as error:
+                    self.diverged(error)
+            progress.step += 1
+            progress.step_in_epoch += 1
+            self.bar.step(progress.step, progress.epoch, progress.means().get("loss"))
+            self.stop_if_asked()
+            if self.save_is_due() and progress.step_in_epoch < self.steps_per_epoch:
+                self.save()
 
-    devices = [fabric.device] if fabric.device.type == "cuda" else []
-    bar = ProgressBar(config.max_epochs * steps_per_epoch, state.step, enabled=show_progress and fabric.is_global_zero)
-    board = _tensorboard(folder) if writes and config.tensorboard else None
-    with (
-        torch.random.fork_rng(devices),
-        pyro.get_param_store().scope(),
-        _stop_signals() as signals,
-        bar,
-    ):
-        last_saved = time.monotonic()
-        while state.epoch < config.max_epochs and not state.stopped:
-            began = time.monotonic()
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * _schedule(config.schedule, state.epoch / config.max_epochs)
-            epoch_batches = batches(
-                train,
-                config.batch_size,
-                seed=config.seed,
-                epoch=state.epoch,
-                binarise=data.binarise,
-                rank=fabric.global_rank,
-                world_size=fabric.world_size,
-                start=state.step_in_epoch,
-            )
-            for x, condition in epoch_batches:
-                batch_size = min(config.batch_size, len(train) - state.step_in_epoch * config.batch_size)
-                if batch_size >= fabric.world_size:  # a last batch with less than one datum each is left out
-                    loss_module.kl_weight = _kl_weight(config, state.step, steps_per_epoch)
-                    # a seed for each step makes the noise a function of the step: nothing to store, exact to resume
-                    torch.manual_seed(_seed_of(config.seed, TRAINING, state.step, fabric.global_rank))
-                    try:
-                        loss, parts = compute_loss(x, condition)
-                        # each process averages its own share; Fabric averages over processes
-                        loss = loss * (len(x) * fabric.world_size / batch_size)
-                        _check_finite(loss, parts, state)
-                        optimizer.zero_grad()
-                        fabric.backward(loss)
-                        norm = _clip(pair, config.clip_norm, state)
-                    except (TrainingDiverged, ValueError) as error:
-                        _diverged(error, pair, best, folder if writes else None, state)
-                    optimizer.step()
-                    state.add({"loss": loss.item(), **{key: value.item() for key, value in parts.items()}}, batch_size, norm)
-                state.step += 1
-                state.step_in_epoch += 1
-                bar.step(state.step, state.epoch, state.means().get("loss"))
-                stop = signals.received
-                if fabric.world_size > 1:  # every process must leave at the same step
-                    stop = int(fabric.all_reduce(torch.tensor(float(stop), device=fabric.device), reduce_op="max"))
-                if stop:
-                    save()
-                    bar.note(f"stopped by {signal.Signals(stop).name} at step {state.step}" + _resume_hint(folder))
-                    signals.raise_for(stop)
-                if time.monotonic() - last_saved > config.checkpoint_seconds and state.step_in_epoch < steps_per_epoch:
-                    save()
-                    last_saved = time.monotonic()
-            warmed_up = state.epoch + 1 >= config.warmup_epochs
-            record = {"epoch": state.epoch, "step": state.step, "kl_weight": _logged_weight(loss_module.kl_weight)}
-            record |= {f"train_{key}": value for key, value in state.means().items()}
-            record |= {"learning_rate": optimizer.param_groups[0]["lr"]}
-            record |= {f"valid_{key}": value for key, value in _validate(fabric, pair, valid, config).items()}
-            record |= {"seconds": round(time.monotonic() - began, 3)}
-            if not math.isfinite(record["valid_bound"]):
-                error = TrainingDiverged("the validation bound")
-                _diverged(error, pair, best, folder if writes else None, state)
-            if record["valid_bound"] > state.best_bound:
-                state.best_bound, state.best_epoch, state.wait = record["valid_bound"], state.epoch, 0
-                best = {key: value.clone() for key, value in checkpoint.module_state(pair).items()}
-            elif warmed_up:
-                state.wait += 1
-            if not warmed_up:
-                state.wait = 0
-            if config.patience and state.wait >= config.patience:
-                state.stopped = "patience"
-            history.append(record)
-            if writes:
-                folder.append(record)
-            if board is not None:
-                for key, value in record.items():
-                    board.add_scalar(key, value, state.step)
-            bar.epoch(record)
-            state.next_epoch()
-            ended = state.stopped or state.epoch >= config.max_epochs
-            if ended or time.monotonic() - last_saved > config.checkpoint_seconds:
-                save()
-                last_saved = time.monotonic()
-        checkpoint.load_module_state(pair, best, "training")
-        if pair.aggregate_c is not None:
-            pair.set_aggregate(_binarised(train, data, config), train.condition)
-        if writes:
-            folder.save_pair(checkpoint.module_state(pair), pair.recipe)
-    if board is not None:
-        board.close()
-    return History(history, state.best_epoch, state.stopped or "max_epochs")
+    def train_step(self, x: Tensor, condition: Tensor | None, batch_size: int) -> None:
+        """One step on this process's share of a batch of ``batch_size``."""
+        progress, config = self.progress, self.config
+        # a seed for each step makes the noise a function of the step: nothing to store, exact to resume
+        torch.manual_seed(_seed_of(config.seed, TRAINING, progress.step, self.fabric.global_rank))
+        self.loss_module.kl_weight = _kl_weight(config, progress.step, self.steps_per_epoch)
+        # each process averages over its own share, and Fabric then over processes
+        self.loss_module.share = len(x) * self.fabric.world_size / batch_size
+        loss, parts = self.compute_loss(x, condition)
+        _check_finite(loss, parts)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        norm = _clip(self.pair, config.clip_norm)
+        self.optimizer.step()
+        progress.add({"loss": loss.item(), **{key: value.item() for key, value in parts.items()}}, batch_size, norm)
+
+    def end_epoch(self, seconds: float) -> None:
+        """Validate, remember the best, count the patience, write the epoch's record."""
+        progress, config = self.progress, self.config
+        valid = self.validate()
+        if not math.isfinite(valid["bound"]):
+            self.diverged(TrainingDiverged(f"the validation bound became {valid['bound']}"))
+        record = {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "kl_weight": _kl_weight(config, progress.step - 1, self.steps_per_epoch),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            **{f"train_{key}": value for key, value in progress.means().items()},
+            **{f"valid_{key}": value for key, value in valid.items()},
+            "seconds": round(seconds, 3),
+        }
+        progress.wait += 1
+        if valid["bound"] > progress.best_bound:
+            progress.best_bound, progress.best_epoch, progress.wait = valid["bound"], progress.epoch, 0
+            self.best = {key: value.clone() for key, value in checkpoint.module_state(self.pair).items()}
+        if progress.epoch < config.warmup_epochs:
+            progress.wait = 0
+        elif config.patience and progress.wait >= config.patience:
+            progress.stopped = "patience"
+        self.history.append(record)
+        if self.writes:
+            self.folder.append(record)
+        if self.board is not None:
+            for key, value in record.items():
+                if isinstance(value, int | float):
+                    self.board.add_scalar(key, value, progress.step)
+        self.bar.epoch(record)
+        progress.next_epoch()
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Means of the bound at weight 1 and of its parts over the validation part, at the same noise every time."""
+        rank, world_size = self.fabric.global_rank, self.fabric.world_size
+        torch.manual_seed(_seed_of(self.config.seed, VALIDATION, 0, rank))
+        elbo = ELBO()
+        sums: dict[str, Tensor] = {}
+        self.pair.eval()
+        size = max(VALIDATION_BATCH_SIZE, world_size)
+        for x, condition in batches(self.valid, size, seed=0, epoch=0, shuffle=False, rank=rank, world_size=world_size):
+            if len(x):
+                terms = elbo.terms(self.pair.model, self.pair.guide, x, condition)
+                for name, value in {"bound": terms.bound, **terms.parts}.items():
+                    sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.cpu().double().sum()
+        self.pair.train()
+        if world_size > 1:
+            sums = {name: self.fabric.all_reduce(value, reduce_op="sum") for name, value in sums.items()}
+        return {name: value.item() / len(self.valid) for name, value in sums.items()}
+
+    def save_is_due(self) -> bool:
+        """Whether the last writing of the state is long enough ago."""
+        return time.monotonic() - self.last_saved >= self.config.checkpoint_seconds
+
+    def save(self) -> None:
+        """Write the state from which :meth:`run` goes on."""
+        if self.writes:
+            tensors = checkpoint.module_state(self.pair)
+            record = dataclasses.asdict(self.progress)
+            self.folder.save_state(ResumeState(record, tensors, self.best, self.optimizer.state_dict()))
+        self.last_saved = time.monotonic()
+
+    def stop_if_asked(self) -> None:
+        """After SIGINT or SIGTERM: write the state and end with what the signal stands for."""
+        number = self.signals.received
+        if self.fabric.world_size > 1:  # all processes must leave at the same step
+            number = int(self.fabric.all_reduce(torch.tensor(float(number)), reduce_op="max"))
+        if number:
+            self.save()
+            hint = "" if self.folder is None else f", its state is in {self.folder.path}: go on with --resume"
+            self.bar.note(f"stopped by {signal.Signals(number).name} at step {self.progress.step}{hint}")
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    def diverged(self, error: Exception) -> NoReturn:
+        """Leave pair and folder in the last good state and say where training ended.
+
+        :raises TrainingDiverged: always, unless the error is another one
+        """
+        what = str(error)
+        if not isinstance(error, TrainingDiverged):
+            if "satisfy the constraint" not in what:
+                raise error
+            # validation refuses parameters that are NaN before a loss is computed of them; Pyro lists the sites before
+            sites = [site for site in re.findall(r"(\S+) dist\b", what) if site != "data"]
+            where = f"at the site after '{sites[-1]}'" if sites else "at the first site of a program"
+            what = f"a distribution {where} refused its parameters ({' '.join(what.split())[:160]} ...)"
+        progress, kept = self.progress, "the pair holds the weights before that step"
+        if self.best:
+            checkpoint.load_module_state(self.pair, self.best, "training")
+            kept = f"the pair holds the best weights, of epoch {progress.best_epoch}"
+        if self.writes:
+            self.folder.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
+            kept += f", saved in {self.folder.path / 'pair'}"
+        raise TrainingDiverged(
+            f"{what} at step {progress.step} (epoch {progress.epoch}): {kept}; a smaller learning_rate or clip_norm=1 "
+            "may help"
+        ) from error
 
 
 @dataclass
@@ -388,9 +510,9 @@ class _Progress:
         self.sums, self.count, self.largest_norm = {}, 0, 0.0
 
 
-def _on_device(part: Part, device: torch.device) -> Part:
-    tensors = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
-    return Part(**{name: None if value is None else value.to(device) for name, value in tensors.items()})
+def _to(part: Part, like: Tensor) -> Part:
+    """x and condition of the part on the device and in the precision of another tensor."""
+    return Part(part.x.to(like), None if part.condition is None else part.condition.to(like))
 
 
 def _seed_of(seed: int, purpose: int, step: int, rank: int) -> int:
@@ -408,67 +530,20 @@ def _kl_weight(config: TrainConfig, step: int, steps_per_epoch: int) -> float | 
     return dict.fromkeys(config.warmup_sites, weight) if config.warmup_sites else weight
 
 
-def _logged_weight(weight: float | Mapping[str, float]) -> float:
-    return next(iter(weight.values())) if isinstance(weight, Mapping) else weight
-
-
-def _check_finite(loss: Tensor, parts: dict[str, Tensor], state: _Progress) -> None:
+def _check_finite(loss: Tensor, parts: dict[str, Tensor]) -> None:
     if not torch.isfinite(loss):
         sites = [name.removeprefix("kl_") for name, value in parts.items() if not torch.isfinite(value)]
         where = f" at site '{'x' if sites[0] == 'reconstruction' else sites[0]}'" if sites else ""
         raise TrainingDiverged(f"the loss became {loss.item()}{where}")
 
 
-def _clip(pair: Pair, clip_norm: float, state: _Progress) -> float:
+def _clip(pair: Pair, clip_norm: float) -> float:
     """Clip the gradients to the norm, 0 for none, and return the norm that they had."""
     norm = nn.utils.clip_grad_norm_(pair.parameters(), clip_norm or math.inf).item()
     if not math.isfinite(norm):
         bad = next(key for key, p in pair.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
         raise TrainingDiverged(f"the gradient of '{bad}' became {norm}")
     return norm
-
-
-def _diverged(
-    error: Exception, pair: Pair, best: dict[str, Tensor], folder: RunFolder | None, state: _Progress
-) -> None:
-    """Leave pair and folder in the last good state and say where it ended.
-
-    :raises TrainingDiverged: always
-    """
-    what = str(error)
-    if not isinstance(error, TrainingDiverged):
-        # with validation on, Pyro refuses parameters that are NaN before a loss is computed
-        if "nan" not in what and "inf" not in what and "constraint" not in what:
-            raise error
-        what = "a distribution refused its parameters (" + " ".join(what.split())[:200] + ")"
-    kept = "the pair holds the weights before that step"
-    if best:
-        checkpoint.load_module_state(pair, best, "training")
-        kept = f"the pair holds the best weights, of epoch {state.best_epoch}"
-    if folder is not None:
-        folder.save_pair(checkpoint.module_state(pair), pair.recipe)
-        kept += f", saved in {folder.path / 'pair'}"
-    raise TrainingDiverged(
-        f"{what} at step {state.step} (epoch {state.epoch}): {kept}; a smaller learning_rate or clip_norm=1 may help"
-    ) from error
-
-
-@torch.no_grad()
-def _validate(fabric: Fabric, pair: Pair, valid: Part, config: TrainConfig) -> dict[str, float]:
-    """Means of the bound at weight 1 and of its parts over the validation part."""
-    torch.manual_seed(_seed_of(config.seed, VALIDATION, 0, fabric.global_rank))
-    elbo = ELBO()
-    sums: dict[str, Tensor] = {}
-    pair.eval()
-    for x, condition in batches(
-        valid, 5 * config.batch_size, seed=0, epoch=0, shuffle=False, rank=fabric.global_rank, world_size=fabric.world_size
-    ):
-        if len(x):
-            terms = elbo.terms(pair.model, pair.guide, x, condition)
-            for name, value in {"bound": terms.bound, **terms.parts}.items():
-                sums[name] = sums.get(name, 0) + value.sum().double()
-    pair.train()
-    return {name: (fabric.all_reduce(value, reduce_op="sum") / len(valid)).item() for name, value in sums.items()}
 
 
 def _binarised(train: Part, data: Splits, config: TrainConfig) -> Tensor:
@@ -478,61 +553,11 @@ def _binarised(train: Part, data: Splits, config: TrainConfig) -> Tensor:
     return torch.cat([x for x, _ in batches(train, 1000, seed=config.seed, epoch=0, binarise=True, shuffle=False)])
 
 
-def _resume_hint(folder: RunFolder | None) -> str:
-    return "" if folder is None else f"; the state is in {folder.path}: resume it with --resume (resume=True)"
-
-
-def _tensorboard(folder: RunFolder) -> Any:
+def _summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ValueError("tensorboard=True needs the package tensorboard: pip install pyro-priors[tensorboard]") from None
-    return SummaryWriter(str(folder.path / "tensorboard"))
-
-
-class _Signals:
-    """SIGINT or SIGTERM, remembered until the step is done."""
-
-    received = 0
-
-    def raise_for(self, number: int) -> None:
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Signals]:
-    signals = _Signals()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield signals
-        return
-
-    def remember(number: int, frame: Any) -> None:
-        signals.received = number
-
-    old = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield signals
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _forwarded_signals() -> Iterator[None]:
-    """Hand SIGTERM on to the processes that train; SIGINT reaches them from the terminal."""
-    import multiprocessing
-    import os
-
-    def forward(number: int, frame: Any) -> None:
-        for process in multiprocessing.active_children():
-            os.kill(process.pid, number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = {signal.SIGTERM: signal.signal(signal.SIGTERM, forward), signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        raise ValueError(
+            "tensorboard=True needs the package tensorboard: pip install pyro-priors[tensorboard]"
+        ) from None
+    return SummaryWriter

@@ -53,9 +53,9 @@ class PairConfig:
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             sizes = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-            if name in ("z_dim", "hidden", "num_categories") or name.endswith("_shape"):
-                if not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
-                    raise ValueError(f"{name} must be made of whole numbers of at least 1, got {value!r}")
+            is_size = name in ("z_dim", "hidden", "num_categories") or name.endswith("_shape")
+            if is_size and (not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes)):
+                raise ValueError(f"{name} must be whole numbers of at least 1, got {value!r}")
             if isinstance(value, list):  # JSON has no tuples
                 object.__setattr__(self, name, tuple(value))
 
@@ -172,7 +172,9 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
         if option not in fields:
             raise ValueError(f"pair '{name}' has no option '{option}': {hint(option, fields)}")
     if "x_shape" not in config:
-        raise ValueError(f"pair '{name}' needs x_shape, the shape of one datum: give x_shape=(784,) for flattened MNIST")
+        raise ValueError(
+            f"pair '{name}' needs x_shape, the shape of one datum: give x_shape=(784,) for flattened MNIST"
+        )
     built = entry.config_class(**config)
     pair = entry.factory(built, Networks(encoder, decoder))
     own = [key for key, network in (("encoder", encoder), ("decoder", decoder)) if network is not None]
@@ -195,7 +197,9 @@ def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modu
     tensors, record = checkpoint.read(folder, "pair")
     recipe = record["pair"]
     if recipe is None:
-        raise ValueError(f"{folder} holds a pair that is not of the zoo: build it and call its load_weights({str(folder)!r})")
+        raise ValueError(
+            f"{folder} holds a pair that is not of the zoo: build it and call its load_weights({str(folder)!r})"
+        )
     given = {"encoder": encoder, "decoder": decoder}
     for key in recipe["own_networks"]:
         if given[key] is None:

@@ -27,9 +27,7 @@ def arrange(splits: Splits, config: DataConfig) -> Splits:
     if splits.binarise:
         splits = _binarise(splits, config.binarise)
     elif config.binarise == "fixed":
-        raise ValueError(
-            f"binarise='fixed' needs a set of grey images, {splits.name} is none: leave the option out"
-        )
+        raise ValueError(f"binarise='fixed' needs a set of grey images, {splits.name} is none: leave the option out")
     if config.condition_rows:
         splits = _condition_on_rows(splits, config.condition_rows)
     if config.condition_labels:
@@ -58,9 +56,7 @@ def _binarise(splits: Splits, mode: str) -> Splits:
         for part in (splits.valid, splits.test)
     )
     train = splits.train if mode == "dynamic" else replace(splits.train, x=_binarise_once(splits.train.x))
-    return replace(
-        splits, train=train, valid=valid, test=test, likelihood="bernoulli", binarise=mode == "dynamic"
-    )
+    return replace(splits, train=train, valid=valid, test=test, likelihood="bernoulli", binarise=mode == "dynamic")
 
 
 def _binarise_once(x: Tensor) -> Tensor:
@@ -76,8 +72,7 @@ def _condition_on_rows(splits: Splits, rows: int) -> Splits:
     """
     if splits.image_shape is None:
         raise ValueError(
-            f"condition_rows={rows} needs a set of images, {splits.name} has x_shape {splits.x_shape}"
-            ": drop it"
+            f"condition_rows={rows} needs a set of images, {splits.name} has x_shape {splits.x_shape}: drop it"
         )
     _refuse_second_condition(splits, "condition_rows")
     channels, height, width = splits.image_shape
@@ -101,9 +96,7 @@ def _condition_on_rows(splits: Splits, rows: int) -> Splits:
 
 def _condition_on_labels(splits: Splits) -> Splits:
     if splits.num_labels is None:
-        raise ValueError(
-            f"condition_labels needs labels, {splits.name} has none: give label_train or drop the option"
-        )
+        raise ValueError(f"condition_labels needs labels, {splits.name} has none: give label_train or drop the option")
     _refuse_second_condition(splits, "condition_labels")
     num_labels = splits.num_labels
 
@@ -116,9 +109,7 @@ def _condition_on_labels(splits: Splits) -> Splits:
 
 def _refuse_second_condition(splits: Splits, option: str) -> None:
     if splits.condition_shape is not None:
-        raise ValueError(
-            f"{option} would replace the condition that {splits.name} has already: drop the option"
-        )
+        raise ValueError(f"{option} would replace the condition that {splits.name} has already: drop the option")
 
 
 def _flatten(splits: Splits) -> Splits:

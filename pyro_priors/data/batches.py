@@ -93,9 +93,7 @@ def _iterate(
         x = _rows(part.x, order, rows)
         if binarise:
             noise_generator.manual_seed(_mix(seed, epoch, step + 1))
-            noise = torch.rand(
-                (size, *part.x.shape[1:]), generator=noise_generator, device=device, dtype=x.dtype
-            )
+            noise = torch.rand((size, *part.x.shape[1:]), generator=noise_generator, device=device, dtype=x.dtype)
             # noise < x has probability x exactly, at 0 and 1 too, and costs a fraction of torch.bernoulli
             x = noise[low:high].lt_(x)
         yield x, None if part.condition is None else _rows(part.condition, order, rows)

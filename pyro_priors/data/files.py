@@ -58,9 +58,7 @@ def from_arrays(
         if x is not None:
             parts[part_name] = _check_part(part_name, x, condition, label)
         elif part_name == "train" or condition is not None or label is not None:
-            raise ValueError(
-                f"x_{part_name} is missing: give it, or leave out the {part_name} part altogether"
-            )
+            raise ValueError(f"x_{part_name} is missing: give it, or leave out the {part_name} part altogether")
     for part_name, part in parts.items():
         _check_like_train(part_name, part, parts["train"])
 
@@ -89,9 +87,7 @@ def _check_part(name: str, x: Values, condition: Values | None, label: Values | 
         raise ValueError(
             f"condition_{name} must have one row per row of x_{name}, got {len(conditions)} for {len(values)}"
         )
-    return Part(
-        values, conditions, None if label is None else check_labels(f"label_{name}", label, len(values))
-    )
+    return Part(values, conditions, None if label is None else check_labels(f"label_{name}", label, len(values)))
 
 
 def _check_like_train(name: str, part: Part, train: Part) -> None:
@@ -99,9 +95,7 @@ def _check_like_train(name: str, part: Part, train: Part) -> None:
         ours, theirs = getattr(part, kind), getattr(train, kind)
         if (ours is None) != (theirs is None):
             missing, there = (name, "train") if ours is None else ("train", name)
-            raise ValueError(
-                f"{kind}_{missing} is missing while {kind}_{there} is given: give both or neither"
-            )
+            raise ValueError(f"{kind}_{missing} is missing while {kind}_{there} is given: give both or neither")
         if ours is not None and ours.shape[1:] != theirs.shape[1:]:
             raise ValueError(
                 f"{kind}_{name} must have rows of shape {tuple(theirs.shape[1:])} as {kind}_train has, got "
@@ -114,16 +108,12 @@ def _split_off(parts: dict[str, Part], seed: int) -> str:
     train, missing = parts["train"], [name for name in PARTS if name not in parts]
     size = max(1, len(train) // 10)
     if len(train) <= len(missing) * size:
-        raise ValueError(
-            f"x_train has {len(train)} examples, too few to split off {' and '.join(missing)}: give more"
-        )
+        raise ValueError(f"x_train has {len(train)} examples, too few to split off {' and '.join(missing)}: give more")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     for i, name in enumerate(missing):
         parts[name] = train.take(order[i * size : (i + 1) * size])
     parts["train"] = train.take(order[len(missing) * size :])
-    return (
-        f"{' and '.join(missing)}: {size} random examples each, split off the training part with seed {seed}"
-    )
+    return f"{' and '.join(missing)}: {size} random examples each, split off the training part with seed {seed}"
 
 
 def _likelihood(parts: dict[str, Part], likelihood: str | None) -> str:
@@ -158,9 +148,7 @@ def read_npz(path: Path, *, seed: int = 0) -> Splits:
     :raises ValueError: if the file cannot be read, has no ``x_train``, or its arrays are not as they must be
     """
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file; give the path of an .npz file with x_train, or a data set name"
-        )
+        raise FileNotFoundError(f"{path}: no such file; give the path of an .npz file with x_train, or a data set name")
     try:
         # opened here, because numpy forgets to close a file that it fails to read
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
@@ -180,9 +168,7 @@ def read_npz(path: Path, *, seed: int = 0) -> Splits:
         # a .npy or text file under this name ends here too: it has no members
         raise ValueError(f"{path}: not a readable .npz file ({error}): write it with numpy.savez") from None
     if "x_train" not in arrays:
-        raise ValueError(
-            f"{path}: has no x_train, only {', '.join(others + list(arrays)) or 'nothing'}: add it"
-        )
+        raise ValueError(f"{path}: has no x_train, only {', '.join(others + list(arrays)) or 'nothing'}: add it")
     try:
         splits = from_arrays(**arrays, name=path.stem, seed=seed)
     except ValueError as error:
@@ -200,7 +186,5 @@ def _member(file: "np.lib.npyio.NpzFile", key: str) -> np.ndarray:
         return file[key]
     except ValueError as error:
         if "allow_pickle" in str(error):
-            raise _Pickled(
-                f"{key} must hold real numbers, got Python objects: save .astype('float32')"
-            ) from None
+            raise _Pickled(f"{key} must hold real numbers, got Python objects: save .astype('float32')") from None
         raise

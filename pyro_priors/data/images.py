@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["grey_images"]
 
 
-def grey_images(
-    name: str, train: Part, valid: Part, test: Part, *, num_labels: int | None, source: str
-) -> Splits:
+def grey_images(name: str, train: Part, valid: Part, test: Part, *, num_labels: int | None, source: str) -> Splits:
     """All parts grey, shaped (N, channels, height, width); :func:`load` binarises them as its options ask.
 
     :raises ValueError: if grey levels lie outside [0, 1]
@@ -47,9 +45,7 @@ def digits(config: DataConfig) -> Splits:
     from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)
-    train, rest = train_test_split(
-        range(len(images)), test_size=500, random_state=config.seed, stratify=labels
-    )
+    train, rest = train_test_split(range(len(images)), test_size=500, random_state=config.seed, stratify=labels)
     valid, test = train_test_split(rest, test_size=250, random_state=config.seed, stratify=labels[rest])
     everything = Part(
         torch.from_numpy(images).to(torch.float32).reshape(-1, 1, 8, 8) / 16,

@@ -60,9 +60,7 @@ def _burda(path: Path, seed: int) -> Splits:
             for prefix in ("", "test")
         )
     except (MatReadError, OSError, ValueError, TypeError, KeyError, NotImplementedError, zlib.error) as error:
-        raise ValueError(
-            f"{path}: not Burda's chardata.mat with 'data' and 'testdata' ({error}): replace it"
-        ) from None
+        raise ValueError(f"{path}: not Burda's chardata.mat with 'data' and 'testdata' ({error}): replace it") from None
     if train.label is None or test.label is None:
         train, test = Part(train.x), Part(test.x)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
@@ -123,9 +121,7 @@ def _reduce(packed: NDArray) -> Tensor:
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
     weight = torch.from_numpy(overlap.clip(0) * SIDE / FULL_SIDE).to(torch.float32)
     reduced = []
-    for rows in np.array_split(
-        packed, max(1, len(packed) // 2048)
-    ):  # as floats at once they would fill 1.4 GB
+    for rows in np.array_split(packed, max(1, len(packed) // 2048)):  # as floats at once they would fill 1.4 GB
         bits = np.unpackbits(rows, axis=1, count=FULL_SIDE**2)
         images = torch.from_numpy(bits).to(torch.float32)
         columns = (images.reshape(-1, FULL_SIDE) @ weight.T).reshape(-1, FULL_SIDE, SIDE)  # (n, 105, 28)

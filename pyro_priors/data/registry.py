@@ -38,9 +38,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.binarise not in get_args(Binarise):
-            raise ValueError(
-                f"binarise must be one of {', '.join(get_args(Binarise))}, got {self.binarise!r}"
-            )
+            raise ValueError(f"binarise must be one of {', '.join(get_args(Binarise))}, got {self.binarise!r}")
         for name in ("condition_rows", "limit", "seed"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -98,9 +96,7 @@ def make_config(options: Mapping[str, Any]) -> DataConfig:
     known = [field.name for field in fields(DataConfig)]
     for name in options:
         if name not in known:
-            raise ValueError(
-                f"unknown data option {name!r}: {_did_you_mean(name, known)}Known are {', '.join(known)}"
-            )
+            raise ValueError(f"unknown data option {name!r}: {_did_you_mean(name, known)}Known are {', '.join(known)}")
     return DataConfig(**options)
 
 

@@ -94,18 +94,14 @@ def _numbers(argument: str, values: ArrayLike | Tensor) -> Tensor:
     """``values`` as a new tensor of its own memory, or a ValueError when they are no real numbers."""
     if isinstance(values, Tensor):
         if values.is_complex():
-            raise ValueError(
-                f"{argument} must hold real numbers, got {values.dtype}: give real and imaginary parts"
-            )
+            raise ValueError(f"{argument} must hold real numbers, got {values.dtype}: give real and imaginary parts")
         return values.detach().cpu().clone()
     try:
         array = np.asarray(values)
     except ValueError:  # nested lists of unequal lengths
         raise ValueError(f"{argument} must be a rectangular array: its rows differ in shape") from None
     if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{argument} must hold real numbers, got dtype {array.dtype}: convert with .astype('float32')"
-        )
+        raise ValueError(f"{argument} must hold real numbers, got dtype {array.dtype}: convert with .astype('float32')")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)  # torch has few operations on wider unsigned integers
     # a copy in the machine's byte order, so that later changes to the caller's array do not reach the data
@@ -126,9 +122,7 @@ def check_values(argument: str, values: ArrayLike | Tensor) -> Tensor:
             f"for one number per example use {argument}[:, None]"
         )
     if x.numel() == 0:
-        raise ValueError(
-            f"{argument} is empty, shape {tuple(x.shape)}: give at least one example of one value"
-        )
+        raise ValueError(f"{argument} is empty, shape {tuple(x.shape)}: give at least one example of one value")
     finite = torch.isfinite(x)
     if not finite.all():
         bad = (~finite).nonzero()
@@ -168,6 +162,4 @@ def check_unit_interval(argument: str, x: Tensor) -> None:
     low, high = (value.item() for value in torch.aminmax(x))
     if low < 0 or high > 1:
         remedy = "divide by 255" if low >= 0 and 1 < high <= 255 and math.floor(high) == high else "rescale"
-        raise ValueError(
-            f"{argument} must lie in [0, 1], got values from {low:g} to {high:g}: {remedy} first"
-        )
+        raise ValueError(f"{argument} must lie in [0, 1], got values from {low:g} to {high:g}: {remedy} first")

@@ -29,9 +29,7 @@ def _draw(
     parts = []
     for size in sizes:
         x, label = sample(size, random)
-        parts.append(
-            Part(torch.from_numpy(x.astype(np.float32)), None, torch.from_numpy(label.astype(np.int64)))
-        )
+        parts.append(Part(torch.from_numpy(x.astype(np.float32)), None, torch.from_numpy(label.astype(np.int64))))
     train, valid, test = parts
     return Splits(
         name,
@@ -152,7 +150,5 @@ def _moons_log_density(noise: float, num_angles: int = 128) -> float:
         return (factors[0] * weights / 2) @ factors[1].T
 
     first, second = density(mirror=False), density(mirror=True)
-    mean_density = np.maximum(
-        0.5 * (first + second), np.finfo(float).tiny
-    )  # far corners underflow, at weight 0
+    mean_density = np.maximum(0.5 * (first + second), np.finfo(float).tiny)  # far corners underflow, at weight 0
     return float(step**2 * (first * np.log(mean_density)).sum())

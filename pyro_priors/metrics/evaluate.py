@@ -171,7 +171,7 @@ def _categories(context: _Context) -> dict[str, Estimate]:
 
 
 def _accuracy(context: _Context) -> dict[str, Estimate]:
-    """Agreement of the most probable category with the labels, by Hungarian matching and by the training part's vote."""
+    """Agreement of the most probable category with the labels, by Hungarian matching and the training part's vote."""
     part: Part = context.data.parts[context.part]
     if not context.pair.num_categories or part.label is None:
         return {}
@@ -183,7 +183,8 @@ def _accuracy(context: _Context) -> dict[str, Estimate]:
         "accuracy_majority": majority_accuracy(category, part.label, train_category, context.data.train.label, *sizes),
     }
     return {
-        name: Estimate(value, math.sqrt(value * (1 - value) / len(part)), "share of data") for name, value in values.items()
+        name: Estimate(value, math.sqrt(value * (1 - value) / len(part)), "share of data")
+        for name, value in values.items()
     }
 
 

@@ -3,6 +3,7 @@
 from .likelihoods import (
     LIKELIHOODS,
     BernoulliLikelihood,
+    ContinuousBernoulli,
     ContinuousBernoulliLikelihood,
     DiscretisedLogistic,
     DiscretisedLogisticLikelihood,
@@ -18,6 +19,7 @@ __all__ = [
     "MLP",
     "BernoulliLikelihood",
     "CategoricalHead",
+    "ContinuousBernoulli",
     "ContinuousBernoulliLikelihood",
     "Decoder",
     "DiscretisedLogistic",

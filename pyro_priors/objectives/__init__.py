@@ -14,7 +14,6 @@ OBJECTIVES: dict[str, type[ELBO]] = {"beta": Beta, "elbo": ELBO}
 """Objectives by their names on the command line. ``elbo`` enumerates what a guide marks for enumeration."""
 
 
-
 def options_of(objective: infer.ELBO) -> dict[str, Any]:
     """Name and constructor arguments of an objective, for the record of a run."""
     names = {kind: name for name, kind in OBJECTIVES.items()}
@@ -25,4 +24,4 @@ def options_of(objective: infer.ELBO) -> dict[str, Any]:
     return {"name": name, "config": {argument: getattr(objective, argument) for argument in arguments}}
 
 
-__all__ = ["OBJECTIVES", "ELBO", "Beta", "EnumELBO", "KLWeight", "Terms", "log_importance_weights", "options_of"]
+__all__ = ["ELBO", "OBJECTIVES", "Beta", "EnumELBO", "KLWeight", "Terms", "log_importance_weights", "options_of"]

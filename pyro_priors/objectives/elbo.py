@@ -114,7 +114,12 @@ class ELBO(TraceEnum_ELBO):
             return self.differentiable_loss(model, guide, *args, **kwargs).item()
 
     def _get_traces(self, model, guide, args, kwargs) -> Iterator[tuple[poutine.Trace, poutine.Trace]]:
-        return super()._get_traces(self.weigh(model), self.weigh(guide), args, kwargs)
+        traces = list(super()._get_traces(self.weigh(model), self.weigh(guide), args, kwargs))
+        if len(traces) > 1:
+            raise ValueError(
+                'a site of the guide is marked infer={"enumerate": "sequential"}: mark it "parallel", one call sums it'
+            )
+        return iter(traces)
 
     def _get_trace(self, model, guide, args, kwargs) -> tuple[poutine.Trace, poutine.Trace]:
         # Pyro's computes all log-densities here; ours leaves out those that a closed-form KL makes needless.
@@ -134,6 +139,11 @@ class ELBO(TraceEnum_ELBO):
             if site["is_observed"]:
                 log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
                 reconstruction = reconstruction + expect(name, site, log_prob)
+            elif name not in guide_trace.nodes:
+                raise ValueError(
+                    f"site '{name}' of the model is not in the guide: sample it there too, marked "
+                    'infer={"enumerate": "parallel"} if it is to be summed exactly'
+                )
             else:
                 kl = expect(name, site, self._kl(name, site, guide_trace.nodes[name]))
                 parts[f"kl_{name}"], scales[f"kl_{name}"] = kl, site["scale"]
@@ -146,7 +156,9 @@ class ELBO(TraceEnum_ELBO):
     def _kl(self, name: str, p_site: dict, q_site: dict) -> Tensor:
         """KL of one latent site, exact or sampled, shape (enumerated...) + plates, at weight 1."""
         p_scale, q_scale = p_site["scale"], q_site["scale"]
-        if not isinstance(p_scale, Tensor) and not isinstance(q_scale, Tensor) and p_scale != q_scale:
+        p_tensor, q_tensor = isinstance(p_scale, Tensor), isinstance(q_scale, Tensor)
+        # two tensors are not compared: that would stop a compiled step and wait for a device
+        if p_tensor != q_tensor or not p_tensor and p_scale != q_scale:
             raise ValueError(
                 f"site '{name}' is scaled by {p_scale} in the model and by {q_scale} in the guide: put the same KL weight "
                 "on both programs"
@@ -204,11 +216,12 @@ class _Expectation:
                 "sample it within the plate, and declare its event dimensions with .to_event"
             )
         if term.dim() > self.num_plates:
-            if self.log_weight is None:
+            if self.log_weight is None or term.dim() > self.log_weight.dim():
                 raise ValueError(
-                    f"site '{name}' has batch shape {tuple(term.shape)}, more than {self.num_plates} plate(s) and nothing "
-                    "enumerated: declare its event dimensions with .to_event"
+                    f"site '{name}' has batch shape {tuple(term.shape)}, more dimensions than plates and enumerated "
+                    "sites: declare its event dimensions with .to_event"
                 )
-            term = (self.log_weight.exp() * term).sum(tuple(range(-max(term.dim(), self.log_weight.dim()), -self.num_plates)))
+            term = (self.log_weight.exp() * term).sum(
+                tuple(range(-max(term.dim(), self.log_weight.dim()), -self.num_plates))
+            )
         return term.mean(tuple(range(term.dim() - 1))) if term.dim() > 1 else term
-

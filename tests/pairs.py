@@ -1,0 +1,112 @@
+"""Every registered pair at a small size, and batches for it.
+
+A new pair needs one entry in ``SMALL``; test_pairs.py then runs its whole body over it, and says so while it is missing.
+"""
+
+import dataclasses
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyro_priors import zoo
+from pyro_priors.nn import LIKELIHOODS
+from pyro_priors.pair import Pair
+
+# all sizes differ, so that exchanged axes show
+SIZES: dict[str, Any] = {"x_shape": (6,), "z_dim": 2, "hidden": (7, 4)}
+BATCH = 5
+NUM_CATEGORIES = 3
+
+SMALL: dict[str, dict[str, Any]] = {
+    "cp_vae": {"num_categories": NUM_CATEGORIES},
+    "cvae": {"condition_shape": (8,)},
+    "vae": {},
+}
+"""Options of each pair beside SIZES."""
+
+NAMES = [name for name in zoo.names() if name in SMALL]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A pair's name with options that differ from the small ones."""
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        return "-".join([self.name, *(f"{value}".replace(" ", "") for _, value in self.options)])
+
+    def create(self) -> Pair:
+        return create(self.name, **dict(self.options))
+
+    def batch(self, size: int = BATCH) -> tuple[Tensor, ...]:
+        return batch(self.name, size, **dict(self.options))
+
+
+def variants() -> list[Variant]:
+    """Pairs x likelihoods x priors where they apply, and each pair with images, with ReLU."""
+    found = []
+    for name in NAMES:
+        fields = {field.name for field in dataclasses.fields(zoo.config_class(name))}
+        priors = [(("prior", prior),) for prior in zoo.PRIORS] if "prior" in fields else [()]
+        found += [
+            Variant(name, (("likelihood", likelihood), *prior)) for likelihood in LIKELIHOODS for prior in priors
+        ]
+        images: list[tuple[str, Any]] = [("x_shape", (2, 3))]
+        if "condition_shape" in fields:
+            images.append(("condition_shape", (4, 2)))
+        found += [Variant(name, tuple(images)), Variant(name, (("gated", False), ("hidden", (32, 32))))]
+    return found
+
+
+def create(name: str, **options: Any) -> Pair:
+    """The small pair of that name."""
+    return zoo.create(name, **SIZES | SMALL[name] | options)
+
+
+def batch(name: str, size: int = BATCH, **options: Any) -> tuple[Tensor, ...]:
+    """Arguments of the pair's programs: x that its likelihood allows, and a condition where it has one."""
+    options = SIZES | SMALL[name] | options
+    x = torch.rand(size, *options["x_shape"])
+    match options.get("likelihood", "bernoulli"):
+        case "bernoulli":
+            x = (x < 0.5).to(x.dtype)
+        case "discretised_logistic":
+            x = (x * 255).round() / 255
+        case "gaussian":
+            x = torch.randn_like(x)
+    return (x, torch.randn(size, *options["condition_shape"])) if "condition_shape" in options else (x,)
+
+
+def randomise(pair: Pair, scale: float = 0.5) -> Pair:
+    """The pair with every parameter drawn anew, so that no bias or offset is 0 by its start."""
+    with torch.no_grad():
+        for parameter in pair.parameters():
+            parameter.normal_(0, scale)
+    return pair
+
+
+def gradients(pair: Pair, loss: Tensor) -> dict[str, Tensor]:
+    """Gradient of a loss by parameter name."""
+    named = dict(pair.named_parameters())
+    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+
+
+class GivenNoise(Messenger):
+    """Effect handler: ``loc + scale * noise`` in place of the draw of each latent Gaussian site of the guide.
+
+    What is conditioned on stays conditioned, and the model is replayed as ever.
+    """
+
+    def __init__(self, noise: Tensor | float) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def _pyro_sample(self, msg: dict) -> None:
+        base = getattr(msg["fn"], "base_dist", None)
+        if not msg["done"] and not msg["is_observed"] and type(base).__name__ == "Normal":
+            msg["value"] = base.loc + base.scale * self.noise
+            msg["done"] = True

@@ -1,0 +1,363 @@
+"""One body over every registered pair: x objectives x likelihoods x priors, wherever they apply.
+
+A pair that is added to the zoo is tested by one entry in tests/pairs.py.
+"""
+
+import copy
+import math
+import subprocess
+import sys
+
+import pyro
+import pytest
+import torch
+from pairs import BATCH, NAMES, SMALL, GivenNoise, batch, create, gradients, randomise, variants
+from pyro import poutine
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer.util import is_validation_enabled
+from torch.testing import assert_close
+
+import pyro_priors as pp
+from pyro_priors import zoo
+from pyro_priors._sites import is_categorical, is_enumerated, sample_sites
+from pyro_priors.objectives import ELBO, OBJECTIVES, EnumELBO, log_importance_weights
+
+each_pair = pytest.mark.parametrize("name", NAMES)
+each_variant = pytest.mark.parametrize("variant", variants(), ids=str)
+
+ELBOS = {
+    **OBJECTIVES,
+    "elbo-sampled-kl": lambda: ELBO(analytic_kl=False),
+    "elbo-particles": lambda: ELBO(num_particles=3),
+    "beta-particles": lambda: OBJECTIVES["beta"](num_particles=3),
+    "enum_elbo": EnumELBO,
+    "enum_elbo-particles": lambda: EnumELBO(num_particles=3),
+    "Trace_ELBO": Trace_ELBO,
+    "Trace_ELBO-particles": lambda: Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=1),
+    "TraceMeanField_ELBO": TraceMeanField_ELBO,
+    "TraceEnum_ELBO": lambda: TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False),
+}
+
+
+ENUMERATED = [name for name in NAMES if create(name).num_categories]
+OTHERS = [name for name in NAMES if name not in ENUMERATED]
+
+
+def _applies(objective, name):
+    """EnumELBO is for pairs with a category; Pyro warns where its ELBOs without enumeration meet one."""
+    if name in ENUMERATED:
+        return not objective.startswith(("Trace_", "TraceMeanField_"))
+    return not objective.startswith("enum")
+
+
+def _traces(pair, args, num_particles=1):
+    """The two traces of a run, as the pair's own ELBO makes them."""
+    (traces,) = type(pair.elbo)(num_particles=num_particles)._get_traces(pair.model, pair.guide, args, {})
+    return traces
+
+
+def test_every_registered_pair_is_tested():
+    missing = set(zoo.names()) - set(SMALL)
+    assert not missing, f"the pair {min(missing)!r} is not tested: add it to SMALL in tests/pairs.py"
+    assert not set(SMALL) - set(zoo.names())
+    assert set(zoo.names()) == set(pp.names())
+
+
+# training
+
+
+@pytest.mark.parametrize(
+    ("variant", "objective"),
+    [(variant, key) for variant in variants() for key in ELBOS if _applies(key, variant.name)],
+    ids=str,
+)
+def test_every_parameter_is_trained(variant, objective):
+    """A finite gradient that is not zero for every parameter, and one number from loss, differentiable_loss and
+    loss_and_grads at the same draw; validation is on meanwhile."""
+    assert is_validation_enabled() and torch.distributions.Distribution._validate_args
+    pair, args = variant.create(), variant.batch()
+    elbo = ELBOS[objective]()
+    values = []
+    for method in (elbo.loss, elbo.differentiable_loss, elbo.loss_and_grads):
+        torch.manual_seed(1)
+        values.append(torch.as_tensor(method(pair.model, pair.guide, *args)).item())
+    assert math.isfinite(values[0])
+    assert values == pytest.approx([values[0]] * 3, rel=1e-5)
+    for name, parameter in pair.named_parameters():
+        assert parameter.grad is not None, f"{name} has no gradient"
+        assert parameter.grad.isfinite().all() and parameter.grad.any(), f"{name} has gradient {parameter.grad}"
+
+
+@each_variant
+def test_svi_trains_every_parameter_also_of_a_second_pair(variant):
+    """Two pairs of one kind in one process under SVI, the second made after the first has trained: three steps of each
+    change every parameter, and all of them are in the store."""
+    for _ in range(2):
+        pair, args = variant.create(), variant.batch()
+        before = copy.deepcopy(pair.state_dict())
+        svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-2}), pair.elbo)
+        losses = [svi.step(*args) for _ in range(3)]
+        assert all(map(math.isfinite, losses))
+        stored = {id(value) for value in pyro.get_param_store()._params.values()}
+        for name, parameter in pair.named_parameters():
+            assert not torch.equal(parameter, before[name]), name
+            assert id(parameter) in stored
+
+
+@each_pair
+@pytest.mark.parametrize("objective", ["elbo", "beta"])
+def test_losses_are_per_datum(float64, name, objective):
+    """Every datum twice, at the same (zero) noise: the same loss and gradients, and each part twice."""
+    pair, args = randomise(create(name)), batch(name)
+    twice = tuple(torch.cat([arg, arg]) for arg in args)
+    elbo = OBJECTIVES[objective]()
+    with GivenNoise(0.0):
+        once_loss, twice_loss = elbo(pair.model, pair.guide)(*args), elbo(pair.model, pair.guide)(*twice)
+        once, doubled = elbo.terms(pair.model, pair.guide, *args), elbo.terms(pair.model, pair.guide, *twice)
+    assert_close(once_loss, twice_loss)
+    first, second = gradients(pair, once_loss), gradients(pair, twice_loss)
+    for key, gradient in first.items():
+        assert_close(gradient, second[key])
+    for part, value in once.parts.items():
+        assert_close(doubled.parts[part], torch.cat([value, value]))
+
+
+# programs
+
+
+@pytest.mark.parametrize("num_particles", [1, 3])
+@each_variant
+def test_sites_plates_and_shapes(variant, num_particles):
+    """Both programs, also under three vectorised particles and an enumerated category: the same latent sites, each in the
+    plate "data", with batch shape (enumerated), (particles), batch, and x observed."""
+    pair, args = variant.create(), variant.batch()
+    model_trace, guide_trace = _traces(pair, args, num_particles)
+    model_sites, guide_sites = dict(sample_sites(model_trace)), dict(sample_sites(guide_trace))
+    assert model_sites.keys() - {"x"} == guide_sites.keys()
+    assert model_sites["x"]["is_observed"] and model_sites["x"]["value"] is args[0]
+    plates = ((num_particles,) if num_particles > 1 else ()) + (BATCH,)
+    enumerated = any(is_enumerated(site) for site in guide_sites.values())
+    assert enumerated == bool(pair.num_categories)
+    for site_name, site in [*model_sites.items(), *guide_sites.items()]:
+        assert "data" in [frame.name for frame in site["cond_indep_stack"]], site_name
+        log_prob = site["fn"].log_prob(site["value"])
+        full = ((pair.num_categories,) if enumerated else ()) + plates
+        wanted = full[-log_prob.dim() :]
+        assert log_prob.shape == wanted and log_prob.dim() in (len(plates), len(full)), site_name
+    assert model_sites["x"]["fn"].event_shape == args[0].shape[1:]
+    assert guide_sites["z"]["value"].shape == ((pair.num_categories,) if enumerated else ()) + plates + (2,)
+
+
+@each_variant
+def test_a_draw_of_z_is_drawn_for_each_particle_and_category(variant):
+    """No draw is shared: all values of z's noise differ, over particles, categories and data."""
+    pair, args = variant.create(), variant.batch()
+    _, guide_trace = _traces(pair, args, num_particles=3)
+    z = guide_trace.nodes["z"]
+    noise = ((z["value"] - z["fn"].mean) / z["fn"].stddev).detach().flatten()
+    assert len(noise.unique()) > 0.9 * noise.numel()  # some may coincide by rounding
+    assert len(noise) == 3 * BATCH * 2 * max(1, pair.num_categories)
+
+
+@each_pair
+def test_programs_need_something_to_size_their_plate(name):
+    pair = create(name)
+    with pytest.raises(ValueError, match="needs x, condition or size, got none of them"):
+        pair.model()
+
+
+# what one does with a pair
+
+
+@each_variant
+def test_sample(variant):
+    """One row per sample of every site, within the support; means beside them; no gradient."""
+    pair, args = variant.create(), variant.batch()
+    given = {"condition": args[1][0]} if len(args) > 1 else {}
+    drawn = pair.sample(7, **given)
+    sites = {"x", "z"} | ({"c"} if pair.num_categories else set())
+    assert drawn.keys() == sites | {"x_mean"}
+    assert drawn["x"].shape == drawn["x_mean"].shape == (7, *args[0].shape[1:])
+    assert drawn["z"].shape == (7, 2)
+    assert not any(value.requires_grad for value in drawn.values())
+    assert all(value.isfinite().all() for value in drawn.values())
+    if dict(variant.options).get("likelihood") != "gaussian":
+        assert 0 <= drawn["x"].min() and drawn["x"].max() <= 1
+        assert 0 <= drawn["x_mean"].min() and drawn["x_mean"].max() <= 1
+    fixed = pair.sample(7, z=torch.tensor([1.0, -2.0]), **given)
+    assert_close(fixed["z"], torch.tensor([[1.0, -2.0]]).expand(7, 2))
+    if given:
+        assert pair.sample(BATCH, condition=args[1])["x"].shape == args[0].shape
+    with pytest.raises(ValueError, match="'w' is not a site of this model: its sites are "):
+        pair.sample(7, w=torch.zeros(2), **given)
+    with pytest.raises(ValueError, match="z must be one value or 7 of them, got shape"):
+        pair.sample(7, z=torch.zeros(3, 2), **given)
+    with pytest.raises(ValueError, match="size must be at least 1, got 0"):
+        pair.sample(0, **given)
+
+
+@pytest.mark.parametrize("name", ENUMERATED)
+def test_sample_with_a_category_fixed_or_from_the_aggregate(name):
+    """c fixed for all, c per row, and c from the aggregate posterior, which is uniform until it is set: n = 6,000 draws
+    within 4 standard errors (fails at 2 of 10,000 seeds)."""
+    pair = create(name)
+    assert pair.sample(5, c=2)["c"].tolist() == [2] * 5
+    assert pair.sample(3, c=[2, 0, 1])["c"].tolist() == [2, 0, 1]
+    with torch.no_grad():
+        pair.model.prior.loc[1] = 100.0
+    z = pair.sample(4, c=[0, 1, 1, 2])["z"]
+    assert (z.mean(-1) > 50).tolist() == [False, True, True, False]
+    for wrong in (pair.num_categories, -1, 0.5):
+        with pytest.raises(ValueError, match=f"c must be a category from 0 to {pair.num_categories - 1}, got"):
+            pair.sample(2, c=wrong)
+    with pytest.raises(ValueError, match="c must be a category, or 'aggregate' in a pair with categories, got 'all'"):
+        pair.sample(2, c="all")
+
+    (x,) = randomise(pair) and batch(name, 40)
+    assert_close(pair.aggregate_c, torch.full((pair.num_categories,), 1 / pair.num_categories))
+    pair.set_aggregate(x)
+    expected = pair.encode(x)["c"].probs.mean(0)
+    assert_close(pair.aggregate_c, expected)
+    frequency = torch.bincount(pair.sample(6000, c="aggregate")["c"], minlength=pair.num_categories) / 6000
+    assert ((frequency - expected).abs() < 4 * (expected * (1 - expected) / 6000).sqrt()).all()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_aggregate_belongs_to_pairs_with_a_category(name):
+    pair = create(name)
+    with pytest.raises(ValueError, match="this pair has no category"):
+        pair.set_aggregate(*batch(name))
+    with pytest.raises(ValueError, match="'aggregate' in a pair with categories"):
+        pair.sample(2, c="aggregate")
+
+
+@each_variant
+def test_encode_and_reconstruct(variant):
+    """A distribution for each latent site, z's at the most probable category; the reconstruction is p(x|...)'s mean at the
+    posterior's mean and so has no noise in it."""
+    pair, args = variant.create(), variant.batch()
+    codes = pair.encode(*args)
+    assert codes.keys() == {"z"} | ({"c"} if pair.num_categories else set())
+    for code in codes.values():
+        assert code.batch_shape == (BATCH,)
+    assert codes["z"].event_shape == (2,) and not codes["z"].mean.requires_grad
+    if pair.num_categories:
+        assert is_categorical(codes["c"]) and codes["c"].probs.shape == (BATCH, pair.num_categories)
+        most_probable = codes["c"].probs.argmax(-1)
+        expected = pair.guide.latent(pair.guide.trunk(args[0]), most_probable)
+        assert_close(codes["z"].mean, expected.mean)
+    first, second = pair.reconstruct(*args), pair.reconstruct(*args)
+    assert first.shape == args[0].shape and not first.requires_grad
+    assert torch.equal(first, second)
+    given = {"condition": args[1]} if len(args) > 1 else {}
+    at = {"z": codes["z"].mean} | ({"c": codes["c"].probs.argmax(-1)} if pair.num_categories else {})
+    trace = poutine.trace(poutine.condition(pair.model, at)).get_trace(None, size=BATCH, **given)
+    assert_close(first, trace.nodes["x"]["fn"].mean)
+
+
+@each_variant
+def test_log_prob(variant):
+    """One number per datum, above the bound: 400 copies of a datum give the bound's mean with its standard error, and one
+    estimate with 400 samples; below it by 4 standard errors would be wrong at 3 of 100,000 seeds, Jensen's gap aside."""
+    pair, args = variant.create(), variant.batch()
+    estimate = pair.log_prob(*args, num_samples=400)
+    assert estimate.shape == (BATCH,) and estimate.isfinite().all() and not estimate.requires_grad
+    copies = tuple(arg[:1].expand(400, *arg.shape[1:]) for arg in args)
+    with torch.no_grad():
+        bound = pair.elbo.terms(pair.model, pair.guide, *copies).bound
+    assert estimate[0] > bound.mean() - 4 * bound.std() / math.sqrt(400)
+    with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
+        pair.log_prob(*args, num_samples=0)
+    log_w = log_importance_weights(pair.model, pair.guide, *args, num_samples=3)
+    assert log_w.shape == (3, BATCH)  # one weight per datum; Pyro's vectorized_importance_weights has one per batch
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_log_prob_is_renyi_s_bound_at_alpha_0(name):
+    """Pyro's RenyiELBO(alpha=0) is the importance-weighted bound, summed over the batch: equal at the same seed."""
+    pair, args = create(name), batch(name)
+    renyi = RenyiELBO(alpha=0, num_particles=50, vectorize_particles=True, max_plate_nesting=1)
+    torch.manual_seed(1)
+    pyros = -renyi.loss(pair.model, pair.guide, *args)
+    torch.manual_seed(1)
+    assert pair.log_prob(*args, num_samples=50).sum().item() == pytest.approx(pyros, rel=1e-5)
+
+
+# copies and files
+
+
+@each_variant
+def test_a_deep_copy_is_independent_and_trains(variant):
+    """The copy's parameters are its own: training it leaves the original as it was, and the other way about."""
+    pair, args = variant.create(), variant.batch()
+    SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-2}), pair.elbo).step(*args)
+    twin = copy.deepcopy(pair)
+    assert type(twin.elbo) is type(pair.elbo) and twin.elbo is not pair.elbo and twin.recipe == pair.recipe
+    for trained, other in ((twin, pair), (pair, twin)):
+        before, frozen = copy.deepcopy(trained.state_dict()), copy.deepcopy(other.state_dict())
+        SVI(trained.model, trained.guide, pyro.optim.Adam({"lr": 1e-2}), trained.elbo).step(*args)
+        for name, _ in trained.named_parameters():
+            assert not torch.equal(trained.state_dict()[name], before[name]), name
+        for name, value in other.state_dict().items():
+            assert torch.equal(value, frozen[name]), name
+
+
+@each_variant
+def test_state_dict_carries_a_pair_over(variant):
+    """Loaded into another pair of the same kind, the outputs are the same; nothing but parameters and q(c) is in it."""
+    pair, other, args = randomise(variant.create()), variant.create(), variant.batch()
+    state = pair.state_dict()
+    parameters = {name for name, _ in pair.named_parameters()}
+    assert state.keys() == parameters | ({"aggregate_c"} if pair.num_categories else set())
+    other.load_state_dict(state)
+    assert torch.equal(other.reconstruct(*args), pair.reconstruct(*args))
+
+
+@each_variant
+def test_double_and_float(variant):
+    """A pair in double computes in double, and equals the float one to rounding; back in float it is what it was."""
+    pair, args = variant.create(), variant.batch()
+    single = pair.reconstruct(*args)
+    doubles = tuple(arg.double() for arg in args)
+    pair.double()
+    double = pair.reconstruct(*doubles)
+    assert double.dtype is torch.float64
+    assert_close(double.float(), single, rtol=1e-4, atol=1e-4)
+    loss = pair.elbo(pair.model, pair.guide)(*doubles)
+    loss.backward()
+    assert loss.dtype is torch.float64 and pair.log_prob(*doubles, num_samples=3).dtype is torch.float64
+    given = {"condition": doubles[1]} if len(args) > 1 else {}
+    assert pair.sample(BATCH, **given)["x"].dtype is torch.float64
+    assert torch.equal(pair.float().reconstruct(*args), single)
+
+
+FRESH = """
+import sys, torch, pyro_priors as pp
+folder, names = sys.argv[1], sys.argv[2:]
+for name in names:
+    pair = pp.load(f"{folder}/{name}")
+    args = torch.load(f"{folder}/{name}/args.pt")
+    torch.manual_seed(5)
+    drawn = pair.sample(4, condition=args[1][0] if len(args) > 1 else None)
+    torch.manual_seed(5)
+    outputs = [pair.reconstruct(*args), pair.log_prob(*args, num_samples=9), *drawn.values(), *pair.state_dict().values()]
+    torch.save(outputs, f"{folder}/{name}/outputs.pt")
+"""
+
+
+def test_saved_pairs_are_the_same_in_a_fresh_process(tmp_path):
+    """Save, load in a new interpreter: reconstruction, log p(x), samples at the same seed and all tensors, bit by bit."""
+    saved = {str(variant): (randomise(variant.create()), variant.batch()) for variant in variants()}
+    for name, (pair, args) in saved.items():
+        pair.save(tmp_path / name)
+        torch.save(args, tmp_path / name / "args.pt")
+    subprocess.run([sys.executable, "-c", FRESH, str(tmp_path), *saved], check=True)
+    for name, (pair, args) in saved.items():
+        torch.manual_seed(5)
+        drawn = pair.sample(4, condition=args[1][0] if len(args) > 1 else None)
+        torch.manual_seed(5)
+        here = [pair.reconstruct(*args), pair.log_prob(*args, num_samples=9), *drawn.values(), *pair.state_dict().values()]
+        there = torch.load(tmp_path / name / "outputs.pt")
+        assert len(here) == len(there) > 4
+        for mine, other in zip(here, there, strict=True):
+            assert torch.equal(mine, other), name

@@ -1,0 +1,409 @@
+"""A run that is stopped anyhow, and resumed, ends with the bits of one that was not."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import pyro_priors as pp
+import runs
+from pyro_priors import checkpoint, train
+from pyro_priors.cli import main
+
+# 3 steps an epoch, the last of them smaller
+OPTIONS = {"progress": False, "batch_size": 32, "learning_rate": 1e-2, "max_epochs": 4, "warmup_epochs": 2, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return runs.small_data(size=90)
+
+
+class Crash(BaseException):
+    """What stands for a kill within one process."""
+
+
+def fit(run, data, **options):
+    pair = runs.small_pair("cp_vae", data)
+    pp.fit(pair, data, out=run, **OPTIONS | options)
+    return pair
+
+
+def fit_until(monkeypatch, step, run, data, before=False, **options):
+    """Train up to a step and crash, after it was counted or before."""
+    original = train._Training.train_step
+
+    def crash(self):
+        if self.progress.step >= step:
+            raise Crash
+
+    def train_step(self, *args):
+        if before:
+            crash(self)
+        original(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train._Training, "train_step", train_step)
+        if not before:
+            patch.setattr(train._Training, "stop_if_asked", crash)
+        with pytest.raises(Crash):
+            fit(run, data, checkpoint_seconds=0, **options)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(digits, tmp_path_factory):
+    run = tmp_path_factory.mktemp("resume") / "uninterrupted"
+    return run, runs.state(fit(run, digits))
+
+
+def assert_same_end(run, pair, uninterrupted):
+    other, state = uninterrupted
+    assert runs.same_bits(runs.state(pair), state)
+    assert runs.same_bits(runs.saved_pair(run), state)
+    assert runs.records(run) == runs.records(other)
+    ours, theirs = (checkpoint.read(path / "last", "state") for path in (run, other))
+    assert runs.same_bits(ours[0], theirs[0])
+    assert ours[1]["progress"] == theirs[1]["progress"] and ours[1]["param_groups"] == theirs[1]["param_groups"]
+
+
+# in one process
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 8, 11])
+def test_resume_is_exact_from_any_step(digits, tmp_path, monkeypatch, uninterrupted, step, before):
+    fit_until(monkeypatch, step, tmp_path / "run", digits, before)
+    pair = fit(tmp_path / "run", digits, resume=True)
+    assert_same_end(tmp_path / "run", pair, uninterrupted)
+
+
+def test_resume_after_each_step_in_turn(digits, tmp_path, monkeypatch, uninterrupted):
+    for step in range(1, 12):
+        fit_until(monkeypatch, step, tmp_path / "run", digits, before=True, resume=step > 1)
+    pair = fit(tmp_path / "run", digits, resume=True)
+    assert_same_end(tmp_path / "run", pair, uninterrupted)
+
+
+def test_what_came_after_the_saved_state_is_trained_again(digits, tmp_path, monkeypatch, uninterrupted):
+    # a state after the first epoch's end, then none any more: the second epoch's record has no state
+    original = train._Training.save_is_due
+    monkeypatch.setattr(train._Training, "save_is_due", lambda self: self.progress.epoch < 2 and original(self))
+    fit_until(monkeypatch, 8, tmp_path / "run", digits)
+    monkeypatch.undo()
+    assert len(runs.records(tmp_path / "run")) == 2
+    pair = fit(tmp_path / "run", digits, resume=True)
+    assert_same_end(tmp_path / "run", pair, uninterrupted)
+
+
+@pytest.mark.parametrize("options", [{"schedule": "cosine"}, {"patience": 1, "learning_rate": 0.1, "clip_norm": 1.0}])
+def test_resume_is_exact_with_schedule_patience_and_clipping(digits, tmp_path, monkeypatch, options):
+    whole = tmp_path / "whole"
+    state = runs.state(fit(whole, digits, **options))
+    fit_until(monkeypatch, 5, tmp_path / "run", digits, **options)
+    assert_same_end(tmp_path / "run", fit(tmp_path / "run", digits, resume=True, **options), (whole, state))
+
+
+def test_resume_of_a_finished_run_changes_nothing(digits, tmp_path, uninterrupted):
+    run = tmp_path / "run"
+    fit(run, digits)
+    before = runs.snapshot(run)
+    pair = fit(run, digits, resume=True)
+    assert_same_end(run, pair, uninterrupted)
+    assert runs.snapshot(run) == before
+
+
+def test_resume_with_more_epochs(digits, tmp_path, uninterrupted):
+    run = tmp_path / "run"
+    fit(run, digits, max_epochs=2)
+    pair = fit(run, digits, resume=True)  # 4 epochs
+    assert_same_end(run, pair, uninterrupted)
+    assert json.loads((run / "config.json").read_text())["train"]["max_epochs"] == 4
+
+
+def test_resume_with_more_patience_goes_on(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(train._Training, "validate", lambda self: {"bound": -float(self.progress.epoch)})
+    run = tmp_path / "run"
+    options = {"warmup_epochs": 0, "max_epochs": 6}
+    fit(run, digits, patience=2, **options)
+    assert len(runs.records(run)) == 3
+    fit(run, digits, patience=2, resume=True, **options)
+    assert len(runs.records(run)) == 3
+    fit(run, digits, patience=4, resume=True, **options)
+    assert len(runs.records(run)) == 5
+    fit(run, digits, patience=0, resume=True, **options)
+    assert len(runs.records(run)) == 6
+
+
+def test_resume_of_an_empty_folder_starts_from_the_beginning(digits, tmp_path, uninterrupted):
+    (tmp_path / "empty").mkdir()
+    for run in (tmp_path / "empty", tmp_path / "missing"):
+        assert_same_end(run, fit(run, digits, resume=True), uninterrupted)
+
+
+def test_a_run_that_ended_before_its_first_state_counts_as_empty(digits, tmp_path, monkeypatch, uninterrupted):
+    run = tmp_path / "run"
+    fit_until(monkeypatch, 0, run, digits, before=True)
+    assert {path.name for path in run.iterdir()} == {"config.json", "metrics.jsonl"}
+    assert_same_end(run, fit(run, digits), uninterrupted)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(digits, tmp_path):
+    run = tmp_path / "run"
+    fit(run, digits, max_epochs=1)
+    before = runs.snapshot(run)
+    with pytest.raises(ValueError, match=r"run holds a run already: resume it \(--resume, resume=True\) or choose"):
+        fit(run, digits)
+    assert runs.snapshot(run) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"learning_rate": 0.02}, r"train.learning_rate is 0.02 but the run in .*run was started with 0.01"),
+        ({"seed": 8}, r"train.seed is 8 .* started with 7"),
+        ({"batch_size": 30}, r"train.batch_size is 30 .* started with 32"),
+        ({"objective": pp.objectives.Beta(2.0)}, r"objective.name is 'beta'"),
+    ],
+)
+def test_resume_with_another_option_is_refused(digits, tmp_path, changed, match):
+    run = tmp_path / "run"
+    fit(run, digits, max_epochs=1)
+    before = runs.snapshot(run)
+    with pytest.raises(ValueError, match=match):
+        fit(run, digits, resume=True, **changed)
+    assert runs.snapshot(run) == before
+
+
+def test_resume_with_another_pair_or_other_data_is_refused(digits, tmp_path):
+    run = tmp_path / "run"
+    fit(run, digits, max_epochs=1)
+    with pytest.raises(ValueError, match=r"pair.config.num_categories is 4 but .* started with 10"):
+        pair = runs.small_pair("cp_vae", digits, num_categories=4)
+        pp.fit(pair, digits, out=run, resume=True, **OPTIONS)
+    with pytest.raises(ValueError, match=r"data.config.limit is 60 but .* started with 90"):
+        fit(run, runs.small_data(size=60), resume=True)
+
+
+# states that were damaged
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) * 3 // 4] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "truncated": _truncate,
+    "flipped": _flip,
+    "emptied": lambda path: path.write_bytes(b""),
+    "removed": os.remove,
+}
+
+
+def _damage(run, name, kind, damage):
+    """Damage one of the two files of a state, the record or the tensors that it names."""
+    record = run / "last" / f"{name}.json"
+    DAMAGES[damage](record if kind == "record" else record.parent / json.loads(record.read_bytes())["tensors"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    # one flipped bit of the record's JSON may be one of a number; the tensors have a checksum
+    [("tensors", damage) for damage in DAMAGES] + [("record", damage) for damage in DAMAGES if damage != "flipped"],
+)
+def test_a_damaged_state_is_refused_and_the_one_before_it_used(
+    digits, tmp_path, monkeypatch, uninterrupted, kind, damage
+):
+    run = tmp_path / "run"
+    fit_until(monkeypatch, 8, run, digits)
+    _damage(run, "state", kind, damage)
+    with pytest.warns(
+        RuntimeWarning, match=r"state.*(missing|truncated or altered).*going on from the state before it"
+    ):
+        pair = fit(run, digits, resume=True)
+    assert_same_end(run, pair, uninterrupted)
+
+
+def test_a_damaged_state_never_becomes_the_previous_one(digits, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    fit_until(monkeypatch, 8, run, digits)
+    _damage(run, "state", "tensors", "flipped")
+    # killed in the middle of the next writing, when the previous state is replaced already
+    original = checkpoint.write_atomically
+
+    def write_atomically(path, content):
+        if path.name == "state.json" and json.loads(content)["progress"]["step"] > 7:
+            raise Crash
+        original(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", write_atomically)
+    with pytest.raises(Crash), pytest.warns(RuntimeWarning, match="going on from the state before it"):
+        fit(run, digits, resume=True, checkpoint_seconds=0)
+    monkeypatch.undo()
+    assert pp.train.RunFolder(run).load_state().progress["step"] == 7
+
+
+def test_two_damaged_states_are_an_error(digits, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    fit_until(monkeypatch, 8, run, digits)
+    for name in ("state.previous", "state"):
+        _damage(run, name, "tensors", "truncated")
+    with pytest.raises(pp.CheckpointError, match="truncated or altered"), pytest.warns(RuntimeWarning):
+        fit(run, digits, resume=True)
+
+
+def test_a_state_of_other_networks_is_an_error(digits, tmp_path):
+    fit(tmp_path / "run", digits, max_epochs=1)
+    pair = runs.small_pair("cp_vae", digits, hidden=(17,))
+    pair.recipe = runs.small_pair("cp_vae", digits).recipe
+    with pytest.raises(pp.CheckpointError, match=r"another network: '.*' has shape \(16.*\) there and \(17.*\) here"):
+        pp.fit(pair, digits, out=tmp_path / "run", resume=True, **OPTIONS)
+
+
+# processes that are killed
+
+COMMAND = ["train", "cp_vae", "--data", "digits", "--data.limit", "320", "--pair.hidden", "16", "--pair.z-dim", "2"]
+COMMAND += [
+    "--pair.num-categories",
+    "3",
+    "--train.batch-size",
+    "4",
+    "--train.learning-rate",
+    "0.01",
+    "--train.seed",
+    "3",
+]
+COMMAND += ["--train.warmup-epochs", "1.5", "--train.device", "cpu"]
+EPOCHS = 8  # of 80 steps
+
+
+def command(out, *more, epochs=EPOCHS, seconds="0"):
+    options = ["--train.max-epochs", str(epochs), "--train.checkpoint-seconds", seconds, "--out", str(out)]
+    return [*COMMAND, *options, *more]
+
+
+def start(out, *more, **options):
+    arguments = [sys.executable, "-m", "pyro_priors.cli", *command(out, *more, **options)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_state(process, run, newer_than=-1.0):
+    """Until the run has written a state of its own; False when it ended first."""
+    file = run / "last" / "state.json"
+    limit = time.monotonic() + 120
+    while process.poll() is None:
+        if file.exists() and file.stat().st_mtime_ns > newer_than:
+            return True
+        assert time.monotonic() < limit, "no state was written"
+        time.sleep(0.01)
+    return False
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_run(tmp_path_factory):
+    run = tmp_path_factory.mktemp("resume") / "uninterrupted"
+    assert main(command(run, "--quiet", seconds="1000")) == 0
+    return run
+
+
+def assert_same_run(run, other):
+    assert runs.same_bits(runs.saved_pair(run), runs.saved_pair(other))
+    assert runs.records(run) == runs.records(other) and len(runs.records(run)) == EPOCHS
+    assert runs.same_bits(checkpoint.read(run / "last", "state")[0], checkpoint.read(other / "last", "state")[0])
+    assert not list(run.glob("pair/.*.tmp"))
+
+
+def kill_and_resume(run, delays):
+    """Start, kill -9 the given seconds after the first new state, resume, kill, ...; returns the number of kills."""
+    killed = 0
+    for delay in delays:
+        file = run / "last" / "state.json"
+        newest = file.stat().st_mtime_ns if file.exists() else -1
+        process = start(run, "--resume", "--quiet")
+        running = wait_for_state(process, run, newest)
+        if running:
+            time.sleep(delay)
+            process.kill()
+        _, errors = process.communicate(timeout=120)
+        assert "Traceback" not in errors, errors
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, errors
+        killed += 1
+    return killed
+
+
+def test_kill_9_and_resume_is_bit_identical(tmp_path, uninterrupted_run):
+    run = tmp_path / "run"
+    assert kill_and_resume(run, [0.3]) == 1
+    assert not (run / "pair").exists()
+    assert main(command(run, "--resume", "--quiet", seconds="1000")) == 0
+    assert_same_run(run, uninterrupted_run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_many_kills_at_random_moments(tmp_path, uninterrupted_run, seed):
+    draw = random.Random(seed)
+    run = tmp_path / "run"
+    killed = kill_and_resume(run, (draw.uniform(0, 0.6) for _ in range(8)))
+    assert killed >= 3
+    assert main(command(run, "--resume", "--quiet", seconds="1000")) == 0
+    assert_same_run(run, uninterrupted_run)
+
+
+@pytest.mark.slow
+def test_kills_at_any_moment_of_the_process(tmp_path, uninterrupted_run):
+    """Also while Python starts, and in the middle of writing: the delay is counted from the start."""
+    draw = random.Random(4)
+    run = tmp_path / "run"
+    for _ in range(8):
+        process = start(run, "--resume", "--quiet")
+        time.sleep(draw.uniform(2, 9))
+        process.kill()
+        _, errors = process.communicate()
+        assert "Traceback" not in errors, errors
+    assert main(command(run, "--resume", "--quiet", seconds="1000")) == 0
+    assert_same_run(run, uninterrupted_run)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_write_the_state_and_end_cleanly(tmp_path, uninterrupted_run, number, status):
+    run = tmp_path / "run"
+    process = start(run)
+    assert wait_for_state(process, run)
+    time.sleep(0.2)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    assert "Traceback" not in output + errors
+    name = signal.Signals(number).name
+    step = int(re.search(rf"stopped by {name} at step (\d+), its state is in .*run: go on with --resume", errors)[1])
+    assert checkpoint.read(run / "last", "state")[1]["progress"]["step"] == step
+    assert main(command(run, "--resume", "--quiet", seconds="1000")) == 0
+    assert_same_run(run, uninterrupted_run)
+
+
+def test_two_damaged_states_on_the_command_line(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(command(run, "--quiet", epochs=1, seconds="0")) == 0
+    for path in run.glob("last/*.safetensors"):
+        _truncate(path)
+    capsys.readouterr()
+    assert main(command(run, "--quiet", "--resume")) == 2
+    *warnings, error = capsys.readouterr().err.splitlines()
+    assert re.match(
+        r"pyro-priors: error: .*state-.*\.safetensors does not have the checksum .* truncated or altered", error
+    )
+    assert len(warnings) == 1 and warnings[0].startswith("pyro-priors: warning: ")
