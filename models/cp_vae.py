@@ -39,6 +39,8 @@ class CPVAE(nn.Module):
     through data-dependent conditional priors, 2019, arXiv:1911.10885.
     """
 
+    category_logits: Tensor
+
     def __init__(self, num_categories: int, prior: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.prior = prior

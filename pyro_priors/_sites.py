@@ -1,6 +1,7 @@
 """Questions about the sites of a trace."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyro.distributions as dist
 from pyro import poutine
@@ -10,14 +11,14 @@ from pyro.poutine.util import site_is_subsample
 __all__ = ["Mode", "is_categorical", "is_enumerated", "is_normal", "sample_sites"]
 
 
-def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, dict]]:
+def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Any]]:
     """Names and messages of the sample sites, plates left out, in order."""
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and not site_is_subsample(site):
             yield name, site
 
 
-def is_enumerated(site: dict) -> bool:
+def is_enumerated(site: Any) -> bool:
     """Whether Pyro enumerated the site in parallel."""
     return site["infer"].get("_enumerate_dim") is not None
 
@@ -41,7 +42,7 @@ def is_categorical(fn: dist.Distribution) -> bool:
 class Mode(Messenger):
     """Effect handler that gives each latent site its most probable category, or its mean, instead of a draw."""
 
-    def _pyro_sample(self, msg: dict) -> None:
+    def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["done"] or site_is_subsample(msg):
             return
         fn = msg["fn"]

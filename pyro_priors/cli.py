@@ -161,9 +161,9 @@ def _train(arguments: list[str]) -> None:
         """Go on with the run in --out, with the same options."""
         quiet: bool = False
         """Show no progress."""
-        pair: pair_options = field(default_factory=pair_options)
+        pair: pair_options = field(default_factory=pair_options)  # type: ignore[valid-type]
         """What to train."""
-        objective: objective_class = field(default_factory=objective_class)
+        objective: objective_class = field(default_factory=objective_class)  # type: ignore[valid-type]
         """What training minimises."""
         data: DataConfig = field(default_factory=DataConfig)
         """What it is trained on."""
@@ -291,12 +291,12 @@ def _sample(arguments: list[str]) -> None:
         if not pair.num_categories:
             raise ValueError(f"--category {options.category}: this pair has no categories")
         fixed["c"] = int(options.category) if options.category.lstrip("-").isdigit() else options.category
-    condition = None
-    if splits.condition_shape is not None:
+    condition = splits.test.condition
+    if condition is not None:
         rows = options.condition or tuple(range(min(options.num, len(splits.test))))
         if not all(0 <= row < len(splits.test) for row in rows):
             raise ValueError(f"--condition must be rows of the test part, 0 to {len(splits.test) - 1}, got {rows}")
-        condition = splits.test.condition[torch.tensor(rows)[torch.arange(options.num) % len(rows)]]
+        condition = condition[torch.tensor(rows)[torch.arange(options.num) % len(rows)]]
     elif options.condition:
         raise ValueError(f"--condition {options.condition}: this pair takes no condition")
     with torch.random.fork_rng():
@@ -306,7 +306,8 @@ def _sample(arguments: list[str]) -> None:
     if out.suffix == ".npz":
         import numpy as np
 
-        np.savez(out, **{name: value.cpu().numpy() for name, value in drawn.items()})
+        arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in drawn.items()}
+        np.savez(out, **arrays)
     else:
         plots.image_grid(plots.shown(drawn["x_mean"], condition, splits), 8).savefig(out, dpi=120)
     print(f"{options.num} samples in {out}")

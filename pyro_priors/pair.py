@@ -75,8 +75,8 @@ class Pair(nn.Module):
         :param size: number of samples
         :param condition: one condition, shape ``condition_shape``, for all, or one each, ``(size,) + condition_shape``
         :param fixed: values for sites, each one value for all samples or ``size`` values. For ``c`` also
-            ``"aggregate"``: drawn from the aggregate posterior (equation 14) that training or :meth:`set_aggregate`
-            left; when it is left out, c is drawn from its prior
+            ``"aggregate"``, drawn from the aggregate posterior (equation 14) that training or :meth:`set_aggregate`
+            left, or ``"prior"``, which is the same as leaving it out
         :returns: one tensor of ``size`` rows for each site, and ``"x_mean"``, the mean of p(x|...), which is what one
             shows of a Bernoulli
         :raises ValueError: if a name is no site of the model or a value has the wrong length
@@ -85,6 +85,8 @@ class Pair(nn.Module):
             raise ValueError(f"size must be at least 1, got {size}")
         if condition is not None:
             condition = self._row_each("condition", condition, size, self._condition_dim(condition))
+        if isinstance(fixed.get("c"), str) and fixed["c"] == "prior":
+            del fixed["c"]
         values = {name: self._fixed(name, value, size) for name, value in fixed.items()}
         with pyro.get_param_store().scope():
             program = poutine.condition(self.model, values)
@@ -97,7 +99,9 @@ class Pair(nn.Module):
     def _fixed(self, name: str, value: Any, size: int) -> Tensor:
         if name == "c" and isinstance(value, str):
             if value != "aggregate" or self.aggregate_c is None:
-                raise ValueError(f"c must be a category, or 'aggregate' in a pair with categories, got '{value}'")
+                raise ValueError(
+                    f"c must be a category, 'prior', or in a pair with categories 'aggregate', got '{value}'"
+                )
             return dist.Categorical(probs=self.aggregate_c).sample((size,))
         value = torch.as_tensor(value, device=self.device)
         if name == "c":
@@ -119,7 +123,7 @@ class Pair(nn.Module):
         raise ValueError(f"{name} must be one value or {size} of them, got shape {tuple(value.shape)}")
 
     @torch.no_grad()
-    def encode(self, x: Tensor, condition: Tensor | None = None) -> dict[str, dist.Distribution]:
+    def encode(self, x: Tensor, condition: Tensor | None = None) -> dict[str, Any]:
         """The posterior of each latent site.
 
         A site that depends on another is given at that one's most probable category, or mean.
@@ -147,7 +151,8 @@ class Pair(nn.Module):
         guide_trace = self._mode_trace(x, condition)
         with pyro.get_param_store().scope():
             program = poutine.replay(self.model, trace=guide_trace)
-            return poutine.trace(program).get_trace(None, condition, len(x)).nodes["x"]["fn"].mean
+            decoded: Any = poutine.trace(program).get_trace(None, condition, len(x)).nodes["x"]["fn"]
+            return decoded.mean
 
     def _mode_trace(self, x: Tensor, condition: Tensor | None) -> poutine.Trace:
         with pyro.get_param_store().scope(), Mode():

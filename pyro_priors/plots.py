@@ -32,10 +32,10 @@ __all__ = [
 ]
 
 
-def _figure(*size: float) -> tuple[Figure, Any]:
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
 
@@ -63,10 +63,18 @@ def image_grid(images: Tensor, num_columns: int, title: str = "", row_labels: Se
 
 def shown(x: Tensor, condition: Tensor | None, data: Splits) -> Tensor:
     """x as images; the condition below it where it is the rest of the image."""
+    if data.image_shape is None:
+        raise ValueError(f"{data.name} has no images to draw: see density")
     images = x.reshape(len(x), *data.image_shape)
     if condition is not None and data.condition_image_shape is not None:
         images = torch.cat([images, condition.reshape(len(x), *data.condition_image_shape)], -2)
     return images
+
+
+def _aggregate(pair: Pair) -> Tensor:
+    if pair.aggregate_c is None:
+        raise ValueError("this pair has no category to draw: the figure belongs to pairs such as cp_vae")
+    return pair.aggregate_c.cpu()
 
 
 def _first(part: Part, size: int, pair: Pair) -> tuple[Tensor, Tensor | None]:
@@ -88,23 +96,24 @@ def samples(pair: Pair, data: Splits, num: int = 64, **fixed: Any) -> Figure:
     """
     condition = None
     if data.condition_shape is not None:
-        _, condition = _first(data.test, num, pair)
-        num = len(condition)
+        x, condition = _first(data.test, num, pair)
+        num = len(x)
     x_mean = pair.sample(num, condition, **fixed)["x_mean"]
     return image_grid(shown(x_mean, condition, data), 8, "samples")
 
 
 def categories(pair: Pair, data: Splits, num_columns: int = 10, max_rows: int = 20) -> Figure:
     """One row of samples for each category, the most used first (Fig. 7 of Lavda et al. 2019)."""
-    order = pair.aggregate_c.argsort(descending=True)[:max_rows].tolist()
+    aggregate = _aggregate(pair)
+    order = aggregate.argsort(descending=True)[:max_rows].tolist()
     rows = torch.cat([pair.sample(num_columns, c=c)["x_mean"] for c in order])
-    labels = [f"c={c}  {pair.aggregate_c[c]:.0%}" for c in order]
+    labels = [f"c={c}  {aggregate[c]:.0%}" for c in order]
     return image_grid(shown(rows, None, data), num_columns, "samples by category, with q(c)", labels)
 
 
 def aggregate_category(pair: Pair) -> Figure:
     """The aggregate posterior q(c), most used category first, beside the uniform prior."""
-    q, _ = pair.aggregate_c.cpu().sort(descending=True)
+    q, _ = _aggregate(pair).sort(descending=True)
     figure, axes = _figure(5, 3)
     axes.bar(range(len(q)), q.tolist(), width=1.0, label="aggregate posterior q(c)")
     axes.axhline(1 / len(q), color="black", linestyle="--", label="prior p(c)")
@@ -149,8 +158,8 @@ def latent_scatter(pair: Pair, data: Splits, num: int = 2000) -> Figure:
 def density(pair: Pair, data: Splits, num: int = 10_000, **fixed: Any) -> Figure:
     """Toy data beside samples: a histogram in one dimension, two clouds in two."""
     x = data.test.x[:num]
-    given = None if data.condition_shape is None else data.test.condition[:num].to(pair.device)
-    generated = pair.sample(len(x), given, **fixed)["x"].cpu()
+    _, condition = _first(data.test, num, pair)
+    generated = pair.sample(len(x), condition, **fixed)["x"].cpu()
     figure, axes = _figure(5, 3.5)
     if x.shape[-1] == 1:
         bins = torch.linspace(float(x.min()) - 0.2, float(x.max()) + 0.2, 100).numpy()
@@ -196,7 +205,7 @@ def figures(pair: Pair, data: Splits, history: Sequence[dict[str, Any]], folder:
     :param folder: where the PNG files go, made if missing
     :returns: the files
     """
-    fixed = {"c": "aggregate"} if pair.num_categories else {}
+    fixed: dict[str, Any] = {"c": "aggregate"} if pair.num_categories else {}
     drawn: dict[str, Figure] = {}
     if data.image_shape is not None:
         drawn["reconstructions"] = reconstructions(pair, data)

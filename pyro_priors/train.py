@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -170,7 +171,9 @@ def fit(
         fabric.launch()
         return _Training(fabric, pair, data, objective, config, folder, resume, progress).run()
     with forwarded_signals():
-        trained = fabric.launch(_train_in_process, pair, data, objective, config, folder, resume, progress)
+        # Fabric gives each process its own copy of the modules among the arguments, and refuses frozen dataclasses there
+        rest = (data, objective, config, folder, resume, progress)
+        trained = fabric.launch(partial(_train_in_process, rest), pair)
     if isinstance(trained, int):
         raise KeyboardInterrupt if trained == 128 + signal.SIGINT else SystemExit(trained)
     best, history = trained
@@ -248,16 +251,17 @@ class _Loss(nn.Module):
                 terms = self.objective.terms(model, guide, x, condition)
             finally:  # the objective is the user's, or the pair's: the warm-up leaves nothing in it
                 self.objective.kl_weight = before
-            return terms.loss * self.share, {name: value.detach().mean() for name, value in terms.parts.items()}
+            parts = {name: value.detach().mean() * self.share for name, value in terms.parts.items()}
+            return terms.loss * self.share, parts
         weigh = KLWeight(self.kl_weight)
         loss = self.objective.differentiable_loss(weigh(model), weigh(guide), x, condition) / len(x)
         return loss * self.share, {}
 
 
-def _train_in_process(fabric: Fabric, pair: Pair, *args: Any) -> tuple[dict[str, Any], History] | int:
+def _train_in_process(rest: tuple[Any, ...], fabric: Fabric, pair: Pair) -> tuple[dict[str, Any], History] | int:
     """What one of several processes runs; returns the exit status instead when a signal stopped it."""
     try:
-        history = _Training(fabric, pair, *args).run()
+        history = _Training(fabric, pair, *rest).run()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except SystemExit as stop:
@@ -350,11 +354,10 @@ class _Training:
             start=progress.step_in_epoch,
         ):
             batch_size = min(config.batch_size, len(self.train) - progress.step_in_epoch * config.batch_size)
-            if batch_size >= world_size:  # a last batch with less than one datum for each process is left out
-                try:
-                    self.train_step(x, condition, batch_size)
-                except (TrainingDiverged, ValueError) as error:
-                    self.diverged(error)
+            try:
+                self.train_step(x, condition, batch_size)
+            except (TrainingDiverged, ValueError) as error:
+                self.diverged(error)
             progress.step += 1
             progress.step_in_epoch += 1
             self.bar.step(progress.step, progress.epoch, progress.means().get("loss"))
@@ -370,6 +373,9 @@ class _Training:
         self.loss_module.kl_weight = _kl_weight(config, progress.step, self.steps_per_epoch)
         # each process averages over its own share, and Fabric then over processes
         self.loss_module.share = len(x) * self.fabric.world_size / batch_size
+        if not len(x):  # a last batch with less than one datum for each process: this one takes part with weight 0
+            x, condition = self.train.x[:1], None if condition is None else self.train.condition[:1]
+            x = x.round() if self.data.binarise else x
         loss, parts = self.compute_loss(x, condition)
         _check_finite(loss, parts)
         self.optimizer.zero_grad()
@@ -381,7 +387,9 @@ class _Training:
     def end_epoch(self, seconds: float) -> None:
         """Validate, remember the best, count the patience, write the epoch's record."""
         progress, config = self.progress, self.config
-        valid = self.validate()
+        valid, means = self.validate(), progress.means()
+        if self.fabric.world_size > 1:
+            means = {key: self.fabric.all_reduce(torch.tensor(value)).item() for key, value in means.items()}
         if not math.isfinite(valid["bound"]):
             self.diverged(TrainingDiverged(f"the validation bound became {valid['bound']}"))
         record = {
@@ -389,7 +397,7 @@ class _Training:
             "step": progress.step,
             "kl_weight": _kl_weight(config, progress.step - 1, self.steps_per_epoch),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            **{f"train_{key}": value for key, value in progress.means().items()},
+            **{f"train_{key}": value for key, value in means.items()},
             **{f"valid_{key}": value for key, value in valid.items()},
             "seconds": round(seconds, 3),
         }

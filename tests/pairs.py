@@ -52,9 +52,7 @@ def variants() -> list[Variant]:
     for name in NAMES:
         fields = {field.name for field in dataclasses.fields(zoo.config_class(name))}
         priors = [(("prior", prior),) for prior in zoo.PRIORS] if "prior" in fields else [()]
-        found += [
-            Variant(name, (("likelihood", likelihood), *prior)) for likelihood in LIKELIHOODS for prior in priors
-        ]
+        found += [Variant(name, (("likelihood", likelihood), *prior)) for likelihood in LIKELIHOODS for prior in priors]
         images: list[tuple[str, Any]] = [("x_shape", (2, 3))]
         if "condition_shape" in fields:
             images.append(("condition_shape", (4, 2)))

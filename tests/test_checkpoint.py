@@ -63,7 +63,9 @@ def test_load_takes_a_run_folder(tmp_path):
     assert _same(pp.load(tmp_path), pair)
 
 
-@pytest.mark.xfail(strict=True, reason="load builds in the default dtype and copies into that: digits are lost silently")
+@pytest.mark.xfail(
+    strict=True, reason="load builds in the default dtype and copies into that: digits are lost silently"
+)
 def test_a_pair_in_double_comes_back_in_double(tmp_path):
     pair = randomise(create("vae").double())
     pair.save(tmp_path)
@@ -120,16 +122,31 @@ DAMAGES = {
     "tensors truncated": (lambda folder: _truncate(_tensor_file(folder)), "checksum .*: it is truncated or altered"),
     "a bit of the tensors": (lambda folder: _alter(_tensor_file(folder)), "checksum .*: it is truncated or altered"),
     "tensors empty": (lambda folder: _tensor_file(folder).write_bytes(b""), "checksum"),
-    "tensors missing": (lambda folder: _tensor_file(folder).unlink(), r"safetensors is missing: there is no complete save"),
-    "record truncated": (lambda folder: _truncate(folder / "pair.json"), "pair.json cannot be read .*truncated or altered"),
+    "tensors missing": (
+        lambda folder: _tensor_file(folder).unlink(),
+        r"safetensors is missing: there is no complete save",
+    ),
+    "record truncated": (
+        lambda folder: _truncate(folder / "pair.json"),
+        "pair.json cannot be read .*truncated or altered",
+    ),
     "record empty": (lambda folder: (folder / "pair.json").write_bytes(b""), "pair.json cannot be read"),
-    "record is no text": (lambda folder: (folder / "pair.json").write_bytes(b"\xff\xfe\x00"), "pair.json cannot be read"),
+    "record is no text": (
+        lambda folder: (folder / "pair.json").write_bytes(b"\xff\xfe\x00"),
+        "pair.json cannot be read",
+    ),
     "record is a list": (lambda folder: (folder / "pair.json").write_text("[1]"), "pair.json cannot be read"),
-    "record missing": (lambda folder: (folder / "pair.json").unlink(), "pair.json is missing: there is no complete save in"),
+    "record missing": (
+        lambda folder: (folder / "pair.json").unlink(),
+        "pair.json is missing: there is no complete save in",
+    ),
     "record names no tensors": (lambda folder: _edit(folder, lambda r: r.pop("tensors")), "pair.json cannot be read"),
     "checksum altered": (lambda folder: _edit(folder, lambda r: r.update(sha256="0" * 64)), "checksum"),
     "checksum missing": (lambda folder: _edit(folder, lambda r: r.pop("sha256")), "checksum"),
-    "size altered": (lambda folder: _edit(folder, lambda r: r["pair"]["config"].update(z_dim=3)), "another network|checksum"),
+    "size altered": (
+        lambda folder: _edit(folder, lambda r: r["pair"]["config"].update(z_dim=3)),
+        "another network|checksum",
+    ),
 }
 
 
@@ -296,7 +313,9 @@ def test_cp_vae_takes_a_trunk_of_ones_own(tmp_path):
     assert _same(pp.load(tmp_path, encoder=nn.Sequential(nn.Linear(6, 4), nn.Tanh())), pair)
 
 
-@pytest.mark.xfail(strict=True, reason="`networks.encoder or ...` takes an empty nn.Sequential, whose length is 0, for none")
+@pytest.mark.xfail(
+    strict=True, reason="`networks.encoder or ...` takes an empty nn.Sequential, whose length is 0, for none"
+)
 def test_a_network_without_layers_is_a_network():
     trunk = nn.Sequential()
     assert create("cp_vae", x_shape=(4,), encoder=trunk).guide.trunk is trunk

@@ -111,9 +111,7 @@ def test_true_log_likelihoods():
 def test_moons_quadrature_is_converged():
     from pyro_priors.data.toys import _moons_log_density
 
-    assert _moons_log_density(0.05, num_angles=400) == pytest.approx(
-        load("moons").true_log_likelihood, abs=1e-10
-    )
+    assert _moons_log_density(0.05, num_angles=400) == pytest.approx(load("moons").true_log_likelihood, abs=1e-10)
 
 
 def test_labels_of_the_toys():
@@ -241,9 +239,7 @@ def test_from_arrays_copies(values):
 def test_npz(tmp_path):
     path = tmp_path / "own.npz"
     images = X.reshape(-1, 1, 1, 3).repeat(4, axis=2)
-    np.savez(
-        path, x_train=images, x_test=images[:5], label_train=np.arange(40), label_test=np.arange(5), extra=1
-    )
+    np.savez(path, x_train=images, x_test=images[:5], label_train=np.arange(40), label_test=np.arange(5), extra=1)
     splits = load(path)
     _assert_sound(splits)
     assert splits.name == "own" and splits.x_shape == (12,) and splits.image_shape == (1, 4, 3)
@@ -415,9 +411,7 @@ def test_unreadable_npz(tmp_path):
     contents = [b"", b"hello", good[:-60], bytes(altered), (tmp_path / "array.npy").read_bytes()]
     for content in contents:
         (tmp_path / "bad.npz").write_bytes(content)
-        with pytest.raises(
-            ValueError, match=r"bad\.npz: not a readable \.npz file \(.*\): write it with numpy.savez"
-        ):
+        with pytest.raises(ValueError, match=r"bad\.npz: not a readable \.npz file \(.*\): write it with numpy.savez"):
             load(tmp_path / "bad.npz")
 
 
@@ -510,9 +504,7 @@ def test_ranks_make_up_the_batch_of_one_process(binarise, shuffle, world_size):
     ranks = [_epoch(**options, rank=r, world_size=world_size) for r in range(world_size)]
     sizes = [[len(x) for x, _ in rank] for rank in ranks]
     assert np.ptp(sizes, axis=0).max() <= 1
-    joined = [
-        tuple(torch.cat(values) for values in zip(*step, strict=True)) for step in zip(*ranks, strict=True)
-    ]
+    joined = [tuple(torch.cat(values) for values in zip(*step, strict=True)) for step in zip(*ranks, strict=True)]
     _assert_equal(_epoch(**options), joined)
 
 
@@ -586,9 +578,7 @@ def test_omniglot_chardata(tmp_path):
     one_hot = np.eye(50)[:, alphabet]
     (tmp_path / "omniglot").mkdir()
     file = tmp_path / "omniglot" / "chardata.mat"
-    savemat(
-        file, {"data": train, "testdata": test, "target": one_hot[:, :1400], "testtarget": one_hot[:, 1400:]}
-    )
+    savemat(file, {"data": train, "testdata": test, "target": one_hot[:, :1400], "testtarget": one_hot[:, 1400:]})
     splits = load("omniglot", root=str(tmp_path), binarise="none")
     _assert_sound(splits)
     assert [len(part) for part in splits.parts.values()] == [55, 1345, 30]

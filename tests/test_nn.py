@@ -268,7 +268,9 @@ def test_joined_linear_starts_as_glorot_of_the_concatenation(num_blocks):
     0.999 of the bound (fails at e^-20), and their variance is a third of its square at 5 standard errors."""
     layer = JoinedLinear(50, 200 * num_blocks, 20, 30, num_blocks)
     bound = math.sqrt(6 / (100 + 200))
-    weights = torch.cat([p.detach().flatten() for p in (layer.input.weight, layer.condition.weight, layer.category.weight)])
+    weights = torch.cat(
+        [p.detach().flatten() for p in (layer.input.weight, layer.condition.weight, layer.category.weight)]
+    )
     assert 0.999 * bound < weights.abs().max() <= bound
     assert weights.square().mean().item() == pytest.approx(bound**2 / 3, rel=5 * math.sqrt(0.8 / len(weights)))
     assert not layer.input.bias.any()
@@ -282,7 +284,9 @@ def test_mlp_equals_its_formula(float64, gated):
     x, condition, c = torch.randn(6, 5), torch.randn(6, 2), torch.tensor([0, 1, 2, 2, 1, 0])
     joined = condition @ net.first.condition.weight.T + net.first.category.weight[c]
     if gated:
-        expected = formulae.perceptron({f"net.{key}": value for key, value in net.state_dict().items()}, "net", x, joined)
+        expected = formulae.perceptron(
+            {f"net.{key}": value for key, value in net.state_dict().items()}, "net", x, joined
+        )
     else:
         first, second = net.first.input, net.rest[0].input
         h = (x @ first.weight.T + first.bias + joined).clamp(min=0)
@@ -292,7 +296,9 @@ def test_mlp_equals_its_formula(float64, gated):
 
 
 def test_mlp_needs_a_layer():
-    with pytest.raises(ValueError, match=r"hidden must name at least one layer size, got \(\): give hidden=\(300, 300\)"):
+    with pytest.raises(
+        ValueError, match=r"hidden must name at least one layer size, got \(\): give hidden=\(300, 300\)"
+    ):
         MLP(5, ())
 
 

@@ -42,9 +42,7 @@ def ignored(folder, names):
     """What is left out of the copy of the tree, in the form that shutil.copytree asks for."""
     if Path(folder) != ROOT:
         return {"__pycache__"}
-    return {
-        name for name in names if name in NOT_SOURCE or name.startswith(".") or name.endswith(".egg-info")
-    }
+    return {name for name in names if name in NOT_SOURCE or name.startswith(".") or name.endswith(".egg-info")}
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +86,7 @@ def test_the_wheel_works_in_a_fresh_environment(wheel, tmp_path):
 
     files = run(python, "-P", "-W", "error", "-c", SMOKE, cwd=tmp_path).split()
     assert files == [
-        str(site / "pyro_priors" / part)
-        for part in ("__init__.py", "models/__init__.py", "guides/__init__.py")
+        str(site / "pyro_priors" / part) for part in ("__init__.py", "models/__init__.py", "guides/__init__.py")
     ]
     assert "train" in run(scripts / "pyro-priors", "--help", cwd=tmp_path)
 
@@ -97,7 +94,5 @@ def test_the_wheel_works_in_a_fresh_environment(wheel, tmp_path):
 @pytest.mark.parametrize("half", ["models", "guides"])
 def test_the_two_folders_cannot_be_imported_as_top_level_packages(half):
     message = run(sys.executable, "-c", f"import {half}", cwd=ROOT, code=1).splitlines()[-1]
-    assert message.startswith(
-        f"ImportError: this folder is the package pyro_priors.{half}, but was imported as {half}"
-    )
+    assert message.startswith(f"ImportError: this folder is the package pyro_priors.{half}, but was imported as {half}")
     assert f"`import pyro_priors.{half}`" in message

@@ -356,7 +356,12 @@ def test_saved_pairs_are_the_same_in_a_fresh_process(tmp_path):
         torch.manual_seed(5)
         drawn = pair.sample(4, condition=args[1][0] if len(args) > 1 else None)
         torch.manual_seed(5)
-        here = [pair.reconstruct(*args), pair.log_prob(*args, num_samples=9), *drawn.values(), *pair.state_dict().values()]
+        here = [
+            pair.reconstruct(*args),
+            pair.log_prob(*args, num_samples=9),
+            *drawn.values(),
+            *pair.state_dict().values(),
+        ]
         there = torch.load(tmp_path / name / "outputs.pt")
         assert len(here) == len(there) > 4
         for mine, other in zip(here, there, strict=True):

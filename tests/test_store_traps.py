@@ -287,7 +287,9 @@ def test_import_and_construction_change_no_global_state():
 def test_kl_weight_0_is_refused_by_name_and_remedy(weight):
     """Pyro's poutine.scale(scale=0) fails in the middle of a trace; a warm-up that starts at 0 is the usual way there."""
     site = "z" if isinstance(weight, dict) else "every latent site"
-    with pytest.raises(ValueError, match=f"the KL weight of {site} must be above 0, got .*: start a warm-up at 1/steps"):
+    with pytest.raises(
+        ValueError, match=f"the KL weight of {site} must be above 0, got .*: start a warm-up at 1/steps"
+    ):
         KLWeight(weight)
     with pytest.raises(ValueError, match="must be above 0"):
         elbo = ELBO()
@@ -303,7 +305,9 @@ def test_objectives_refuse_values_that_make_no_sense():
         ELBO(num_particles=0)
 
 
-@pytest.mark.parametrize("weights", [(0.5, 0.1), (0.5, None), (None, 0.5), (torch.tensor(0.5), None), (None, torch.tensor(0.5))])
+@pytest.mark.parametrize(
+    "weights", [(0.5, 0.1), (0.5, None), (None, 0.5), (torch.tensor(0.5), None), (None, torch.tensor(0.5))]
+)
 def test_different_weights_on_the_two_programs_are_refused(weights):
     """Each half of a KL with its own weight is no KL; a weight on one program only is the usual way there."""
     pair = create("vae")
@@ -311,7 +315,9 @@ def test_different_weights_on_the_two_programs_are_refused(weights):
         program if weight is None else KLWeight(weight)(program)
         for program, weight in zip((pair.model, pair.guide), weights, strict=True)
     ]
-    with pytest.raises(ValueError, match="site 'z' is scaled by .* in the model and by .* in the guide: put the same KL"):
+    with pytest.raises(
+        ValueError, match="site 'z' is scaled by .* in the model and by .* in the guide: put the same KL"
+    ):
         ELBO().loss(*programs, *batch("vae"))
 
 

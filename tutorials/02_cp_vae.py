@@ -109,4 +109,6 @@ pp.plots.categories(pair, digits)
 from pyro.infer import TraceEnum_ELBO
 
 x = digits.valid.x[:100]
-print(pair.elbo.loss(pair.model, pair.guide, x), TraceEnum_ELBO(max_plate_nesting=1).loss(pair.model, pair.guide, x) / 100)
+print(
+    pair.elbo.loss(pair.model, pair.guide, x), TraceEnum_ELBO(max_plate_nesting=1).loss(pair.model, pair.guide, x) / 100
+)

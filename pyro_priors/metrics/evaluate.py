@@ -173,14 +173,15 @@ def _categories(context: _Context) -> dict[str, Estimate]:
 def _accuracy(context: _Context) -> dict[str, Estimate]:
     """Agreement of the most probable category with the labels, by Hungarian matching and the training part's vote."""
     part: Part = context.data.parts[context.part]
-    if not context.pair.num_categories or part.label is None:
+    num_labels, train_label = context.data.num_labels, context.data.train.label
+    if not context.pair.num_categories or num_labels is None or part.label is None or train_label is None:
         return {}
-    sizes = (context.pair.num_categories, context.data.num_labels)
+    sizes = (context.pair.num_categories, num_labels)
     category = _codes(context, context.part)["c"].argmax(-1)
     train_category = _codes(context, "train")["c"].argmax(-1)
     values = {
         "accuracy_hungarian": hungarian_accuracy(category, part.label, *sizes),
-        "accuracy_majority": majority_accuracy(category, part.label, train_category, context.data.train.label, *sizes),
+        "accuracy_majority": majority_accuracy(category, part.label, train_category, train_label, *sizes),
     }
     return {
         name: Estimate(value, math.sqrt(value * (1 - value) / len(part)), "share of data")

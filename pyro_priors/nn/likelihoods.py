@@ -10,6 +10,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from pyro.distributions import constraints
 from torch import Size, Tensor
+from torch.types import _size
 
 from .mlp import positive
 
@@ -117,7 +118,7 @@ class ContinuousBernoulli(dist.TorchDistribution):
         self.logits = logits
         super().__init__(logits.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: Size, _instance: object = None) -> "ContinuousBernoulli":
+    def expand(self, batch_shape: _size, _instance: object = None) -> "ContinuousBernoulli":
         return ContinuousBernoulli(self.logits.expand(batch_shape), validate_args=False)
 
     def _size(self) -> tuple[Tensor, Tensor]:
@@ -132,9 +133,9 @@ class ContinuousBernoulli(dist.TorchDistribution):
         series = eta / 12 - eta**3 / 720 + eta**5 / 30240
         return 0.5 + torch.where(small, series, eta.sign() * (0.5 / torch.tanh(size / 2) - 1 / size))
 
-    def sample(self, sample_shape: Size = Size()) -> Tensor:
+    def sample(self, sample_shape: _size = ()) -> Tensor:
         with torch.no_grad():
-            u = torch.rand(self._extended_shape(sample_shape), dtype=self.logits.dtype, device=self.logits.device)
+            u = torch.rand(self._extended_shape(Size(sample_shape)), dtype=self.logits.dtype, device=self.logits.device)
             size = self.logits.abs().clamp(min=1e-4)  # uniform to one part in 10^4 there
             x = (-torch.log1p(u * torch.expm1(-size)) / size).clamp(0, 1)  # of density falling in x
             return torch.where(self.logits < 0, x, 1 - x)
@@ -179,7 +180,7 @@ class DiscretisedLogistic(dist.TorchDistribution):
         self.loc, self.scale = torch.broadcast_tensors(loc, scale)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: Size, _instance: object = None) -> "DiscretisedLogistic":
+    def expand(self, batch_shape: _size, _instance: object = None) -> "DiscretisedLogistic":
         return DiscretisedLogistic(self.loc.expand(batch_shape), self.scale.expand(batch_shape), validate_args=False)
 
     @property
@@ -188,8 +189,8 @@ class DiscretisedLogistic(dist.TorchDistribution):
         upper, lower = F.softplus(self.loc / self.scale), F.softplus((self.loc - 1) / self.scale)
         return (self.scale * (upper - lower)).clamp(0, 1)
 
-    def sample(self, sample_shape: Size = Size()) -> Tensor:
-        shape = self._extended_shape(sample_shape)
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        shape = self._extended_shape(Size(sample_shape))
         with torch.no_grad():
             u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).clamp(min=1e-12)
             x = self.loc + self.scale * (u.log() - (-u).log1p())

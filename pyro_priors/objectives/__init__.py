@@ -16,7 +16,7 @@ OBJECTIVES: dict[str, type[ELBO]] = {"beta": Beta, "elbo": ELBO}
 
 def options_of(objective: infer.ELBO) -> dict[str, Any]:
     """Name and constructor arguments of an objective, for the record of a run."""
-    names = {kind: name for name, kind in OBJECTIVES.items()}
+    names: dict[type[infer.ELBO], str] = {kind: name for name, kind in OBJECTIVES.items()}
     name = names.get(type(objective), type(objective).__name__)
     if not isinstance(objective, ELBO):
         return {"name": name}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from pyro import poutine
@@ -39,33 +40,37 @@ class Terms:
     @property
     def bound(self) -> Tensor:
         """The evidence lower bound at weight 1, shape ``(batch,)``."""
-        return sum(-value if name.startswith("kl_") else value for name, value in self.parts.items())
+        signed = (-value if name.startswith("kl_") else value for name, value in self.parts.items())
+        return cast(Tensor, sum(signed))
 
     @property
     def loss(self) -> Tensor:
         """Mean over the batch of the weighted KL less the reconstruction, a scalar."""
         terms = ((value if name.startswith("kl_") else -value, self.scales[name]) for name, value in self.parts.items())
-        return sum((scale * value).mean() for value, scale in terms)
+        return cast(Tensor, sum((scale * value).mean() for value, scale in terms))
 
 
 class ELBO(TraceEnum_ELBO):
     r"""Evidence lower bound in nats per datum.
 
     .. math:: \mathcal{L} = \frac{1}{B} \sum_{i=1}^{B} \Big[ E_{q} \log p(x_i \mid z, c)
-        - w_z\, E_{q(c|x_i)} \mathrm{KL}(q(z \mid x_i, c) \,\|\, p(z \mid c)) - w_c\, \mathrm{KL}(q(c \mid x_i) \,\|\, p(c)) \Big]
+        - w_z\, E_{q(c|x_i)} \mathrm{KL}(q(z \mid x_i, c) \,\|\, p(z \mid c))
+        - w_c\, \mathrm{KL}(q(c \mid x_i) \,\|\, p(c)) \Big]
 
     In words: the mean over the batch of the reconstruction less the weighted KL of each latent site. Where both sides
     of a site are Gaussian the KL is in closed form, for each enumerated category (equations 8 and 9 of Lavda et al.
     2019; Pyro's TraceEnum_ELBO samples it); where the prior is anything else it is the sampled
-    :math:`\log q(z|x) - \log p(z)`. Sites that the guide marks with ``infer={"enumerate": "parallel"}`` are summed exactly.
+    :math:`\log q(z|x) - \log p(z)`. Sites that the guide marks with ``infer={"enumerate": "parallel"}`` are summed
+    exactly.
 
-    It stands wherever Pyro takes an ELBO: in ``SVI``, as ``ELBO()(pair.model, pair.guide)``, in :func:`pyro_priors.fit`.
+    It stands wherever Pyro takes an ELBO: in ``SVI``, as ``ELBO()(pair.model, pair.guide)``, and in
+    :func:`pyro_priors.fit`.
     Every latent site must be enumerated or reparameterised, and be in the plate ``"data"``.
 
     :param analytic_kl: closed-form KL where both sides are Gaussian; False samples it
     :param num_particles: number of samples of z for each datum, drawn in one call of the programs
-    :raises ValueError: in use, if a site is neither enumerated nor reparameterised, is outside the plate ``"data"``, or is
-        scaled differently in model and guide
+    :raises ValueError: in use, if a site is neither enumerated nor reparameterised, is outside the plate ``"data"``,
+        or is scaled differently in model and guide
 
     Reference: Frantzeska Lavda, Magda Gregorova and Alexandros Kalousis, Improving VAE generations of multimodal data
     through data-dependent conditional priors, 2019, arXiv:1911.10885.
@@ -132,7 +137,7 @@ class ELBO(TraceEnum_ELBO):
 
     def _terms(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Terms:
         expect = _Expectation(guide_trace, self.max_plate_nesting)
-        reconstruction: Tensor | float = 0.0
+        reconstruction = cast(Tensor, 0.0)
         parts: dict[str, Tensor] = {}
         scales: dict[str, float | Tensor] = {"reconstruction": 1.0}
         for name, site in sample_sites(model_trace):
@@ -153,15 +158,15 @@ class ELBO(TraceEnum_ELBO):
                 parts[f"kl_{name}"], scales[f"kl_{name}"] = expect(name, site, log_prob), site["scale"]
         return Terms({"reconstruction": reconstruction, **parts}, scales)
 
-    def _kl(self, name: str, p_site: dict, q_site: dict) -> Tensor:
+    def _kl(self, name: str, p_site: Any, q_site: Any) -> Tensor:
         """KL of one latent site, exact or sampled, shape (enumerated...) + plates, at weight 1."""
         p_scale, q_scale = p_site["scale"], q_site["scale"]
         p_tensor, q_tensor = isinstance(p_scale, Tensor), isinstance(q_scale, Tensor)
         # two tensors are not compared: that would stop a compiled step and wait for a device
         if p_tensor != q_tensor or not p_tensor and p_scale != q_scale:
             raise ValueError(
-                f"site '{name}' is scaled by {p_scale} in the model and by {q_scale} in the guide: put the same KL weight "
-                "on both programs"
+                f"site '{name}' is scaled by {p_scale} in the model and by {q_scale} in the guide: put the same KL "
+                "weight on both programs"
             )
         p, q = p_site["fn"], q_site["fn"]
         if self.analytic_kl and is_normal(p) and is_normal(q):
@@ -180,8 +185,8 @@ class EnumELBO(ELBO):
     def _terms(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Terms:
         if not any(is_enumerated(site) for _, site in sample_sites(guide_trace)):
             raise ValueError(
-                'EnumELBO found nothing to enumerate: mark a discrete site of the guide with infer={"enumerate": "parallel"}, '
-                "or use ELBO"
+                "EnumELBO found nothing to enumerate: mark a discrete site of the guide with "
+                'infer={"enumerate": "parallel"}, or use ELBO'
             )
         return super()._terms(model_trace, guide_trace)
 
@@ -203,17 +208,17 @@ class _Expectation:
                 self.log_weight = log_prob if self.log_weight is None else self.log_weight + log_prob
             elif not site["fn"].has_rsample:
                 raise ValueError(
-                    f'site \'{name}\' is neither enumerated nor reparameterised: mark it with infer={{"enumerate": "parallel"}}, '
-                    "or use pyro.infer.TraceGraph_ELBO"
+                    f"site '{name}' is neither enumerated nor reparameterised: mark it with "
+                    'infer={"enumerate": "parallel"}, or use pyro.infer.TraceGraph_ELBO'
                 )
 
-    def __call__(self, name: str, site: dict, term: Tensor) -> Tensor:
+    def __call__(self, name: str, site: Any, term: Tensor) -> Tensor:
         """Shape ``(batch,)`` from a term of shape ``enumerated_shape + plate_shape``."""
         frames = [frame for frame in site["cond_indep_stack"] if frame.name == "data"]
         if not frames or term.dim() == 0 or term.shape[-1] != frames[0].size:
             raise ValueError(
-                f"site '{name}' must lie in the plate 'data' with one log-density per datum, got shape {tuple(term.shape)}: "
-                "sample it within the plate, and declare its event dimensions with .to_event"
+                f"site '{name}' must lie in the plate 'data' with one log-density per datum, got shape "
+                f"{tuple(term.shape)}: sample it within the plate, and declare its event dimensions with .to_event"
             )
         if term.dim() > self.num_plates:
             if self.log_weight is None or term.dim() > self.log_weight.dim():

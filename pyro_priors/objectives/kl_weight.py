@@ -1,6 +1,7 @@
 """The effect handler that weighs the KL of the latent sites from outside the programs."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -35,7 +36,7 @@ class KLWeight(Messenger):
                 raise ValueError(f"the KL weight of {site} must be above 0, got {value}: start a warm-up at 1/steps")
         self.weight = weight
 
-    def _pyro_sample(self, msg: dict) -> None:
+    def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or site_is_subsample(msg):
             return
         weight = self.weight.get(msg["name"], 1.0) if isinstance(self.weight, Mapping) else self.weight

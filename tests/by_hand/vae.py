@@ -16,7 +16,9 @@ def elbo_by_hand(
     analytic: bool = True,
 ) -> Tensor:
     """:param noise: standard normal, shape ``(num_particles, batch, z_dim)``"""
-    loc, scale = gaussian(affine(state, "guide.encoder.head.parameters_of_z", perceptron(state, "guide.encoder.trunk", x)))
+    loc, scale = gaussian(
+        affine(state, "guide.encoder.head.parameters_of_z", perceptron(state, "guide.encoder.trunk", x))
+    )
     if "model.prior.loc" in state:
         prior_loc, prior_scale = state["model.prior.loc"], scale_of(state["model.prior.raw_scale"])
     else:
