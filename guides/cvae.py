@@ -30,5 +30,5 @@ class CVAEGuide(nn.Module):
         :param size: not used by this guide
         """
         register("cvae.guide", self)
-        with data_plate(x, condition, size):
+        with data_plate(x, condition, size, conditional=True):
             pyro.sample("z", self.encoder(x, condition))

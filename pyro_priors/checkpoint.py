@@ -47,7 +47,7 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
-    digest = hashlib.sha256(content).hexdigest()
+    digest = _digest(content, record)
     tensor_file = folder / f"{name}-{digest[:16]}.safetensors"
     write_atomically(tensor_file, content)
     current, previous = folder / f"{name}.json", folder / f"{name}.previous.json"
@@ -58,6 +58,11 @@ def write(
     _remove_unnamed(folder, name)
 
 
+def _digest(content: bytes, record: dict[str, Any]) -> str:
+    own = {key: value for key, value in record.items() if key not in ("format", "tensors", "sha256")}
+    return hashlib.sha256(content + json.dumps(own, sort_keys=True).encode()).hexdigest()
+
+
 def _remove_unnamed(folder: Path, name: str) -> None:
     named = set()
     for path in (folder / f"{name}.json", folder / f"{name}.previous.json"):
@@ -65,7 +70,7 @@ def _remove_unnamed(folder: Path, name: str) -> None:
             named.add(json.loads(path.read_bytes())["tensors"])
         except (OSError, ValueError, KeyError):
             continue  # nothing to keep for a record that cannot be read
-    for path in folder.glob(f"{name}-*.safetensors"):
+    for path in (*folder.glob(f"{name}-*.safetensors"), *folder.glob(f".{name}*.tmp")):  # .tmp: of a killed process
         if path.name not in named:
             path.unlink(missing_ok=True)
 
@@ -85,7 +90,7 @@ def read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{error.filename} is missing: there is no complete save in {folder}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): the file is truncated or altered") from None
-    if hashlib.sha256(content).hexdigest() != record.get("sha256"):
+    if _digest(content, record) != record.get("sha256"):
         raise CheckpointError(
             f"{tensor_file} does not have the checksum that {path.name} states: it is truncated or altered"
         )

@@ -104,6 +104,8 @@ class Pair(nn.Module):
                 )
             return dist.Categorical(probs=self.aggregate_c).sample((size,))
         value = torch.as_tensor(value, device=self.device)
+        if name == "c" and not self.num_categories:
+            raise ValueError("c was given, but this pair has no category: it belongs to pairs such as cp_vae")
         if name == "c":
             if value.is_floating_point() or value.min() < 0 or value.max() >= self.num_categories:
                 raise ValueError(f"c must be a category from 0 to {self.num_categories - 1}, got {value.tolist()}")
@@ -149,7 +151,7 @@ class Pair(nn.Module):
         :returns: shape ``(batch,) + x_shape``
         """
         guide_trace = self._mode_trace(x, condition)
-        with pyro.get_param_store().scope():
+        with pyro.get_param_store().scope(), Mode():  # of x, too: no draw is needed
             program = poutine.replay(self.model, trace=guide_trace)
             decoded: Any = poutine.trace(program).get_trace(None, condition, len(x)).nodes["x"]["fn"]
             return decoded.mean
@@ -174,6 +176,8 @@ class Pair(nn.Module):
         """
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        if not x.is_floating_point() or not len(x):
+            raise ValueError(f"x must hold at least one datum of floating-point values, got {x.dtype} {tuple(x.shape)}")
         rows = max(1, ROWS_PER_CALL // max(1, self.num_categories))
         batch = min(100, rows)
         samples = max(1, rows // batch)

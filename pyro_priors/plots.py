@@ -134,7 +134,9 @@ def latent_scatter(pair: Pair, data: Splits, num: int = 2000) -> Figure:
     posterior, prior = codes["z"].mean, drawn["z"]
     names = ["z 1", "z 2"]
     if posterior.shape[-1] == 1:
-        posterior, prior = (torch.cat(z, -1) for z in ((posterior, x.flatten(1)[:, :1]), (prior, drawn["x"][:, :1])))
+        posterior, prior = (
+            torch.cat(z, -1) for z in ((posterior, x.flatten(1)[:, :1]), (prior, drawn["x"].flatten(1)[:, :1]))
+        )
         names = ["z", "x"]
     elif posterior.shape[-1] > 2:
         centre = posterior.mean(0)

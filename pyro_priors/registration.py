@@ -41,6 +41,7 @@ def register(name: str, module: nn.Module) -> None:
     full_name = _registered_name(name, module)
     for parameter_name, parameter in module.named_parameters():
         if parameter.requires_grad:
+            parameter.data = parameter.data.contiguous()  # the store would replace it by a contiguous copy
             stored = pyro.param(f"{full_name}$$${parameter_name}", parameter)
             if stored is not parameter:
                 raise RuntimeError(
@@ -50,14 +51,19 @@ def register(name: str, module: nn.Module) -> None:
                 )
 
 
-def data_plate(x: torch.Tensor | None, condition: torch.Tensor | None, size: int | None) -> pyro.plate:
+def data_plate(
+    x: torch.Tensor | None, condition: torch.Tensor | None, size: int | None, conditional: bool = False
+) -> pyro.plate:
     """The plate ``"data"`` of every program of the zoo, as long as the batch that the program was given.
 
     :param x: observed data, shape ``(batch,) + x_shape``, or None when x is to be sampled
     :param condition: what x is generated given, shape ``(batch,) + condition_shape``, or None
     :param size: the batch size, read only where neither of the two is given
-    :raises ValueError: if all three are None, or x and condition differ in length
+    :param conditional: whether the program needs a condition
+    :raises ValueError: if all three are None, x and condition differ in length, or a needed condition is missing
     """
+    if conditional and condition is None:
+        raise ValueError("this pair is conditional and condition is None: give condition, one row per datum")
     if x is not None and condition is not None and len(x) != len(condition):
         raise ValueError(f"condition must be as long as x, got {len(condition)} and {len(x)}: give one row per datum")
     given = x if x is not None else condition

@@ -171,14 +171,16 @@ def fit(
         fabric.launch()
         return _Training(fabric, pair, data, objective, config, folder, resume, progress).run()
     with forwarded_signals():
-        # Fabric gives each process its own copy of the modules among the arguments, and refuses frozen dataclasses there
+        # Fabric gives each process its own copy of a module among the arguments, and refuses frozen dataclasses there
         rest = (data, objective, config, folder, resume, progress)
         trained = fabric.launch(partial(_train_in_process, rest), pair)
     if isinstance(trained, int):
         raise KeyboardInterrupt if trained == 128 + signal.SIGINT else SystemExit(trained)
-    best, history = trained
+    best, outcome = trained
     checkpoint.load_module_state(pair, {key: torch.from_numpy(value) for key, value in best.items()}, "training")
-    return history
+    if isinstance(outcome, TrainingDiverged):
+        raise outcome
+    return outcome
 
 
 def _known(options: dict[str, Any]) -> dict[str, Any]:
@@ -258,10 +260,15 @@ class _Loss(nn.Module):
         return loss * self.share, {}
 
 
-def _train_in_process(rest: tuple[Any, ...], fabric: Fabric, pair: Pair) -> tuple[dict[str, Any], History] | int:
+def _train_in_process(
+    rest: tuple[Any, ...], fabric: Fabric, pair: Pair
+) -> tuple[dict[str, Any], History | TrainingDiverged] | int:
     """What one of several processes runs; returns the exit status instead when a signal stopped it."""
+    outcome: History | TrainingDiverged
     try:
-        history = _Training(fabric, pair, *rest).run()
+        outcome = _Training(fabric, pair, *rest).run()
+    except TrainingDiverged as error:  # the pair that it leaves is wanted as well
+        outcome = error
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except SystemExit as stop:
@@ -270,7 +277,7 @@ def _train_in_process(rest: tuple[Any, ...], fabric: Fabric, pair: Pair) -> tupl
     state = {key: value.cpu() for key, value in checkpoint.module_state(pair).items()}
     # numpy has no bfloat16, and float32 holds each of its values
     arrays = {key: (v.float() if v.dtype is torch.bfloat16 else v).numpy() for key, v in state.items()}
-    return arrays, history
+    return arrays, outcome
 
 
 class _Training:
@@ -376,20 +383,35 @@ class _Training:
         if not len(x):  # a last batch with less than one datum for each process: this one takes part with weight 0
             x, condition = self.train.x[:1], None if condition is None else self.train.condition[:1]
             x = x.round() if self.data.binarise else x
-        loss, parts = self.compute_loss(x, condition)
-        _check_finite(loss, parts)
+        error: Exception | None = None
+        try:
+            loss, parts = self.compute_loss(x, condition)
+            _check_finite(loss, parts)
+        except (TrainingDiverged, ValueError) as caught:
+            error = caught
+        self.raise_together(error)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         norm = _clip(self.pair, config.clip_norm)
         self.optimizer.step()
-        progress.add({"loss": loss.item(), **{key: value.item() for key, value in parts.items()}}, batch_size, norm)
+        values = {"loss": loss.detach(), **parts}
+        if self.fabric.world_size > 1:  # what is remembered, and saved, is of the whole batch
+            values = {key: self.fabric.all_reduce(value) for key, value in values.items()}
+        progress.add({key: value.item() for key, value in values.items()}, batch_size, norm)
+
+    def raise_together(self, error: Exception | None) -> None:
+        """Raise an error of one process in all of them, so that none waits for the others' gradients."""
+        if self.fabric.world_size > 1:
+            failed = self.fabric.all_reduce(torch.tensor(float(error is not None)), reduce_op="max")
+            if failed and error is None:
+                error = TrainingDiverged("the loss became NaN or infinite in another process")
+        if error is not None:
+            raise error
 
     def end_epoch(self, seconds: float) -> None:
         """Validate, remember the best, count the patience, write the epoch's record."""
         progress, config = self.progress, self.config
-        valid, means = self.validate(), progress.means()
-        if self.fabric.world_size > 1:
-            means = {key: self.fabric.all_reduce(torch.tensor(value)).item() for key, value in means.items()}
+        valid = self.validate()
         if not math.isfinite(valid["bound"]):
             self.diverged(TrainingDiverged(f"the validation bound became {valid['bound']}"))
         record = {
@@ -397,7 +419,7 @@ class _Training:
             "step": progress.step,
             "kl_weight": _kl_weight(config, progress.step - 1, self.steps_per_epoch),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            **{f"train_{key}": value for key, value in means.items()},
+            **{f"train_{key}": value for key, value in progress.means().items()},
             **{f"valid_{key}": value for key, value in valid.items()},
             "seconds": round(seconds, 3),
         }

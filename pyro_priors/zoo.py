@@ -52,12 +52,18 @@ class PairConfig:
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            sizes = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-            is_size = name in ("z_dim", "hidden", "num_categories") or name.endswith("_shape")
-            if is_size and (not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes)):
-                raise ValueError(f"{name} must be whole numbers of at least 1, got {value!r}")
-            if isinstance(value, list):  # JSON has no tuples
-                object.__setattr__(self, name, tuple(value))
+            if name == "hidden" or name.endswith("_shape"):
+                if not isinstance(value, Sequence) or not all(map(_is_size, value)) or not value:
+                    raise ValueError(
+                        f"{name} must be a tuple of whole numbers of at least 1, got {value!r}: give (300,)"
+                    )
+                object.__setattr__(self, name, tuple(value))  # JSON has lists only
+            elif name in ("z_dim", "num_categories") and not _is_size(value):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 @dataclass(frozen=True)
@@ -205,6 +211,9 @@ def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modu
         if given[key] is None:
             raise ValueError(f"{folder} was saved with your own {key}: give load(path, {key}=...)")
     pair = create(recipe["name"], encoder=encoder, decoder=decoder, **recipe["config"])
+    dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    if len(dtypes) == 1:
+        pair.to(dtypes.pop())
     checkpoint.load_module_state(pair, tensors, str(folder))
     return pair
 
@@ -231,7 +240,9 @@ def _decoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Modul
 
 @register_pair("vae", VAEConfig, citations=("kingma2014",))
 def _vae(config: VAEConfig, networks: Networks) -> Pair:
-    encoder = networks.encoder or Encoder(config.x_shape, config.z_dim, config.hidden, config.gated)
+    encoder = networks.encoder
+    if encoder is None:
+        encoder = Encoder(config.x_shape, config.z_dim, config.hidden, config.gated)
     return Pair(models.VAE(_prior(config), _decoder(config, networks)), guides.VAEGuide(encoder))
 
 
@@ -239,9 +250,10 @@ def _vae(config: VAEConfig, networks: Networks) -> Pair:
 def _cp_vae(config: CPVAEConfig, networks: Networks) -> Pair:
     prior = CategoryPrior(config.num_categories, config.z_dim)
     decoder = _decoder(config, networks, num_categories=config.num_categories)
-    trunk = networks.encoder or nn.Sequential(
-        nn.Flatten(-len(config.x_shape)), MLP(prod(config.x_shape), config.hidden, config.gated)
-    )
+    trunk = networks.encoder
+    if trunk is None:
+        mlp = MLP(prod(config.x_shape), config.hidden, config.gated)
+        trunk = nn.Sequential(nn.Flatten(-len(config.x_shape)), mlp)
     category = CategoricalHead(config.hidden[-1], config.num_categories)
     latent = GaussianHead(config.hidden[-1], config.z_dim, config.num_categories)
     return Pair(
@@ -256,7 +268,7 @@ def _cp_vae(config: CPVAEConfig, networks: Networks) -> Pair:
 def _cvae(config: CVAEConfig, networks: Networks) -> Pair:
     prior = ConditionalGaussianPrior(config.condition_shape, config.z_dim, config.hidden, config.gated)
     decoder = _decoder(config, networks, condition_shape=config.condition_shape)
-    encoder = networks.encoder or Encoder(
-        config.x_shape, config.z_dim, config.hidden, config.gated, config.condition_shape
-    )
+    encoder = networks.encoder
+    if encoder is None:
+        encoder = Encoder(config.x_shape, config.z_dim, config.hidden, config.gated, config.condition_shape)
     return Pair(models.CVAE(prior, decoder), guides.CVAEGuide(encoder))

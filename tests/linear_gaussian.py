@@ -1,7 +1,7 @@
 """Pairs whose every integral is known: linear decoders, Gaussian noise, and a diagonal posterior.
 
-x given z and c is N(W z + b_c, noise^2 I) with orthogonal columns of W, so W'W is diagonal, and with it the posterior of z
-under a diagonal Gaussian prior: a diagonal guide contains it.
+x given z and c is N(W z + b_c, noise^2 I) with orthogonal columns of W, so W'W is diagonal, and with it the
+posterior of z under a diagonal Gaussian prior: a diagonal guide contains it.
 """
 
 import math
@@ -90,8 +90,8 @@ def mixture_of_ppca(**posterior) -> Pair:
 
 
 def log_evidence(pair: Pair, x: Tensor) -> Tensor:
-    """log p(x|c) of each category by the closed form N(W m_c + b_c, W S_c W' + noise^2 I), shape ``(K, batch)``; K is 1
-    without categories."""
+    """log p(x|c) of each category by the closed form N(W m_c + b_c, W S_c W' + noise^2 I), shape ``(K,
+    batch)``; K is 1 without categories."""
     weight, bias = pair.model.decoder.weight, pair.model.decoder.bias
     rows = []
     for k in range(max(1, pair.num_categories)):

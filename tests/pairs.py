@@ -1,6 +1,7 @@
 """Every registered pair at a small size, and batches for it.
 
-A new pair needs one entry in ``SMALL``; test_pairs.py then runs its whole body over it, and says so while it is missing.
+A new pair needs one entry in ``SMALL``; test_pairs.py then runs its whole body over it, and says so while it
+is missing.
 """
 
 import dataclasses

@@ -141,16 +141,17 @@ class Failing(nn.Module):
 
     :param after: number of good calls
     :param backward: spoil the gradient and not the value
+    :param rank: fail in this process alone
     """
 
-    def __init__(self, z_dim: int, x_dim: int, after: int, backward: bool = False) -> None:
+    def __init__(self, z_dim: int, x_dim: int, after: int, backward: bool = False, rank: int | None = None) -> None:
         super().__init__()
         self.linear = nn.Linear(z_dim, x_dim)
-        self.left, self.backward = after, backward
+        self.left, self.backward, self.rank = after, backward, rank
 
     def forward(self, z: Tensor, **given: Any) -> dist.Distribution:
         logits = self.linear(z)
-        if self.training:
+        if self.training and (self.rank is None or self.rank == torch.distributed.get_rank()):
             self.left -= 1
             if self.left < 0 and self.backward:
                 logits.register_hook(lambda gradient: gradient * float("nan"))

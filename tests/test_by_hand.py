@@ -1,9 +1,10 @@
 """Losses and every gradient against the papers' equations in plain torch, and against Pyro's own ELBOs.
 
-The same noise on both sides: the seed is set, the programs draw as they always do, and the by-hand side draws what
-``Normal.rsample`` draws, ``torch.normal(zeros, ones)`` of z's shape, after the same seed. z is the only draw of a loss (x is
-observed, c is enumerated), so this needs no handler and runs exactly what users run; if Pyro ever draws otherwise, every
-test here fails. All in float64, so that rtol 1e-10 is far above rounding and far below any wrong term.
+The same noise on both sides: the seed is set, the programs draw as they always do, and the by-hand side draws
+what ``Normal.rsample`` draws, ``torch.normal(zeros, ones)`` of z's shape, after the same seed. z is the only
+draw of a loss (x is observed, c is enumerated), so this needs no handler and runs exactly what users run; if
+Pyro ever draws otherwise, every test here fails. All in float64, so that rtol 1e-10 is far above rounding and
+far below any wrong term.
 """
 
 import pyro
@@ -35,7 +36,8 @@ def _set_up(key):
 
 
 def _noise(key, num_particles):
-    """z's noise after the seed: shape (particles, batch, z_dim), after a dimension of categories if there is one."""
+    """z's noise after the seed: shape (particles, batch, z_dim), after a dimension of categories if there is
+    one."""
     lead = (NUM_CATEGORIES,) if key == "cp_vae" else ()
     shape = (*lead, *((num_particles,) if num_particles > 1 else ()), BATCH, SIZES["z_dim"])
     torch.manual_seed(SEED)
@@ -123,8 +125,9 @@ PYRO = {
     ("key", "pyros", "analytic"), [(key, *pyros) for key, listed in PYRO.items() for pyros in listed]
 )
 def test_pyros_own_elbos_sum_what_ours_average(key, pyros, analytic, weight, num_particles):
-    """Trace_ELBO, TraceMeanField_ELBO and TraceEnum_ELBO on the same programs, weighed by the same handler, divided by
-    the batch size, equal ours and the equations: the programs are Pyro programs, and the handler works outside ours."""
+    """Trace_ELBO, TraceMeanField_ELBO and TraceEnum_ELBO on the same programs, weighed by the same handler,
+    divided by the batch size, equal ours and the equations: the programs are Pyro programs, and the handler
+    works outside ours."""
     pair, args, elbo_by_hand = _set_up(key)
     elbo = pyros(
         num_particles=num_particles,
@@ -147,8 +150,8 @@ def test_pyros_own_elbos_sum_what_ours_average(key, pyros, analytic, weight, num
 
 @pytest.mark.parametrize("key", PAIRS)
 def test_svi_steps_along_the_equations_gradient(key):
-    """One step of SVI with plain gradient descent at rate 1 moves every parameter by its by-hand gradient, and
-    loss, differentiable_loss, loss_and_grads and the step return one number."""
+    """One step of SVI with plain gradient descent at rate 1 moves every parameter by its by-hand gradient,
+    and loss, differentiable_loss, loss_and_grads and the step return one number."""
     pair, args, elbo_by_hand = _set_up(key)
     loss, expected = _by_hand(key, pair, args, elbo_by_hand)
     before = {name: parameter.detach().clone() for name, parameter in pair.named_parameters()}
@@ -167,7 +170,8 @@ def test_svi_steps_along_the_equations_gradient(key):
 
 @pytest.mark.parametrize("key", PAIRS)
 def test_terms_are_the_equations_parts(key):
-    """The parts reported of a batch: at weight 1 whatever the objective weighs, and they add up to loss and bound."""
+    """The parts reported of a batch: at weight 1 whatever the objective weighs, and they add up to loss and
+    bound."""
     pair, args, elbo_by_hand = _set_up(key)
     elbo = _weighted(Beta(beta=2.5), SITE_WEIGHTS)
     torch.manual_seed(SEED)

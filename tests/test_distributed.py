@@ -31,7 +31,7 @@ def assert_equal(one, two):
     """The same to rounding error: sums over 16 data are taken in another order, and Adam divides by small roots."""
     for key, tensor in runs.state(one[0]).items():
         assert tensor.dtype is torch.float64
-        torch.testing.assert_close(runs.state(two[0])[key], tensor, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(runs.state(two[0])[key], tensor, rtol=1e-12, atol=1e-13)
     for ours, theirs in zip(two[1].epochs, one[1].epochs, strict=True):
         assert ours.keys() == theirs.keys()
         for key in ours.keys() - {"seconds"}:
@@ -72,6 +72,18 @@ def test_resume_with_two_processes(tmp_path, before, after):
 
 
 @pytest.mark.slow
+def test_nan_in_one_process_stops_all_with_the_best_weights_kept(tmp_path):
+    data = runs.small_data(size=96)
+    pair = runs.small_pair("vae", data, decoder=runs.Failing(2, 64, after=8, rank=1))
+    options = OPTIONS | {"batch_size": 32, "max_epochs": 5, "precision": "32-true"}
+    with pytest.raises(pp.TrainingDiverged, match=r"at step 8 \(epoch 2\): the pair holds the best weights, of epoch"):
+        pp.fit(pair, data, num_processes=2, out=tmp_path / "run", **options)
+    assert runs.same_bits(runs.saved_pair(tmp_path / "run"), runs.state(pair))
+    assert all(tensor.isfinite().all() for tensor in runs.state(pair).values())
+    assert len(runs.records(tmp_path / "run")) == 2
+
+
+@pytest.mark.slow
 def test_two_processes_with_binarised_images_and_bfloat16():
     data = runs.small_data(size=33)  # the last batch has one datum
     pair = runs.small_pair("cp_vae", data)
@@ -92,7 +104,7 @@ def test_fewer_validation_data_than_processes_are_refused():
 def test_a_signal_to_the_parent_ends_all_processes_cleanly(tmp_path, number, status):
     arguments = ["train", "vae", "--data", "digits", "--data.limit", "320", "--pair.hidden", "16", "--pair.z-dim", "2"]
     arguments += ["--train.batch-size", "8", "--train.checkpoint-seconds", "0", "--train.device", "cpu"]
-    arguments += ["--train.num-processes", "2", "--train.max-epochs", "12"]
+    arguments += ["--train.num-processes", "2", "--train.max-epochs", "6"]
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert main([*arguments, "--out", str(whole), "--quiet"]) == 0
     process = subprocess.Popen(
@@ -111,9 +123,12 @@ def test_a_signal_to_the_parent_ends_all_processes_cleanly(tmp_path, number, sta
     assert process.returncode == status, errors
     assert "Traceback" not in output + errors
     assert f"stopped by {number.name} at step" in errors
-    assert not _processes_of(process.pid)
+    limit = time.monotonic() + 10
+    while left := _processes_of(process.pid):
+        assert time.monotonic() < limit, left
+        time.sleep(0.1)
     step = checkpoint.read(run / "last", "state")[1]["progress"]["step"]
-    assert 0 < step < 480
+    assert 0 < step < 240
     assert main([*arguments, "--out", str(run), "--quiet", "--resume"]) == 0
     assert runs.same_bits(runs.saved_pair(run), runs.saved_pair(whole))
     assert runs.records(run) == runs.records(whole)

@@ -1,4 +1,5 @@
-"""The enumerated category: against brute force over c, in expectation, in variance, and where everything is known."""
+"""The enumerated category: against brute force over c, in expectation, in variance, and where everything is
+known."""
 
 import math
 
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("beta", [1.0, 2.5])
 def test_the_sum_over_c_is_the_sum_of_runs_with_c_fixed(analytic_kl, beta):
     """For each k, model and guide conditioned on c = k and run without enumeration at the same noise of z:
-    ``sum_k q(k|x) [log p(x|z_k,k) - beta KL_k - beta (log q(k|x) - log p(k))]``, loss and every gradient at 1e-10."""
+    ``sum_k q(k|x) [log p(x|z_k,k) - beta KL_k - beta (log q(k|x) - log p(k))]``, loss and every gradient at
+    1e-10."""
     pair = randomise(create("cp_vae"))
     (x,) = batch("cp_vae")
     noise = torch.randn(NUM_CATEGORIES, BATCH, SIZES["z_dim"])
@@ -55,12 +57,14 @@ def _flat(pair, loss):
 
 
 def test_closed_form_kl_agrees_with_trace_enum_and_its_gradient_has_the_smaller_variance(capsys):
-    """The same objective estimated twice at the same 200 seeds, with z's KL per category in closed form (equation 8) and
-    as Pyro's TraceEnum_ELBO samples it. Losses agree at 4 standard errors of their difference. So do the gradients, all
-    221 coordinates at once: the mean squared z-score is about 1; correlations give it a standard deviation of 0.7
-    (measured over 20 such runs), 5 is allowed. Fewer than 1 in 10,000 seeds should fail.
+    """The same objective estimated twice at the same 200 seeds, with z's KL per category in closed form
+    (equation 8) and as Pyro's TraceEnum_ELBO samples it. Losses agree at 4 standard errors of their
+    difference. So do the gradients, all 221 coordinates at once: the mean squared z-score is about 1;
+    correlations give it a standard deviation of 0.7 (measured over 20 such runs), 5 is allowed. Fewer than 1
+    in 10,000 seeds should fail.
 
-    The total variance of the closed form's gradient is smaller: 0.10 +- 0.004 of the other here, below 1 asserted."""
+    The total variance of the closed form's gradient is smaller: 0.10 +- 0.004 of the other here, below 1
+    asserted."""
     pair = randomise(create("cp_vae"))
     (x,) = batch("cp_vae")
     closed_form = EnumELBO()
@@ -92,9 +96,9 @@ def test_closed_form_kl_agrees_with_trace_enum_and_its_gradient_has_the_smaller_
 
 @pytest.mark.parametrize("analytic_kl", [True, False])
 def test_the_enumerated_bound_is_unbiased(analytic_kl):
-    """One draw of z per category has the bound as its mean. In a mixture of linear Gaussians the bound is known:
-    ``sum_k q(k) [log p(x|k) - KL(q(z|x,k) || p(z|x,k)) - log q(k) + log p(k)]``. n = 20,000 copies of a datum, 4 standard
-    errors (fails at 6 of 100,000 seeds)."""
+    """One draw of z per category has the bound as its mean. In a mixture of linear Gaussians the bound is
+    known: ``sum_k q(k) [log p(x|k) - KL(q(z|x,k) || p(z|x,k)) - log q(k) + log p(k)]``. n = 20,000 copies of
+    a datum, 4 standard errors (fails at 6 of 100,000 seeds)."""
     shift, factor = 0.2, 1.3
     pair = mixture_of_ppca(shift=shift, factor=factor)
     x = torch.randn(1, X_DIM)
@@ -112,7 +116,8 @@ def test_the_enumerated_bound_is_unbiased(analytic_kl):
 
 
 def test_with_both_posteriors_exact_the_bound_is_log_p_of_x():
-    """q(c|x) set to p(c|x) at one x: the enumerated bound with sampled KL is log p(x) at every draw, at 1e-8."""
+    """q(c|x) set to p(c|x) at one x: the enumerated bound with sampled KL is log p(x) at every draw, at
+    1e-8."""
     pair = mixture_of_ppca()
     x = torch.randn(1, X_DIM)
     log_p_given_c = log_evidence(pair, x)

@@ -72,8 +72,8 @@ def test_every_registered_pair_is_tested():
     ids=str,
 )
 def test_every_parameter_is_trained(variant, objective):
-    """A finite gradient that is not zero for every parameter, and one number from loss, differentiable_loss and
-    loss_and_grads at the same draw; validation is on meanwhile."""
+    """A finite gradient that is not zero for every parameter, and one number from loss, differentiable_loss
+    and loss_and_grads at the same draw; validation is on meanwhile."""
     assert is_validation_enabled() and torch.distributions.Distribution._validate_args
     pair, args = variant.create(), variant.batch()
     elbo = ELBOS[objective]()
@@ -90,8 +90,8 @@ def test_every_parameter_is_trained(variant, objective):
 
 @each_variant
 def test_svi_trains_every_parameter_also_of_a_second_pair(variant):
-    """Two pairs of one kind in one process under SVI, the second made after the first has trained: three steps of each
-    change every parameter, and all of them are in the store."""
+    """Two pairs of one kind in one process under SVI, the second made after the first has trained: three
+    steps of each change every parameter, and all of them are in the store."""
     for _ in range(2):
         pair, args = variant.create(), variant.batch()
         before = copy.deepcopy(pair.state_dict())
@@ -128,8 +128,8 @@ def test_losses_are_per_datum(float64, name, objective):
 @pytest.mark.parametrize("num_particles", [1, 3])
 @each_variant
 def test_sites_plates_and_shapes(variant, num_particles):
-    """Both programs, also under three vectorised particles and an enumerated category: the same latent sites, each in the
-    plate "data", with batch shape (enumerated), (particles), batch, and x observed."""
+    """Both programs, also under three vectorised particles and an enumerated category: the same latent sites,
+    each in the plate "data", with batch shape (enumerated), (particles), batch, and x observed."""
     pair, args = variant.create(), variant.batch()
     model_trace, guide_trace = _traces(pair, args, num_particles)
     model_sites, guide_sites = dict(sample_sites(model_trace)), dict(sample_sites(guide_trace))
@@ -162,7 +162,9 @@ def test_a_draw_of_z_is_drawn_for_each_particle_and_category(variant):
 @each_pair
 def test_programs_need_something_to_size_their_plate(name):
     pair = create(name)
-    with pytest.raises(ValueError, match="needs x, condition or size, got none of them"):
+    with pytest.raises(
+        ValueError, match="needs x, condition or size, got none of them|condition is None: give condition"
+    ):
         pair.model()
 
 
@@ -182,8 +184,8 @@ def test_sample(variant):
     assert not any(value.requires_grad for value in drawn.values())
     assert all(value.isfinite().all() for value in drawn.values())
     if dict(variant.options).get("likelihood") != "gaussian":
-        assert 0 <= drawn["x"].min() and drawn["x"].max() <= 1
-        assert 0 <= drawn["x_mean"].min() and drawn["x_mean"].max() <= 1
+        assert drawn["x"].min() >= 0 and drawn["x"].max() <= 1
+        assert drawn["x_mean"].min() >= 0 and drawn["x_mean"].max() <= 1
     fixed = pair.sample(7, z=torch.tensor([1.0, -2.0]), **given)
     assert_close(fixed["z"], torch.tensor([[1.0, -2.0]]).expand(7, 2))
     if given:
@@ -198,8 +200,9 @@ def test_sample(variant):
 
 @pytest.mark.parametrize("name", ENUMERATED)
 def test_sample_with_a_category_fixed_or_from_the_aggregate(name):
-    """c fixed for all, c per row, and c from the aggregate posterior, which is uniform until it is set: n = 6,000 draws
-    within 4 standard errors (fails at 2 of 10,000 seeds)."""
+    """c fixed for all, c per row, c from its uniform prior, and c from the aggregate posterior, which is
+    uniform until it is set: the frequencies of n = 6,000 draws each within 4 standard errors (fails at 4 of
+    10,000 seeds)."""
     pair = create(name)
     assert pair.sample(5, c=2)["c"].tolist() == [2] * 5
     assert pair.sample(3, c=[2, 0, 1])["c"].tolist() == [2, 0, 1]
@@ -210,7 +213,7 @@ def test_sample_with_a_category_fixed_or_from_the_aggregate(name):
     for wrong in (pair.num_categories, -1, 0.5):
         with pytest.raises(ValueError, match=f"c must be a category from 0 to {pair.num_categories - 1}, got"):
             pair.sample(2, c=wrong)
-    with pytest.raises(ValueError, match="c must be a category, or 'aggregate' in a pair with categories, got 'all'"):
+    with pytest.raises(ValueError, match="c must be a category, .*'aggregate', got 'all'"):
         pair.sample(2, c="all")
 
     (x,) = randomise(pair) and batch(name, 40)
@@ -218,8 +221,12 @@ def test_sample_with_a_category_fixed_or_from_the_aggregate(name):
     pair.set_aggregate(x)
     expected = pair.encode(x)["c"].probs.mean(0)
     assert_close(pair.aggregate_c, expected)
-    frequency = torch.bincount(pair.sample(6000, c="aggregate")["c"], minlength=pair.num_categories) / 6000
-    assert ((frequency - expected).abs() < 4 * (expected * (1 - expected) / 6000).sqrt()).all()
+    assert expected.max() - expected.min() > 0.1
+    uniform = torch.full_like(expected, 1 / pair.num_categories)
+    for how, probability in (("aggregate", expected), ("prior", uniform)):
+        drawn = pair.sample(6000, c=how)["c"]
+        frequency = torch.bincount(drawn, minlength=pair.num_categories) / 6000
+        assert ((frequency - probability).abs() < 4 * (probability * (1 - probability) / 6000).sqrt()).all(), how
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -227,14 +234,14 @@ def test_aggregate_belongs_to_pairs_with_a_category(name):
     pair = create(name)
     with pytest.raises(ValueError, match="this pair has no category"):
         pair.set_aggregate(*batch(name))
-    with pytest.raises(ValueError, match="'aggregate' in a pair with categories"):
+    with pytest.raises(ValueError, match="in a pair with categories 'aggregate', got 'aggregate'"):
         pair.sample(2, c="aggregate")
 
 
 @each_variant
 def test_encode_and_reconstruct(variant):
-    """A distribution for each latent site, z's at the most probable category; the reconstruction is p(x|...)'s mean at the
-    posterior's mean and so has no noise in it."""
+    """A distribution for each latent site, z's at the most probable category; the reconstruction is
+    p(x|...)'s mean at the posterior's mean and so has no noise in it."""
     pair, args = variant.create(), variant.batch()
     codes = pair.encode(*args)
     assert codes.keys() == {"z"} | ({"c"} if pair.num_categories else set())
@@ -257,8 +264,9 @@ def test_encode_and_reconstruct(variant):
 
 @each_variant
 def test_log_prob(variant):
-    """One number per datum, above the bound: 400 copies of a datum give the bound's mean with its standard error, and one
-    estimate with 400 samples; below it by 4 standard errors would be wrong at 3 of 100,000 seeds, Jensen's gap aside."""
+    """One number per datum, above the bound: 400 copies of a datum give the bound's mean with its standard
+    error, and one estimate with 400 samples; below it by 4 standard errors would be wrong at 3 of 100,000
+    seeds, Jensen's gap aside."""
     pair, args = variant.create(), variant.batch()
     estimate = pair.log_prob(*args, num_samples=400)
     assert estimate.shape == (BATCH,) and estimate.isfinite().all() and not estimate.requires_grad
@@ -274,7 +282,8 @@ def test_log_prob(variant):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_log_prob_is_renyi_s_bound_at_alpha_0(name):
-    """Pyro's RenyiELBO(alpha=0) is the importance-weighted bound, summed over the batch: equal at the same seed."""
+    """Pyro's RenyiELBO(alpha=0) is the importance-weighted bound, summed over the batch: equal at the same
+    seed."""
     pair, args = create(name), batch(name)
     renyi = RenyiELBO(alpha=0, num_particles=50, vectorize_particles=True, max_plate_nesting=1)
     torch.manual_seed(1)
@@ -288,7 +297,8 @@ def test_log_prob_is_renyi_s_bound_at_alpha_0(name):
 
 @each_variant
 def test_a_deep_copy_is_independent_and_trains(variant):
-    """The copy's parameters are its own: training it leaves the original as it was, and the other way about."""
+    """The copy's parameters are its own: training it leaves the original as it was, and the other way
+    about."""
     pair, args = variant.create(), variant.batch()
     SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-2}), pair.elbo).step(*args)
     twin = copy.deepcopy(pair)
@@ -304,7 +314,8 @@ def test_a_deep_copy_is_independent_and_trains(variant):
 
 @each_variant
 def test_state_dict_carries_a_pair_over(variant):
-    """Loaded into another pair of the same kind, the outputs are the same; nothing but parameters and q(c) is in it."""
+    """Loaded into another pair of the same kind, the outputs are the same; nothing but parameters and q(c) is
+    in it."""
     pair, other, args = randomise(variant.create()), variant.create(), variant.batch()
     state = pair.state_dict()
     parameters = {name for name, _ in pair.named_parameters()}
@@ -315,7 +326,8 @@ def test_state_dict_carries_a_pair_over(variant):
 
 @each_variant
 def test_double_and_float(variant):
-    """A pair in double computes in double, and equals the float one to rounding; back in float it is what it was."""
+    """A pair in double computes in double, and equals the float one to rounding; back in float it is what it
+    was."""
     pair, args = variant.create(), variant.batch()
     single = pair.reconstruct(*args)
     doubles = tuple(arg.double() for arg in args)
@@ -340,13 +352,15 @@ for name in names:
     torch.manual_seed(5)
     drawn = pair.sample(4, condition=args[1][0] if len(args) > 1 else None)
     torch.manual_seed(5)
-    outputs = [pair.reconstruct(*args), pair.log_prob(*args, num_samples=9), *drawn.values(), *pair.state_dict().values()]
+    outputs = [pair.reconstruct(*args), pair.log_prob(*args, num_samples=9)]
+    outputs += [*drawn.values(), *pair.state_dict().values()]
     torch.save(outputs, f"{folder}/{name}/outputs.pt")
 """
 
 
 def test_saved_pairs_are_the_same_in_a_fresh_process(tmp_path):
-    """Save, load in a new interpreter: reconstruction, log p(x), samples at the same seed and all tensors, bit by bit."""
+    """Save, load in a new interpreter: reconstruction, log p(x), samples at the same seed and all tensors,
+    bit by bit."""
     saved = {str(variant): (randomise(variant.create()), variant.batch()) for variant in variants()}
     for name, (pair, args) in saved.items():
         pair.save(tmp_path / name)

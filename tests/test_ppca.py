@@ -1,7 +1,8 @@
-"""Probabilistic PCA, where log p(x) and the posterior are known: bound and importance sampling against the truth.
+"""Probabilistic PCA, where log p(x) and the posterior are known: bound and importance sampling against the
+truth.
 
-Statistical tests repeat one datum n times, so that one call gives n independent single-sample estimates with their
-standard error. Seeds are fixed; at 4 standard errors a right program fails at 6 of 100,000 seeds.
+Statistical tests repeat one datum n times, so that one call gives n independent single-sample estimates with
+their standard error. Seeds are fixed; at 4 standard errors a right program fails at 6 of 100,000 seeds.
 """
 
 import math
@@ -25,7 +26,8 @@ def _standard_errors(values, truth):
 
 
 def test_with_the_posterior_as_guide_the_bound_is_log_p_of_x_at_every_draw():
-    """log p(x,z) - log q(z|x) is then the same for all z, so the sampled KL gives log p(x) without any noise."""
+    """log p(x,z) - log q(z|x) is then the same for all z, so the sampled KL gives log p(x) without any
+    noise."""
     pair, x = ppca(), torch.randn(7, X_DIM)
     (truth,) = log_evidence(pair, x)
     for num_particles in (1, 3):
@@ -48,8 +50,8 @@ def test_with_a_closed_form_kl_the_bound_is_log_p_of_x_in_expectation():
 @pytest.mark.parametrize("num_samples", [1, 7, 1000])
 @pytest.mark.parametrize("build", [ppca, mixture_of_ppca])
 def test_with_the_posterior_as_guide_importance_sampling_is_exact_at_any_number_of_samples(build, num_samples):
-    """Every weight is p(x). With categories each weight is the sum over c of p(c) p(x|c), whatever q(c|x) is: a weight that
-    forgot p(c), divided by q(c|x) or averaged in logarithms would show."""
+    """Every weight is p(x). With categories each weight is the sum over c of p(c) p(x|c), whatever q(c|x) is:
+    a weight that forgot p(c), divided by q(c|x) or averaged in logarithms would show."""
     pair, x = build(), 2 * torch.randn(150, X_DIM)  # more data than log_prob takes in one chunk
     log_p_given_c = log_evidence(pair, x)
     truth = log_p_given_c.logsumexp(0) - math.log(len(log_p_given_c))
@@ -73,8 +75,8 @@ def test_another_guide_loses_exactly_its_kl_from_the_posterior(analytic_kl):
 
 @pytest.mark.parametrize("build", [ppca, mixture_of_ppca])
 def test_another_guide_s_weights_have_mean_p_of_x(build):
-    """E w = p(x), which is what makes the estimate consistent: n = 20,000, 4 standard errors. The guide is wider than the
-    posterior, so the weights have a variance."""
+    """E w = p(x), which is what makes the estimate consistent: n = 20,000, 4 standard errors. The guide is
+    wider than the posterior, so the weights have a variance."""
     pair = build(**OFF)
     x = torch.randn(1, X_DIM)
     log_p_given_c = log_evidence(pair, x)
@@ -85,8 +87,9 @@ def test_another_guide_s_weights_have_mean_p_of_x(build):
 
 
 def test_another_guide_s_estimate_climbs_from_the_bound_to_log_p_of_x():
-    """Means over n = 2,000 copies of a datum at 1, 2, 5 and 1,000 samples: the first is the bound, each is above the one
-    before, none above log p(x), the last within 0.002 of it. All at 4 standard errors or more: 6 of 100,000 seeds fail."""
+    """Means over n = 2,000 copies of a datum at 1, 2, 5 and 1,000 samples: the first is the bound, each is
+    above the one before, none above log p(x), the last within 0.002 of it. All at 4 standard errors or more:
+    6 of 100,000 seeds fail."""
     pair = ppca(**OFF)
     x = torch.randn(1, X_DIM)
     (truth,) = log_evidence(pair, x).detach()
@@ -105,7 +108,8 @@ def test_another_guide_s_estimate_climbs_from_the_bound_to_log_p_of_x():
 
 
 def test_the_estimate_does_not_depend_on_how_it_is_chunked():
-    """Many data, many samples: chunks of both, against one call, at 4 standard errors of their difference (n = 230)."""
+    """Many data, many samples: chunks of both, against one call, at 4 standard errors of their difference (n
+    = 230)."""
     pair = ppca(**OFF)
     x = torch.randn(230, X_DIM)
     chunked = pair.log_prob(x, num_samples=400)

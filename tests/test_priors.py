@@ -40,7 +40,8 @@ def test_integrates_to_one(float64, name, z_dim):
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_draws_have_the_mean_and_scale_of_the_density(name):
-    """Mean and variance of n = 20,000 draws in two dimensions at 4 standard errors: fails at 3 of 10,000 seeds."""
+    """Mean and variance of n = 20,000 draws in two dimensions at 4 standard errors: fails at 3 of 10,000
+    seeds."""
     p = _prior(name, 2)
     draws = (p.sample((20_000,)) - p.mean) / p.stddev
     assert (draws.mean(0).abs() < 4 / math.sqrt(20_000)).all()
@@ -62,7 +63,8 @@ def test_category_prior_s_row_is_its_gaussian(float64):
 
 
 def test_priors_start_where_they_say():
-    """Scale 1 up to the floor of 1e-4; the Gaussian at N(0, I); the standard one has nothing to train or save."""
+    """Scale 1 up to the floor of 1e-4; the Gaussian at N(0, I); the standard one has nothing to train or
+    save."""
     assert_close(GaussianPrior(2)().mean, torch.zeros(2))
     assert_close(GaussianPrior(2)().stddev, torch.ones(2), rtol=0, atol=2e-4)
     category = CategoryPrior(3, 2)

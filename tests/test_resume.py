@@ -217,6 +217,11 @@ def test_a_signal_ends_the_step_and_writes_the_state(
     assert_same_end(run, fit(run, digits, resume=True), uninterrupted)
 
 
+def test_an_interrupted_command_has_status_130(tmp_path, monkeypatch):
+    monkeypatch.setattr(train._Training, "train_step", lambda self, *args: os.kill(os.getpid(), signal.SIGINT))
+    assert main(command(tmp_path / "run", "--quiet")) == 130
+
+
 def test_a_signal_without_a_folder_ends_the_training_too(digits, monkeypatch):
     original = train._Training.validate
     monkeypatch.setattr(train._Training, "validate", lambda self: os.kill(os.getpid(), 15) or original(self))
@@ -307,7 +312,7 @@ def test_a_state_of_other_networks_is_an_error(digits, tmp_path):
 
 # processes that are killed
 
-COMMAND = ["train", "cp_vae", "--data", "digits", "--data.limit", "320", "--pair.hidden", "16", "--pair.z-dim", "2"]
+COMMAND = ["train", "cp_vae", "--data", "digits", "--data.limit", "160", "--pair.hidden", "16", "--pair.z-dim", "2"]
 COMMAND += [
     "--pair.num-categories",
     "3",
@@ -319,7 +324,7 @@ COMMAND += [
     "3",
 ]
 COMMAND += ["--train.warmup-epochs", "1.5", "--train.device", "cpu"]
-EPOCHS = 8  # of 80 steps
+EPOCHS = 8  # of 40 steps
 
 
 def command(out, *more, epochs=EPOCHS, seconds="0"):
@@ -390,13 +395,23 @@ def stop(process, number, status, run):
         assert saved == int(re.search(text, errors)[1])
 
 
-def test_kill_9_then_sigterm_then_sigint_is_bit_identical(tmp_path, uninterrupted_run):
+STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (signal.SIGKILL, signal.SIGTERM),
+        pytest.param((signal.SIGINT, signal.SIGKILL, signal.SIGINT, signal.SIGTERM), marks=pytest.mark.slow),
+    ],
+)
+def test_kill_9_and_signals_are_bit_identical(tmp_path, uninterrupted_run, numbers):
     run, newest = tmp_path / "run", -1
-    for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    for number in numbers:
         process = start(run, "--resume")
         assert wait_for_state(process, run, newest)
         time.sleep(0.1)
-        stop(process, number, status, run)
+        stop(process, number, STATUS[number], run)
         newest = (run / "last" / "state.json").stat().st_mtime_ns
     assert not (run / "pair").exists()
     assert main(command(run, "--resume", "--quiet", seconds="1000")) == 0

@@ -47,7 +47,8 @@ x_train.shape, x_train.unique()
 # %% [markdown]
 # ## A model with a learned prior
 #
-# $$z \sim \mathcal N(\mathrm{loc}, \mathrm{diag}(\mathrm{scale}^2)), \qquad x \sim \mathrm{Bernoulli}(\mathrm{decoder}(z))$$
+# $$z \sim \mathcal N(\mathrm{loc}, \mathrm{diag}(\mathrm{scale}^2)), \qquad
+# x \sim \mathrm{Bernoulli}(\mathrm{decoder}(z))$$
 #
 # Location and scale of the prior are parameters like any other. `pyro.module` makes the tensors known to SVI, and the
 # plate says that the rows of the batch are independent.
@@ -58,7 +59,7 @@ class Model(nn.Module):
     def __init__(self, x_dim: int, z_dim: int, hidden: int) -> None:
         super().__init__()
         self.loc = nn.Parameter(torch.zeros(z_dim))
-        self.raw_scale = nn.Parameter(torch.full((z_dim,), math.log(math.e - 1)))  # softplus of it is 1
+        self.raw_scale = nn.Parameter(torch.full((z_dim,), math.log(math.expm1(1 - 1e-4))))  # a scale of 1
         self.decoder = nn.Sequential(nn.Linear(z_dim, hidden), nn.ReLU(), nn.Linear(hidden, x_dim))
 
     def forward(self, x: torch.Tensor) -> None:
@@ -112,8 +113,8 @@ print(f"first epoch {losses_by_hand[0]:.2f}, last epoch {losses_by_hand[-1]:.2f}
 
 # %% [markdown]
 # ## The same from the zoo
-# `prior="gaussian"` is the prior above. Of the networks only the order of the calls differs, so the weights can be copied
-# name by name; with the same noise the losses are then the same, step for step.
+# `prior="gaussian"` is the prior above. Of the networks only the order of the calls differs, so the weights can be
+# copied name by name; with the same noise the losses are then the same, step for step.
 
 # %%
 pair = pp.create("vae", x_shape=(64,), z_dim=Z_DIM, hidden=(HIDDEN,), gated=False, prior="gaussian")
@@ -138,8 +139,8 @@ torch.testing.assert_close(losses_of_zoo, losses_by_hand, rtol=1e-4, atol=0.0)
 
 # %% [markdown]
 # ## What the zoo adds
-# `pair.elbo` is an ELBO of Pyro's interface too. It returns nats per datum, so it needs no division, and it takes the KL
-# between two Gaussians in closed form, so its gradients are less noisy.
+# `pair.elbo` is an ELBO of Pyro's interface too. It returns nats per datum, so it needs no division, and it takes the
+# KL between two Gaussians in closed form, so its gradients are less noisy.
 
 # %%
 SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), pair.elbo).evaluate_loss(x_valid)

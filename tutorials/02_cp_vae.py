@@ -13,8 +13,8 @@
 # %% [markdown]
 # # CP-VAE: a prior for each category
 #
-# Lavda, Gregorova and Kalousis (2019, arXiv:1911.10885) give a VAE a category $c$ beside its code $z$, and each category
-# a Gaussian prior of its own, learned with the rest:
+# Lavda, Gregorova and Kalousis (2019, arXiv:1911.10885) give a VAE a category $c$ beside its code $z$, and each
+# category a Gaussian prior of its own, learned with the rest:
 #
 # $$c \sim \mathrm{Uniform}\{1..K\}, \quad z \sim p(z \mid c), \quad x \sim p(x \mid z, c); \qquad
 # q(c, z \mid x) = q(c \mid x)\, q(z \mid x, c)$$

@@ -17,6 +17,8 @@ def active_units(posterior_means: Tensor, threshold: float = 0.01) -> int:
     Reference: Yuri Burda, Roger Grosse and Ruslan Salakhutdinov, Importance weighted autoencoders, ICLR 2016,
     arXiv:1509.00519.
     """
+    if len(posterior_means) < 2:  # nothing has moved, and a variance is not defined
+        return 0
     return int((posterior_means.var(0) > threshold).sum())
 
 

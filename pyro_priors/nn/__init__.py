@@ -11,7 +11,7 @@ from .likelihoods import (
     Likelihood,
     make_likelihood,
 )
-from .mlp import MLP, JoinedLinear, positive
+from .mlp import MLP, JoinedLinear, positive, raw_of
 from .networks import CategoricalHead, Decoder, Encoder, GaussianHead
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "Likelihood",
     "make_likelihood",
     "positive",
+    "raw_of",
 ]

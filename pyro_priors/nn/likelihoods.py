@@ -1,6 +1,5 @@
 """Likelihoods p(x|z): the distributions that a decoder's output is read as, one per kind of data."""
 
-import math
 from collections.abc import Callable
 from difflib import get_close_matches
 
@@ -12,7 +11,7 @@ from pyro.distributions import constraints
 from torch import Size, Tensor
 from torch.types import _size
 
-from .mlp import positive
+from .mlp import positive, raw_of
 
 __all__ = [
     "LIKELIHOODS",
@@ -77,8 +76,7 @@ class GaussianLikelihood(BernoulliLikelihood):
         if scale is not None and not scale > 0:
             raise ValueError(f"scale must be positive, got {scale}: give scale=0.1, or leave it out to learn it")
         self.fixed_scale = scale
-        # softplus(0.5413) is 1
-        self.raw_scale = nn.Parameter(torch.tensor(math.log(math.e - 1))) if scale is None else None
+        self.raw_scale = nn.Parameter(torch.tensor(raw_of(1.0))) if scale is None else None
 
     def forward(self, raw: Tensor) -> dist.Distribution:
         scale = self.fixed_scale if self.raw_scale is None else positive(self.raw_scale)

@@ -7,7 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["MLP", "JoinedLinear", "positive"]
+__all__ = ["MLP", "JoinedLinear", "positive", "raw_of"]
 
 
 def positive(raw: Tensor, floor: float = 1e-4) -> Tensor:
@@ -20,6 +20,11 @@ def positive(raw: Tensor, floor: float = 1e-4) -> Tensor:
     :param floor: the smallest value returned
     """
     return F.softplus(raw) + floor
+
+
+def raw_of(value: float, floor: float = 1e-4) -> float:
+    """What :func:`positive` makes ``value`` of, for a parameter's start."""
+    return math.log(math.expm1(value - floor))
 
 
 class JoinedLinear(nn.Module):

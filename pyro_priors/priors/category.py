@@ -1,13 +1,11 @@
 """The categorical conditional prior p(z|c) of Lavda et al. (2019)."""
 
-import math
-
 import pyro.distributions as dist
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..nn import positive
+from ..nn import positive, raw_of
 
 __all__ = ["CategoryPrior"]
 
@@ -19,7 +17,9 @@ class CategoryPrior(nn.Module):
 
     The published implementation never trains these (they are not parameters there) and reads the same numbers as a
     log-variance in training and as a standard deviation in generation. Here both are parameters, read one way. The
-    locations start at draws from N(0, 1), the scales at 1; the paper names no start.
+    scales start at 1 and the locations at draws from N(0, 1/z_dim), so that no category begins nearer to the data than
+    another by more than about a nat, whatever ``z_dim`` is; from N(0, 1) the nearest of ten took all of the data (ours;
+    the paper names no start).
 
     :param num_categories: number of categories K
     :param z_dim: size of z
@@ -28,7 +28,7 @@ class CategoryPrior(nn.Module):
     def __init__(self, num_categories: int, z_dim: int) -> None:
         super().__init__()
         self.loc = nn.Parameter(torch.randn(num_categories, z_dim) / z_dim**0.5)
-        self.raw_scale = nn.Parameter(torch.full((num_categories, z_dim), math.log(math.e - 1)))  # softplus: 1
+        self.raw_scale = nn.Parameter(torch.full((num_categories, z_dim), raw_of(1.0)))
 
     def forward(self, c: Tensor) -> dist.Distribution:
         """

@@ -1,12 +1,10 @@
 """A Gaussian prior with trained location and scale."""
 
-import math
-
 import pyro.distributions as dist
 import torch
 import torch.nn as nn
 
-from ..nn import positive
+from ..nn import positive, raw_of
 
 __all__ = ["GaussianPrior"]
 
@@ -22,7 +20,7 @@ class GaussianPrior(nn.Module):
     def __init__(self, z_dim: int) -> None:
         super().__init__()
         self.loc = nn.Parameter(torch.zeros(z_dim))
-        self.raw_scale = nn.Parameter(torch.full((z_dim,), math.log(math.e - 1)))  # softplus of it is 1
+        self.raw_scale = nn.Parameter(torch.full((z_dim,), raw_of(1.0)))
 
     def forward(self) -> dist.Distribution:
         """:returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``"""

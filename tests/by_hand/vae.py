@@ -1,4 +1,5 @@
-"""The VAE of Kingma and Welling (2014, equation 3), and CP1 of Lavda et al. (2019, equation 15): a trained prior."""
+"""The VAE of Kingma and Welling (2014, equation 3), and CP1 of Lavda et al. (2019, equation 15): a trained
+prior."""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,7 @@
 """Saves that must always load, and their losses at fixed weights and noise.
 
-Run ``python tests/golden/regenerate.py NAME ...`` for a new pair only: an old save that no longer loads, or whose loss has
-changed, is what tests/test_golden.py is there to find.
+Run ``python tests/golden/regenerate.py NAME ...`` for a new pair only: an old save that no longer loads, or whose loss
+has changed, is what tests/test_golden.py is there to find.
 """
 
 import json

@@ -1,0 +1,382 @@
+"""The command line from end to end, and what it answers to mistakes."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pyro_priors as pp
+import runs
+from pyro_priors import demo
+from pyro_priors.cli import main
+
+TINY = ["--quiet", "--pair.hidden", "16", "--pair.z-dim", "2", "--train.max-epochs", "2", "--train.device", "cpu"]
+DIGITS = ["--data", "digits", "--data.limit", "96", "--train.batch-size", "32"]
+
+
+def train(out, name, *more):
+    return main(["train", name, *TINY, "--out", str(out), *more])
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    run = tmp_path_factory.mktemp("cli") / "digits"
+    assert train(run, "cp_vae", *DIGITS, "--pair.num-categories", "4") == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def conditional_run(tmp_path_factory):
+    run = tmp_path_factory.mktemp("cli") / "conditional"
+    assert (
+        train(run, "cvae", *DIGITS, "--data.condition-rows", "4", "--objective", "beta", "--objective.beta", "2") == 0
+    )
+    return run
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory):
+    run = tmp_path_factory.mktemp("cli") / "toy"
+    assert train(run, "vae", "--data=moons", "--data.limit", "100", "--pair.prior", "gaussian") == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def own_file(tmp_path_factory):
+    draw = np.random.default_rng(0)
+    arrays = {f"x_{part}": draw.normal(size=(n, 5)) for part, n in (("train", 60), ("valid", 20), ("test", 20))}
+    arrays |= {
+        f"condition_{part}": draw.normal(size=(len(arrays[f"x_{part}"]), 2)) for part in ("train", "valid", "test")
+    }
+    path = tmp_path_factory.mktemp("own") / "mine.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+# what it does
+
+
+def test_list(capsys):
+    assert main(["list"]) == 0
+    output = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in output.splitlines()}
+    assert rows["pairs"] == pp.names()
+    assert rows["data"] == [*pp.data.names(), "FILE.npz"]
+    assert rows["objectives"] == sorted(pp.objectives.OBJECTIVES)
+    assert rows["metrics"] == list(pp.metrics.METRICS)
+    assert {"standard", "gaussian"} <= set(rows["priors"])
+
+
+def test_usage(capsys):
+    assert main(["--help"]) == 0
+    assert "train PAIR --data NAME|FILE.npz --out RUN" in capsys.readouterr().out
+    assert main([]) == 2
+    assert main(["train", "--help"]) == 0
+
+
+@pytest.mark.parametrize("name", pp.names())
+def test_help_of_train_lists_every_group(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", name, "--help"])
+    assert stop.value.code == 0
+    output = capsys.readouterr().out
+    for option in ("--pair.z-dim", "--pair.likelihood", "--data.limit", "--train.max-epochs", "--out", "--resume"):
+        assert option in output
+    # sizes that the data fix are no options
+    assert "x-shape" not in output and "condition-shape" not in output
+
+
+def test_train_on_digits(digits_run):
+    assert {path.name for path in digits_run.iterdir()} >= {"config.json", "metrics.jsonl", "pair", "last"}
+    config = json.loads((digits_run / "config.json").read_text())
+    assert config["pair"]["config"]["x_shape"] == [64] and config["pair"]["config"]["likelihood"] == "bernoulli"
+    assert config["pair"]["config"]["num_categories"] == 4 and config["pair"]["config"]["hidden"] == [16]
+    assert config["train"]["max_epochs"] == 2 and config["data"]["config"]["limit"] == 96
+    assert len(runs.records(digits_run)) == 2
+    assert pp.load(digits_run).num_categories == 4
+
+
+def test_train_of_the_command_line_is_that_of_python(digits_run):
+    data = pp.data.load("digits", limit=96)
+    torch.manual_seed(0)
+    pair = pp.create("cp_vae", x_shape=(64,), z_dim=2, hidden=(16,), num_categories=4)
+    pp.fit(pair, data, max_epochs=2, batch_size=32, progress=False, device="cpu")
+    assert runs.same_bits(runs.saved_pair(digits_run), runs.state(pair))
+
+
+def test_train_says_what_it_did(tmp_path, capsys):
+    arguments = [option for option in TINY if option != "--quiet"]
+    assert main(["train", "vae", *arguments, *DIGITS, "--out", str(tmp_path / "run")]) == 0
+    captured = capsys.readouterr()
+    assert "data: scikit-learn's load_digits" in captured.out
+    assert re.search(r"trained 2 epochs; best validation bound -\d+\.\d+ nats per datum, of epoch [01]", captured.out)
+    assert re.search(r"epoch 0: loss \d+\.\d+, validation bound -\d+\.\d+ nats per datum, \d+ s left", captured.err)
+
+
+def test_conditional_objective(conditional_run):
+    config = json.loads((conditional_run / "config.json").read_text())
+    assert config["objective"]["name"] == "beta" and config["objective"]["config"]["beta"] == 2
+    assert config["pair"]["config"]["condition_shape"] == [32] and config["pair"]["config"]["x_shape"] == [32]
+
+
+def test_evaluate(digits_run, capsys):
+    assert main(["evaluate", str(digits_run), "--num-samples", "5", "--seed", "1"]) == 0
+    output = capsys.readouterr().out
+    record = json.loads((digits_run / "evaluation.json").read_text())
+    assert (record["part"], record["num_samples"], record["seed"]) == ("test", 5, 1)
+    assert record["data"].startswith("scikit-learn's load_digits")
+    pair, data = pp.load(digits_run), pp.data.load("digits", limit=96)
+    expected = pp.metrics.evaluate(pair, data, num_samples=5, seed=1)
+    assert record["metrics"].keys() == expected.keys()
+    for name, estimate in expected.items():
+        assert record["metrics"][name] == {"value": estimate.value, "stderr": estimate.stderr, "unit": estimate.unit}
+        assert re.search(rf"^  {name} +{estimate.value:.4f} .*{re.escape(estimate.unit)}$", output, re.MULTILINE)
+    assert "250 data" in output and "±" in output
+
+
+def test_evaluate_chosen_metrics_on_another_part(toy_run, capsys):
+    assert main(["evaluate", str(toy_run), "--metrics", "bound", "active_units", "--part", "valid"]) == 0
+    record = json.loads((toy_run / "evaluation.json").read_text())
+    assert record["part"] == "valid"
+    assert record["metrics"].keys() == {"bound", "reconstruction", "kl_z", "active_units_z"}
+    assert record["true_log_likelihood"] == pp.data.load("moons").true_log_likelihood
+    assert "true log-likelihood" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("category", [None, "3", "0", "aggregate", "prior"])
+def test_sample_arrays(digits_run, tmp_path, category):
+    out = tmp_path / "deep" / "samples.npz"
+    more = [] if category is None else ["--category", category]
+    assert main(["sample", str(digits_run), "--num", "12", "--out", str(out), "--seed", "5", *more]) == 0
+    with np.load(out) as arrays:
+        assert arrays["x"].shape == arrays["x_mean"].shape == (12, 64) and arrays["z"].shape == (12, 2)
+        assert set(np.unique(arrays["x"])) <= {0, 1}
+        assert ((arrays["x_mean"] > 0) & (arrays["x_mean"] < 1)).all()
+        assert arrays["c"].shape == (12,) and (arrays["c"] < 4).all()
+        if category in ("0", "3"):
+            assert (arrays["c"] == int(category)).all()
+
+
+def test_the_seed_decides_the_samples(toy_run, tmp_path):
+    found = []
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        out = tmp_path / f"{name}.npz"
+        assert main(["sample", str(toy_run), "--num", "3", "--out", str(out), "--seed", seed]) == 0
+        found.append(np.load(out)["x"])
+    assert np.array_equal(found[0], found[1]) and not np.array_equal(found[0], found[2])
+
+
+def test_sample_picture(digits_run, tmp_path, capsys):
+    out = tmp_path / "samples.png"
+    assert main(["sample", str(digits_run), "--num", "16", "--out", str(out)]) == 0
+    with Image.open(out) as image:
+        image.load()
+        assert min(image.size) > 50
+    assert f"16 samples in {out}" in capsys.readouterr().out
+
+
+def test_sample_given_conditions(conditional_run, tmp_path):
+    out = tmp_path / "samples.npz"
+    assert main(["sample", str(conditional_run), "--num", "5", "--condition", "3", "8", "--out", str(out)]) == 0
+    data = pp.data.load("digits", limit=96, condition_rows=4)
+    pair = pp.load(conditional_run).eval()
+    torch.manual_seed(0)
+    expected = pair.sample(5, data.test.condition[[3, 8, 3, 8, 3]])
+    with np.load(out) as arrays:
+        np.testing.assert_allclose(arrays["x_mean"], expected["x_mean"], rtol=1e-6)
+    assert main(["sample", str(conditional_run), "--num", "300", "--out", str(tmp_path / "all.png")]) == 0
+    assert (tmp_path / "all.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("kind", ["digits_run", "conditional_run", "toy_run"])
+def test_plot(kind, request, capsys):
+    run = request.getfixturevalue(kind)
+    assert main(["plot", str(run)]) == 0
+    paths = capsys.readouterr().out.split()
+    assert paths and all(Path(path).parent == run / "figures" and Path(path).stat().st_size > 0 for path in paths)
+    assert any(path.endswith("curves.png") for path in paths)
+
+
+def test_a_file_of_ones_own(own_file, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train(run, "cvae", "--data", str(own_file)) == 0
+    config = json.loads((run / "config.json").read_text())["pair"]["config"]
+    assert (config["x_shape"], config["condition_shape"], config["likelihood"]) == ([5], [2], "gaussian")
+    assert main(["evaluate", str(run), "--num-samples", "3"]) == 0
+    assert "bits_per_dim" in json.loads((run / "evaluation.json").read_text())["metrics"]
+    assert main(["sample", str(run), "--num", "3", "--out", str(tmp_path / "s.npz"), "--condition", "19"]) == 0
+    assert main(["plot", str(run)]) == 0
+
+
+def test_resume_on_the_command_line(digits_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(digits_run, run)
+    assert train(run, "cp_vae", *DIGITS, "--pair.num-categories", "4", "--resume", "--train.max-epochs", "3") == 0
+    assert len(runs.records(run)) == 3
+
+
+def test_divergence_has_status_1(tmp_path, capsys):
+    assert train(tmp_path / "run", "vae", *DIGITS, "--train.learning-rate", "1e25") == 1
+    captured = capsys.readouterr()
+    assert re.fullmatch(r"pyro-priors: error: .* at step 1 \(epoch 0\): .*\n", captured.err)
+
+
+def test_demo(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(demo, "main", lambda command: seen.append(command) or 0)
+    assert demo.demo() == 0
+    assert [command[0] for command in seen] == ["train", "evaluate", "plot"]
+    assert all(str(Path("runs") / "demo-digits") in command for command in seen)
+    monkeypatch.setattr(demo, "main", lambda command: 2)
+    assert demo.demo() == 2
+
+
+# mistakes: exit status 2, one line, and nothing written
+
+MISTAKES = {
+    "command": ("tarin vae", r"command 'tarin' is unknown: did you mean 'train'\?"),
+    "pair": ("train cp_vea --data digits --out new", r"pair 'cp_vea' is unknown: did you mean 'cp_vae'\?"),
+    "no pair": ("train --data digits --out new", r"train needs the name of a pair first: one of .*cp_vae"),
+    "no data": ("train vae --out new", r"train needs --data: a file \.npz or one of .*digits"),
+    "no value": ("train vae --data --out new", r"--data needs a value"),
+    "data": ("train vae --data digit --out new", r"unknown data set 'digit': did you mean 'digits'\?"),
+    "no out": ("train vae --data digits", r"--out"),
+    "no file": ("train vae --data missing.npz --out new", r"missing\.npz: no such file; give the path"),
+    "bad file": ("train vae --data bad.npz --out new", r"bad\.npz: not a readable \.npz file .*numpy\.savez"),
+    "NaN": ("train vae --data nan.npz --out new", r"nan\.npz: x_train .*(NaN|nan|finite)"),
+    "no x_train": ("train vae --data other.npz --out new", r"other\.npz: has no x_train, only y"),
+    "option": ("train vae --data digits --out new --train.max-epoch 3", r"--train\.max-epoch"),
+    "pair option": ("train vae --data digits --out new --pair.num-categories 3", r"--pair\.num-categories"),
+    "no number": ("train vae --data digits --out new --train.max-epochs many", r"max-epochs.*many|many.*max-epochs"),
+    "max_epochs": ("train vae --data digits --out new --train.max-epochs 0", r"max_epochs must be at least 1, got 0"),
+    "rate": (
+        "train vae --data digits --out new --train.learning-rate 0",
+        r"learning_rate must be above 0, got 0.*5e-4",
+    ),
+    "seed": ("train vae --data digits --out new --train.seed -1", r"seed must be 0 or more, got -1"),
+    "schedule": (
+        "train vae --data digits --out new --train.schedule step",
+        r"schedule must be one of constant, .* 'step'",
+    ),
+    "precision": (
+        "train vae --data digits --out new --train.precision 8",
+        r"precision must be one of 32-true.*got '8'",
+    ),
+    "device": ("train vae --data digits --out new --train.device tpu", r"device must be one of auto, cpu.*got 'tpu'"),
+    "no device": (
+        "train vae --data digits --out new --train.device mps",
+        r"device is 'mps', but torch finds no Apple GPU",
+    ),
+    "warmup": (
+        "train vae --data digits --out new --train.warmup-epochs 1 --train.warmup-sites c",
+        r"warmup_sites names 'c', which is no latent site: choose from z",
+    ),
+    "prior": (
+        "train vae --data digits --out new --pair.prior flo",
+        r"prior 'flo' is unknown: choose one of gaussian, sta",
+    ),
+    "likelihood": ("train vae --data digits --out new --pair.likelihood bernouli", r"likelihood.*bernouli"),
+    "z_dim": ("train vae --data digits --out new --pair.z-dim 0", r"z_dim must be whole numbers of at least 1, got 0"),
+    "objective": (
+        "train vae --data digits --out new --objective bta",
+        r"objective 'bta' is unknown: did you mean 'beta'\?",
+    ),
+    "beta": ("train vae --data digits --out new --objective beta --objective.beta 0", r"beta must be above 0, got 0"),
+    "objective option": ("train vae --data digits --out new --objective.beta 2", r"--objective\.beta"),
+    "bernoulli": (
+        "train vae --data moons --out new --pair.likelihood bernoulli",
+        r"likelihood='bernoulli' needs x of 0 and 1",
+    ),
+    "rows": ("train cvae --data digits --out new --data.condition-rows 8", r"condition_rows must be below .* 8, got 8"),
+    "no images": (
+        "train cvae --data moons --out new --data.condition-rows 1",
+        r"condition_rows=1 needs a set of images, moons",
+    ),
+    "no condition": (
+        "train cvae --data digits --out new",
+        r"'cvae' needs data with a condition, digits has none: give --data",
+    ),
+    "limit": ("train vae --data digits --out new --data.limit -3", r"limit must be an integer of 0 or more, got -3"),
+    "taken": (
+        "train cp_vae --data digits --out RUN",
+        r"RUN holds a run already: resume it \(--resume.*or choose another --out",
+    ),
+    "other options": (
+        "train vae --data digits --out RUN --resume",
+        r"(pair|data|train)\.\S+ is .* was started with .*: give that",
+    ),
+    "out is a file": ("train vae --data digits --out bad.npz", r"out is bad\.npz, which is a file"),
+    "out below a file": ("train vae --data digits --out bad.npz/run", r"bad\.npz/run"),
+    "no run": ("evaluate new", r"new is no run folder: it has no config\.json"),
+    "metric": ("evaluate RUN --metrics bond", r"metric 'bond' is unknown: did you mean 'bound'\?"),
+    "part": ("evaluate RUN --part tets", r"--part.*tets|tets.*--part"),
+    "num_samples": ("evaluate RUN --num-samples 0", r"num_samples must be at least 1, got 0"),
+    "sample no run": ("sample new", r"new is no run folder"),
+    "suffix": ("sample RUN --out samples.jpg", r"--out must end in \.png or \.npz, got 'samples\.jpg'"),
+    "num": ("sample RUN --num 0", r"--num must be at least 1, got 0"),
+    "category": ("sample RUN --category 7", r"c must be a category from 0 to 3, got 7"),
+    "negative category": ("sample RUN --category -1", r"c must be a category from 0 to 3, got -1|--category"),
+    "category word": ("sample RUN --category three", r"c must be a category, .*'aggregate'.*got 'three'"),
+    "condition": ("sample RUN --condition 0", r"--condition \(0,\): this pair takes no condition"),
+    "broken pair": ("plot BROKEN", r"pair-.*safetensors does not have the checksum .*truncated or altered"),
+    "broken config": ("plot UNREADABLE", r"config\.json cannot be read .*truncated or altered"),
+    "unfinished": ("evaluate UNFINISHED", r"UNFINISHED has no finished pair yet: go on training with --resume"),
+    "surplus": ("plot RUN more", r"more"),
+    "list": ("list everything", r"everything"),
+}
+
+if torch.backends.mps.is_available():
+    del MISTAKES["no device"]
+
+
+@pytest.fixture(scope="module")
+def playground(digits_run, tmp_path_factory):
+    """A folder with a run, damaged runs and files to be mistaken about."""
+    folder = tmp_path_factory.mktemp("playground")
+    for name in ("RUN", "BROKEN", "UNREADABLE", "UNFINISHED"):
+        shutil.copytree(digits_run, folder / name)
+    (tensors,) = (folder / "BROKEN" / "pair").glob("*.safetensors")
+    tensors.write_bytes(tensors.read_bytes()[:-5])
+    (folder / "UNREADABLE" / "config.json").write_text("{")
+    shutil.rmtree(folder / "UNFINISHED" / "pair")
+    (folder / "bad.npz").write_text("no archive")
+    np.savez(folder / "nan.npz", x_train=np.full((50, 3), np.nan))
+    np.savez(folder / "other.npz", y=np.zeros((50, 3)))
+    return folder
+
+
+def assert_one_line(status, output, errors, match):
+    assert status == 2
+    lines = errors.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("pyro-priors: error: "), errors
+    assert re.search(match, lines[0]), lines[0]
+    assert "Traceback" not in output + errors
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_changes_nothing(mistake, playground, monkeypatch, capsys):
+    arguments, match = MISTAKES[mistake]
+    monkeypatch.chdir(playground)
+    before = runs.snapshot(playground), sorted(playground.rglob("*"))
+    status = main(arguments.split())
+    captured = capsys.readouterr()
+    assert_one_line(status, captured.out, captured.err, match)
+    assert (runs.snapshot(playground), sorted(playground.rglob("*"))) == before
+
+
+@pytest.mark.parametrize("mistake", ["pair", pytest.param("category", marks=pytest.mark.slow), "taken"])
+def test_a_mistake_in_a_process_of_its_own(mistake, playground):
+    arguments, match = MISTAKES[mistake]
+    before = runs.snapshot(playground)
+    script = Path(sys.executable).with_name("pyro-priors")
+    done = subprocess.run([script, *arguments.split()], cwd=playground, capture_output=True, text=True, check=False)
+    assert_one_line(done.returncode, done.stdout, done.stderr, match)
+    assert runs.snapshot(playground) == before

@@ -1,0 +1,189 @@
+"""Figures: the right files, axes that say what they show, pixels where they belong."""
+
+import dataclasses
+
+import pytest
+import torch
+from PIL import Image
+
+import pyro_priors as pp
+import runs
+from pyro_priors import plots
+
+HISTORY = [
+    {"epoch": epoch, "train_loss": 50.0 - epoch, "valid_bound": -51.0 + epoch, "valid_kl_z": 1.0, "valid_kl_c": 0.5}
+    for epoch in range(3)
+]
+
+# data, options of the data, pair, options of the pair, files
+CASES = {
+    "digits": (
+        "digits",
+        {},
+        "cp_vae",
+        {"num_categories": 3},
+        "reconstructions samples categories aggregate_category latent curves",
+    ),
+    "digits-vae": ("digits", {"binarise": "none"}, "vae", {"z_dim": 5}, "reconstructions samples latent curves"),
+    "digits-images": ("digits", {"flatten": False}, "vae", {"z_dim": 1}, "reconstructions samples latent curves"),
+    "digits-cvae": ("digits", {"condition_rows": 4}, "cvae", {}, "reconstructions samples latent curves"),
+    "digits-cvae-label": ("digits", {"condition_labels": True}, "cvae", {}, "reconstructions samples latent curves"),
+    "mixture": ("mixture", {}, "cp_vae", {"z_dim": 1, "num_categories": 2}, "density aggregate_category latent curves"),
+    "moons": ("moons", {}, "vae", {}, "density latent curves"),
+    "moons-cvae": ("moons", {"condition_labels": True}, "cvae", {"z_dim": 1}, "density latent curves"),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    data_name, data_options, name, options, files = CASES[request.param]
+    data = runs.small_data(data_name, held_out=30, **data_options)
+    pair = runs.small_pair(name, data, **options)
+    pair.eval()
+    return data, pair, files.split()
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        image.load()
+        return image.size, image.convert("L").getextrema()
+
+
+def test_every_figure_is_drawn(case, tmp_path):
+    data, pair, files = case
+    paths = plots.figures(pair, data, HISTORY, tmp_path / "run" / "figures")
+    assert paths == [tmp_path / "run" / "figures" / f"{name}.png" for name in files]
+    assert sorted(path.name for path in (tmp_path / "run" / "figures").iterdir()) == sorted(path.name for path in paths)
+    for path in paths:
+        (width, height), (darkest, brightest) = pixels(path)
+        assert width > 100 and height > 60 and darkest < 100 and brightest > 200
+
+
+def test_without_a_history_there_are_no_curves(tmp_path):
+    data = runs.small_data("moons")
+    names = [path.stem for path in plots.figures(runs.small_pair("vae", data), data, [], tmp_path)]
+    assert names == ["density", "latent"]
+
+
+def labels(figure):
+    return [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes]
+
+
+def test_axes_are_labelled():
+    moons, mixture, digits = (runs.small_data(name) for name in ("moons", "mixture", "digits"))
+    assert labels(plots.density(runs.small_pair("vae", moons), moons)) == [("$x_1$", "$x_2$")]
+    assert labels(plots.density(runs.small_pair("vae", mixture), mixture)) == [("x", "density")]
+    assert labels(plots.latent_scatter(runs.small_pair("vae", moons), moons)) == [("z 1", "z 2")]
+    assert labels(plots.latent_scatter(runs.small_pair("vae", moons, z_dim=1), moons)) == [("z", "x")]
+    five = runs.small_pair("vae", digits, z_dim=5)
+    assert labels(plots.latent_scatter(five, digits)) == [("principal axis 1", "principal axis 2")]
+    assert labels(plots.aggregate_category(runs.small_pair("cp_vae", digits))) == [("category, by use", "probability")]
+    assert labels(plots.curves(HISTORY)) == [("epoch", "nats per datum"), ("epoch", "nats per datum (validation)")]
+
+
+def test_curves_show_the_history():
+    left, right = plots.curves(HISTORY).axes
+    loss, bound = left.lines
+    assert list(loss.get_xdata()) == [0, 1, 2] and list(loss.get_ydata()) == [-50, -49, -48]
+    assert list(bound.get_ydata()) == [-51, -50, -49]
+    assert [line.get_label() for line in right.lines] == ["KL of z", "KL of c"]
+    assert list(right.lines[0].get_ydata()) == [1, 1, 1]
+
+
+def shown_image(figure):
+    """The picture in a figure of :func:`pyro_priors.plots.image_grid`, one channel."""
+    return torch.tensor(figure.axes[0].images[0].get_array())[..., 0]
+
+
+def cell(grid, row, column, height, width):
+    """One image of a grid, whose frames are one pixel wide."""
+    top, left = 1 + row * (height + 1), 1 + column * (width + 1)
+    return grid[top : top + height, left : left + width]
+
+
+def test_image_grid_puts_each_pixel_where_it_belongs():
+    images = torch.arange(5 * 2 * 3).reshape(5, 1, 2, 3) / 29
+    figure = plots.image_grid(images, 3, "title", ["first", "second"])
+    grid = shown_image(figure)
+    assert grid.shape == (1 + 2 * 3, 1 + 3 * 4)
+    for i in range(5):
+        torch.testing.assert_close(cell(grid, i // 3, i % 3, 2, 3), images[i, 0])
+    assert (grid[::3] == 0.5).all() and (grid[:, ::4] == 0.5).all()  # frames
+    assert (cell(grid, 1, 2, 2, 3) == 0.5).all()  # no sixth image
+    axes = figure.axes[0]
+    assert axes.get_title() == "title"
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["first", "second"]
+    # each label at the middle of its row
+    assert list(axes.get_yticks()) == [1.5, 4.5]
+    top, bottom = sorted(axes.get_ylim())
+    assert top < 1.5 < 4.5 < bottom
+
+
+def test_image_grid_clips_and_takes_colours():
+    images = torch.full((2, 3, 4, 4), 0.25)
+    images[0, 0], images[1, 2] = 7.0, -1.0
+    array = torch.tensor(plots.image_grid(images, 2).axes[0].images[0].get_array())
+    assert array[2, 2].tolist() == [1.0, 0.25, 0.25] and array[2, 7].tolist() == [0.25, 0.25, 0.0]
+
+
+def test_the_condition_is_shown_below_x():
+    data = runs.small_data(condition_rows=3)
+    whole = runs.small_data()
+    images = plots.shown(data.test.x, data.test.condition, data)
+    assert torch.equal(images, whole.test.x.reshape(-1, 1, 8, 8))
+    assert plots.shown(data.test.x, None, data).shape == (40, 1, 5, 8)
+
+
+def test_reconstructions_are_below_their_data():
+    data = runs.small_data()
+    pair = runs.small_pair("vae", data)
+    grid = shown_image(plots.reconstructions(pair, data, num=4))
+    mean = pair.reconstruct(data.test.x[:4])
+    for i in range(4):
+        torch.testing.assert_close(cell(grid, 0, i, 8, 8), data.test.x[i].reshape(8, 8))
+        torch.testing.assert_close(cell(grid, 1, i, 8, 8), mean[i].reshape(8, 8), atol=1e-4, rtol=1e-4)
+
+
+def test_categories_are_sorted_by_use(monkeypatch):
+    data = runs.small_data()
+    pair = runs.small_pair("cp_vae", data, num_categories=4)
+    pair.aggregate_c.copy_(torch.tensor([0.1, 0.2, 0.6, 0.1]))
+    drawn = []
+    original = pp.Pair.sample
+    monkeypatch.setattr(pp.Pair, "sample", lambda self, size, c: drawn.append((size, c)) or original(self, size, c=c))
+    figure = plots.categories(pair, data, num_columns=5, max_rows=3)
+    assert drawn[:2] == [(5, 2), (5, 1)] and len(drawn) == 3
+    texts = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert texts[:2] == ["c=2  60%", "c=1  20%"]
+    assert shown_image(figure).shape == (1 + 3 * 9, 1 + 5 * 9)
+
+
+def test_aggregate_category_bars_are_sorted():
+    data = runs.small_data()
+    pair = runs.small_pair("cp_vae", data, num_categories=3)
+    pair.aggregate_c.copy_(torch.tensor([0.2, 0.7, 0.1]))
+    axes = plots.aggregate_category(pair).axes[0]
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([0.7, 0.2, 0.1])
+    assert axes.lines[0].get_ydata()[0] == pytest.approx(1 / 3)
+
+
+def test_latent_scatter_shows_posterior_means_over_samples_of_the_prior():
+    data = runs.small_data("moons")
+    pair = runs.small_pair("vae", data)
+    prior, posterior = plots.latent_scatter(pair, data).axes[0].collections
+    torch.testing.assert_close(
+        torch.tensor(posterior.get_offsets()), pair.encode(data.test.x)["z"].mean, check_dtype=False
+    )
+    assert torch.equal(torch.tensor(posterior.get_array()), data.test.label)
+    assert len(prior.get_offsets()) == 40
+    unlabelled = dataclasses.replace(data, test=dataclasses.replace(data.test, label=None))
+    assert len(plots.latent_scatter(pair, unlabelled).axes[0].collections) == 2
+
+
+def test_pyplot_is_left_alone(tmp_path):
+    import sys
+
+    data = runs.small_data("moons")
+    before = "matplotlib.pyplot" in sys.modules and len(sys.modules["matplotlib.pyplot"].get_fignums())
+    plots.figures(runs.small_pair("vae", data), data, HISTORY, tmp_path)
+    assert ("matplotlib.pyplot" in sys.modules and len(sys.modules["matplotlib.pyplot"].get_fignums())) == before
