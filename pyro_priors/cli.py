@@ -83,9 +83,11 @@ def _parse(options: Any, arguments: Sequence[str], command: str) -> Any:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        # the first line is the frame's title; what follows the message is help
-        lines = (line.strip("╭─╮│╰╯├┤ ") for line in captured.getvalue().splitlines()[1:])
-        message = re.split("For full helptext|Argument helptext", " ".join(line for line in lines if line))[0]
+        # the first line is the frame's title; what follows the message is help; frames may be ASCII
+        lines = (line.strip("╭─╮│╰╯├┤| ") for line in captured.getvalue().splitlines()[1:])
+        message = re.split(
+            "For full helptext|Argument helptext", " ".join(line for line in lines if line.strip("-+ "))
+        )[0]
         raise ValueError(f"{message.strip()} (see pyro-priors {command} --help)") from None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 import pyro
@@ -36,7 +36,7 @@ __all__ = ["History", "TrainConfig", "TrainingDiverged", "fit"]
 
 SCHEDULES = ("constant", "cosine", "linear")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true")
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
 TRAINING, VALIDATION = 1, 2  # two streams of noise from one seed
 VALIDATION_BATCH_SIZE = 500
 
@@ -76,7 +76,7 @@ class TrainConfig:
     num_processes: int = 1
     """Processes that share each batch."""
     precision: str = "32-true"
-    """Precision, by Lightning Fabric's names: 32-true, 64-true, bf16-mixed, bf16-true, 16-mixed or 16-true."""
+    """Precision, by Lightning Fabric's names: 32-true, 64-true, bf16-mixed or bf16-true."""
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "batch_size", "num_processes"):
@@ -165,7 +165,10 @@ def fit(
 
     strategy = "auto" if config.num_processes == 1 else "ddp_spawn"
     fabric = Fabric(
-        accelerator=config.device, devices=config.num_processes, strategy=strategy, precision=config.precision
+        accelerator=config.device,
+        devices=config.num_processes,
+        strategy=strategy,
+        precision=cast(Any, config.precision),
     )
     if config.num_processes == 1:
         fabric.launch()
@@ -241,7 +244,7 @@ class _Loss(nn.Module):
     def __init__(self, pair: Pair, objective: infer.ELBO) -> None:
         super().__init__()
         self.pair = pair
-        self.objective = objective
+        self.objective: Any = objective  # Pyro's base class does not declare differentiable_loss
         self.kl_weight: float | Mapping[str, float] = 1.0
         self.share = 1.0
 
@@ -272,7 +275,7 @@ def _train_in_process(
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except SystemExit as stop:
-        return int(stop.code)
+        return int(stop.code or 0)
     # numpy arrays go back through the queue by value; tensors would go by a handle of a process that is about to end
     state = {key: value.cpu() for key, value in checkpoint.module_state(pair).items()}
     # numpy has no bfloat16, and float32 holds each of its values
@@ -295,7 +298,7 @@ class _Training:
         show_progress: bool,
     ) -> None:
         self.fabric, self.pair, self.data, self.config, self.folder = fabric, pair, data, config, folder
-        self.writes = folder is not None and fabric.is_global_zero
+        self.writer = folder if fabric.is_global_zero else None
         self.train = _to(data.train, torch.empty(0, device=fabric.device))
         self.steps_per_epoch = num_batches(self.train, config.batch_size)
         self.loss_module = _Loss(pair, objective)
@@ -315,11 +318,13 @@ class _Training:
             checkpoint.load_module_state(pair, saved.pair, str(folder.path))
             self.optimizer.load_state_dict(saved.optimizer)
             self.history = folder.history()[: self.progress.epoch]
-        if self.writes:  # what came after the saved state is trained again
-            folder.rewrite_history(self.history)
+        if self.writer is not None:  # what came after the saved state is trained again
+            self.writer.rewrite_history(self.history)
         total = config.max_epochs * self.steps_per_epoch
         self.bar = ProgressBar(total, self.progress.step, enabled=show_progress and fabric.is_global_zero)
-        self.board = _summary_writer()(str(folder.path / "tensorboard")) if self.writes and config.tensorboard else None
+        self.board = None
+        if self.writer is not None and config.tensorboard:
+            self.board = _summary_writer()(str(self.writer.path / "tensorboard"))
         self.last_saved = time.monotonic()
 
     def run(self) -> History:
@@ -338,8 +343,8 @@ class _Training:
                 shown = Part(_binarised(self.train, self.data, config), self.train.condition)
                 shown = _to(shown, next(self.pair.parameters()))
                 self.pair.set_aggregate(shown.x, shown.condition)
-            if self.writes:
-                self.folder.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
+            if self.writer is not None:
+                self.writer.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
         if self.board is not None:
             self.board.close()
         return History(self.history, progress.best_epoch, progress.stopped or "max_epochs")
@@ -381,7 +386,8 @@ class _Training:
         # each process averages over its own share, and Fabric then over processes
         self.loss_module.share = len(x) * self.fabric.world_size / batch_size
         if not len(x):  # a last batch with less than one datum for each process: this one takes part with weight 0
-            x, condition = self.train.x[:1], None if condition is None else self.train.condition[:1]
+            first = self.train.take(slice(1))
+            x, condition = first.x, first.condition
             x = x.round() if self.data.binarise else x
         error: Exception | None = None
         try:
@@ -396,13 +402,17 @@ class _Training:
         self.optimizer.step()
         values = {"loss": loss.detach(), **parts}
         if self.fabric.world_size > 1:  # what is remembered, and saved, is of the whole batch
-            values = {key: self.fabric.all_reduce(value) for key, value in values.items()}
+            values = {key: self.all_reduce(value, "mean") for key, value in values.items()}
         progress.add({key: value.item() for key, value in values.items()}, batch_size, norm)
+
+    def all_reduce(self, value: Tensor, how: str) -> Tensor:
+        """The value's mean, sum or maximum over the processes."""
+        return cast(Tensor, self.fabric.all_reduce(value.to(self.fabric.device), reduce_op=how)).cpu()
 
     def raise_together(self, error: Exception | None) -> None:
         """Raise an error of one process in all of them, so that none waits for the others' gradients."""
         if self.fabric.world_size > 1:
-            failed = self.fabric.all_reduce(torch.tensor(float(error is not None)), reduce_op="max")
+            failed = self.all_reduce(torch.tensor(float(error is not None)), "max")
             if failed and error is None:
                 error = TrainingDiverged("the loss became NaN or infinite in another process")
         if error is not None:
@@ -432,8 +442,8 @@ class _Training:
         elif config.patience and progress.wait >= config.patience:
             progress.stopped = "patience"
         self.history.append(record)
-        if self.writes:
-            self.folder.append(record)
+        if self.writer is not None:
+            self.writer.append(record)
         if self.board is not None:
             for key, value in record.items():
                 if isinstance(value, int | float):
@@ -457,7 +467,7 @@ class _Training:
                     sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.cpu().double().sum()
         self.pair.train()
         if world_size > 1:
-            sums = {name: self.fabric.all_reduce(value, reduce_op="sum") for name, value in sums.items()}
+            sums = {name: self.all_reduce(value, "sum") for name, value in sums.items()}
         return {name: value.item() / len(self.valid) for name, value in sums.items()}
 
     def save_is_due(self) -> bool:
@@ -466,17 +476,17 @@ class _Training:
 
     def save(self) -> None:
         """Write the state from which :meth:`run` goes on."""
-        if self.writes:
+        if self.writer is not None:
             tensors = checkpoint.module_state(self.pair)
             record = dataclasses.asdict(self.progress)
-            self.folder.save_state(ResumeState(record, tensors, self.best, self.optimizer.state_dict()))
+            self.writer.save_state(ResumeState(record, tensors, self.best, self.optimizer.state_dict()))
         self.last_saved = time.monotonic()
 
     def stop_if_asked(self) -> None:
         """After SIGINT or SIGTERM: write the state and end with what the signal stands for."""
         number = self.signals.received
         if self.fabric.world_size > 1:  # all processes must leave at the same step
-            number = int(self.fabric.all_reduce(torch.tensor(float(number)), reduce_op="max"))
+            number = int(self.all_reduce(torch.tensor(float(number)), "max"))
         if number:
             self.save()
             hint = "" if self.folder is None else f", its state is in {self.folder.path}: go on with --resume"
@@ -500,9 +510,9 @@ class _Training:
         if self.best:
             checkpoint.load_module_state(self.pair, self.best, "training")
             kept = f"the pair holds the best weights, of epoch {progress.best_epoch}"
-        if self.writes:
-            self.folder.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
-            kept += f", saved in {self.folder.path / 'pair'}"
+        if self.writer is not None:
+            self.writer.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
+            kept += f", saved in {self.writer.path / 'pair'}"
         raise TrainingDiverged(
             f"{what} at step {progress.step} (epoch {progress.epoch}): {kept}; a smaller learning_rate or clip_norm=1 "
             "may help"

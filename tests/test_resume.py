@@ -258,8 +258,7 @@ def _damage(run, name, kind, damage):
 
 @pytest.mark.parametrize(
     ("kind", "damage"),
-    # one flipped bit of the record's JSON may be one of a number; the tensors have a checksum
-    [("tensors", damage) for damage in DAMAGES] + [("record", damage) for damage in DAMAGES if damage != "flipped"],
+    [(kind, damage) for kind in ("tensors", "record") for damage in DAMAGES],
 )
 def test_a_damaged_state_is_refused_and_the_one_before_it_used(
     digits, tmp_path, monkeypatch, uninterrupted, kind, damage

@@ -1,6 +1,7 @@
 """Data: toys with known densities, images, and any ``.npz`` of one's own."""
 
 import dataclasses
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,12 @@ def load(name: str | os.PathLike, **config: Any) -> Splits:
         where
     """
     options = make_config(config)
+    recipe: dict[str, Any] = {"name": os.fspath(name), "config": dataclasses.asdict(options)}
     if os.fspath(name).endswith(".npz"):
-        splits = read_npz(Path(name).expanduser(), seed=options.seed)
+        file = Path(name).expanduser().resolve()
+        splits = read_npz(file, seed=options.seed)
+        # a run is resumed on the same file with the same contents only
+        recipe |= {"name": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     else:
         splits = find(os.fspath(name))(options)
-    recipe = {"name": os.fspath(name), "config": dataclasses.asdict(options)}
     return dataclasses.replace(arrange(splits, options), recipe=recipe)

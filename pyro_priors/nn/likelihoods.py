@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -79,7 +80,7 @@ class GaussianLikelihood(BernoulliLikelihood):
         self.raw_scale = nn.Parameter(torch.tensor(raw_of(1.0))) if scale is None else None
 
     def forward(self, raw: Tensor) -> dist.Distribution:
-        scale = self.fixed_scale if self.raw_scale is None else positive(self.raw_scale)
+        scale: Any = self.fixed_scale if self.raw_scale is None else positive(self.raw_scale)
         return dist.Normal(self._only(raw), scale).to_event(self.event_dim)
 
 
@@ -119,14 +120,14 @@ class ContinuousBernoulli(dist.TorchDistribution):
     def expand(self, batch_shape: _size, _instance: object = None) -> "ContinuousBernoulli":
         return ContinuousBernoulli(self.logits.expand(batch_shape), validate_args=False)
 
-    def _size(self) -> tuple[Tensor, Tensor]:
+    def _series_below(self) -> tuple[Tensor, Tensor]:
         """Where the series serve, and the logits' size elsewhere, 1 there."""
         size = self.logits.abs()
         return size < 0.1, torch.where(size < 0.1, 1.0, size)
 
     @property
     def mean(self) -> Tensor:
-        small, size = self._size()
+        small, size = self._series_below()
         eta = self.logits
         series = eta / 12 - eta**3 / 720 + eta**5 / 30240
         return 0.5 + torch.where(small, series, eta.sign() * (0.5 / torch.tanh(size / 2) - 1 / size))
@@ -141,7 +142,7 @@ class ContinuousBernoulli(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        small, size = self._size()
+        small, size = self._series_below()
         eta = self.logits
         series = eta**2 / 24 - eta**4 / 2880 + eta**6 / 181440
         log_norm = torch.where(small, series, size / 2 + torch.log(-torch.expm1(-size) / size))  # at x = 1/2

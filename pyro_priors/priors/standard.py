@@ -3,6 +3,7 @@
 import pyro.distributions as dist
 import torch
 import torch.nn as nn
+from torch import Tensor
 
 __all__ = ["StandardPrior"]
 
@@ -14,6 +15,9 @@ class StandardPrior(nn.Module):
 
     Reference: Diederik P. Kingma and Max Welling, Auto-encoding variational Bayes, ICLR 2014, arXiv:1312.6114.
     """
+
+    loc: Tensor
+    scale: Tensor
 
     def __init__(self, z_dim: int) -> None:
         super().__init__()
