@@ -44,16 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the value and the remedy; 130 when interrupted
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # a warning is one line too
-    warnings.showwarning = lambda message, *_: print(f"pyro-priors: warning: {message}", file=sys.stderr)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2
-    command, *rest = arguments
+    with warnings.catch_warnings():
+        warnings.showwarning = _print_warning
+        return _run(*arguments)
+
+
+def _run(command: str, *arguments: str) -> int:
     try:
         if command not in COMMANDS:
             raise ValueError(f"command '{command}' is unknown: {zoo.hint(command, list(COMMANDS))}")
-        COMMANDS[command](rest)
+        COMMANDS[command](list(arguments))
     except train.TrainingDiverged as error:
         return _fail(error, 1)
     except (CheckpointError, OSError) as error:
@@ -67,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _print_warning(message: Warning | str, *_: Any) -> None:
+    print(f"pyro-priors: warning: {message}", file=sys.stderr)
 
 
 def _fail(error: Exception, status: int) -> int:

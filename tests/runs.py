@@ -16,7 +16,7 @@ import torch.nn as nn
 from torch import Tensor
 
 import pyro_priors as pp
-from pyro_priors import checkpoint, train, zoo
+from pyro_priors import checkpoint, loop, zoo
 from pyro_priors.data import Splits
 from pyro_priors.objectives import ELBO
 
@@ -57,7 +57,7 @@ def validation_bound(pair: pp.Pair, data: Splits, seed: int = 0) -> float:
     """The bound on the validation part with the noise of the training's own validation."""
     pair.eval()
     with torch.random.fork_rng(), pyro.get_param_store().scope(), torch.no_grad():
-        torch.manual_seed(train._seed_of(seed, train.VALIDATION, 0, 0))
+        torch.manual_seed(loop._seed_of(seed, loop.VALIDATION, 0, 0))
         terms = ELBO().terms(pair.model, pair.guide, data.valid.x, data.valid.condition)
     pair.train()
     return terms.bound.double().sum().item() / len(data.valid)

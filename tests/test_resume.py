@@ -14,7 +14,7 @@ import pytest
 
 import pyro_priors as pp
 import runs
-from pyro_priors import checkpoint, train
+from pyro_priors import checkpoint, loop
 from pyro_priors.cli import main
 
 # 3 steps an epoch, the last of them smaller
@@ -38,7 +38,7 @@ def fit(run, data, **options):
 
 def fit_until(monkeypatch, step, run, data, before=False, **options):
     """Train up to a step and crash, after it was counted or before."""
-    original = train._Training.train_step
+    original = loop.Training.train_step
 
     def crash(self):
         if self.progress.step >= step:
@@ -50,9 +50,9 @@ def fit_until(monkeypatch, step, run, data, before=False, **options):
         original(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train._Training, "train_step", train_step)
+        patch.setattr(loop.Training, "train_step", train_step)
         if not before:
-            patch.setattr(train._Training, "stop_if_asked", crash)
+            patch.setattr(loop.Training, "stop_if_asked", crash)
         with pytest.raises(Crash):
             fit(run, data, checkpoint_seconds=0, **options)
 
@@ -93,8 +93,8 @@ def test_resume_after_each_step_in_turn(digits, tmp_path, monkeypatch, uninterru
 
 def test_what_came_after_the_saved_state_is_trained_again(digits, tmp_path, monkeypatch, uninterrupted):
     # a state after the first epoch's end, then none any more: the second epoch's record has no state
-    original = train._Training.save_is_due
-    monkeypatch.setattr(train._Training, "save_is_due", lambda self: self.progress.epoch < 2 and original(self))
+    original = loop.Training.save_is_due
+    monkeypatch.setattr(loop.Training, "save_is_due", lambda self: self.progress.epoch < 2 and original(self))
     fit_until(monkeypatch, 8, tmp_path / "run", digits)
     monkeypatch.undo()
     assert len(runs.records(tmp_path / "run")) == 2
@@ -128,7 +128,7 @@ def test_resume_with_more_epochs(digits, tmp_path, uninterrupted):
 
 
 def test_resume_with_more_patience_goes_on(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(train._Training, "validate", lambda self: {"bound": -float(self.progress.epoch)})
+    monkeypatch.setattr(loop.Training, "validate", lambda self: {"bound": -float(self.progress.epoch)})
     run = tmp_path / "run"
     options = {"warmup_epochs": 0, "max_epochs": 6}
     fit(run, digits, patience=2, **options)
@@ -200,7 +200,7 @@ def test_a_signal_ends_the_step_and_writes_the_state(
     digits, tmp_path, monkeypatch, uninterrupted, number, error, code, step
 ):
     run = tmp_path / "run"
-    original = train._Training.train_step
+    original = loop.Training.train_step
 
     def train_step(self, *args):
         if self.progress.step == step - 1:
@@ -209,7 +209,7 @@ def test_a_signal_ends_the_step_and_writes_the_state(
 
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch, pytest.raises(error) as caught:
-        patch.setattr(train._Training, "train_step", train_step)
+        patch.setattr(loop.Training, "train_step", train_step)
         fit(run, digits)
     assert code is None or caught.value.code == code
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
@@ -218,13 +218,13 @@ def test_a_signal_ends_the_step_and_writes_the_state(
 
 
 def test_an_interrupted_command_has_status_130(tmp_path, monkeypatch):
-    monkeypatch.setattr(train._Training, "train_step", lambda self, *args: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(loop.Training, "train_step", lambda self, *args: os.kill(os.getpid(), signal.SIGINT))
     assert main(command(tmp_path / "run", "--quiet")) == 130
 
 
 def test_a_signal_without_a_folder_ends_the_training_too(digits, monkeypatch):
-    original = train._Training.validate
-    monkeypatch.setattr(train._Training, "validate", lambda self: os.kill(os.getpid(), 15) or original(self))
+    original = loop.Training.validate
+    monkeypatch.setattr(loop.Training, "validate", lambda self: os.kill(os.getpid(), 15) or original(self))
     with pytest.raises(SystemExit):
         pp.fit(runs.small_pair("cp_vae", digits), digits, **OPTIONS)
 

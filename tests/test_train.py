@@ -13,7 +13,7 @@ from pyro import infer
 
 import pyro_priors as pp
 import runs
-from pyro_priors import train
+from pyro_priors import loop
 from pyro_priors.objectives import ELBO, Beta
 
 QUICK = {"progress": False, "batch_size": 32, "learning_rate": 1e-2}
@@ -40,7 +40,7 @@ def scripted(monkeypatch):
             seen.append(runs.state(self.pair))
             return {"bound": next(left)}
 
-        monkeypatch.setattr(train._Training, "validate", validate)
+        monkeypatch.setattr(loop.Training, "validate", validate)
         return seen
 
     return script
@@ -96,13 +96,13 @@ def test_pair_is_in_training_mode_only_while_it_trains(digits, monkeypatch):
 
 def test_warmup_rises_linearly_to_1(digits, monkeypatch):
     weights = []
-    original = train._Loss.forward
+    original = loop._Loss.forward
 
     def forward(self, *args):
         weights.append(self.kl_weight)
         return original(self, *args)
 
-    monkeypatch.setattr(train._Loss, "forward", forward)
+    monkeypatch.setattr(loop._Loss, "forward", forward)
     history = pp.fit(runs.small_pair("vae", digits), digits, max_epochs=3, warmup_epochs=2, **QUICK)
     assert weights == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1, 1, 1, 1])
     assert [record["kl_weight"] for record in history.epochs] == pytest.approx([0.5, 1, 1])
@@ -187,14 +187,14 @@ def test_schedules(digits, schedule, factors):
 
 def test_clipping_bounds_the_norm_of_all_gradients_together(digits, monkeypatch):
     norms = []
-    original = train._clip
+    original = loop._clip
 
     def clip(pair, clip_norm):
         before = original(pair, clip_norm)
         norms.append((before, math.sqrt(sum(p.grad.square().sum().item() for p in pair.parameters()))))
         return before
 
-    monkeypatch.setattr(train, "_clip", clip)
+    monkeypatch.setattr(loop, "_clip", clip)
     for clip_norm in (0.5, 0.0):
         norms.clear()
         history = pp.fit(runs.small_pair("vae", digits), digits, max_epochs=1, clip_norm=clip_norm, **QUICK)
@@ -227,7 +227,7 @@ def test_nothing_global_is_changed(digits, end, monkeypatch):
     before = torch.get_rng_state(), np.random.get_state(), random.getstate(), dict(pyro.get_param_store().items())  # noqa: NPY002
     pair = runs.small_pair("vae", digits)
     if end == "diverged":
-        monkeypatch.setattr(train._Training, "validate", lambda self: {"bound": math.nan})
+        monkeypatch.setattr(loop.Training, "validate", lambda self: {"bound": math.nan})
         with pytest.raises(pp.TrainingDiverged):
             pp.fit(pair, digits, max_epochs=1, **QUICK)
     else:
@@ -300,8 +300,8 @@ def _diverging(digits, tmp_path, **failing):
 @pytest.mark.parametrize("validation", [True, False])
 def test_nan_stops_with_the_best_weights_kept(digits, tmp_path, validation, monkeypatch):
     seen = []
-    original = train._Training.validate
-    monkeypatch.setattr(train._Training, "validate", lambda self: seen.append(runs.state(self.pair)) or original(self))
+    original = loop.Training.validate
+    monkeypatch.setattr(loop.Training, "validate", lambda self: seen.append(runs.state(self.pair)) or original(self))
     with pyro.validation_enabled(validation):
         pair, message = _diverging(digits, tmp_path, after=7)
     # three steps an epoch: the eighth step is the second of the third epoch
