@@ -1,10 +1,11 @@
 """Variance of the gradient with the KL of z in closed form for each category, and with the KL sampled.
 
-Trains ``cp_vae`` on scikit-learn's digits and, after 0, 5 and 50 epochs, takes the gradient of one batch under many
-noises, with :class:`pyro_priors.objectives.EnumELBO` (closed form, equations 8 and 9 of Lavda et al. 2019) and with
-Pyro's ``TraceEnum_ELBO`` (sampled). Prints and writes, for three seeds, the total variance (trace of the covariance)
-over all parameters, over the guide's and over the prior's, and the ratio sampled / closed form. The closed form's
-gradient of the prior has no noise at all, so there is no ratio for it.
+Trains ``cp_vae`` on scikit-learn's digits and, before training and at the best of 5 and of 50 epochs (Adam starts
+anew at 5), takes the gradient of one batch under many noises, with :class:`pyro_priors.objectives.EnumELBO` (closed
+form, equations 8 and 9 of Lavda et al. 2019) and with Pyro's ``TraceEnum_ELBO`` (sampled). Prints and writes, for
+three seeds, the total variance (trace of the covariance) over all parameters, over the guide's and over the prior's,
+and the ratio sampled / closed form. The closed form's gradient of the prior has no noise at all, so there is no ratio
+for it.
 
     python benchmarks/gradient_variance.py [results/gradient_variance.json]
 """

@@ -24,7 +24,9 @@ class CPVAEGuide(nn.Module):
     :param latent: module from features and c to q(z|x,c), event shape ``(z_dim,)``
 
     What differs from the paper: it writes q(z|x,c) as a function of the probabilities of q(c|x); its code passes one
-    relaxed draw. Here q(z|x,c) is a function of the category itself, as equation 8 needs.
+    relaxed draw. Here q(z|x,c) is a function of the category itself, as equation 8 needs. The "gated layer for the
+    hierarchical conditioning" is, as in the released code, the join of features and category before the affine map to
+    location and scale: the category shifts both, it does not multiply the features.
 
     Reference: Frantzeska Lavda, Magda Gregorova and Alexandros Kalousis, Improving VAE generations of multimodal data
     through data-dependent conditional priors, 2019, arXiv:1911.10885.
@@ -36,14 +38,14 @@ class CPVAEGuide(nn.Module):
         self.category = category
         self.latent = latent
 
-    def forward(self, x: Tensor, condition: Tensor | None = None, size: int | None = None) -> None:
+    def forward(self, x: Tensor | None = None, condition: Tensor | None = None, size: int | None = None) -> None:
         """
         :param x: observed data, shape ``(batch,) + x_shape``
         :param condition: not used by this guide
         :param size: not used by this guide
         """
         register("cp_vae.guide", self)
-        with data_plate(x, condition, size):
+        with data_plate(x, condition, size, needs=["x"]):
             features = self.trunk(x)
             c = pyro.sample("c", self.category(features), infer={"enumerate": "parallel"})
             pyro.sample("z", self.latent(features, c))

@@ -23,12 +23,12 @@ class CVAEGuide(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, x: Tensor, condition: Tensor | None = None, size: int | None = None) -> None:
+    def forward(self, x: Tensor | None = None, condition: Tensor | None = None, size: int | None = None) -> None:
         """
         :param x: observed data, shape ``(batch,) + x_shape``
         :param condition: shape ``(batch,) + condition_shape``
         :param size: not used by this guide
         """
         register("cvae.guide", self)
-        with data_plate(x, condition, size, conditional=True):
+        with data_plate(x, condition, size, needs=["x", "condition"]):
             pyro.sample("z", self.encoder(x, condition))

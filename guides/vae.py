@@ -21,12 +21,12 @@ class VAEGuide(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, x: Tensor, condition: Tensor | None = None, size: int | None = None) -> None:
+    def forward(self, x: Tensor | None = None, condition: Tensor | None = None, size: int | None = None) -> None:
         """
         :param x: observed data, shape ``(batch,) + x_shape``
         :param condition: not used by this guide
         :param size: not used by this guide
         """
         register("vae.guide", self)
-        with data_plate(x, condition, size):
+        with data_plate(x, condition, size, needs=["x"]):
             pyro.sample("z", self.encoder(x))

@@ -46,6 +46,6 @@ class CVAE(nn.Module):
         :returns: x, observed or sampled
         """
         register("cvae.model", self)
-        with data_plate(x, condition, size, conditional=True):
+        with data_plate(x, condition, size, needs=["condition"]):
             z = pyro.sample("z", self.prior(condition))
             return pyro.sample("x", self.decoder(z, condition=condition), obs=x)

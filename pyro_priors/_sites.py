@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
-__all__ = ["Mode", "is_categorical", "is_enumerated", "is_normal", "sample_sites"]
+__all__ = ["Mode", "SharedNoise", "is_categorical", "is_enumerated", "is_normal", "sample_sites"]
 
 
 def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Any]]:
@@ -37,6 +38,33 @@ def is_normal(fn: dist.Distribution) -> bool:
 def is_categorical(fn: dist.Distribution) -> bool:
     """Whether the distribution is over category numbers."""
     return type(_base(fn)) is dist.Categorical
+
+
+class SharedNoise(Messenger):
+    """Effect handler that draws a Gaussian latent site's noise for a whole batch and keeps the rows of one share of it.
+
+    Processes that share a batch and a seed draw together what one process draws alone.
+
+    :param size: size of the whole batch
+    :param first: first row of this share
+    """
+
+    def __init__(self, size: int, first: int) -> None:
+        super().__init__()
+        self.size, self.first = size, first
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn = msg["fn"]
+        if msg["is_observed"] or msg["done"] or site_is_subsample(msg) or not is_normal(fn):
+            return
+        data_dim = len(fn.batch_shape) - 1
+        shape = list(fn.shape())
+        num_rows, shape[data_dim] = shape[data_dim], self.size
+        base = _base(fn)
+        # drawn as Normal.rsample draws it, so that the numbers are the same
+        noise = torch.normal(base.loc.new_zeros(shape), base.loc.new_ones(shape))
+        msg["value"] = base.loc + noise.narrow(data_dim, self.first, num_rows) * base.scale
+        msg["done"] = True
 
 
 class Mode(Messenger):

@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0 if arguments else 2
     with warnings.catch_warnings():
-        warnings.showwarning = _print_warning
+        # a warning is one line too
+        warnings.showwarning = lambda message, *_: print(f"pyro-priors: warning: {message}", file=sys.stderr)
         return _run(*arguments)
 
 
@@ -70,10 +71,6 @@ def _run(command: str, *arguments: str) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def _print_warning(message: Warning | str, *_: Any) -> None:
-    print(f"pyro-priors: warning: {message}", file=sys.stderr)
 
 
 def _fail(error: Exception, status: int) -> int:
@@ -257,6 +254,8 @@ def _evaluate(arguments: list[str]) -> None:
         "seed": options.seed,
         "metrics": {name: dataclasses.asdict(estimate) for name, estimate in results.items()},
     }
+    if pair.aggregate_c is not None:
+        record["aggregate_c"] = pair.aggregate_c.tolist()
     if splits.true_log_likelihood is not None:
         record["true_log_likelihood"] = splits.true_log_likelihood
     write_atomically(folder.path / "evaluation.json", json.dumps(record, indent=1).encode())
@@ -264,6 +263,9 @@ def _evaluate(arguments: list[str]) -> None:
     for name, estimate in results.items():
         spread = f" ± {estimate.stderr:.4g}" if estimate.stderr is not None else ""
         print(f"  {name:22}{estimate.value:>12.4f}{spread:12} {estimate.unit}")
+    if pair.aggregate_c is not None:
+        shares = " ".join(f"{share:.3f}" for share in pair.aggregate_c.sort(descending=True).values[:12].tolist())
+        print(f"  {'q(c), largest first':22}{shares}{' ...' if pair.num_categories > 12 else ''} (training part)")
     if splits.true_log_likelihood is not None:
         print(f"  {'true log-likelihood':22}{splits.true_log_likelihood:>12.4f}{'':12} nats per datum")
 

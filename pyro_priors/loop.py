@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -19,6 +20,7 @@ from pyro import infer
 from torch import Tensor
 
 from . import checkpoint
+from ._sites import SharedNoise
 from .data import Part, Splits, batches, num_batches
 from .objectives import ELBO, KLWeight
 from .pair import Pair
@@ -153,7 +155,7 @@ class Training:
         """One step on this process's share of a batch of ``batch_size``."""
         progress, config = self.progress, self.config
         # a seed for each step makes the noise a function of the step: nothing to store, exact to resume
-        torch.manual_seed(_seed_of(config.seed, TRAINING, progress.step, self.fabric.global_rank))
+        torch.manual_seed(_seed_of(config.seed, TRAINING, progress.step))
         self.loss_module.kl_weight = _kl_weight(config, progress.step, self.steps_per_epoch)
         # each process averages over its own share, and Fabric then over processes
         self.loss_module.share = len(x) * self.fabric.world_size / batch_size
@@ -163,7 +165,8 @@ class Training:
             x = x.round() if self.data.binarise else x
         error: Exception | None = None
         try:
-            loss, parts = self.compute_loss(x, condition)
+            with self.noise_of(batch_size):
+                loss, parts = self.compute_loss(x, condition)
             _check_finite(loss, parts)
         except (TrainingDiverged, ValueError) as caught:
             error = caught
@@ -176,6 +179,11 @@ class Training:
         if self.fabric.world_size > 1:  # what is remembered, and saved, is of the whole batch
             values = {key: self.all_reduce(value, "mean") for key, value in values.items()}
         progress.add({key: value.item() for key, value in values.items()}, batch_size, norm)
+
+    def noise_of(self, batch_size: int) -> AbstractContextManager:
+        """Where several processes share a batch: noise for the whole of it, of which this one keeps its rows."""
+        rank, world_size = self.fabric.global_rank, self.fabric.world_size
+        return SharedNoise(batch_size, rank * batch_size // world_size) if world_size > 1 else nullcontext()
 
     def all_reduce(self, value: Tensor, how: str) -> Tensor:
         """The value's mean, sum or maximum over the processes."""
@@ -227,14 +235,16 @@ class Training:
     def validate(self) -> dict[str, float]:
         """Means of the bound at weight 1 and of its parts over the validation part, at the same noise every time."""
         rank, world_size = self.fabric.global_rank, self.fabric.world_size
-        torch.manual_seed(_seed_of(self.config.seed, VALIDATION, 0, rank))
+        torch.manual_seed(_seed_of(self.config.seed, VALIDATION, 0))
         elbo = ELBO()
         sums: dict[str, Tensor] = {}
         self.pair.eval()
         size = max(VALIDATION_BATCH_SIZE, world_size)
-        for x, condition in batches(self.valid, size, seed=0, epoch=0, shuffle=False, rank=rank, world_size=world_size):
+        found = batches(self.valid, size, seed=0, epoch=0, shuffle=False, rank=rank, world_size=world_size)
+        for step, (x, condition) in enumerate(found):
             if len(x):
-                terms = elbo.terms(self.pair.model, self.pair.guide, x, condition)
+                with self.noise_of(min(size, len(self.valid) - step * size)):
+                    terms = elbo.terms(self.pair.model, self.pair.guide, x, condition)
                 for name, value in {"bound": terms.bound, **terms.parts}.items():
                     sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.cpu().double().sum()
         self.pair.train()
@@ -352,8 +362,8 @@ def to_like(part: Part, like: Tensor) -> Part:
     return Part(part.x.to(like), None if part.condition is None else part.condition.to(like))
 
 
-def _seed_of(seed: int, purpose: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence((seed, purpose, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _seed_of(seed: int, purpose: int, step: int) -> int:
+    return int(np.random.SeedSequence((seed, purpose, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _schedule(name: str, done: float) -> float:

@@ -143,6 +143,19 @@ class Pair(nn.Module):
         return {name: site["fn"] for name, site in sample_sites(trace) if not site["is_observed"]}
 
     @torch.no_grad()
+    def posterior_and_prior(self, x: Tensor, condition: Tensor | None = None) -> dict[str, tuple[Any, Any]]:
+        """The posterior of each latent site, as :meth:`encode`, beside its prior at the same values of other sites.
+
+        :param x: shape ``(batch,) + x_shape``
+        :param condition: shape ``(batch,) + condition_shape``
+        :returns: two distributions by site
+        """
+        guide_trace = self._mode_trace(x, condition)
+        model_trace = self._replayed(guide_trace, condition, len(x))
+        latent = [(name, site["fn"]) for name, site in sample_sites(guide_trace) if not site["is_observed"]]
+        return {name: (posterior, model_trace.nodes[name]["fn"]) for name, posterior in latent}
+
+    @torch.no_grad()
     def reconstruct(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """The mean of p(x|...) at the posterior's most probable category and mean.
 
@@ -150,15 +163,17 @@ class Pair(nn.Module):
         :param condition: shape ``(batch,) + condition_shape``
         :returns: shape ``(batch,) + x_shape``
         """
-        guide_trace = self._mode_trace(x, condition)
-        with pyro.get_param_store().scope(), Mode():  # of x, too: no draw is needed
-            program = poutine.replay(self.model, trace=guide_trace)
-            decoded: Any = poutine.trace(program).get_trace(None, condition, len(x)).nodes["x"]["fn"]
-            return decoded.mean
+        decoded: Any = self._replayed(self._mode_trace(x, condition), condition, len(x)).nodes["x"]["fn"]
+        return decoded.mean
 
     def _mode_trace(self, x: Tensor, condition: Tensor | None) -> poutine.Trace:
         with pyro.get_param_store().scope(), Mode():
             return poutine.trace(self.guide).get_trace(x, condition)
+
+    def _replayed(self, guide_trace: poutine.Trace, condition: Tensor | None, size: int) -> poutine.Trace:
+        with pyro.get_param_store().scope(), Mode():  # of x, too: no draw is needed
+            program = poutine.replay(self.model, trace=guide_trace)
+            return poutine.trace(program).get_trace(None, condition, size)
 
     @torch.no_grad()
     def log_prob(self, x: Tensor, condition: Tensor | None = None, num_samples: int = 5000) -> Tensor:

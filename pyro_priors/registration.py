@@ -1,6 +1,7 @@
 """What every program of the zoo begins with: its parameters made known to Pyro, and the plate over the batch."""
 
 import itertools
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import pyro
@@ -52,18 +53,19 @@ def register(name: str, module: nn.Module) -> None:
 
 
 def data_plate(
-    x: torch.Tensor | None, condition: torch.Tensor | None, size: int | None, conditional: bool = False
+    x: torch.Tensor | None, condition: torch.Tensor | None, size: int | None, needs: Sequence[str] = ()
 ) -> pyro.plate:
     """The plate ``"data"`` of every program of the zoo, as long as the batch that the program was given.
 
     :param x: observed data, shape ``(batch,) + x_shape``, or None when x is to be sampled
     :param condition: what x is generated given, shape ``(batch,) + condition_shape``, or None
     :param size: the batch size, read only where neither of the two is given
-    :param conditional: whether the program needs a condition
-    :raises ValueError: if all three are None, x and condition differ in length, or a needed condition is missing
+    :param needs: which of ``"x"`` and ``"condition"`` the program cannot do without
+    :raises ValueError: if one that is needed is None, all three are None, or x and condition differ in length
     """
-    if conditional and condition is None:
-        raise ValueError("this pair is conditional and condition is None: give condition, one row per datum")
+    for name, value in (("x", x), ("condition", condition)):
+        if name in needs and value is None:
+            raise ValueError(f"this program needs {name}, and {name} is None: give {name}, one row per datum")
     if x is not None and condition is not None and len(x) != len(condition):
         raise ValueError(f"condition must be as long as x, got {len(condition)} and {len(x)}: give one row per datum")
     given = x if x is not None else condition

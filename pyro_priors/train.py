@@ -44,7 +44,7 @@ class TrainConfig:
     learning_rate: float = 5e-4
     """Learning rate of Adam."""
     schedule: str = "constant"
-    """Learning rate over the epochs: constant, cosine or linear (the latter two end at 0)."""
+    """Learning rate over the epochs: constant, cosine or linear (the latter two fall towards 0)."""
     warmup_epochs: float = 0.0
     """Epochs over which the weight of the KL rises linearly to 1."""
     warmup_sites: tuple[str, ...] = ()
@@ -106,12 +106,15 @@ def fit(
     with the same bits as one that was not, on the same machine. Nothing global is changed: the parameter store and
     the state of torch's random generators are as before when it returns.
 
+    Several processes share each batch and its noise: they end with the parameters of one process, up to the order of
+    sums, where the latent sites are Gaussian (other sites draw noise of their own in each process).
+
     SIGINT and SIGTERM end the current step, write the resume state and raise KeyboardInterrupt or SystemExit.
 
     :param pair: what to train, in place
     :param data: from :func:`pyro_priors.data.load` or :func:`pyro_priors.data.from_arrays`
-    :param objective: an objective of ours, or an ELBO of Pyro's (its sum over the batch is divided by the batch size);
-        ``pair.elbo`` when left out
+    :param objective: an objective of ours, or Pyro's Trace_ELBO, TraceMeanField_ELBO or TraceEnum_ELBO (its sum over
+        the batch is divided by the batch size); ``pair.elbo`` when left out
     :param out: run folder; without one nothing is written
     :param resume: go on with the run in ``out``, with the same options; from the beginning if it has no state yet
     :param progress: show a bar, or plain lines when the output is no terminal
@@ -123,6 +126,11 @@ def fit(
     """
     config = dataclasses.replace(config or TrainConfig(), **_known(options))
     objective = pair.elbo if objective is None else objective
+    if not hasattr(objective, "differentiable_loss"):
+        raise ValueError(
+            f"objective {type(objective).__name__} has no differentiable_loss: give one of pyro_priors.objectives, or "
+            "Pyro's Trace_ELBO, TraceMeanField_ELBO or TraceEnum_ELBO; others train with SVI"
+        )
     _check_fits(pair, data)
     _check_sites(pair, data, config.warmup_sites)
     if config.tensorboard:
@@ -179,7 +187,19 @@ def _check_fits(pair: Pair, data: Splits) -> None:
             f"the pair was made for condition_shape={tuple(config['condition_shape'])}, but {data.name} has "
             f"{data.condition_shape}: load the data with condition_rows or condition_labels, or give condition_*"
         )
-    likelihood = config.get("likelihood")
+    likelihood = None if "decoder" in (pair.recipe or {}).get("own_networks", ()) else config.get("likelihood")
+    if likelihood in ("continuous_bernoulli", "discretised_logistic"):
+        for name, part in data.parts.items():
+            if part.x.min() < 0 or part.x.max() > 1:
+                raise ValueError(
+                    f"likelihood='{likelihood}' needs x in [0, 1], but the {name} part of {data.name} has values from "
+                    f"{part.x.min():.4g} to {part.x.max():.4g}: rescale them, or use likelihood='gaussian'"
+                )
+            if likelihood == "discretised_logistic" and ((255 * part.x).round() - 255 * part.x).abs().max() > 1e-3:
+                raise ValueError(
+                    f"likelihood='discretised_logistic' needs grey levels k/255, but the {name} part of {data.name} "
+                    "has others: use likelihood='continuous_bernoulli'"
+                )
     if likelihood == "bernoulli" and data.likelihood != "bernoulli":
         raise ValueError(
             f"likelihood='bernoulli' needs x of 0 and 1, but {data.name} has other values: "

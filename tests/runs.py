@@ -57,7 +57,7 @@ def validation_bound(pair: pp.Pair, data: Splits, seed: int = 0) -> float:
     """The bound on the validation part with the noise of the training's own validation."""
     pair.eval()
     with torch.random.fork_rng(), pyro.get_param_store().scope(), torch.no_grad():
-        torch.manual_seed(loop._seed_of(seed, loop.VALIDATION, 0, 0))
+        torch.manual_seed(loop._seed_of(seed, loop.VALIDATION, 0))
         terms = ELBO().terms(pair.model, pair.guide, data.valid.x, data.valid.condition)
     pair.train()
     return terms.bound.double().sum().item() / len(data.valid)

@@ -50,6 +50,24 @@ def test_two_processes_give_the_same_parameters_as_one(size, tmp_path):
     assert len(runs.records(tmp_path / "run")) == 4
 
 
+@pytest.mark.parametrize("name", ["cp_vae", pytest.param("cvae", marks=pytest.mark.slow)])
+def test_processes_share_the_noise_of_a_batch(name):
+    """Pairs of the zoo, whose guides draw noise: both processes draw one process's noise and keep their rows of it."""
+    data = pp.data.load("digits", limit=53, condition_rows=4 if name == "cvae" else 0)
+    config = {"x_shape": data.x_shape, "z_dim": 2, "hidden": (8,)}
+    config |= {"condition_shape": data.condition_shape} if name == "cvae" else {"num_categories": 3}
+    found = []
+    for num_processes in (1, 2):
+        torch.manual_seed(0)
+        pair = pp.create(name, **config)
+        found.append((pair.double(), pp.fit(pair, data, num_processes=num_processes, max_epochs=2, **OPTIONS)))
+    (one, one_history), (two, two_history) = found
+    for key, tensor in runs.state(one).items():
+        torch.testing.assert_close(runs.state(two)[key].to(tensor), tensor, rtol=1e-9, atol=1e-11)
+    bounds = [[record["valid_bound"] for record in history.epochs] for history in (one_history, two_history)]
+    assert bounds[0] == pytest.approx(bounds[1], rel=1e-9)
+
+
 def test_the_bound_of_the_given_noise_pair_is_that_of_the_gaussian():
     """The pair of these tests is a VAE: its KL is log q - log p at the given draw."""
     pair, data = runs.given_noise_pair(), runs.given_noise_data()

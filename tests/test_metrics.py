@@ -240,7 +240,7 @@ def test_bits_per_dimension():
     bits, nats = results["bits_per_dim"], results["log_likelihood"]
     assert bits.value == pytest.approx(-nats.value / (64 * math.log(2)))
     assert bits.stderr == pytest.approx(nats.stderr / (64 * math.log(2)))
-    assert bits.unit == "bits per dimension"
+    assert bits.unit == "bits per dimension, of a density"
 
 
 def test_one_datum_has_no_standard_error(digits):

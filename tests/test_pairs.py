@@ -163,7 +163,7 @@ def test_a_draw_of_z_is_drawn_for_each_particle_and_category(variant):
 def test_programs_need_something_to_size_their_plate(name):
     pair = create(name)
     with pytest.raises(
-        ValueError, match="needs x, condition or size, got none of them|condition is None: give condition"
+        ValueError, match="needs x, condition or size, got none of them|needs condition, and condition is None"
     ):
         pair.model()
 

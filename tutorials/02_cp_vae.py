@@ -35,7 +35,8 @@ torch.manual_seed(0)
 # %% [markdown]
 # ## The toy of Figures 3 and 4
 # Half of the data from N(0.1, 0.1), half from N(1, 0.1), where 0.1 is the standard deviation as in the authors' code.
-# The density is known, so the bound has a ceiling that no honest number can pass.
+# The density is known, so there is a ceiling that no bound can pass in expectation, and on a test part by sampling
+# noise alone.
 
 # %%
 toy = pp.data.load("mixture", limit=2_000 if SMOKE_TEST else 0)

@@ -134,7 +134,9 @@ def _log_likelihood(context: _Context) -> dict[str, Estimate]:
     results = {"log_likelihood": _mean(log_p)}
     if context.data.likelihood != "bernoulli":
         size = math.prod(context.data.x_shape)
-        results["bits_per_dim"] = _mean(-log_p / (size * math.log(2)), "bits per dimension")
+        likelihood = ((context.pair.recipe or {}).get("config") or {}).get("likelihood")
+        kind = "of 256 levels" if likelihood == "discretised_logistic" else "of a density"
+        results["bits_per_dim"] = _mean(-log_p / (size * math.log(2)), f"bits per dimension, {kind}")
     return results
 
 
@@ -149,12 +151,15 @@ def _codes(context: _Context, part: str) -> dict[str, Tensor]:
 
 
 def _active_units(context: _Context) -> dict[str, Estimate]:
-    """Active units of each continuous site, of how many."""
-    codes = _codes(context, context.part)
-    codes.pop("c", None)
+    """Active units of each continuous site, of how many: of the posterior's mean less the prior's."""
+    found: dict[str, list[Tensor]] = {}
+    for x, condition in _rows(context, context.part):
+        for name, (q, p) in context.pair.posterior_and_prior(x, condition).items():
+            if name != "c":
+                found.setdefault(name, []).append((q.mean - p.mean).cpu())
     return {
-        f"active_units_{name}": Estimate(active_units(means), None, f"of {means.shape[-1]}")
-        for name, means in codes.items()
+        f"active_units_{name}": Estimate(active_units(torch.cat(means)), None, f"of {means[0].shape[-1]}")
+        for name, means in found.items()
     }
 
 

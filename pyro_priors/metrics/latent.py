@@ -11,6 +11,9 @@ def active_units(posterior_means: Tensor, threshold: float = 0.01) -> int:
 
     .. math:: \#\{d : \mathrm{Var}_x\, E_{q(z|x)}[z_d] > 0.01\}
 
+    Where the prior depends on a category or a condition, :func:`~pyro_priors.metrics.evaluate` passes the posterior's
+    mean less the prior's (at the most probable category): a code that only follows its prior is not active (ours).
+
     :param posterior_means: shape ``(num_data, z_dim)``
     :param threshold: least variance of an active unit
 

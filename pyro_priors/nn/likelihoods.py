@@ -184,7 +184,7 @@ class DiscretisedLogistic(dist.TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean, less what rounding to the levels changes (below 2e-5)."""
+        """The mean, less what rounding to the levels changes: below 2e-5 for scales of 0.01 and more."""
         upper, lower = F.softplus(self.loc / self.scale), F.softplus((self.loc - 1) / self.scale)
         return (self.scale * (upper - lower)).clamp(0, 1)
 

@@ -22,7 +22,7 @@ from torch.distributions import kl_divergence
 from .._sites import is_enumerated, is_normal, sample_sites
 from .kl_weight import KLWeight, Weight
 
-__all__ = ["ELBO", "EnumELBO", "Terms"]
+__all__ = ["ELBO", "EnumELBO", "Expectation", "Terms", "scale_of"]
 
 
 @dataclass
@@ -136,13 +136,13 @@ class ELBO(TraceEnum_ELBO):
         return model_trace, guide_trace
 
     def _terms(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Terms:
-        expect = _Expectation(guide_trace, self.max_plate_nesting)
+        expect = Expectation(guide_trace, self.max_plate_nesting)
         reconstruction = cast(Tensor, 0.0)
         parts: dict[str, Tensor] = {}
         scales: dict[str, float | Tensor] = {"reconstruction": 1.0}
         for name, site in sample_sites(model_trace):
             if site["is_observed"]:
-                log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+                log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), scale_of(site), site["mask"])
                 reconstruction = reconstruction + expect(name, site, log_prob)
             elif name not in guide_trace.nodes:
                 raise ValueError(
@@ -151,11 +151,11 @@ class ELBO(TraceEnum_ELBO):
                 )
             else:
                 kl = expect(name, site, self._kl(name, site, guide_trace.nodes[name]))
-                parts[f"kl_{name}"], scales[f"kl_{name}"] = kl, site["scale"]
+                parts[f"kl_{name}"], scales[f"kl_{name}"] = kl, scale_of(site)
         for name, site in sample_sites(guide_trace):
             if name not in model_trace.nodes:  # such as a pyro.factor: a term of the guide's own
                 log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
-                parts[f"kl_{name}"], scales[f"kl_{name}"] = expect(name, site, log_prob), site["scale"]
+                parts[f"kl_{name}"], scales[f"kl_{name}"] = expect(name, site, log_prob), scale_of(site)
         return Terms({"reconstruction": reconstruction, **parts}, scales)
 
     def _kl(self, name: str, p_site: Any, q_site: Any) -> Tensor:
@@ -191,7 +191,7 @@ class EnumELBO(ELBO):
         return super()._terms(model_trace, guide_trace)
 
 
-class _Expectation:
+class Expectation:
     """Expectation under the guide of a term of any site: exact over enumerated sites, a mean over particles.
 
     Plates are the rightmost dimensions ("data" the last), enumerated sites lie to the left of them.
@@ -209,24 +209,41 @@ class _Expectation:
             elif not site["fn"].has_rsample:
                 raise ValueError(
                     f"site '{name}' is neither enumerated nor reparameterised: mark it with "
-                    'infer={"enumerate": "parallel"}, or use pyro.infer.TraceGraph_ELBO'
+                    'infer={"enumerate": "parallel"}, or use pyro.infer.TraceGraph_ELBO with SVI'
                 )
 
     def __call__(self, name: str, site: Any, term: Tensor) -> Tensor:
         """Shape ``(batch,)`` from a term of shape ``enumerated_shape + plate_shape``."""
+        self.check(name, site, term)
+        if term.dim() > self.num_plates and self.log_weight is not None:
+            term = (self.log_weight.exp() * term).sum(
+                tuple(range(-max(term.dim(), self.log_weight.dim()), -self.num_plates))
+            )
+        return term.mean(tuple(range(term.dim() - 1))) if term.dim() > 1 else term
+
+    def check(self, name: str, site: Any, term: Tensor) -> None:
+        """Refuse a term that is not one number for each datum, particle and enumerated category."""
         frames = [frame for frame in site["cond_indep_stack"] if frame.name == "data"]
         if not frames or term.dim() == 0 or term.shape[-1] != frames[0].size:
             raise ValueError(
                 f"site '{name}' must lie in the plate 'data' with one log-density per datum, got shape "
                 f"{tuple(term.shape)}: sample it within the plate, and declare its event dimensions with .to_event"
             )
-        if term.dim() > self.num_plates:
-            if self.log_weight is None or term.dim() > self.log_weight.dim():
-                raise ValueError(
-                    f"site '{name}' has batch shape {tuple(term.shape)}, more dimensions than plates and enumerated "
-                    "sites: declare its event dimensions with .to_event"
-                )
-            term = (self.log_weight.exp() * term).sum(
-                tuple(range(-max(term.dim(), self.log_weight.dim()), -self.num_plates))
+        num_enumerated = 0 if self.log_weight is None else self.log_weight.dim() - self.num_plates
+        if term.dim() > self.num_plates + max(num_enumerated, 0):
+            raise ValueError(
+                f"site '{name}' has batch shape {tuple(term.shape)}, more dimensions than plates and enumerated "
+                "sites: declare its event dimensions with .to_event"
             )
-        return term.mean(tuple(range(term.dim() - 1))) if term.dim() > 1 else term
+
+
+def scale_of(site: Any) -> float | Tensor:
+    """What the handlers around a program scale a site by, less what a plate that subsamples puts on it.
+
+    Our losses are means over the batch, and the mean over a subsample already estimates the one over all data.
+    """
+    scale = site["scale"]
+    for frame in site["cond_indep_stack"]:
+        if frame.full_size is not None and frame.full_size != frame.size:
+            scale = scale * (frame.size / frame.full_size)
+    return scale

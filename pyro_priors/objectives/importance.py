@@ -1,10 +1,11 @@
 """Importance weights, from which log p(x) is estimated datum by datum."""
 
 import torch
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
 from .._sites import is_enumerated, sample_sites
-from .elbo import ELBO
+from .elbo import ELBO, Expectation
 
 __all__ = ["log_importance_weights"]
 
@@ -23,14 +24,23 @@ def log_importance_weights(model: nn.Module, guide: nn.Module, *args, num_sample
     :param args: arguments of the programs, x first
     :param num_samples: number of samples S for each datum, in one call of the programs
     :returns: shape ``(S, batch)``, in nats
+    :raises ValueError: as the objectives do, if the programs do not fit each other, or a site is not one number for
+        each datum
     """
-    (traces,) = ELBO(num_particles=num_samples)._get_traces(model, guide, args, kwargs)
-    model_trace, guide_trace = traces
-    log_w = sum(site["fn"].log_prob(site["value"]) for _, site in sample_sites(model_trace))
-    for name, site in sample_sites(guide_trace):
-        if not is_enumerated(site) and name in model_trace.nodes:
-            log_w = log_w - site["fn"].log_prob(site["value"])
-    num_plates = 1 if num_samples == 1 else 2
+    elbo = ELBO(num_particles=num_samples)
+    ((model_trace, guide_trace),) = elbo._get_traces(model, guide, args, kwargs)
+    num_plates = elbo.max_plate_nesting
+    expectation = Expectation(guide_trace, num_plates)
+    log_w = torch.zeros(())
+    for trace, other, sign in ((model_trace, guide_trace, 1), (guide_trace, model_trace, -1)):
+        for name, site in sample_sites(trace):
+            if not site["is_observed"] and name not in other.nodes:
+                raise ValueError(f"site '{name}' is in one of the two programs only: every latent site needs both")
+            if name not in model_trace.nodes or (trace is guide_trace and is_enumerated(site)):
+                continue
+            term = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
+            expectation.check(name, site, term)
+            log_w = log_w + sign * term
     if log_w.dim() > num_plates:
         log_w = torch.logsumexp(log_w, tuple(range(-log_w.dim(), -num_plates)))
     return log_w.reshape(num_samples, -1)

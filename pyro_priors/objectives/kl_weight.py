@@ -17,8 +17,8 @@ class KLWeight(Messenger):
     r"""Effect handler that scales the log-densities of all latent sites, and of them alone.
 
     Around model and guide it turns the bound into :math:`E_q \log p(x|z) - w\,\mathrm{KL}(q(z|x) \| p(z))`, also when a
-    category is enumerated and with a weight per site. Programs stay free of weights, and it works with every ELBO of
-    Pyro's::
+    category is enumerated and with a weight per site. Programs stay free of weights, and it works with Pyro's
+    Trace_ELBO, TraceMeanField_ELBO and TraceEnum_ELBO::
 
         >>> weigh = KLWeight(0.1)
         >>> svi = SVI(KLWeight(0.1)(pair.model), KLWeight(0.1)(pair.guide), optimizer, Trace_ELBO())

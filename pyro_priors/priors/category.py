@@ -16,10 +16,10 @@ class CategoryPrior(nn.Module):
     .. math:: p(z \mid c) = \mathcal{N}(z \mid \mathrm{loc}_c, \mathrm{diag}(\mathrm{scale}_c^2))
 
     The published implementation never trains these (they are not parameters there) and reads the same numbers as a
-    log-variance in training and as a standard deviation in generation. Here both are parameters, read one way. The
-    scales start at 1 and the locations at draws from N(0, 1/z_dim), so that no category begins nearer to the data than
-    another by more than about a nat, whatever ``z_dim`` is; from N(0, 1) the nearest of ten took all of the data (ours;
-    the paper names no start).
+    log-variance in training and as a standard deviation in generation. Here both are parameters, read one way.
+    The scales start at 1 and the locations at draws from N(0, 1/z_dim), so that :math:`|\mathrm{loc}_c|^2 \approx 1`
+    whatever ``z_dim`` is: from N(0, 1) it would be about ``z_dim``, and the categories would begin many nats apart for
+    a posterior that begins near the origin. That is ours; the paper names no start.
 
     :param num_categories: number of categories K
     :param z_dim: size of z
