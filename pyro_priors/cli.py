@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -156,6 +157,14 @@ def _train(arguments: list[str]) -> None:
         known = sorted(objectives.OBJECTIVES)
         raise ValueError(f"objective '{objective_name}' is unknown: {zoo.hint(objective_name, known)}")
     objective_class = objectives.OBJECTIVES[objective_name or "elbo"]
+    known_options = signature(objective_class).parameters
+    for argument in rest:
+        option = argument.removeprefix("--objective.").removeprefix("no-").split("=")[0].replace("-", "_")
+        if argument.startswith("--objective.") and option not in known_options:
+            raise ValueError(
+                f"objective '{objective_name or 'elbo'}' has no option {argument}: its options are "
+                f"{', '.join(known_options)}; another one is chosen with --objective NAME"
+            )
 
     @dataclass(frozen=True)
     class Options:

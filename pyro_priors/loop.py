@@ -96,6 +96,8 @@ class Training:
             self.writer.rewrite_history(self.history)
         total = config.max_epochs * self.steps_per_epoch
         self.bar = ProgressBar(total, self.progress.step, enabled=show_progress and fabric.is_global_zero)
+        if resume and not self.progress.step:
+            self.bar.note("there is no state to resume: starting from the beginning")
         self.board = None
         if self.writer is not None and config.tensorboard:
             self.board = summary_writer()(str(self.writer.path / "tensorboard"))

@@ -81,8 +81,10 @@ class Pair(nn.Module):
             shows of a Bernoulli
         :raises ValueError: if a name is no site of the model or a value has the wrong length
         """
-        if size < 1:
-            raise ValueError(f"size must be at least 1, got {size}")
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"size must be a whole number of at least 1, got {size!r}")
+        if condition is None and self._configured("condition_shape"):
+            raise ValueError("condition is None, and this pair needs it: give one condition, or one for each sample")
         if condition is not None:
             condition = self._row_each("condition", condition, size, self._condition_dim(condition))
         if isinstance(fixed.get("c"), str) and fixed["c"] == "prior":
@@ -113,8 +115,33 @@ class Pair(nn.Module):
         return self._row_each(name, value, size, 1)
 
     def _condition_dim(self, condition: Tensor) -> int:
-        shape = (self.recipe or {}).get("config", {}).get("condition_shape")
+        shape = self._configured("condition_shape")
         return len(shape) if shape else max(condition.dim() - 1, 1)
+
+    def _configured(self, option: str) -> Any:
+        return ((self.recipe or {}).get("config") or {}).get(option)
+
+    def _check(self, x: Tensor, condition: Tensor | None) -> None:
+        """Refuse what is no batch of data: one row each, floating-point, of the shapes that the pair was made for."""
+        for name, value in (("x", x), ("condition", condition)):
+            if value is None and (name == "x" or self._configured("condition_shape")):
+                raise ValueError(f"{name} is None, and this pair needs it: give {name}, one row per datum")
+            if value is None:
+                continue
+            if not isinstance(value, Tensor):
+                raise ValueError(f"{name} must be a tensor, got {type(value).__name__}: give torch.as_tensor({name})")
+            if not value.is_floating_point() or not len(value):
+                raise ValueError(
+                    f"{name} must hold at least one datum of floating-point values, got {value.dtype} "
+                    f"{tuple(value.shape)}: give {name}.float()"
+                )
+            shape = self._configured(f"{name}_shape")
+            if shape and tuple(value.shape[1:]) != tuple(shape):
+                given = ", ".join(map(str, shape))
+                raise ValueError(
+                    f"{name} must have shape (batch, {given}), got {tuple(value.shape)}: reshape it, or give a batch "
+                    f"of one with {name}[None]"
+                )
 
     def _row_each(self, name: str, value: Tensor, size: int, event_dim: int) -> Tensor:
         value = value.to(self.device)
@@ -139,6 +166,7 @@ class Pair(nn.Module):
         :param condition: shape ``(batch,) + condition_shape``
         :returns: distribution by site, each with batch shape ``(batch,)``
         """
+        self._check(x, condition)
         trace = self._mode_trace(x, condition)
         return {name: site["fn"] for name, site in sample_sites(trace) if not site["is_observed"]}
 
@@ -150,6 +178,7 @@ class Pair(nn.Module):
         :param condition: shape ``(batch,) + condition_shape``
         :returns: two distributions by site
         """
+        self._check(x, condition)
         guide_trace = self._mode_trace(x, condition)
         model_trace = self._replayed(guide_trace, condition, len(x))
         latent = [(name, site["fn"]) for name, site in sample_sites(guide_trace) if not site["is_observed"]]
@@ -163,6 +192,7 @@ class Pair(nn.Module):
         :param condition: shape ``(batch,) + condition_shape``
         :returns: shape ``(batch,) + x_shape``
         """
+        self._check(x, condition)
         decoded: Any = self._replayed(self._mode_trace(x, condition), condition, len(x)).nodes["x"]["fn"]
         return decoded.mean
 
@@ -191,8 +221,7 @@ class Pair(nn.Module):
         """
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-        if not x.is_floating_point() or not len(x):
-            raise ValueError(f"x must hold at least one datum of floating-point values, got {x.dtype} {tuple(x.shape)}")
+        self._check(x, condition)
         rows = max(1, ROWS_PER_CALL // max(1, self.num_categories))
         batch = min(100, rows)
         samples = max(1, rows // batch)

@@ -113,11 +113,13 @@ def categories(pair: Pair, data: Splits, num_columns: int = 10, max_rows: int = 
 
 def aggregate_category(pair: Pair) -> Figure:
     """The aggregate posterior q(c), most used category first, beside the uniform prior."""
-    q, _ = _aggregate(pair).sort(descending=True)
+    q, order = _aggregate(pair).sort(descending=True)
     figure, axes = _figure(5, 3)
-    axes.bar(range(len(q)), q.tolist(), width=1.0, label="aggregate posterior q(c)")
+    axes.bar(range(len(q)), q.tolist(), width=0.9, label="aggregate posterior q(c)")
+    if len(q) <= 20:
+        axes.set_xticks(range(len(q)), [str(c) for c in order.tolist()])
     axes.axhline(1 / len(q), color="black", linestyle="--", label="prior p(c)")
-    axes.set(xlabel="category, by use", ylabel="probability")
+    axes.set(xlabel="category, the most used first", ylabel="probability")
     axes.legend()
     return figure
 
@@ -152,7 +154,9 @@ def latent_scatter(pair: Pair, data: Splits, num: int = 2000) -> Figure:
         axes.scatter(*posterior.cpu().numpy().T, s=3)
     else:
         points = axes.scatter(*posterior.cpu().numpy().T, s=3, c=label[: len(x)].numpy(), cmap="tab10")
-        axes.legend(*points.legend_elements(), title=title, fontsize="small")
+        axes.legend(
+            *points.legend_elements(num=10), title=title, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5)
+        )
     axes.set(xlabel=names[0], ylabel=names[1], title="posterior means, and samples of the prior (grey)")
     return figure
 
@@ -186,15 +190,19 @@ def curves(history: Sequence[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
-    left.plot(epochs, [-record["train_loss"] for record in history], label="- training loss")
-    left.plot(epochs, [record["valid_bound"] for record in history], label="validation bound")
+    left.plot(epochs, [-record["train_loss"] for record in history], label="- training loss", marker=".")
+    left.plot(epochs, [record["valid_bound"] for record in history], label="validation bound", marker=".")
     left.set(xlabel="epoch", ylabel="nats per datum")
     left.legend()
     for key in history[0]:
         if key.startswith("valid_kl_"):
-            right.plot(epochs, [record[key] for record in history], label=f"KL of {key.removeprefix('valid_kl_')}")
+            right.plot(
+                epochs, [record[key] for record in history], label=f"KL of {key.removeprefix('valid_kl_')}", marker="."
+            )
     right.set(xlabel="epoch", ylabel="nats per datum (validation)")
     right.legend()
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 

@@ -126,10 +126,13 @@ def fit(
     """
     config = dataclasses.replace(config or TrainConfig(), **_known(options))
     objective = pair.elbo if objective is None else objective
+    if not isinstance(data, Splits):
+        raise ValueError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
     if not hasattr(objective, "differentiable_loss"):
+        given = objective if isinstance(objective, str) else type(objective).__name__
         raise ValueError(
-            f"objective {type(objective).__name__} has no differentiable_loss: give one of pyro_priors.objectives, or "
-            "Pyro's Trace_ELBO, TraceMeanField_ELBO or TraceEnum_ELBO; others train with SVI"
+            f"objective {given} has no differentiable_loss: give one of pyro_priors.objectives, or Pyro's Trace_ELBO, "
+            "TraceMeanField_ELBO or TraceEnum_ELBO; others train with SVI"
         )
     _check_fits(pair, data)
     _check_sites(pair, data, config.warmup_sites)

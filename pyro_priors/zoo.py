@@ -207,9 +207,12 @@ def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modu
             f"{folder} holds a pair that is not of the zoo: build it and call its load_weights({str(folder)!r})"
         )
     given = {"encoder": encoder, "decoder": decoder}
-    for key in recipe["own_networks"]:
-        if given[key] is None:
-            raise ValueError(f"{folder} was saved with your own {key}: give load(path, {key}=...)")
+    missing = [key for key in recipe["own_networks"] if given[key] is None]
+    if missing:
+        arguments = ", ".join(f"{key}=..." for key in missing)
+        raise ValueError(
+            f"{folder} was saved with your own {' and '.join(missing)}: load it from Python, load(path, {arguments})"
+        )
     pair = create(recipe["name"], encoder=encoder, decoder=decoder, **recipe["config"])
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(dtypes) == 1:

@@ -77,7 +77,9 @@ def test_axes_are_labelled():
     assert labels(plots.latent_scatter(runs.small_pair("vae", moons, z_dim=1), moons)) == [("z", "x")]
     five = runs.small_pair("vae", digits, z_dim=5)
     assert labels(plots.latent_scatter(five, digits)) == [("principal axis 1", "principal axis 2")]
-    assert labels(plots.aggregate_category(runs.small_pair("cp_vae", digits))) == [("category, by use", "probability")]
+    assert labels(plots.aggregate_category(runs.small_pair("cp_vae", digits))) == [
+        ("category, the most used first", "probability")
+    ]
     assert labels(plots.curves(HISTORY)) == [("epoch", "nats per datum"), ("epoch", "nats per datum (validation)")]
 
 

@@ -115,7 +115,13 @@ def check_values(argument: str, values: ArrayLike | Tensor) -> Tensor:
     :raises ValueError: if the values are no real numbers, not at least two-dimensional, empty, NaN or
         infinite
     """
-    x = _numbers(argument, values).to(torch.float32)
+    numbers = _numbers(argument, values)
+    if numbers.dtype is torch.uint8 and numbers.numel() and numbers.max() > 1:
+        raise ValueError(
+            f"{argument} is uint8 with values up to {numbers.max()}: divide grey levels by 255 for values in [0, 1], "
+            "or give other numbers as float32"
+        )
+    x = numbers.to(torch.float32)
     if x.ndim < 2:
         raise ValueError(
             f"{argument} must have shape (N, ...), one row per example, got {tuple(x.shape)}: "
