@@ -120,7 +120,7 @@ def aggregate_category(pair: Pair) -> Figure:
         axes.set_xticks(range(len(q)), [str(c) for c in order.tolist()])
     axes.axhline(1 / len(q), color="black", linestyle="--", label="prior p(c)")
     axes.set(xlabel="category, the most used first", ylabel="probability")
-    axes.legend()
+    axes.legend(loc="lower left")
     return figure
 
 
