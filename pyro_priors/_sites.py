@@ -60,7 +60,7 @@ class SharedNoise(Messenger):
         data_dim = len(fn.batch_shape) - 1
         shape = list(fn.shape())
         num_rows, shape[data_dim] = shape[data_dim], self.size
-        base = _base(fn)
+        base: Any = _base(fn)
         # drawn as Normal.rsample draws it, so that the numbers are the same
         noise = torch.normal(base.loc.new_zeros(shape), base.loc.new_ones(shape))
         msg["value"] = base.loc + noise.narrow(data_dim, self.first, num_rows) * base.scale

@@ -76,10 +76,9 @@ pp.plots.density(cp_2, toy, c="aggregate")
 pp.plots.density(cp_150, toy, c="aggregate")
 
 # %% [markdown]
-# Figure 4: 150 categories for two modes, samples from the aggregate posterior (above) and from the uniform prior (below).
-# The paper, with a relaxed category, sees categories fall out of use and samples of the prior go astray in them. Summed
-# exactly, and warmed up with the rest, all of them stay in use here and the two figures hardly differ; where some do fall
-# out of use, the difference comes back.
+# Figure 4: 150 categories for two modes, samples from the aggregate posterior (above) and from the uniform prior
+# (below). The paper, with a relaxed category, sees categories fall out of use, and samples of the prior go astray in
+# them. Summed exactly, and warmed up with the rest, all of them stay in use here and the two figures hardly differ.
 
 # %%
 pp.plots.density(cp_150, toy)
