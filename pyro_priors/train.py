@@ -64,7 +64,8 @@ class TrainConfig:
     num_processes: int = 1
     """Processes that share each batch."""
     precision: str = "32-true"
-    """Precision, by Lightning Fabric's names: 32-true, 64-true, bf16-mixed or bf16-true."""
+    """Precision, by Lightning Fabric's names: 32-true, 64-true, bf16-mixed or bf16-true; 64-true and bf16-true
+    leave the pair in theirs."""
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "batch_size", "num_processes"):
@@ -165,6 +166,8 @@ def fit(
     if isinstance(trained, int):
         raise KeyboardInterrupt if trained == 128 + signal.SIGINT else SystemExit(trained)
     best, outcome = trained
+    if config.precision in ("64-true", "bf16-true"):  # as Fabric does to the pair itself in a single process
+        pair.to(torch.float64 if config.precision == "64-true" else torch.bfloat16)
     checkpoint.load_module_state(pair, {key: torch.from_numpy(value) for key, value in best.items()}, "training")
     if isinstance(outcome, TrainingDiverged):
         raise outcome
