@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,15 +16,18 @@ OPTIONS = {"digits": ["--pair.z-dim", "2", "--train.batch-size", "32", "--train.
 
 
 def demo(data: str = "digits") -> int:
-    """Train ``cp_vae`` on a data set, evaluate it and draw its figures in ``runs/demo-DATA``, made anew.
+    """Train ``cp_vae`` on a data set, evaluate it and draw its figures in ``runs/demo-DATA``.
+
+    A run that is there already goes on where it stopped, and is not trained again when it is complete: delete the
+    folder to begin anew.
 
     :param data: ``"digits"`` needs no download; any other name of :func:`pyro_priors.data.names` works too
     :returns: exit status
     """
     out = Path("runs") / f"demo-{data}"
-    shutil.rmtree(out, ignore_errors=True)
+    resume = ["--resume"] if (out / "config.json").exists() else []
     commands: list[Sequence[str]] = [
-        ["train", "cp_vae", "--data", data, "--out", str(out), *OPTIONS.get(data, [])],
+        ["train", "cp_vae", "--data", data, "--out", str(out), *OPTIONS.get(data, []), *resume],
         ["evaluate", str(out)],
         ["plot", str(out)],
     ]

@@ -235,6 +235,12 @@ def test_demo(monkeypatch, tmp_path, capsys):
     assert demo.demo() == 0
     assert [command[0] for command in seen] == ["train", "evaluate", "plot"]
     assert all(str(Path("runs") / "demo-digits") in command for command in seen)
+    assert "--resume" not in seen[0]
+    (tmp_path / "runs/demo-digits").mkdir(parents=True)
+    (tmp_path / "runs/demo-digits/config.json").write_text("{}")
+    assert demo.demo() == 0
+    assert seen[3] == [*seen[0], "--resume"], "what is there is gone on with, and never removed"
+    assert (tmp_path / "runs/demo-digits/config.json").exists()
     monkeypatch.setattr(demo, "main", lambda command: 2)
     assert demo.demo() == 2
 
