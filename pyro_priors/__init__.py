@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from . import data, metrics, nn, objectives, plots, priors
 from .checkpoint import CheckpointError
 from .citations import citation
+from .objectives import compiled
 from .pair import Pair
 from .registration import data_plate, register
 from .train import TrainConfig, TrainingDiverged, fit
@@ -26,6 +27,7 @@ __all__ = [
     "TrainConfig",
     "TrainingDiverged",
     "citation",
+    "compiled",
     "create",
     "data",
     "data_plate",

@@ -1,15 +1,18 @@
 """What every program of the zoo begins with: its parameters made known to Pyro, and the plate over the batch."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
 import pyro
 import torch
 import torch.nn as nn
 
-__all__ = ["data_plate", "register"]
+__all__ = ["data_plate", "register", "unregistered"]
 
+_unregistered: ContextVar[bool] = ContextVar("unregistered", default=False)
 _counters: dict[str, itertools.count] = {}
 _names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
@@ -39,6 +42,8 @@ def register(name: str, module: nn.Module) -> None:
     :param module: the module whose parameters the program uses
     :raises RuntimeError: if the parameter store holds foreign tensors under the module's name
     """
+    if _unregistered.get():
+        return
     full_name = _registered_name(name, module)
     for parameter_name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -50,6 +55,16 @@ def register(name: str, module: nn.Module) -> None:
                     "training would change instead of this module's: save and load pairs with pair.save(path) and "
                     "pyro_priors.load(path), not the store, or call pyro.clear_param_store() first"
                 )
+
+
+@contextmanager
+def unregistered() -> Iterator[None]:
+    """Where :func:`register` does nothing, and programs compute with whatever tensors their modules hold."""
+    token = _unregistered.set(True)
+    try:
+        yield
+    finally:
+        _unregistered.reset(token)
 
 
 def data_plate(

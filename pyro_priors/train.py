@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["History", "TrainConfig", "TrainingDiverged", "fit"]
 
 SCHEDULES = ("constant", "cosine", "linear")
+COMPILE = ("always", "auto", "never")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
 
@@ -57,6 +58,8 @@ class TrainConfig:
     """Seed of order, binarisation and noise."""
     checkpoint_seconds: float = 30.0
     """Seconds between two writings of the resume state."""
+    compile: str = "auto"
+    """Compile the step: auto (where the training has steps enough to pay for it), always or never."""
     tensorboard: bool = False
     """Write TensorBoard events into the run folder."""
     device: str = "auto"
@@ -76,7 +79,12 @@ class TrainConfig:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}: 5e-4 is a good start")
-        for name, known in (("schedule", SCHEDULES), ("device", DEVICES), ("precision", PRECISIONS)):
+        for name, known in (
+            ("schedule", SCHEDULES),
+            ("device", DEVICES),
+            ("precision", PRECISIONS),
+            ("compile", COMPILE),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'")
         if self.device == "cuda" and not torch.cuda.is_available():

@@ -10,11 +10,11 @@ far below any wrong term.
 import pyro
 import pytest
 import torch
-from by_hand import cp_vae, cvae, vae
-from pairs import BATCH, NUM_CATEGORIES, SIZES, batch, create, gradients, randomise
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch.testing import assert_close
 
+from by_hand import cp_vae, cvae, vae
+from pairs import BATCH, NUM_CATEGORIES, SIZES, batch, create, gradients, randomise
 from pyro_priors.objectives import ELBO, Beta, EnumELBO, KLWeight
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -8,10 +8,10 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn as nn
-from pairs import NAMES, SIZES, batch, create, randomise
 from torch.testing import assert_close
 
 import pyro_priors as pp
+from pairs import NAMES, SIZES, batch, create, randomise
 from pyro_priors import checkpoint, zoo
 from pyro_priors.checkpoint import CheckpointError
 from pyro_priors.citations import BIBTEX

@@ -5,13 +5,13 @@ import math
 
 import pytest
 import torch
-from linear_gaussian import X_DIM, log_evidence, mixture_of_ppca
-from pairs import BATCH, NUM_CATEGORIES, SIZES, GivenNoise, batch, create, gradients, randomise
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO
 from torch.distributions import kl_divergence
 from torch.testing import assert_close
 
+from linear_gaussian import X_DIM, log_evidence, mixture_of_ppca
+from pairs import BATCH, NUM_CATEGORIES, SIZES, GivenNoise, batch, create, gradients, randomise
 from pyro_priors.objectives import Beta, EnumELBO
 
 pytestmark = pytest.mark.usefixtures("float64")

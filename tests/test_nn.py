@@ -6,12 +6,12 @@ import math
 import pyro.distributions as dist
 import pytest
 import torch
-from by_hand import formulae
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from torch.testing import assert_close
 
+from by_hand import formulae
 from pyro_priors.nn import (
     LIKELIHOODS,
     MLP,

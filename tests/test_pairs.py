@@ -11,13 +11,13 @@ import sys
 import pyro
 import pytest
 import torch
-from pairs import BATCH, NAMES, SMALL, GivenNoise, batch, create, gradients, randomise, variants
 from pyro import poutine
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.infer.util import is_validation_enabled
 from torch.testing import assert_close
 
 import pyro_priors as pp
+from pairs import BATCH, NAMES, SMALL, GivenNoise, batch, create, gradients, randomise, variants
 from pyro_priors import zoo
 from pyro_priors._sites import is_categorical, is_enumerated, sample_sites
 from pyro_priors.objectives import ELBO, OBJECTIVES, EnumELBO, log_importance_weights

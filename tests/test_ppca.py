@@ -9,10 +9,10 @@ import math
 
 import pytest
 import torch
-from linear_gaussian import X_DIM, log_evidence, mixture_of_ppca, ppca
 from pyro.infer import Trace_ELBO
 from torch.testing import assert_close
 
+from linear_gaussian import X_DIM, log_evidence, mixture_of_ppca, ppca
 from pyro_priors.objectives import ELBO, log_importance_weights
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -17,11 +17,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from pairs import BATCH, NAMES, batch, create, gradients, randomise
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
 from torch.testing import assert_close
 
+from pairs import BATCH, NAMES, batch, create, gradients, randomise
 from pyro_priors import registration
 from pyro_priors.guides import VAEGuide
 from pyro_priors.models import VAE

@@ -6,6 +6,7 @@ from typing import Any
 from pyro import infer
 
 from .beta import Beta
+from .compile import CompiledObjective, compiled
 from .elbo import ELBO, EnumELBO, Terms
 from .importance import log_importance_weights
 from .kl_weight import KLWeight
@@ -24,4 +25,15 @@ def options_of(objective: infer.ELBO) -> dict[str, Any]:
     return {"name": name, "config": {argument: getattr(objective, argument) for argument in arguments}}
 
 
-__all__ = ["ELBO", "OBJECTIVES", "Beta", "EnumELBO", "KLWeight", "Terms", "log_importance_weights", "options_of"]
+__all__ = [
+    "ELBO",
+    "OBJECTIVES",
+    "Beta",
+    "CompiledObjective",
+    "EnumELBO",
+    "KLWeight",
+    "Terms",
+    "compiled",
+    "log_importance_weights",
+    "options_of",
+]
