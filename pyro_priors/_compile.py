@@ -137,7 +137,7 @@ class CompiledFunction:
             torch.clear_autocast_cache()
             with pyro.get_param_store().scope() as store:
                 # on fake tensors: nothing is computed and no random number drawn
-                graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+                graph = make_fx(flat, _DECOMPOSITIONS, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
             torch.clear_autocast_cache()
         if store["params"]:
             raise ValueError("a program calls pyro.param or pyro.module: begin it with pyro_priors.register instead")
@@ -202,6 +202,10 @@ class _WithGradients(torch.autograd.Function):
         return (None, None, None, None, *gradients)
 
 
+# addmm on a CPU copies the bias into every row first; apart, inductor adds it to what follows for nothing
+_DECOMPOSITIONS = {
+    torch.ops.aten.addmm.default: lambda bias, a, b, beta=1, alpha=1: alpha * torch.mm(a, b) + beta * bias,
+}
 _NO_VALIDATION = dict.fromkeys(
     ("validate_distributions_pyro", "validate_distributions_torch", "validate_infer", "validate_poutine"), False
 )

@@ -14,7 +14,6 @@ from torch import Tensor
 from ..data import Part, Splits, batches
 from ..objectives import ELBO
 from ..pair import Pair
-from ..progress import progress_bar
 from .clustering import hungarian_accuracy, majority_accuracy
 from .latent import active_categories, active_units, effective_categories
 
@@ -121,16 +120,11 @@ def _bound(context: _Context) -> dict[str, Estimate]:
 
 def _log_likelihood(context: _Context) -> dict[str, Estimate]:
     """Importance-sampled log p(x), the category summed exactly; bits per dimension too where x is continuous."""
-    estimates = []
-    rows = _rows(context, context.part)
-    with progress_bar(sum(len(x) for x, _ in rows), "log-likelihood", context.progress) as bar:
-        for x, condition in rows:
-            for start in range(0, len(x), 100):
-                given = None if condition is None else condition[start : start + 100]
-                log_p = context.pair.log_prob(x[start : start + 100], given, context.num_samples)
-                estimates.append(log_p.cpu())
-                bar.update(len(log_p))
-    log_p = torch.cat(estimates)
+    x, condition = (
+        torch.cat(values) if values[0] is not None else None
+        for values in zip(*_rows(context, context.part), strict=True)
+    )
+    log_p = context.pair.log_prob(x, condition, context.num_samples, progress=context.progress).cpu()
     results = {"log_likelihood": _mean(log_p)}
     if context.data.likelihood != "bernoulli":
         size = math.prod(context.data.x_shape)

@@ -8,6 +8,7 @@ from .likelihoods import (
     DiscretisedLogistic,
     DiscretisedLogisticLikelihood,
     GaussianLikelihood,
+    JointBernoulli,
     Likelihood,
     make_likelihood,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "GaussianHead",
     "GaussianLikelihood",
     "JoinedLinear",
+    "JointBernoulli",
     "Likelihood",
     "make_likelihood",
     "positive",
