@@ -8,6 +8,7 @@ Names that most scripts need are here; the parts are :mod:`~pyro_priors.models`,
 from importlib.metadata import PackageNotFoundError, version
 
 from . import data, metrics, nn, objectives, plots, priors
+from ._compile import EagerWarning
 from .checkpoint import CheckpointError
 from .citations import citation
 from .objectives import compiled
@@ -23,6 +24,7 @@ except PackageNotFoundError:  # run from a tree that is not installed
 
 __all__ = [
     "CheckpointError",
+    "EagerWarning",
     "Pair",
     "TrainConfig",
     "TrainingDiverged",

@@ -137,7 +137,9 @@ class CompiledFunction:
             torch.clear_autocast_cache()
             with pyro.get_param_store().scope() as store:
                 # on fake tensors: nothing is computed and no random number drawn
-                graph = make_fx(flat, _DECOMPOSITIONS, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+                graph = make_fx(
+                    flat, {torch.ops.aten.addmm.default: _addmm}, tracing_mode="fake", _allow_non_fake_inputs=True
+                )(*inputs)
             torch.clear_autocast_cache()
         if store["params"]:
             raise ValueError("a program calls pyro.param or pyro.module: begin it with pyro_priors.register instead")
@@ -171,6 +173,14 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable
     return torch._inductor.compile(graph, inputs, options={"fallback_random": True})
 
 
+def _addmm(bias: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1) -> Any:
+    """Product and bias apart. On a CPU addmm copies the bias into every row first; inductor adds it for nothing to what
+    follows. In half precision one rounding would become two."""
+    if a.device.type != "cpu" or a.dtype not in (torch.float32, torch.float64):
+        return NotImplemented
+    return alpha * torch.mm(a, b) + beta * bias
+
+
 class _Graph:
     """A compiled graph: from inputs to outputs by name, and gradients."""
 
@@ -202,10 +212,6 @@ class _WithGradients(torch.autograd.Function):
         return (None, None, None, None, *gradients)
 
 
-# addmm on a CPU copies the bias into every row first; apart, inductor adds it to what follows for nothing
-_DECOMPOSITIONS = {
-    torch.ops.aten.addmm.default: lambda bias, a, b, beta=1, alpha=1: alpha * torch.mm(a, b) + beta * bias,
-}
 _NO_VALIDATION = dict.fromkeys(
     ("validate_distributions_pyro", "validate_distributions_torch", "validate_infer", "validate_poutine"), False
 )

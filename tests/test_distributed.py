@@ -50,9 +50,17 @@ def test_two_processes_give_the_same_parameters_as_one(size, tmp_path):
     assert len(runs.records(tmp_path / "run")) == 4
 
 
-@pytest.mark.parametrize("name", ["cp_vae", pytest.param("cvae", marks=pytest.mark.slow)])
-def test_processes_share_the_noise_of_a_batch(name):
-    """Pairs of the zoo, whose guides draw noise: both processes draw one process's noise and keep their rows of it."""
+@pytest.mark.parametrize(
+    ("name", "compile"),
+    [
+        ("cp_vae", "never"),
+        pytest.param("cp_vae", "always", marks=pytest.mark.slow),
+        pytest.param("cvae", "never", marks=pytest.mark.slow),
+    ],
+)
+def test_processes_share_the_noise_of_a_batch(name, compile):
+    """Pairs of the zoo, whose guides draw noise: both processes draw one process's noise and keep their rows of it.
+    So do graphs, each of a share's rows."""
     data = pp.data.load("digits", limit=53, condition_rows=4 if name == "cvae" else 0)
     config = {"x_shape": data.x_shape, "z_dim": 2, "hidden": (8,)}
     config |= {"condition_shape": data.condition_shape} if name == "cvae" else {"num_categories": 3}
@@ -60,7 +68,8 @@ def test_processes_share_the_noise_of_a_batch(name):
     for num_processes in (1, 2):
         torch.manual_seed(0)
         pair = pp.create(name, **config)
-        found.append((pair.double(), pp.fit(pair, data, num_processes=num_processes, max_epochs=2, **OPTIONS)))
+        options = OPTIONS | {"num_processes": num_processes, "max_epochs": 2, "compile": compile}
+        found.append((pair.double(), pp.fit(pair, data, **options)))
     (one, one_history), (two, two_history) = found
     for key, tensor in runs.state(one).items():
         torch.testing.assert_close(runs.state(two)[key].to(tensor), tensor, rtol=1e-9, atol=1e-11)

@@ -24,6 +24,7 @@ from pyro_priors.nn import (
     GaussianHead,
     GaussianLikelihood,
     JoinedLinear,
+    JointBernoulli,
     make_likelihood,
     positive,
 )
@@ -180,6 +181,58 @@ def test_bernoulli_sums_to_one():
     d = likelihood(torch.randn(1, 3))
     corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
     assert d.log_prob(corners).exp().sum().item() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 10.0, 100.0, 1e4])
+@pytest.mark.parametrize("shape", [(784,), (1,), (113,), (127,), (28, 28), (240,)], ids=str)
+def test_many_bernoullis_at_once_are_as_exact_as_the_usual_sum(shape, size):
+    """In float32 beside float64's usual sum; saturated logits do not overflow the products."""
+    logits = torch.randn(3, 5, *shape) * size
+    x = (torch.rand(5, *shape) < 0.5).float()
+    num = len(shape)
+    joint, usual = JointBernoulli(dist.Bernoulli(logits=logits), num), dist.Bernoulli(logits=logits).to_event(num)
+    exact = dist.Bernoulli(logits=logits.double()).to_event(num).log_prob(x.double())
+    error, usual_error = ((d.log_prob(x) - exact).abs().max() for d in (joint, usual))
+    assert joint.batch_shape == usual.batch_shape and joint.event_shape == usual.event_shape
+    # some rounding steps of the sum of the terms' sizes, where chance makes the usual one smaller
+    assert error <= max(2 * usual_error, 2e-7 * logits.abs().flatten(-num).sum(-1).max(), 2e-7 * math.prod(shape))
+
+
+@pytest.mark.parametrize("shape", [(784,), (6,), (2, 3)], ids=str)
+def test_many_bernoullis_at_once_have_every_derivative(float64, shape):
+    """Value, gradient, the gradient's gradient, Jacobians and vmap, to rounding error."""
+    logits = (3 * torch.randn(2, *shape)).requires_grad_()
+    x = (torch.rand(2, *shape) < 0.5).double()
+    num = len(shape)
+
+    def joint(logits):
+        return JointBernoulli(dist.Bernoulli(logits=logits, validate_args=False), num).log_prob(x)
+
+    def usual(logits):
+        return dist.Bernoulli(logits=logits, validate_args=False).to_event(num).log_prob(x)
+
+    assert_close(joint(logits), usual(logits), rtol=1e-12, atol=1e-12)
+    first, expected = (torch.autograd.grad(f(logits).sum(), logits, create_graph=True)[0] for f in (joint, usual))
+    assert_close(first, expected, rtol=1e-12, atol=1e-14)
+    second, expected = (torch.autograd.grad(g.square().sum(), logits)[0] for g in (first, expected))
+    assert_close(second, expected, rtol=1e-10, atol=1e-13)
+    assert_close(torch.func.jacrev(joint)(logits), torch.func.jacrev(usual)(logits), rtol=1e-12, atol=1e-14)
+    stacked = torch.stack([logits, 2 * logits])
+    assert_close(torch.func.vmap(joint)(stacked), torch.stack([usual(one) for one in stacked]))
+
+
+def test_many_bernoullis_at_once_expand_validate_and_take_half_precision():
+    d = JointBernoulli(dist.Bernoulli(logits=torch.randn(1, 784)), 1)
+    expanded = d.expand([4, 3])
+    assert type(expanded) is JointBernoulli and expanded.batch_shape == (4, 3)
+    x = d.sample()
+    assert_close(expanded.log_prob(x), d.log_prob(x).expand(4, 3))
+    with pytest.raises(ValueError, match="support"):
+        d.log_prob(torch.full((1, 784), 0.5))
+    logits, x = torch.randn(5, 784).bfloat16(), (torch.rand(5, 784) < 0.5).bfloat16()
+    half = JointBernoulli(dist.Bernoulli(logits=logits), 1).log_prob(x)
+    assert half.dtype is torch.bfloat16  # of a sum in float32
+    assert_close(half, JointBernoulli(dist.Bernoulli(logits=logits.float()), 1).log_prob(x.float()).bfloat16())
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)

@@ -1,0 +1,623 @@
+"""Compiled objectives against the eager ones: same noise, same loss, same gradients, same errors.
+
+What is traced is compared for every pair, objective and setting, run without inductor (``traced``); that inductor's
+code computes the same is compared for one objective of every pair. All in float64 unless precision is the question.
+"""
+
+import copy
+import pickle
+import warnings
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+import torch.nn as nn
+from pyro import infer, poutine
+from torch.testing import assert_close
+
+import pyro_priors as pp
+import runs
+from pairs import NAMES, Variant, batch, create, randomise, variants
+from pyro_priors import _compile, loop
+from pyro_priors.objectives import ELBO, Beta, EnumELBO, KLWeight
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+SEED = 3
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Traced and run as traced, without the seconds that inductor takes; the list grows with each graph."""
+    graphs = []
+
+    def run_as_traced(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(_compile, "compile_graph", run_as_traced)
+    return graphs
+
+
+def eager(pair, objective, args, kl_weight=1.0):
+    """Loss and gradients of the objective as Pyro runs it."""
+    pair.zero_grad()
+    torch.manual_seed(SEED)
+    if isinstance(objective, ELBO):
+        objective.kl_weight = kl_weight
+        loss = objective.differentiable_loss(pair.model, pair.guide, *args)
+    else:
+        weigh = KLWeight(kl_weight)
+        loss = objective.differentiable_loss(weigh(pair.model), weigh(pair.guide), *args)
+    loss.backward()
+    return loss.detach(), take_gradients(pair)
+
+
+def compiled_loss(loss, args, kl_weight=1.0):
+    """Loss and gradients of a compiled objective."""
+    loss.pair.zero_grad()
+    torch.manual_seed(SEED)
+    found = loss.outputs(*args, *(None,) * (2 - len(args)), kl_weight)["loss"]
+    found.backward()
+    return found.detach(), take_gradients(loss.pair)
+
+
+def take_gradients(pair):
+    found = {name: parameter.grad for name, parameter in pair.named_parameters()}
+    pair.zero_grad()
+    return found
+
+
+def assert_same(ours, expected, rtol=1e-10, atol=1e-12):
+    assert_close(ours[0], expected[0], rtol=rtol, atol=atol)
+    assert ours[1].keys() == expected[1].keys()
+    for name, gradient in expected[1].items():
+        if gradient is None:
+            assert ours[1][name] is None, name
+        else:
+            assert_close(ours[1][name], gradient, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+
+
+OBJECTIVES = {
+    "elbo": lambda: ELBO(),
+    "sampled-kl": lambda: ELBO(analytic_kl=False),
+    "particles": lambda: ELBO(num_particles=3),
+    "beta": lambda: Beta(beta=2.5),
+}
+STOCK = {
+    "Trace_ELBO": lambda: infer.Trace_ELBO(),
+    "Trace_ELBO-particles": lambda: infer.Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=1),
+    "TraceMeanField_ELBO": lambda: infer.TraceMeanField_ELBO(),
+    "TraceEnum_ELBO": lambda: infer.TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False),
+}
+
+
+def weights_of(pair):
+    trace = poutine.trace(pair.guide).get_trace(*batch_of(pair))
+    latent = [name for name, site in trace.nodes.items() if site["type"] == "sample" and name != "data"]
+    return dict(zip(latent, (0.3, 0.7), strict=False))
+
+
+def batch_of(pair):
+    return batch(pair.recipe["name"], **{k: v for k, v in pair.recipe["config"].items() if k == "likelihood"})
+
+
+# the traced graph
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_pair_under_every_objective(name, objective, traced):
+    pair, args = randomise(create(name)), batch(name)
+    loss = pp.compiled(pair, OBJECTIVES[objective]())
+    for weight in (1.0, 0.3, torch.tensor(0.6)):
+        assert_same(compiled_loss(loss, args, weight), eager(pair, loss.objective, args, weight))
+    assert len(traced) == 1, "a new weight needs no new graph"
+    by_site = weights_of(pair)
+    assert_same(compiled_loss(loss, args, by_site), eager(pair, loss.objective, args, by_site))
+    assert len(traced) == 2
+
+
+@pytest.mark.parametrize("variant", variants(), ids=str)
+def test_every_variant(variant: Variant, traced):
+    """All likelihoods, priors, shapes and activations."""
+    pair, args = randomise(variant.create()), variant.batch()
+    assert_same(compiled_loss(pp.compiled(pair), args), eager(pair, pair.elbo, args))
+    assert len(traced) == 1
+
+
+@pytest.mark.parametrize("objective", STOCK)
+@pytest.mark.parametrize("name", NAMES)
+def test_pyros_own_objectives(name, objective, traced):
+    """Summed over the batch, as they are; a guide that enumerates runs under TraceEnum_ELBO only."""
+    pair, args = randomise(create(name)), batch(name)
+    if pair.num_categories and objective != "TraceEnum_ELBO":
+        pytest.skip("Pyro's other objectives do not enumerate")
+    loss = pp.compiled(pair, STOCK[objective]())
+    for weight in (1.0, 0.3):
+        assert_same(compiled_loss(loss, args, weight), eager(pair, loss.objective, args, weight))
+    assert len(traced) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parts_are_the_means_of_the_bounds_terms(name, traced):
+    pair, args = randomise(create(name)), batch(name)
+    torch.manual_seed(SEED)
+    outputs = pp.compiled(pair, Beta(beta=2.5)).outputs(*args, *(None,) * (2 - len(args)), 0.3)
+    torch.manual_seed(SEED)
+    terms = ELBO().terms(pair.model, pair.guide, *args)
+    assert outputs.keys() == {"loss"} | terms.parts.keys()
+    for part, value in terms.parts.items():
+        assert_close(outputs[part], value.mean())
+        assert not outputs[part].requires_grad
+
+
+def test_batches_of_other_sizes_and_kinds_have_graphs_of_their_own(traced):
+    pair = randomise(create("cp_vae"))
+    loss = pp.compiled(pair)
+    for size in (5, 3, 5, 1, 3):
+        args = batch("cp_vae", size)
+        assert_same(compiled_loss(loss, args), eager(pair, pair.elbo, args))
+    assert len(traced) == 3
+    pair.float()
+    args = tuple(value.float() for value in args)
+    assert_same(compiled_loss(loss, args), eager(pair, pair.elbo, args), rtol=1e-5, atol=1e-6)
+    assert len(traced) == 4
+
+
+def test_shapes_beyond_the_most_run_eagerly(traced):
+    pair = create("vae")
+    loss = pp.compiled(pair, max_shapes=2)
+    for size in (1, 2):
+        compiled_loss(loss, batch("vae", size))
+    args = batch("vae", 3)
+    with pytest.warns(pp.EagerWarning, match="compiled for 2 shapes or settings before this one"):
+        found = compiled_loss(loss, args)
+    assert_same(found, eager(pair, pair.elbo, args))
+    compiled_loss(loss, args)  # said once
+    assert len(traced) == 2
+
+
+def test_an_option_of_the_objective_that_changes_is_seen(traced):
+    pair, args = randomise(create("vae")), batch("vae")
+    loss = pp.compiled(pair, Beta(beta=2.0))
+    first = compiled_loss(loss, args)
+    loss.objective.beta = 3.0
+    second = compiled_loss(loss, args)
+    assert second[0] > first[0]
+    assert_same(second, eager(pair, loss.objective, args))
+
+
+def test_the_objectives_own_weight_is_read_and_left(traced):
+    pair, args = randomise(create("vae")), batch("vae")
+    objective = ELBO()
+    loss = pp.compiled(pair, objective)
+    for weight in (1.0, 0.2):
+        objective.kl_weight = weight
+        torch.manual_seed(SEED)
+        found = loss(*args)
+        assert objective.kl_weight == weight
+        torch.manual_seed(SEED)
+        assert_close(found, objective(pair.model, pair.guide)(*args))
+    with pytest.raises(ValueError, match="must be above 0, got 0"):
+        loss.outputs(args[0], None, 0)
+
+
+class TwoLevels(nn.Module):
+    """z1, z2 given z1: draws whose order counts; a running mean in a buffer; a detached branch; a parameter unused."""
+
+    def __init__(self, generative):
+        super().__init__()
+        self.generative = generative
+        self.head = nn.Linear(3, 2)
+        self.scale = nn.Parameter(torch.tensor(0.2))
+        self.unused = nn.Parameter(torch.ones(2))
+        self.register_buffer("running", torch.zeros(()))
+
+    def forward(self, x=None, condition=None, size=None):
+        pp.register("two_levels", self)
+        with pp.data_plate(x, condition, size):
+            if self.generative:
+                z1 = pyro.sample("z1", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                z2 = pyro.sample("z2", dist.Normal(z1, self.scale.exp()).to_event(1))
+                with torch.no_grad():
+                    shift = self.scale * 3
+                loc = (z1 + z2 + shift).sum(-1, keepdim=True) * self.head.weight[0] + self.scale.detach()
+                with torch.no_grad():
+                    self.running.mul_(0.9).add_(loc.mean())
+                return pyro.sample("x", dist.Normal(loc + self.running, 1.0).to_event(1), obs=x)
+            loc = self.head(x)
+            z1 = pyro.sample("z1", dist.Normal(loc, self.scale.exp()).to_event(1))
+            pyro.sample("z2", dist.Normal(loc * z1, 0.5).to_event(1))
+
+
+def two_levels():
+    torch.manual_seed(0)
+    return pp.Pair(TwoLevels(True), TwoLevels(False))
+
+
+def check_state_and_noise(steps=3):
+    x = torch.randn(4, 3)
+    one, other = two_levels(), two_levels()
+    other.unused = one.unused = None
+    loss = pp.compiled(one)
+    for _ in range(steps):
+        assert_same(compiled_loss(loss, (x,)), eager(other, other.elbo, (x,)))
+        assert_close(one.model.running, other.model.running)
+    assert one.model.running != 0
+    # the generator stands where the eager programs leave it
+    compiled_loss(loss, (x,))
+    after = torch.get_rng_state()
+    eager(other, other.elbo, (x,))
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_buffers_move_noise_keeps_its_order_and_autograds_rules_hold(traced):
+    check_state_and_noise()
+
+
+def test_tracing_draws_no_number_and_leaves_no_trace(traced):
+    pair, args = create("cp_vae"), batch("cp_vae")
+    before = {name: id(value) for name, value in pair.state_dict(keep_vars=True).items()}
+    settings = pyro.settings.get()
+    random = torch.get_rng_state()
+    loss = pp.compiled(pair)
+    inputs = [owner[name] for (owner, name), *_ in loss._compiled._slots]
+    loss._compiled._trace([*inputs, *args, torch.tensor(1.0)], (*args, None, torch.tensor(1.0)), True)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert pyro.settings.get() == settings
+    assert not pyro.get_param_store().keys()
+    loss(*args)
+    assert not pyro.get_param_store().keys()
+    assert {name: id(value) for name, value in pair.state_dict(keep_vars=True).items()} == before
+    assert all(type(value) is nn.Parameter for value in pair.parameters())
+
+
+# errors, and what runs eagerly
+
+
+def test_a_user_s_mistake_is_named_as_by_the_eager_objective(traced):
+    pair = create("vae")
+    with pytest.warns(pp.EagerWarning), pytest.raises(ValueError, match="this program needs x, and x is None"):
+        pair.guide.forward = lambda x=None, condition=None, size=None: type(pair.guide).forward(pair.guide, None)
+        pp.compiled(pair)(*batch("vae"))
+    pair = create("vae")
+    with (
+        pytest.warns(pp.EagerWarning, match="found nothing to enumerate"),
+        pytest.raises(ValueError, match="found not"),
+    ):
+        pp.compiled(pair, EnumELBO())(*batch("vae"))
+    with pytest.raises(ValueError, match="objective str has no differentiable_loss|objective elbo has no"):
+        pp.compiled(pair, "elbo")
+
+
+def test_x_outside_the_support_is_refused_at_every_call(traced):
+    pair = create("vae")
+    loss = pp.compiled(pair)
+    loss(*batch("vae"))
+    grey = torch.full((5, 6), 0.5)
+    with pytest.raises(ValueError, match="outside the support of its likelihood: a Bernoulli needs 0 and 1"):
+        loss(grey)
+    with pyro.validation_enabled(False):
+        assert loss(grey).isfinite()
+    with pytest.raises(ValueError, match="outside the support"):
+        loss(torch.full((5, 6), torch.nan))
+
+
+class Store(nn.Module):
+    """A guide with a parameter of the store."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+
+    def forward(self, x, condition=None, size=None):
+        with pp.data_plate(x, condition, size):
+            loc = pyro.param("loc", torch.zeros(2)) * self.weight
+            pyro.sample("z", dist.Normal(loc, 1.0).expand([len(x), 2]).to_event(1))
+
+
+class Foreign(nn.Module):
+    """A guide that reads a parameter which no module of the pair holds."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what = what
+        self.others = [nn.Parameter(torch.ones(2))]
+
+    def forward(self, x, condition=None, size=None):
+        pp.register("foreign.guide", self)
+        with pp.data_plate(x, condition, size):
+            loc = torch.zeros(2)
+            if self.what == "parameter":
+                loc = loc + self.others[0]
+            elif x.mean() > 10:
+                loc = loc + 1
+            pyro.sample("z", dist.Normal(loc, 1.0).expand([len(x), 2]).to_event(1))
+
+
+@pytest.mark.parametrize(
+    ("guide", "reason"),
+    [
+        (Store(), "a program calls pyro.param or pyro.module: begin it with pyro_priors.register"),
+        (Foreign("parameter"), "a program uses a parameter that is not in a module of the pair"),
+        (Foreign("branch"), "running eagerly, not compiled: "),
+    ],
+    ids=["store", "foreign", "branch"],
+)
+def test_what_a_graph_cannot_hold_runs_eagerly_after_one_line(guide, reason, traced):
+    model = create("vae").model
+    pair, args = pp.Pair(model, guide), batch("vae")
+    loss = pp.compiled(pair)
+    with pytest.warns(pp.EagerWarning, match=reason) as said:
+        found = compiled_loss(loss, args)
+    assert len(said) == 1 and "\n" not in str(said[0].message)
+    assert_same(found, eager(pair, pair.elbo, args))
+    assert_same(compiled_loss(loss, args), eager(pair, pair.elbo, args))
+
+
+def test_pyros_objectives_that_ours_does_not_equal_run_eagerly(traced):
+    """Particles drawn one after the other; TraceMeanField_ELBO where a site is not Gaussian."""
+    pair, args = randomise(create("vae")), batch("vae")
+    stock = infer.Trace_ELBO(num_particles=2)
+    with pytest.warns(pp.EagerWarning):
+        found = compiled_loss(pp.compiled(pair, stock), args)
+    assert_same(found, eager(pair, stock, args))
+    pair.model.prior.forward = lambda: dist.Laplace(torch.zeros(2), 1.0).to_event(1)
+    stock = infer.TraceMeanField_ELBO()
+    with pytest.warns(pp.EagerWarning, match="site 'z' is not Gaussian in both programs"):
+        found = compiled_loss(pp.compiled(pair, stock), args)
+    assert_same(found, eager(pair, stock, args))
+    ours = ELBO()
+    assert_same(compiled_loss(pp.compiled(pair, ours), args), eager(pair, ours, args))
+
+
+def test_handlers_around_a_call_are_heeded(traced):
+    pair, args = randomise(create("vae")), batch("vae")
+    loss = pp.compiled(pair)
+    compiled_loss(loss, args)
+    with poutine.scale(scale=2.0), pytest.warns(pp.EagerWarning, match="called within effect handlers"):
+        found = compiled_loss(loss, args)
+    with poutine.scale(scale=2.0):
+        expected = eager(pair, pair.elbo, args)
+    assert_same(found, expected)
+    assert_same(compiled_loss(loss, args), eager(pair, pair.elbo, args))
+
+
+def test_a_compiler_that_fails_leaves_the_eager_objective(monkeypatch):
+    def fail(graph, inputs):
+        raise RuntimeError("No working C++ compiler found\nsecond line")
+
+    monkeypatch.setattr(_compile, "compile_graph", fail)
+    pair, args = create("vae"), batch("vae")
+    with pytest.warns(pp.EagerWarning, match="^running eagerly, not compiled: No working C.. compiler found$"):
+        found = compiled_loss(pp.compiled(pair), args)
+    assert_same(found, eager(pair, pair.elbo, args))
+
+
+# the pair's own tensors
+
+
+def test_parameters_stay_the_pairs_own(traced, tmp_path):
+    pair, args = randomise(create("cp_vae")), batch("cp_vae")
+    names = list(pair.state_dict())
+    loss = pp.compiled(pair)
+    compiled_loss(loss, args)
+    assert list(pair.state_dict()) == names
+    assert [id(p) for p in loss.parameters()] == [id(p) for p in pair.parameters()]
+    # moved in place, loaded from a file, replaced by another tensor: all are read
+    pair.save(tmp_path / "pair")
+    other = randomise(create("cp_vae"))
+    with torch.no_grad():
+        for parameter, value in zip(pair.parameters(), other.parameters(), strict=True):
+            parameter.copy_(value)
+    assert_same(compiled_loss(loss, args), eager(other, other.elbo, args))
+    pair.load_weights(tmp_path / "pair")
+    assert_same(compiled_loss(loss, args), eager(pair, pair.elbo, args))
+    pair.model.prior.loc = nn.Parameter(torch.zeros_like(pair.model.prior.loc))
+    pyro.clear_param_store()  # which holds the former one
+    assert_same(compiled_loss(loss, args), eager(pair, pair.elbo, args))
+    assert len(traced) == 1
+
+
+def test_frozen_parameters_have_no_gradient(traced):
+    pair, args = randomise(create("vae")), batch("vae")
+    loss = pp.compiled(pair)
+    compiled_loss(loss, args)
+    for parameter in pair.model.decoder.parameters():
+        parameter.requires_grad_(False)
+    found = compiled_loss(loss, args)
+    assert_same(found, eager(pair, pair.elbo, args))
+    assert found[1]["model.decoder.out.input.weight"] is None
+    assert len(traced) == 2
+
+
+def test_a_parameter_in_two_places_gets_one_gradient(traced):
+    pair, args = randomise(create("vae")), batch("vae")
+    trunk = pair.guide.encoder.trunk
+    trunk.rest[0].input.bias = trunk.rest[0].input.bias
+    pair.model.decoder.trunk.first.input.bias = trunk.first.input.bias  # both of twice 7
+    found = compiled_loss(pp.compiled(pair), args)
+    assert_same(found, eager(pair, pair.elbo, args))
+
+
+def test_backward_scales_adds_up_and_runs_once(traced):
+    pair, args = randomise(create("vae")), batch("vae")
+    loss = pp.compiled(pair)
+    _, expected = compiled_loss(loss, args)
+    for _ in range(2):
+        torch.manual_seed(SEED)
+        (3 * loss(*args)).backward()
+    for name, parameter in pair.named_parameters():
+        assert_close(parameter.grad, 6 * expected[name])
+    found = loss(*args)
+    found.backward()
+    with pytest.raises(RuntimeError, match="a second time|compute the loss again"):
+        found.backward()
+    with torch.no_grad():
+        assert not loss(*args).requires_grad
+    assert loss(*args).requires_grad
+
+
+def test_copies_are_independent_and_pickles_are_whole(traced):
+    pair, args = randomise(create("cp_vae")), batch("cp_vae")
+    loss = pp.compiled(pair)
+    before = compiled_loss(loss, args)
+    other = copy.deepcopy(loss)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert_same(compiled_loss(loss, args), before)
+    assert_same(compiled_loss(other, args), eager(other.pair, other.pair.elbo, args))
+    pickle.loads(pickle.dumps(pair))
+
+
+def test_under_autocast_casts_are_those_of_the_eager_objective(traced):
+    pair, args = randomise(create("vae", hidden=(32, 32))).float(), tuple(value.float() for value in batch("vae"))
+    loss = pp.compiled(pair)
+    whole = compiled_loss(loss, args)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half, expected = compiled_loss(loss, args), eager(pair, pair.elbo, args)
+    assert_same(half, expected, rtol=1e-4, atol=1e-5)
+    assert half[0] != whole[0]
+    assert len(traced) == 2
+    assert_same(compiled_loss(loss, args), whole)
+
+
+# with inductor
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_machine_code_computes_the_same(name):
+    """Any weight, several seeds, and the generator left where the eager objective leaves it."""
+    pair, args = randomise(create(name)), batch(name)
+    loss = pp.compiled(pair)
+    for weight in (1.0, 0.3):
+        assert_same(compiled_loss(loss, args, weight), eager(pair, pair.elbo, args, weight))
+    torch.manual_seed(SEED)
+    drawn = [loss(*args).item() for _ in range(3)]
+    after = torch.get_rng_state()
+    torch.manual_seed(SEED)
+    assert [pair.elbo.differentiable_loss(pair.model, pair.guide, *args).item() for _ in range(3)] == pytest.approx(
+        drawn, rel=1e-10
+    )
+    assert torch.equal(torch.get_rng_state(), after)
+    assert len(set(drawn)) == 3, "fresh noise at every call"
+
+
+def test_machine_code_moves_buffers_and_keeps_the_order_of_noise():
+    check_state_and_noise()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", [*OBJECTIVES, *STOCK])
+@pytest.mark.parametrize("name", NAMES)
+def test_machine_code_for_every_objective(name, objective):
+    pair, args = randomise(create(name)), batch(name)
+    if pair.num_categories and objective in STOCK and objective != "TraceEnum_ELBO":
+        pytest.skip("Pyro's other objectives do not enumerate")
+    loss = pp.compiled(pair, (OBJECTIVES | STOCK)[objective]())
+    assert_same(compiled_loss(loss, args, 0.4), eager(pair, loss.objective, args, 0.4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", variants(), ids=str)
+def test_machine_code_for_every_variant(variant: Variant):
+    pair, args = randomise(variant.create()), variant.batch()
+    assert_same(compiled_loss(pp.compiled(pair), args), eager(pair, pair.elbo, args))
+
+
+# in training and evaluation
+
+OPTIONS = {"progress": False, "batch_size": 32, "learning_rate": 1e-2, "max_epochs": 3, "warmup_epochs": 2, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return runs.small_data(size=90)
+
+
+@pytest.mark.parametrize("objective", [None, Beta(beta=2.0), infer.TraceEnum_ELBO(max_plate_nesting=1)], ids=str)
+def test_a_compiled_training_is_the_eager_one(digits, objective, traced):
+    """Whole batches through the graph, the last and smaller one of each epoch eagerly; a warm-up needs no new graph."""
+    ends = []
+    for how in ("always", "never"):
+        pair = runs.small_pair("cp_vae", digits)
+        history = pp.fit(pair, digits, objective, compile=how, precision="64-true", **OPTIONS)
+        ends.append((runs.state(pair), [{**record, "seconds": 0} for record in history.epochs]))
+    assert len(traced) == 1
+    for name, value in ends[1][0].items():
+        assert_close(ends[0][0][name], value, rtol=1e-9, atol=1e-11)
+    for ours, expected in zip(ends[0][1], ends[1][1], strict=True):
+        assert ours == pytest.approx(expected, rel=1e-5)
+
+
+def test_auto_compiles_where_the_steps_pay(digits, traced, monkeypatch):
+    pair = runs.small_pair("vae", digits)
+    pp.fit(pair, digits, **OPTIONS)
+    assert not traced
+    monkeypatch.setattr(loop, "STEPS_THAT_PAY", 9)
+    pp.fit(pair, digits, **OPTIONS)
+    assert len(traced) == 1
+    with pytest.raises(ValueError, match="compile must be one of always, auto, never, got 'yes'"):
+        pp.fit(pair, digits, compile="yes")
+
+
+def test_a_training_that_cannot_be_compiled_says_so_and_goes_on(digits, monkeypatch, capsys):
+    def fail(graph, inputs):
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(_compile, "compile_graph", fail)
+    ends = []
+    for options in ({"compile": "never"}, {"compile": "always", "progress": True}):
+        pair = runs.small_pair("vae", digits)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pp.fit(pair, digits, **OPTIONS | options)
+        ends.append(runs.state(pair))
+    assert runs.same_bits(*ends)
+    assert capsys.readouterr().err.count("running eagerly, not compiled: No working C++ compiler found") == 1
+
+
+def test_a_compiled_training_resumes_exactly(digits, tmp_path, monkeypatch):
+    """By machine code: the run that was stopped in an epoch's middle ends with the bits of the one that was not."""
+    torch.set_default_dtype(torch.float32)
+
+    class Crash(BaseException):
+        pass
+
+    def crash(self):
+        if self.progress.step >= 5:
+            raise Crash
+
+    def fit(out, **options):
+        pair = runs.small_pair("cp_vae", digits)
+        pp.fit(pair, digits, out=out, compile="always", **OPTIONS | options)
+        return runs.state(pair)
+
+    whole = fit(tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(loop.Training, "stop_if_asked", crash)
+        fit(tmp_path / "run", checkpoint_seconds=0)
+    assert runs.same_bits(fit(tmp_path / "run", resume=True), whole)
+    assert runs.records(tmp_path / "run") == runs.records(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_log_likelihood_is_the_eager_one(name, traced, monkeypatch):
+    """Whole chunks by the graph, what is left over eagerly, on the same noise."""
+    monkeypatch.setattr("pyro_priors.pair.ROWS_PER_CALL", 24)
+    pair, args = randomise(create(name)), batch(name, 13)
+    found = []
+    for how in ("always", "never"):
+        torch.manual_seed(SEED)
+        found.append(pair.log_prob(*args, num_samples=7, compile=how))
+    assert_close(*found, rtol=1e-11, atol=1e-12)
+    assert len(traced) == 1
+    monkeypatch.setattr("pyro_priors.pair.ROWS_THAT_PAY", 13 * 7)
+    torch.manual_seed(SEED)
+    assert_close(pair.log_prob(*args, num_samples=7), found[0])
+    assert len(traced) == 2
+    with pytest.raises(ValueError, match="compile must be one of always, auto, never, got 'yes'"):
+        pair.log_prob(*args, compile="yes")
