@@ -2,6 +2,8 @@
 #                    make test   run the tests, without the slow ones
 # For contributors:  make lint   ruff: rules and format
 #                    make types  mypy on the installed wheel
+#                    make bench  time the project beside plain PyTorch and Pythae (half an hour, on a quiet machine);
+#                                make bench ONLY="steps start" for some of it
 # The first of them makes .venv and installs the project into it, which takes some minutes.
 
 PYTHON ?= python3
@@ -14,7 +16,7 @@ INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check -c cons
 PACKAGING := setup.cfg pyproject.toml constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint types
+.PHONY: demo test lint types bench
 
 demo: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pyro_priors.demo $(DATA)
@@ -36,6 +38,15 @@ types: $(VENV)/.installed-dev
 	cd "$$folder"; \
 	MYPYPATH="$$folder/site" "$(CURDIR)/$(VENV)/bin/python" -P -m mypy --config-file "$(CURDIR)/setup.cfg" \
 		--cache-dir "$(CURDIR)/.mypy_cache" -p pyro_priors
+
+bench: $(VENV)/.installed-test $(VENV)/peers
+	$(VENV)/bin/python -m benchmarks $(ONLY)
+
+# What is only measured against, out of the way of what is installed.
+$(VENV)/peers: benchmarks/peers.txt | $(VENV)/bin/python
+	rm -rf $@
+	$(INSTALL) --no-deps --target $@ -r benchmarks/peers.txt
+	@touch $@
 
 # The stamps are newer than what they were installed from; a change of one of the three installs again.
 $(VENV)/.installed-test: $(PACKAGING) | $(VENV)/bin/python

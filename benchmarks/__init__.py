@@ -1,0 +1,1 @@
+"""Speed and spread, measured: ``make bench``."""

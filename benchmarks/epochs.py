@@ -1,0 +1,166 @@
+"""Epochs and peak memory, ours and Pythae 0.1.2: same networks, batch and data, each with its own loop and Adam.
+
+Each contestant trains in a process of its own, in turn; the first epoch, in which ours compiles, is reported apart.
+The data are binary noise of MNIST's size, as time does not depend on what they show; Pythae binarises nothing anew, and
+ours is timed with dynamic binarisation too.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+SIZE, BATCH, EPOCHS = 50_000, 100, 4
+PEERS = Path(sys.prefix) / "peers"
+NAMES = {"vae": {}}
+CONTESTANTS = ("ours, compiled", "ours, eager", "ours, compiled, dynamic binarisation", "Pythae")
+
+
+def peak() -> float:
+    """Most memory that this process has held, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def data() -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    return (torch.rand(SIZE, 784) < 0.13).float()
+
+
+def train_ours(name: str, contestant: str) -> dict[str, Any]:
+    import dataclasses
+
+    import torch
+
+    import pyro_priors as pp
+
+    x = data()
+    before = peak()
+    splits = pp.data.from_arrays(x_train=x, x_valid=x[:100], x_test=x[:100])
+    if "dynamic" in contestant:
+        splits = dataclasses.replace(splits, binarise=True)
+    torch.manual_seed(0)
+    pair = pp.create(name, x_shape=(784,), z_dim=40, **NAMES[name])
+    how = "never" if "eager" in contestant else "always"
+    history = pp.fit(pair, splits, max_epochs=EPOCHS, batch_size=BATCH, compile=how, progress=False)
+    seconds = [record["seconds"] for record in history.epochs]
+    found = {"seconds": seconds, "peak": peak() - before}
+    if contestant == "ours, compiled":
+        # the steps alone: what an epoch would take if it did nothing else
+        loss = pp.compiled(pair)
+        optimizer = torch.optim.Adam(pair.parameters(), lr=5e-4, fused=True)
+        for _ in range(2):  # the second one counts
+            began = time.perf_counter()
+            for start in range(0, SIZE, BATCH):
+                optimizer.zero_grad()
+                loss(x[start : start + BATCH]).backward()
+                optimizer.step()
+            found["steps"] = time.perf_counter() - began
+    return found
+
+
+def train_pythae(name: str) -> dict[str, Any]:
+    sys.path.insert(0, str(PEERS))
+    import torch.nn as nn
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+    from pythae.trainers.training_callbacks import TrainingCallback
+
+    from .by_hand import HIDDEN, X_DIM, Z_DIM, two_layers
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(two_layers(X_DIM), nn.Linear(HIDDEN, 2 * Z_DIM))
+
+        def forward(self, x: Any) -> Any:
+            loc, log_variance = self.layers(x.flatten(1)).chunk(2, -1)
+            return ModelOutput(embedding=loc, log_covariance=log_variance)
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(two_layers(Z_DIM), nn.Linear(HIDDEN, X_DIM), nn.Sigmoid())
+
+        def forward(self, z: Any) -> Any:
+            return ModelOutput(reconstruction=self.layers(z))
+
+    class Clock(TrainingCallback):
+        def __init__(self) -> None:
+            self.seconds: list[float] = []
+
+        def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.began = time.perf_counter()
+
+        def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
+            self.seconds.append(time.perf_counter() - self.began)
+
+    x = data()
+    before = peak()
+    config = VAEConfig(input_dim=(X_DIM,), latent_dim=Z_DIM, reconstruction_loss="bce")
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = BaseTrainer(
+            model=VAE(config, Encoder(), Decoder()),
+            train_dataset=BaseDataset(x, x[:, 0]),
+            training_config=BaseTrainerConfig(
+                output_dir=folder,
+                num_epochs=EPOCHS,
+                per_device_train_batch_size=BATCH,
+                learning_rate=5e-4,
+            ),
+            callbacks=[clock],
+        )
+        trainer.train()
+    return {"seconds": clock.seconds, "peak": peak() - before}
+
+
+def run(rounds: int = 3) -> tuple[dict[str, Any], str]:
+    results: dict[str, Any] = {}
+    text = []
+    for name in NAMES:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for _ in range(rounds):
+            for contestant in CONTESTANTS:
+                command = [sys.executable, "-m", "benchmarks.epochs", name, contestant]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                found.setdefault(contestant, []).append(json.loads(done.stdout.splitlines()[-1]))
+        ours = [statistics.median(one["seconds"][1:]) for one in found["ours, compiled"]]
+        lines = [
+            f"### An epoch of `{name}`: {SIZE:,} images, batches of {BATCH}",
+            "",
+            "| | seconds | times ours, compiled | first epoch, seconds | memory over data and imports, MiB |",
+            "|---|---|---|---|---|",
+        ]
+        results[name] = {}
+        for contestant, values in found.items():
+            seconds = [statistics.median(one["seconds"][1:]) for one in values]
+            one = {
+                "seconds": statistics.median(seconds),
+                "ratio": statistics.median(s / o for s, o in zip(seconds, ours, strict=True)),
+                "first": statistics.median(one["seconds"][0] for one in values),
+                "peak_mib": statistics.median(one["peak"] for one in values),
+            }
+            results[name][contestant] = one
+            row = [one["seconds"], one["ratio"], one["first"]]
+            lines.append(f"| {contestant} | {' | '.join(f'{v:.2f}' for v in row)} | {one['peak_mib']:.0f} |")
+        steps = [one["steps"] for one in found["ours, compiled"]]
+        over = statistics.median(o / s for o, s in zip(ours, steps, strict=True))
+        results[name]["epoch over its steps"] = over
+        lines += ["", f"Our epoch takes {over:.2f} times its compiled steps alone."]
+        text.append("\n".join(lines))
+    return results, "\n\n".join(text)
+
+
+if __name__ == "__main__":
+    pair_name, who = sys.argv[1:]
+    print(json.dumps(train_pythae(pair_name) if who == "Pythae" else train_ours(pair_name, who)))
