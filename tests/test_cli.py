@@ -287,7 +287,7 @@ MISTAKES = {
     ),
     "prior": (
         "train vae --data digits --out new --pair.prior flo",
-        r"prior 'flo' is unknown: choose one of gaussian, sta",
+        r"prior 'flo' is unknown: did you mean 'flow'\?",
     ),
     "likelihood": ("train vae --data digits --out new --pair.likelihood bernouli", r"likelihood.*bernouli"),
     "z_dim": ("train vae --data digits --out new --pair.z-dim 0", r"z_dim must be .* of at least 1, got 0"),
