@@ -380,7 +380,7 @@ def test_a_pair_that_is_not_of_the_zoo_says_how_to_load_it(tmp_path):
         (
             "vae",
             {"prior": "flow", "flow": "affine_autoregressive", "z_dim": 9, "flow_hidden": (9, 8)},
-            "hidden layers of an autoregressive flow must be at least as wide as z, got (9, 8) for z_dim=9: give (9, 9)",
+            "hidden layers of an autoregressive flow must be at least as wide as z, got (9, 8) for z_dim=9: give",
         ),
     ],
 )
