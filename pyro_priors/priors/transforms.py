@@ -266,7 +266,8 @@ def rational_quadratic(
         a = h * (delta - s_k) + (v - y_k) * bend
         b = h * s_k - (v - y_k) * bend
         c = -delta * (v - y_k)
-        theta = 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
+        # rounding can leave both ranges where bins are extreme
+        theta = (2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())).clamp(0, 1)
         y = x_k + theta * w
     else:
         theta = (v - x_k) / w

@@ -24,8 +24,8 @@ class VampPrior(nn.Module):
     statistics belong to data.
 
     ``bounded`` keeps pseudo-inputs in [0, 1], where the data of all likelihoods but the Gaussian are: as published they
-    are a clamp of free numbers (``hardtanh``), so that a value whose number is below 0 or above 1 gets no gradient.
-    Unlike hardtanh, the clamp passes the gradient at 0 and 1 themselves: pseudo-inputs can start at binary data.
+    are free numbers cut off there (``hardtanh``), so that one below 0 or above 1 gets no gradient. Unlike hardtanh, and
+    torch's clamp, the cut passes the gradient at 0 and 1 themselves: pseudo-inputs can start at binary data.
 
     :param encoder: module from x, shape ``(K,) + x_shape``, to q(z|x), event shape ``(z_dim,)``: the guide's
     :param x_shape: shape of one datum
@@ -66,7 +66,8 @@ class VampPrior(nn.Module):
     @property
     def pseudo_inputs(self) -> Tensor:
         """What the encoder is shown, shape ``(K,) + x_shape``."""
-        return self.free_pseudo_inputs.clamp(0, 1) if self.bounded else self.free_pseudo_inputs
+        free = self.free_pseudo_inputs
+        return torch.where(free < 0, 0.0, torch.where(free > 1, 1.0, free)) if self.bounded else free
 
     @torch.no_grad()
     def set_pseudo_inputs(self, x: Tensor) -> None:
