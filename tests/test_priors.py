@@ -138,8 +138,9 @@ def test_the_density_has_a_gradient_for_every_parameter(name, z_dim):
     """At given points, at draws of another distribution object, and at the object's own draws."""
     prior = _module(name, z_dim, 0.3)
     p, other = prior(*PRIORS[name][1]()), prior(*PRIORS[name][1]())
-    for z in (torch.randn(50, z_dim), other.sample((50,)), p.sample((50,))):
+    for draw in (lambda shape: torch.randn(*shape, z_dim), other.sample, p.sample):
         prior.zero_grad()
+        z = draw((50,))
         p.log_prob(z).sum().backward(retain_graph=True)
         for key, parameter in prior.named_parameters():
             assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), key
@@ -479,6 +480,19 @@ def test_nothing_of_a_call_is_left_in_a_flow(flow):
     assert torch.equal(torch.load(stream, weights_only=False)().log_prob(z), after)
     assert prior.state_dict().keys() == {name for name, _ in prior.named_parameters()}
     assert {name: set(vars(module)) for name, module in prior.named_modules()} == attributes
+
+
+@each_flow
+@pytest.mark.parametrize("num_transforms", [1, 2])
+def test_what_a_distribution_recalls_of_its_draw_is_right(float64, flow, num_transforms):
+    """The log-density of its own draw, for which the transforms need not be undone, is that of another object."""
+    prior = FlowPrior(3, flow, num_transforms, (7, 8))
+    for parameter in prior.parameters():
+        nn.init.normal_(parameter, 0, 0.3)
+    p = prior()
+    for z in (p.rsample((5,)), p.expand((5,)).rsample(), p.sample((5,))):
+        assert_close(p.log_prob(z), prior().log_prob(z), rtol=1e-9, atol=1e-9)
+        assert_close(p.expand((5,)).log_prob(z), prior().log_prob(z), rtol=1e-9, atol=1e-9)
 
 
 @each_flow
