@@ -485,12 +485,15 @@ def test_nothing_of_a_call_is_left_in_a_flow(flow):
 @each_flow
 @pytest.mark.parametrize("num_transforms", [1, 2])
 def test_what_a_distribution_recalls_of_its_draw_is_right(float64, flow, num_transforms):
-    """The log-density of its own draw, for which the transforms need not be undone, is that of another object."""
+    """The log-density of its own draw, for which the transforms need not be undone, is that of another object; also
+    where it has just found the density of other values."""
     prior = FlowPrior(3, flow, num_transforms, (7, 8))
     for parameter in prior.parameters():
         nn.init.normal_(parameter, 0, 0.3)
     p = prior()
-    for z in (p.rsample((5,)), p.expand((5,)).rsample(), p.sample((5,))):
+    for draw in (lambda: p.rsample((5,)), lambda: p.expand((5,)).rsample(), lambda: p.sample((5,))):
+        p.log_prob(torch.randn(5, 3))
+        z = draw()
         assert_close(p.log_prob(z), prior().log_prob(z), rtol=1e-9, atol=1e-9)
         assert_close(p.expand((5,)).log_prob(z), prior().log_prob(z), rtol=1e-9, atol=1e-9)
 
