@@ -12,6 +12,7 @@ if __name__ != "pyro_priors.guides":
 
 from .cp_vae import CPVAEGuide  # noqa: E402
 from .cvae import CVAEGuide  # noqa: E402
+from .hvae import HVAEGuide  # noqa: E402
 from .vae import VAEGuide  # noqa: E402
 
-__all__ = ["CPVAEGuide", "CVAEGuide", "VAEGuide"]
+__all__ = ["CPVAEGuide", "CVAEGuide", "HVAEGuide", "VAEGuide"]

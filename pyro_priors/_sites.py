@@ -9,7 +9,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
-__all__ = ["Mode", "SharedNoise", "is_categorical", "is_enumerated", "is_normal", "sample_sites"]
+__all__ = ["Mode", "SharedNoise", "base_of", "is_categorical", "is_enumerated", "is_normal", "sample_sites"]
 
 
 def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Any]]:
@@ -24,7 +24,8 @@ def is_enumerated(site: Any) -> bool:
     return site["infer"].get("_enumerate_dim") is not None
 
 
-def _base(fn: dist.Distribution) -> dist.Distribution:
+def base_of(fn: dist.Distribution) -> Any:
+    """The distribution whose batch dimensions ``to_event`` made event dimensions."""
     while isinstance(fn, dist.Independent):
         fn = fn.base_dist
     return fn
@@ -32,12 +33,12 @@ def _base(fn: dist.Distribution) -> dist.Distribution:
 
 def is_normal(fn: dist.Distribution) -> bool:
     """Whether the distribution is a diagonal Gaussian."""
-    return type(_base(fn)) is dist.Normal
+    return type(base_of(fn)) is dist.Normal
 
 
 def is_categorical(fn: dist.Distribution) -> bool:
     """Whether the distribution is over category numbers."""
-    return type(_base(fn)) is dist.Categorical
+    return type(base_of(fn)) is dist.Categorical
 
 
 class SharedNoise(Messenger):
@@ -60,7 +61,7 @@ class SharedNoise(Messenger):
         data_dim = len(fn.batch_shape) - 1
         shape = list(fn.shape())
         num_rows, shape[data_dim] = shape[data_dim], self.size
-        base: Any = _base(fn)
+        base = base_of(fn)
         # drawn as Normal.rsample draws it, so that the numbers are the same
         noise = torch.normal(base.loc.new_zeros(shape), base.loc.new_ones(shape))
         msg["value"] = base.loc + noise.narrow(data_dim, self.first, num_rows) * base.scale

@@ -8,11 +8,26 @@ from .pair import Pair
 __all__ = ["BIBTEX", "citation"]
 
 BIBTEX = {
+    "bhalodia2019": """@inproceedings{bhalodia2020dpvaes,
+  title = {{dpVAEs}: Fixing Sample Generation for Regularized {VAEs}},
+  author = {Bhalodia, Riddhish and Lee, Iain and Elhabian, Shireen},
+  booktitle = {Asian Conference on Computer Vision}, year = {2020}, eprint = {1911.10506}
+}""",
     "bingham2019": """@article{bingham2019pyro,
   title = {Pyro: Deep Universal Probabilistic Programming},
   author = {Bingham, Eli and Chen, Jonathan P. and Jankowiak, Martin and Obermeyer, Fritz and Pradhan, Neeraj and
     Karaletsos, Theofanis and Singh, Rohit and Szerlip, Paul and Horsfall, Paul and Goodman, Noah D.},
   journal = {Journal of Machine Learning Research}, volume = {20}, number = {28}, pages = {1--6}, year = {2019}
+}""",
+    "dinh2017": """@inproceedings{dinh2017density,
+  title = {Density estimation using {Real NVP}},
+  author = {Dinh, Laurent and Sohl-Dickstein, Jascha and Bengio, Samy},
+  booktitle = {International Conference on Learning Representations}, year = {2017}, eprint = {1605.08803}
+}""",
+    "durkan2019": """@inproceedings{durkan2019neural,
+  title = {Neural Spline Flows},
+  author = {Durkan, Conor and Bekasov, Artur and Murray, Iain and Papamakarios, George},
+  booktitle = {Advances in Neural Information Processing Systems}, volume = {32}, year = {2019}, eprint = {1906.04032}
 }""",
     "kingma2014": """@inproceedings{kingma2014auto,
   title = {Auto-Encoding Variational {Bayes}},
@@ -29,10 +44,20 @@ BIBTEX = {
   author = {Lavda, Frantzeska and Gregorov{\\'a}, Magda and Kalousis, Alexandros},
   journal = {arXiv preprint arXiv:1911.10885}, year = {2019}
 }""",
+    "papamakarios2017": """@inproceedings{papamakarios2017masked,
+  title = {Masked Autoregressive Flow for Density Estimation},
+  author = {Papamakarios, George and Pavlakou, Theo and Murray, Iain},
+  booktitle = {Advances in Neural Information Processing Systems}, volume = {30}, year = {2017}, eprint = {1705.07057}
+}""",
     "sohn2015": """@inproceedings{sohn2015learning,
   title = {Learning Structured Output Representation using Deep Conditional Generative Models},
   author = {Sohn, Kihyuk and Lee, Honglak and Yan, Xinchen},
   booktitle = {Advances in Neural Information Processing Systems}, volume = {28}, year = {2015}
+}""",
+    "tomczak2018": """@inproceedings{tomczak2018vae,
+  title = {{VAE} with a {VampPrior}},
+  author = {Tomczak, Jakub M. and Welling, Max},
+  booktitle = {International Conference on Artificial Intelligence and Statistics}, year = {2018}, eprint = {1705.07120}
 }""",
 }
 
@@ -45,4 +70,5 @@ def citation(pair: Pair) -> str:
     """
     if pair.recipe is None:
         raise ValueError("this pair is not of the zoo: only those know the papers behind them")
-    return "\n\n".join(BIBTEX[key] for key in (*zoo.citations_of(pair.recipe["name"]), "bingham2019"))
+    papers = zoo.citations_of(pair.recipe["name"], pair.recipe["config"])
+    return "\n\n".join(BIBTEX[key] for key in (*papers, "bingham2019"))

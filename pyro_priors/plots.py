@@ -127,19 +127,20 @@ def aggregate_category(pair: Pair) -> Figure:
 def latent_scatter(pair: Pair, data: Splits, num: int = 2000) -> Figure:
     """Posterior means of test data, coloured by label or else by category, over samples of the prior in grey.
 
-    With more than two dimensions on the first two principal axes of the posterior means; with one against the first
-    value of x.
+    Of a hierarchy the upper code. With more than two dimensions on the first two principal axes of the posterior means;
+    with one against the first value of x.
     """
     x, condition = _first(data.test, num, pair)
     codes = pair.encode(x, condition)
     drawn = pair.sample(len(x), condition, **({"c": "aggregate"} if pair.num_categories else {}))
-    posterior, prior = codes["z"].mean, drawn["z"]
-    names = ["z 1", "z 2"]
+    site = next(name for name in codes if name != "c")
+    posterior, prior = codes[site].mean, drawn[site]
+    names = [f"{site} 1", f"{site} 2"]
     if posterior.shape[-1] == 1:
         posterior, prior = (
             torch.cat(z, -1) for z in ((posterior, x.flatten(1)[:, :1]), (prior, drawn["x"].flatten(1)[:, :1]))
         )
-        names = ["z", "x"]
+        names = [site, "x"]
     elif posterior.shape[-1] > 2:
         centre = posterior.mean(0)
         axes_of_means = torch.linalg.svd(posterior - centre, full_matrices=False).Vh[:2].T

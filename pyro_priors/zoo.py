@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import prod
@@ -16,12 +16,21 @@ from . import checkpoint, guides, models
 from .nn import MLP, CategoricalHead, Decoder, Encoder, GaussianHead, make_likelihood
 from .objectives import EnumELBO
 from .pair import Pair
-from .priors import CategoryPrior, ConditionalGaussianPrior, GaussianPrior, StandardPrior
+from .priors import (
+    CategoryPrior,
+    ConditionalGaussianPrior,
+    FlowPrior,
+    GaussianPrior,
+    MixturePrior,
+    StandardPrior,
+    VampPrior,
+)
 
 __all__ = [
     "PRIORS",
     "CPVAEConfig",
     "CVAEConfig",
+    "HVAEConfig",
     "Networks",
     "PairConfig",
     "VAEConfig",
@@ -52,14 +61,17 @@ class PairConfig:
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            if name == "hidden" or name.endswith("_shape"):
+            if name in ("hidden", "flow_hidden") or name.endswith("_shape"):
                 if not isinstance(value, Sequence) or not all(map(_is_size, value)) or not value:
                     raise ValueError(
                         f"{name} must be a tuple of whole numbers of at least 1, got {value!r}: give (300,)"
                     )
                 object.__setattr__(self, name, tuple(value))  # JSON has lists only
-            elif name in ("z_dim", "num_categories") and not _is_size(value):
+            elif name in _SIZES and value is not None and not _is_size(value):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+_SIZES = ("num_categories", "num_components", "num_transforms", "z1_dim", "z_dim")
 
 
 def _is_size(value: object) -> bool:
@@ -71,7 +83,46 @@ class VAEConfig(PairConfig):
     """Variational autoencoder with any prior."""
 
     prior: str = "standard"
-    """p(z): standard or gaussian (trained location and scale)."""
+    """p(z): standard, gaussian (trained location and scale), mixture (of trained Gaussians), vamp (Tomczak and
+    Welling 2018) or flow (Bhalodia et al. 2019)."""
+    num_components: int = 500
+    """Of a mixture: number of Gaussians. Of vamp: number of pseudo-inputs."""
+    trained_weights: bool | None = None
+    """Trained weights of the components, or 1/K each; left out: trained in a mixture, 1/K in vamp."""
+    flow: str = "affine_coupling"
+    """Transforms of a flow: affine_coupling, spline_coupling, affine_autoregressive or spline_autoregressive."""
+    num_transforms: int = 6
+    """Number of transforms of a flow."""
+    flow_hidden: tuple[int, ...] = (64, 64)
+    """Sizes of the hidden layers in each transform of a flow."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prior not in PRIORS:
+            raise ValueError(f"prior '{self.prior}' is unknown: {hint(self.prior, sorted(PRIORS))}")
+        for name, owners in _PRIORS_OF_OPTIONS.items():
+            if self.prior not in owners and getattr(self, name) != getattr(VAEConfig, name):
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} belongs to prior={' or '.join(map(repr, owners))}, got "
+                    f"prior='{self.prior}': leave it out"
+                )
+
+
+_PRIORS_OF_OPTIONS = {
+    "num_components": ("mixture", "vamp"),
+    "trained_weights": ("mixture", "vamp"),
+    "flow": ("flow",),
+    "num_transforms": ("flow",),
+    "flow_hidden": ("flow",),
+}
+
+
+@dataclass(frozen=True)
+class HVAEConfig(VAEConfig):
+    """Variational autoencoder with two codes (Tomczak and Welling 2018): z_dim and prior are the upper one's."""
+
+    z1_dim: int | None = None
+    """Size of the lower code; z_dim when left out."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +154,15 @@ class _Entry:
     config_class: type[PairConfig]
     factory: Callable[[Any, Networks], Pair]
     citations: tuple[str, ...]
+
+
+_CITATIONS_OF_PRIORS = {"flow": ("bhalodia2019",), "vamp": ("tomczak2018",)}
+_CITATIONS_OF_FLOWS = {
+    "affine_autoregressive": ("papamakarios2017",),
+    "affine_coupling": ("dinh2017",),
+    "spline_autoregressive": ("durkan2019",),
+    "spline_coupling": ("durkan2019",),
+}
 
 
 _REGISTRY: dict[str, _Entry] = {}
@@ -150,9 +210,17 @@ def config_class(name: str) -> type[PairConfig]:
     return _entry(name).config_class
 
 
-def citations_of(name: str) -> tuple[str, ...]:
-    """Keys of the papers behind a pair."""
-    return _entry(name).citations
+def citations_of(name: str, config: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """Keys of the papers behind a pair, each once.
+
+    :param name: one of :func:`names`
+    :param config: its options, for the papers behind its prior
+    """
+    config = config or {}
+    keys = _entry(name).citations + _CITATIONS_OF_PRIORS.get(config.get("prior", ""), ())
+    if config.get("prior") == "flow":
+        keys += _CITATIONS_OF_FLOWS[config["flow"]]
+    return tuple(dict.fromkeys(keys))
 
 
 def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None, **config: Any) -> Pair:
@@ -166,9 +234,9 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
 
     :param name: one of :func:`names`
     :param encoder: your own network in the encoder's place: from x (and the condition, in a conditional pair) to a
-        distribution over z; for ``cp_vae`` the trunk, from x to ``hidden[-1]`` features
-    :param decoder: your own network in the decoder's place: from z (and keyword ``c`` or ``condition``) to a
-        distribution over x with event shape ``x_shape``
+        distribution over z; for ``cp_vae`` the trunk, from x to ``hidden[-1]`` features; for ``hvae`` q(z2|x)
+    :param decoder: your own network in the decoder's place: from z (and keyword ``c`` or ``condition``; from z1 and z2
+        for ``hvae``) to a distribution over x with event shape ``x_shape``
     :param config: fields of the pair's config dataclass; ``x_shape`` always, ``condition_shape`` for conditional pairs
     :raises ValueError: if a name or an option is unknown (the message names the nearest) or a value is out of range
     """
@@ -221,32 +289,53 @@ def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modu
     return pair
 
 
-PRIORS: dict[str, Callable[[VAEConfig], nn.Module]] = {
-    "gaussian": lambda config: GaussianPrior(config.z_dim),
-    "standard": lambda config: StandardPrior(config.z_dim),
+def _vamp(config: VAEConfig, encoder: nn.Module) -> nn.Module:
+    weights = config.trained_weights is True
+    if config.likelihood == "gaussian":  # data of any size; ours
+        return VampPrior(encoder, config.x_shape, config.num_components, weights, bounded=False, mean=0.0, std=1.0)
+    return VampPrior(encoder, config.x_shape, config.num_components, weights)
+
+
+PRIORS: dict[str, Callable[[VAEConfig, nn.Module], nn.Module]] = {
+    "flow": lambda config, _: FlowPrior(config.z_dim, config.flow, config.num_transforms, config.flow_hidden),
+    "gaussian": lambda config, _: GaussianPrior(config.z_dim),
+    "mixture": lambda config, _: MixturePrior(config.num_components, config.z_dim, config.trained_weights is not False),
+    "standard": lambda config, _: StandardPrior(config.z_dim),
+    "vamp": _vamp,
 }
-"""Unconditional priors by name."""
+"""Unconditional priors by name: from a pair's options and the encoder of its guide, which a VampPrior shares."""
 
 
-def _prior(config: VAEConfig) -> nn.Module:
-    if config.prior not in PRIORS:
-        raise ValueError(f"prior '{config.prior}' is unknown: {hint(config.prior, sorted(PRIORS))}")
-    return PRIORS[config.prior](config)
+def _encoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Module:
+    if networks.encoder is not None:
+        return networks.encoder
+    return Encoder(config.x_shape, config.z_dim, config.hidden, config.gated, **options)
 
 
 def _decoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Module:
     if networks.decoder is not None:
         return networks.decoder
     likelihood = make_likelihood(config.likelihood, len(config.x_shape), config.scale)
-    return Decoder(config.z_dim, config.x_shape, likelihood, config.hidden, config.gated, **options)
+    z_dim = options.pop("z_dim", config.z_dim)
+    return Decoder(z_dim, config.x_shape, likelihood, config.hidden, config.gated, **options)
 
 
 @register_pair("vae", VAEConfig, citations=("kingma2014",))
 def _vae(config: VAEConfig, networks: Networks) -> Pair:
-    encoder = networks.encoder
-    if encoder is None:
-        encoder = Encoder(config.x_shape, config.z_dim, config.hidden, config.gated)
-    return Pair(models.VAE(_prior(config), _decoder(config, networks)), guides.VAEGuide(encoder))
+    encoder = _encoder(config, networks)
+    prior = PRIORS[config.prior](config, encoder)
+    return Pair(models.VAE(prior, _decoder(config, networks)), guides.VAEGuide(encoder))
+
+
+@register_pair("hvae", HVAEConfig, citations=("kingma2014", "tomczak2018"))
+def _hvae(config: HVAEConfig, networks: Networks) -> Pair:
+    encoder = _encoder(config, networks)
+    prior = PRIORS[config.prior](config, encoder)
+    z1_dim, z2_shape = config.z1_dim or config.z_dim, (config.z_dim,)
+    prior_z1 = ConditionalGaussianPrior(z2_shape, z1_dim, config.hidden, config.gated)
+    encoder_z1 = Encoder(config.x_shape, z1_dim, config.hidden, config.gated, z2_shape, branched=True)
+    decoder = _decoder(config, networks, z_dim=z1_dim, condition_shape=z2_shape, branched=True)
+    return Pair(models.HVAE(prior, prior_z1, decoder), guides.HVAEGuide(encoder, encoder_z1))
 
 
 @register_pair("cp_vae", CPVAEConfig, citations=("lavda2019",))
@@ -271,7 +360,5 @@ def _cp_vae(config: CPVAEConfig, networks: Networks) -> Pair:
 def _cvae(config: CVAEConfig, networks: Networks) -> Pair:
     prior = ConditionalGaussianPrior(config.condition_shape, config.z_dim, config.hidden, config.gated)
     decoder = _decoder(config, networks, condition_shape=config.condition_shape)
-    encoder = networks.encoder
-    if encoder is None:
-        encoder = Encoder(config.x_shape, config.z_dim, config.hidden, config.gated, config.condition_shape)
+    encoder = _encoder(config, networks, condition_shape=config.condition_shape)
     return Pair(models.CVAE(prior, decoder), guides.CVAEGuide(encoder))

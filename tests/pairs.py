@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_priors import zoo
 from pyro_priors.nn import LIKELIHOODS
 from pyro_priors.pair import Pair
+from pyro_priors.priors.transforms import FLOWS
 
 # all sizes differ, so that exchanged axes show
 SIZES: dict[str, Any] = {"x_shape": (6,), "z_dim": 2, "hidden": (7, 4)}
@@ -23,9 +24,20 @@ NUM_CATEGORIES = 3
 SMALL: dict[str, dict[str, Any]] = {
     "cp_vae": {"num_categories": NUM_CATEGORIES},
     "cvae": {"condition_shape": (8,)},
+    "hvae": {"z1_dim": 3},
     "vae": {},
 }
 """Options of each pair beside SIZES."""
+
+SMALL_PRIORS: dict[str, dict[str, Any]] = {
+    "flow": {"num_transforms": 3, "flow_hidden": (11, 12)},
+    "mixture": {"num_components": 9},
+    "vamp": {"num_components": 9},
+}
+"""Options of each prior that has some."""
+
+LATENT: dict[str, dict[str, int]] = {"hvae": {"z2": 2, "z1": 3}}
+"""Continuous latent sites, in the guide's order, and their sizes, where they are not z alone."""
 
 NAMES = [name for name in zoo.names() if name in SMALL]
 
@@ -48,7 +60,7 @@ class Variant:
 
 
 def variants() -> list[Variant]:
-    """Pairs x likelihoods x priors where they apply, and each pair with images, with ReLU."""
+    """Pairs x likelihoods x priors where they apply, each pair with images, with ReLU, and every kind of flow."""
     found = []
     for name in NAMES:
         fields = {field.name for field in dataclasses.fields(zoo.config_class(name))}
@@ -58,12 +70,22 @@ def variants() -> list[Variant]:
         if "condition_shape" in fields:
             images.append(("condition_shape", (4, 2)))
         found += [Variant(name, tuple(images)), Variant(name, (("gated", False), ("hidden", (32, 32))))]
+    found += [Variant("vae", (("prior", "flow"), ("flow", flow))) for flow in FLOWS if flow != "affine_coupling"]
+    found += [
+        Variant("vae", (("prior", "vamp"), ("trained_weights", True), ("likelihood", "gaussian"), ("x_shape", (2, 3)))),
+        Variant("hvae", (("prior", "vamp"), ("hidden", (5,)))),
+    ]
     return found
 
 
 def create(name: str, **options: Any) -> Pair:
     """The small pair of that name."""
-    return zoo.create(name, **SIZES | SMALL[name] | options)
+    return zoo.create(name, **SIZES | SMALL[name] | SMALL_PRIORS.get(options.get("prior", ""), {}) | options)
+
+
+def latent_sites(name: str) -> dict[str, int]:
+    """The pair's continuous latent sites and their sizes."""
+    return LATENT.get(name, {"z": SIZES["z_dim"]})
 
 
 def batch(name: str, size: int = BATCH, **options: Any) -> tuple[Tensor, ...]:

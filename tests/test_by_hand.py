@@ -1,9 +1,9 @@
 """Losses and every gradient against the papers' equations in plain torch, and against Pyro's own ELBOs.
 
 The same noise on both sides: the seed is set, the programs draw as they always do, and the by-hand side draws
-what ``Normal.rsample`` draws, ``torch.normal(zeros, ones)`` of z's shape, after the same seed. z is the only
-draw of a loss (x is observed, c is enumerated), so this needs no handler and runs exactly what users run; if
-Pyro ever draws otherwise, every test here fails. All in float64, so that rtol 1e-10 is far above rounding and
+what ``Normal.rsample`` draws, ``torch.normal(zeros, ones)`` of z's shape, after the same seed. z, or z2 and then
+z1, is the only draw of a loss (x is observed, c is enumerated), so this needs no handler and runs exactly what users
+run; if Pyro ever draws otherwise, every test here fails. All in float64, so that rtol 1e-10 is far above rounding and
 far below any wrong term.
 """
 
@@ -13,9 +13,10 @@ import torch
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch.testing import assert_close
 
-from by_hand import cp_vae, cvae, vae
-from pairs import BATCH, NUM_CATEGORIES, SIZES, batch, create, gradients, randomise
+from by_hand import cp_vae, cvae, hvae, vae
+from pairs import BATCH, NUM_CATEGORIES, batch, create, gradients, latent_sites, randomise
 from pyro_priors.objectives import ELBO, Beta, EnumELBO, KLWeight
+from pyro_priors.priors.transforms import FLOWS
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -23,10 +24,20 @@ SEED = 3
 PAIRS = {
     "vae": ("vae", {}, vae),
     "vae-gaussian-prior": ("vae", {"prior": "gaussian"}, vae),
+    "vae-mixture": ("vae", {"prior": "mixture"}, vae),
+    "vae-mixture-equal-weights": ("vae", {"prior": "mixture", "trained_weights": False}, vae),
+    "vae-vamp": ("vae", {"prior": "vamp"}, vae),
+    "vae-vamp-trained-weights": ("vae", {"prior": "vamp", "trained_weights": True}, vae),
+    **{f"vae-{flow}": ("vae", {"prior": "flow", "flow": flow}, vae) for flow in FLOWS},
+    "hvae": ("hvae", {}, hvae),
+    "hvae-gaussian-prior": ("hvae", {"prior": "gaussian"}, hvae),
+    "hvae-mixture": ("hvae", {"prior": "mixture"}, hvae),
+    "hvae-vamp": ("hvae", {"prior": "vamp"}, hvae),
+    "hvae-flow": ("hvae", {"prior": "flow"}, hvae),
     "cp_vae": ("cp_vae", {}, cp_vae),
     "cvae": ("cvae", {}, cvae),
 }
-SITE_WEIGHTS = {"z": 0.3, "c": 0.7}
+SITE_WEIGHTS = {"z": 0.3, "c": 0.7, "z1": 0.4, "z2": 0.6}
 
 
 def _set_up(key):
@@ -36,17 +47,22 @@ def _set_up(key):
 
 
 def _noise(key, num_particles):
-    """z's noise after the seed: shape (particles, batch, z_dim), after a dimension of categories if there is
-    one."""
-    lead = (NUM_CATEGORIES,) if key == "cp_vae" else ()
-    shape = (*lead, *((num_particles,) if num_particles > 1 else ()), BATCH, SIZES["z_dim"])
+    """The noise of each latent site after the seed: shape (particles, batch, size), after a dimension of categories
+    if there is one; that of z alone not in a tuple."""
+    lead = ((NUM_CATEGORIES,) if key == "cp_vae" else ()) + ((num_particles,) if num_particles > 1 else ())
     torch.manual_seed(SEED)
-    noise = torch.normal(torch.zeros(shape), torch.ones(shape))
-    return noise if num_particles > 1 else noise.unsqueeze(-3)
+    found = []
+    for size in latent_sites(PAIRS[key][0]).values():
+        shape = (*lead, BATCH, size)
+        noise = torch.normal(torch.zeros(shape), torch.ones(shape))
+        found.append(noise if num_particles > 1 else noise.unsqueeze(-3))
+    return found[0] if len(found) == 1 else tuple(found)
 
 
 def _by_hand(key, pair, args, elbo_by_hand, num_particles=1, **options):
-    state = {name: value.detach().clone().requires_grad_() for name, value in pair.state_dict().items()}
+    tensors = pair.state_dict(keep_vars=True)
+    leaves = {id(value): value.detach().clone().requires_grad_() for value in tensors.values()}
+    state = {name: leaves[id(value)] for name, value in tensors.items()}  # one leaf for what is shared
     condition = args[1] if len(args) > 1 else None
     loss = elbo_by_hand(state, args[0], condition, _noise(key, num_particles), **options)
     names = [name for name, _ in pair.named_parameters()]
@@ -114,6 +130,11 @@ def test_enum_elbo_equals_the_equations(case):
 PYRO = {
     "vae": [(Trace_ELBO, False), (TraceMeanField_ELBO, True), (TraceEnum_ELBO, False)],
     "vae-gaussian-prior": [(Trace_ELBO, False), (TraceMeanField_ELBO, True)],
+    "vae-mixture": [(Trace_ELBO, False), (TraceMeanField_ELBO, True)],
+    "vae-vamp": [(Trace_ELBO, False), (TraceMeanField_ELBO, True), (TraceEnum_ELBO, False)],
+    **{f"vae-{flow}": [(Trace_ELBO, False)] for flow in FLOWS},
+    "hvae": [(Trace_ELBO, False), (TraceMeanField_ELBO, True), (TraceEnum_ELBO, False)],
+    "hvae-vamp": [(Trace_ELBO, False), (TraceMeanField_ELBO, True)],
     "cvae": [(Trace_ELBO, False), (TraceMeanField_ELBO, True)],
     "cp_vae": [(TraceEnum_ELBO, False)],
 }
@@ -176,7 +197,8 @@ def test_terms_are_the_equations_parts(key):
     elbo = _weighted(Beta(beta=2.5), SITE_WEIGHTS)
     torch.manual_seed(SEED)
     terms = elbo.terms(pair.model, pair.guide, *args)
-    assert terms.parts.keys() == {"reconstruction", "kl_z"} | ({"kl_c"} if key == "cp_vae" else set())
+    latent = {*latent_sites(PAIRS[key][0])} | ({"c"} if key == "cp_vae" else set())
+    assert terms.parts.keys() == {"reconstruction"} | {f"kl_{name}" for name in latent}
     assert all(part.shape == (BATCH,) for part in terms.parts.values())
     bound, _ = _by_hand(key, pair, args, elbo_by_hand)
     assert_close(-terms.bound.mean(), bound, rtol=1e-10, atol=1e-13)

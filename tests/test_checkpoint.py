@@ -343,7 +343,7 @@ def test_a_pair_that_is_not_of_the_zoo_says_how_to_load_it(tmp_path):
         ("vae", {"zdim": 3}, "pair 'vae' has no option 'zdim': did you mean 'z_dim'?"),
         ("vae", {"num_categories": 3}, "pair 'vae' has no option 'num_categories': choose one of x_shape, z_dim,"),
         ("vae", {"prior": "standart"}, "prior 'standart' is unknown: did you mean 'standard'?"),
-        ("vae", {"prior": "xyz"}, "prior 'xyz' is unknown: choose one of gaussian, "),
+        ("vae", {"prior": "xyz"}, "prior 'xyz' is unknown: choose one of flow, gaussian, "),
         ("vae", {"likelihood": "gausian"}, "likelihood 'gausian' is unknown: did you mean 'gaussian'?"),
         ("vae", {"scale": 0.1}, "scale=0.1 belongs to likelihood='gaussian', got likelihood='bernoulli': leave it out"),
         ("vae", {"likelihood": "gaussian", "scale": -1.0}, "scale must be positive, got -1.0: give scale=0.1"),
@@ -353,6 +353,35 @@ def test_a_pair_that_is_not_of_the_zoo_says_how_to_load_it(tmp_path):
         ("vae", {"hidden": (300, -1)}, "hidden must be a tuple of whole numbers of at least 1, got (300, -1)"),
         ("vae", {"x_shape": ()}, "x_shape must be a tuple of whole numbers of at least 1, got ()"),
         ("cp_vae", {"num_categories": 0}, "num_categories must be a whole number of at least 1, got 0"),
+        ("hvae", {"z1_dim": 0}, "z1_dim must be a whole number of at least 1, got 0"),
+        ("vae", {"prior": "vamp", "num_components": 0}, "num_components must be a whole number of at least 1, got 0"),
+        (
+            "vae",
+            {"num_components": 9},
+            "num_components=9 belongs to prior='mixture' or 'vamp', got prior='standard': le",
+        ),
+        (
+            "vae",
+            {"prior": "mixture", "num_transforms": 4},
+            "num_transforms=4 belongs to prior='flow', got prior='mixtur",
+        ),
+        (
+            "vae",
+            {"prior": "flow", "flow_hidden": []},
+            "flow_hidden must be a tuple of whole numbers of at least 1, got",
+        ),
+        ("vae", {"prior": "flow", "flow": "affine"}, "flow 'affine' is unknown: choose one of affine_autoregressive, "),
+        (
+            "vae",
+            {"prior": "flow", "flow": "spline_copling"},
+            "flow 'spline_copling' is unknown: did you mean 'spline_co",
+        ),
+        ("vae", {"prior": "flow", "z_dim": 1}, "a flow needs z_dim of at least 2, got 1: use prior='mixture'"),
+        (
+            "vae",
+            {"prior": "flow", "flow": "affine_autoregressive", "z_dim": 9, "flow_hidden": (9, 8)},
+            "hidden layers of an autoregressive flow must be at least as wide as z, got (9, 8) for z_dim=9: give",
+        ),
     ],
 )
 def test_a_wrong_option_is_named_with_the_nearest_right_one(name, options, message):

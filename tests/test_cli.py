@@ -74,6 +74,25 @@ def test_list(capsys):
     assert {"standard", "gaussian"} <= set(rows["priors"])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        "vae --pair.prior vamp --pair.num-components 5 --pair.trained-weights True",
+        "hvae --pair.prior flow --pair.flow spline_coupling --pair.flow-hidden 8 9 --pair.z1-dim 3",
+    ],
+)
+def test_options_of_priors(options, tmp_path, capsys):
+    name, *options = options.split()
+    assert train(tmp_path / "run", name, "--data=moons", "--data.limit", "60", *options) == 0
+    config = pp.load(tmp_path / "run").recipe["config"]
+    if name == "vae":
+        assert (config["prior"], config["num_components"], config["trained_weights"]) == ("vamp", 5, True)
+    else:
+        assert (config["flow"], config["flow_hidden"], config["z1_dim"]) == ("spline_coupling", (8, 9), 3)
+    assert main(["plot", str(tmp_path / "run")]) == 0
+    assert main(["sample", str(tmp_path / "run"), "--num", "4", "--out", str(tmp_path / "samples.npz")]) == 0
+
+
 def test_usage(capsys):
     assert main(["--help"]) == 0
     assert "train PAIR --data NAME|FILE.npz --out RUN" in capsys.readouterr().out
@@ -287,7 +306,7 @@ MISTAKES = {
     ),
     "prior": (
         "train vae --data digits --out new --pair.prior flo",
-        r"prior 'flo' is unknown: choose one of gaussian, sta",
+        r"prior 'flo' is unknown: did you mean 'flow'\?",
     ),
     "likelihood": ("train vae --data digits --out new --pair.likelihood bernouli", r"likelihood.*bernouli"),
     "z_dim": ("train vae --data digits --out new --pair.z-dim 0", r"z_dim must be .* of at least 1, got 0"),

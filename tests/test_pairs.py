@@ -17,7 +17,7 @@ from pyro.infer.util import is_validation_enabled
 from torch.testing import assert_close
 
 import pyro_priors as pp
-from pairs import BATCH, NAMES, SMALL, GivenNoise, batch, create, gradients, randomise, variants
+from pairs import BATCH, NAMES, SMALL, GivenNoise, batch, create, gradients, latent_sites, randomise, variants
 from pyro_priors import zoo
 from pyro_priors._sites import is_categorical, is_enumerated, sample_sites
 from pyro_priors.objectives import ELBO, OBJECTIVES, EnumELBO, log_importance_weights
@@ -145,7 +145,9 @@ def test_sites_plates_and_shapes(variant, num_particles):
         wanted = full[-log_prob.dim() :]
         assert log_prob.shape == wanted and log_prob.dim() in (len(plates), len(full)), site_name
     assert model_sites["x"]["fn"].event_shape == args[0].shape[1:]
-    assert guide_sites["z"]["value"].shape == ((pair.num_categories,) if enumerated else ()) + plates + (2,)
+    for site_name, size in latent_sites(variant.name).items():
+        lead = ((pair.num_categories,) if enumerated else ()) + plates
+        assert guide_sites[site_name]["value"].shape == (*lead, size)
 
 
 @each_variant
@@ -153,10 +155,11 @@ def test_a_draw_of_z_is_drawn_for_each_particle_and_category(variant):
     """No draw is shared: all values of z's noise differ, over particles, categories and data."""
     pair, args = variant.create(), variant.batch()
     _, guide_trace = _traces(pair, args, num_particles=3)
-    z = guide_trace.nodes["z"]
-    noise = ((z["value"] - z["fn"].mean) / z["fn"].stddev).detach().flatten()
-    assert len(noise.unique()) > 0.9 * noise.numel()  # some may coincide by rounding
-    assert len(noise) == 3 * BATCH * 2 * max(1, pair.num_categories)
+    for name, size in latent_sites(variant.name).items():
+        z = guide_trace.nodes[name]
+        noise = ((z["value"] - z["fn"].mean) / z["fn"].stddev).detach().flatten()
+        assert len(noise.unique()) > 0.9 * noise.numel()  # some may coincide by rounding
+        assert len(noise) == 3 * BATCH * size * max(1, pair.num_categories)
 
 
 @each_pair
@@ -177,23 +180,25 @@ def test_sample(variant):
     pair, args = variant.create(), variant.batch()
     given = {"condition": args[1][0]} if len(args) > 1 else {}
     drawn = pair.sample(7, **given)
-    sites = {"x", "z"} | ({"c"} if pair.num_categories else set())
+    latent = latent_sites(variant.name)
+    z = next(iter(latent))
+    sites = {"x", *latent} | ({"c"} if pair.num_categories else set())
     assert drawn.keys() == sites | {"x_mean"}
     assert drawn["x"].shape == drawn["x_mean"].shape == (7, *args[0].shape[1:])
-    assert drawn["z"].shape == (7, 2)
+    assert all(drawn[name].shape == (7, size) for name, size in latent.items())
     assert not any(value.requires_grad for value in drawn.values())
     assert all(value.isfinite().all() for value in drawn.values())
     if dict(variant.options).get("likelihood") != "gaussian":
         assert drawn["x"].min() >= 0 and drawn["x"].max() <= 1
         assert drawn["x_mean"].min() >= 0 and drawn["x_mean"].max() <= 1
-    fixed = pair.sample(7, z=torch.tensor([1.0, -2.0]), **given)
-    assert_close(fixed["z"], torch.tensor([[1.0, -2.0]]).expand(7, 2))
+    fixed = pair.sample(7, **{z: torch.tensor([1.0, -2.0])}, **given)
+    assert_close(fixed[z], torch.tensor([[1.0, -2.0]]).expand(7, 2))
     if given:
         assert pair.sample(BATCH, condition=args[1])["x"].shape == args[0].shape
     with pytest.raises(ValueError, match="'w' is not a site of this model: its sites are "):
         pair.sample(7, w=torch.zeros(2), **given)
-    with pytest.raises(ValueError, match="z must be one value or 7 of them, got shape"):
-        pair.sample(7, z=torch.zeros(3, 2), **given)
+    with pytest.raises(ValueError, match=f"{z} must be one value or 7 of them, got shape"):
+        pair.sample(7, **{z: torch.zeros(3, 2)}, **given)
     with pytest.raises(ValueError, match="size must be a whole number of at least 1, got 0"):
         pair.sample(0, **given)
 
@@ -240,14 +245,18 @@ def test_aggregate_belongs_to_pairs_with_a_category(name):
 
 @each_variant
 def test_encode_and_reconstruct(variant):
-    """A distribution for each latent site, z's at the most probable category; the reconstruction is
-    p(x|...)'s mean at the posterior's mean and so has no noise in it."""
+    """A distribution for each latent site, at the most probable category and the mean of those before it; the
+    reconstruction is p(x|...)'s mean at the posterior's mean and so has no noise in it."""
     pair, args = variant.create(), variant.batch()
     codes = pair.encode(*args)
-    assert codes.keys() == {"z"} | ({"c"} if pair.num_categories else set())
+    latent = latent_sites(variant.name)
+    assert codes.keys() == {*latent} | ({"c"} if pair.num_categories else set())
     for code in codes.values():
         assert code.batch_shape == (BATCH,)
-    assert codes["z"].event_shape == (2,) and not codes["z"].mean.requires_grad
+    for name, size in latent.items():
+        assert codes[name].event_shape == (size,) and not codes[name].mean.requires_grad
+    if "z1" in codes:
+        assert_close(codes["z1"].mean, pair.guide.encoder_z1(args[0], codes["z2"].mean).mean)
     if pair.num_categories:
         assert is_categorical(codes["c"]) and codes["c"].probs.shape == (BATCH, pair.num_categories)
         most_probable = codes["c"].probs.argmax(-1)
@@ -257,7 +266,8 @@ def test_encode_and_reconstruct(variant):
     assert first.shape == args[0].shape and not first.requires_grad
     assert torch.equal(first, second)
     given = {"condition": args[1]} if len(args) > 1 else {}
-    at = {"z": codes["z"].mean} | ({"c": codes["c"].probs.argmax(-1)} if pair.num_categories else {})
+    at = {name: codes[name].mean for name in latent}
+    at |= {"c": codes["c"].probs.argmax(-1)} if pair.num_categories else {}
     trace = poutine.trace(poutine.condition(pair.model, at)).get_trace(None, size=BATCH, **given)
     assert_close(first, trace.nodes["x"]["fn"].mean)
 
@@ -314,11 +324,11 @@ def test_a_deep_copy_is_independent_and_trains(variant):
 
 @each_variant
 def test_state_dict_carries_a_pair_over(variant):
-    """Loaded into another pair of the same kind, the outputs are the same; nothing but parameters and q(c) is
-    in it."""
+    """Loaded into another pair of the same kind, the outputs are the same; nothing but parameters, shared ones in
+    both places, and q(c) is in it."""
     pair, other, args = randomise(variant.create()), variant.create(), variant.batch()
     state = pair.state_dict()
-    parameters = {name for name, _ in pair.named_parameters()}
+    parameters = {name for name, _ in pair.named_parameters(remove_duplicate=False)}
     assert state.keys() == parameters | ({"aggregate_c"} if pair.num_categories else set())
     other.load_state_dict(state)
     assert torch.equal(other.reconstruct(*args), pair.reconstruct(*args))

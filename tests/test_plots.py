@@ -28,6 +28,13 @@ CASES = {
     "digits-images": ("digits", {"flatten": False}, "vae", {"z_dim": 1}, "reconstructions samples latent curves"),
     "digits-cvae": ("digits", {"condition_rows": 4}, "cvae", {}, "reconstructions samples latent curves"),
     "digits-cvae-label": ("digits", {"condition_labels": True}, "cvae", {}, "reconstructions samples latent curves"),
+    "digits-hvae": (
+        "digits",
+        {},
+        "hvae",
+        {"prior": "vamp", "num_components": 4},
+        "reconstructions samples latent curves",
+    ),
     "mixture": ("mixture", {}, "cp_vae", {"z_dim": 1, "num_categories": 2}, "density aggregate_category latent curves"),
     "moons": ("moons", {}, "vae", {}, "density latent curves"),
     "moons-cvae": ("moons", {"condition_labels": True}, "cvae", {"z_dim": 1}, "density latent curves"),
@@ -75,6 +82,7 @@ def test_axes_are_labelled():
     assert labels(plots.density(runs.small_pair("vae", mixture), mixture)) == [("x", "density")]
     assert labels(plots.latent_scatter(runs.small_pair("vae", moons), moons)) == [("z 1", "z 2")]
     assert labels(plots.latent_scatter(runs.small_pair("vae", moons, z_dim=1), moons)) == [("z", "x")]
+    assert labels(plots.latent_scatter(runs.small_pair("hvae", moons, z1_dim=3), moons)) == [("z2 1", "z2 2")]
     five = runs.small_pair("vae", digits, z_dim=5)
     assert labels(plots.latent_scatter(five, digits)) == [("principal axis 1", "principal axis 2")]
     assert labels(plots.aggregate_category(runs.small_pair("cp_vae", digits))) == [

@@ -1,44 +1,104 @@
-"""Priors: shapes, mass one, and a category's row as the Gaussian that it is."""
+"""Priors: mass one, draws that follow the density, gradients, and the limits where one prior is another."""
 
+import copy
+import io
 import math
 
+import pyro.distributions as dist
+import pyro.distributions.transforms as T
 import pytest
+import scipy.stats
 import torch
+import torch.nn as nn
 from torch.testing import assert_close
 
-from pyro_priors.priors import CategoryPrior, ConditionalGaussianPrior, GaussianPrior, StandardPrior
+import pyro_priors as pp
+import runs
+from pairs import BATCH, SMALL_PRIORS, batch, create, gradients, randomise
+from pyro_priors import _compile
+from pyro_priors.nn import BranchedMLP, Encoder
+from pyro_priors.priors import (
+    CategoryPrior,
+    ConditionalGaussianPrior,
+    FlowPrior,
+    GaussianMixture,
+    GaussianPrior,
+    MixturePrior,
+    StandardPrior,
+    VampPrior,
+    mixture,
+)
+from pyro_priors.priors.transforms import FLOWS, rational_quadratic
 
-PRIORS = {
+GAUSSIANS = {
     "category": (lambda z_dim: CategoryPrior(3, z_dim), lambda: (torch.tensor(1),)),
     "conditional": (lambda z_dim: ConditionalGaussianPrior((4,), z_dim, (5,)), lambda: (torch.ones(4),)),
     "gaussian": (GaussianPrior, lambda: ()),
     "standard": (StandardPrior, lambda: ()),
 }
+MIXTURES = {
+    "mixture": (lambda z_dim: MixturePrior(4, z_dim), lambda: ()),
+    "mixture-equal-weights": (lambda z_dim: MixturePrior(4, z_dim, trained_weights=False), lambda: ()),
+    "vamp": (lambda z_dim: VampPrior(Encoder((3,), z_dim, (5,)), (3,), 4), lambda: ()),
+    "vamp-trained-weights": (lambda z_dim: VampPrior(Encoder((3,), z_dim, (5,)), (3,), 4, True, False), lambda: ()),
+}
+OTHERS = {flow: (lambda z_dim, flow=flow: FlowPrior(z_dim, flow, 3, (7, 8)), lambda: ()) for flow in FLOWS}
+PRIORS = GAUSSIANS | MIXTURES | OTHERS
+
+each_flow = pytest.mark.parametrize("flow", FLOWS)
+
+
+def _module(name, z_dim, scale=None):
+    """The prior with every parameter drawn anew; splines less wildly, so that a grid sees their bins."""
+    prior = PRIORS[name][0](z_dim)
+    scale = (0.25 if "spline" in name else 0.5) if scale is None else scale
+    for parameter in prior.parameters():
+        nn.init.normal_(parameter, 0, scale)
+    return prior
 
 
 def _prior(name, z_dim):
-    make, args = PRIORS[name]
-    prior = make(z_dim)
-    for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, 0, 0.5)
-    return prior(*args())
+    return _module(name, z_dim)(*PRIORS[name][1]())
 
 
-@pytest.mark.parametrize("name", PRIORS)
+# every prior
+
+
+@pytest.mark.parametrize("name", GAUSSIANS | MIXTURES)
 @pytest.mark.parametrize("z_dim", [1, 2])
 def test_integrates_to_one(float64, name, z_dim):
     """Trapezoid over 10 scales to each side of the mean, in one and two dimensions."""
     p = _prior(name, z_dim)
     assert (p.batch_shape, p.event_shape) == ((), (z_dim,))
     axes = [torch.linspace(-10, 10, 401) * p.stddev[d] + p.mean[d] for d in range(z_dim)]
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    mass = p.log_prob(grid).exp()
+    assert _mass(p, axes).item() == pytest.approx(1, abs=1e-10)
+
+
+@each_flow
+def test_a_flow_integrates_to_one(float64, flow):
+    """Trapezoid over the box of 20,000 draws, half as wide again on each side. The kinks of networks and splines leave
+    errors up to 1e-4 here; a wrong log-determinant is one of 0.1 and more."""
+    p = _prior(flow, 2)
+    assert (p.batch_shape, p.event_shape) == ((), (2,))
+    assert _mass(p, _box(p, 501)).item() == pytest.approx(1, abs=5e-4)
+
+
+def _mass(p, axes):
+    with torch.no_grad():
+        mass = p.log_prob(torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)).exp()
     for axis in reversed(axes):
         mass = torch.trapezoid(mass, axis, dim=-1)
-    assert mass.item() == pytest.approx(1, abs=1e-10)
+    return mass
 
 
-@pytest.mark.parametrize("name", PRIORS)
+def _box(p, num):
+    draws = p.sample((20_000,))
+    low, high = draws.min(0).values, draws.max(0).values
+    margin = (high - low) / 2
+    return [torch.linspace(a, b, num) for a, b in zip(low - margin, high + margin, strict=True)]
+
+
+@pytest.mark.parametrize("name", GAUSSIANS)
 def test_draws_have_the_mean_and_scale_of_the_density(name):
     """Mean and variance of n = 20,000 draws in two dimensions at 4 standard errors: fails at 3 of 10,000
     seeds."""
@@ -46,6 +106,68 @@ def test_draws_have_the_mean_and_scale_of_the_density(name):
     draws = (p.sample((20_000,)) - p.mean) / p.stddev
     assert (draws.mean(0).abs() < 4 / math.sqrt(20_000)).all()
     assert ((draws.square().mean(0) - 1).abs() < 4 * math.sqrt(2 / 20_000)).all()
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_draws_follow_the_density(float64, name):
+    """n = 20,000 draws in two dimensions counted in the cells of a grid, against the density integrated over each (by
+    25 x 25 midpoints): chi-squared over the cells that expect 10 and more, the rest as one. Fails at 1 of 10,000
+    seeds."""
+    p = _prior(name, 2)
+    draws = p.sample((20_000,))
+    assert draws.shape == (20_000, 2) and not draws.requires_grad
+    cells, fine = 16, 25
+    axes = [torch.linspace(draws[:, d].quantile(0.001), draws[:, d].quantile(0.999), cells + 1) for d in range(2)]
+    steps = [(axis[1] - axis[0]) / fine for axis in axes]
+    middles = [axis[0] + step * (torch.arange(cells * fine) + 0.5) for axis, step in zip(axes, steps, strict=True)]
+    with torch.no_grad():
+        density = p.log_prob(torch.stack(torch.meshgrid(*middles, indexing="ij"), -1)).exp() * steps[0] * steps[1]
+    expected = 20_000 * density.unflatten(1, (cells, fine)).unflatten(0, (cells, fine)).sum((1, 3)).flatten()
+    counted = torch.histogramdd(draws, bins=axes).hist.flatten()
+    enough = expected >= 10
+    expected = torch.cat([expected[enough], 20_000 - expected[enough].sum()[None]])
+    counted = torch.cat([counted[enough], 20_000 - counted[enough].sum()[None]])
+    assert len(expected) > 20
+    statistic = ((counted - expected).square() / expected).sum().item()
+    assert scipy.stats.chi2.sf(statistic, len(expected) - 1) > 1e-4
+
+
+@pytest.mark.parametrize("name", [name for name in PRIORS if name != "standard"])
+@pytest.mark.parametrize("z_dim", [2, 3])
+def test_the_density_has_a_gradient_for_every_parameter(name, z_dim):
+    """At given points, at draws of another distribution object, and at the object's own draws."""
+    prior = _module(name, z_dim, 0.3)
+    p, other = prior(*PRIORS[name][1]()), prior(*PRIORS[name][1]())
+    for draw in (lambda shape: torch.randn(*shape, z_dim), other.sample, p.sample):
+        prior.zero_grad()
+        z = draw((50,))
+        p.log_prob(z).sum().backward(retain_graph=True)
+        for key, parameter in prior.named_parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), key
+
+
+def test_priors_start_where_they_say():
+    """Scale 1 up to the floor of 1e-4; the Gaussian at N(0, I); the standard one has nothing to train or
+    save; a mixture at equal weights; pseudo-inputs at their mean; flows near N(0, I)."""
+    assert_close(GaussianPrior(2)().mean, torch.zeros(2))
+    assert_close(GaussianPrior(2)().stddev, torch.ones(2), rtol=0, atol=2e-4)
+    category = CategoryPrior(3, 2)
+    assert category.loc.std() > 0.1
+    assert_close(category(torch.tensor(2)).stddev, torch.ones(2), rtol=0, atol=2e-4)
+    assert not list(StandardPrior(2).parameters()) and not StandardPrior(2).state_dict()
+    p = MixturePrior(300, 40)()
+    assert_close(p.logits.softmax(-1), torch.full((300,), 1 / 300))
+    assert_close(p.scale, torch.ones(300, 40), rtol=0, atol=2e-4)
+    assert p.loc.square().sum(-1).mean().item() == pytest.approx(1, abs=0.1)
+    vamp = VampPrior(Encoder((784,), 2, (5,)), (784,), 50)
+    assert vamp.pseudo_inputs.mean().item() == pytest.approx(0.05, abs=1e-3)
+    assert vamp.pseudo_inputs.std().item() == pytest.approx(0.01, abs=1e-3)
+    z = torch.randn(20, 5)
+    for flow in FLOWS:
+        assert_close(FlowPrior(5, flow)().log_prob(z), StandardPrior(5)().log_prob(z), rtol=0, atol=0.5)
+
+
+# one Gaussian for each category or condition
 
 
 def test_category_prior_s_row_is_its_gaussian(float64):
@@ -62,17 +184,6 @@ def test_category_prior_s_row_is_its_gaussian(float64):
         assert_close(p.log_prob(z), expected.sum(-1))
 
 
-def test_priors_start_where_they_say():
-    """Scale 1 up to the floor of 1e-4; the Gaussian at N(0, I); the standard one has nothing to train or
-    save."""
-    assert_close(GaussianPrior(2)().mean, torch.zeros(2))
-    assert_close(GaussianPrior(2)().stddev, torch.ones(2), rtol=0, atol=2e-4)
-    category = CategoryPrior(3, 2)
-    assert category.loc.std() > 0.1
-    assert_close(category(torch.tensor(2)).stddev, torch.ones(2), rtol=0, atol=2e-4)
-    assert not list(StandardPrior(2).parameters()) and not StandardPrior(2).state_dict()
-
-
 def test_conditional_prior_moves_with_its_condition():
     """One Gaussian per condition, images flattened."""
     prior = ConditionalGaussianPrior((2, 3), 4, (5,))
@@ -81,3 +192,428 @@ def test_conditional_prior_moves_with_its_condition():
     assert (p.batch_shape, p.event_shape) == ((7,), (4,))
     assert p.mean.std(0).min() > 1e-3 and p.stddev.std(0).min() > 1e-4
     assert_close(prior(condition[2]).mean, p.mean[2])
+
+
+# mixtures
+
+
+SHAPES = {
+    "plain": ((4,), (4, 3), (), (7, 3)),
+    "left": ((4,), (4, 3), (), (5, 7, 3)),
+    "batch": ((2, 4), (2, 4, 3), (2,), (2, 3)),
+    "particles": ((2, 4), (2, 4, 3), (2,), (5, 2, 3)),
+    "equal-weights": ((4,), (2, 4, 3), (2,), (6, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gaussian_mixture_is_pyro_s_mixture(float64, shape):
+    """Log-density and all its gradients, mean, variance and expansion, against MixtureSameFamily; whole and in pieces
+    of a few numbers, which the components do not fill evenly."""
+    logits_shape, loc_shape, batch_shape, z_shape = SHAPES[shape]
+    logits, loc, z = (torch.randn(s).requires_grad_() for s in (logits_shape, loc_shape, z_shape))
+    scale = torch.rand(loc_shape).add(0.1).requires_grad_()
+    ours = GaussianMixture(logits, loc, scale)
+    weights = dist.Categorical(logits=logits.expand(*batch_shape, -1))
+    pyros = dist.MixtureSameFamily(weights, dist.Normal(loc, scale).to_event(1))
+    assert (ours.batch_shape, ours.event_shape) == (pyros.batch_shape, pyros.event_shape) == (batch_shape, (3,))
+    assert_close(ours.mean, pyros.mean)
+    assert_close(ours.variance, pyros.variance)
+
+    def compare():
+        found = ours.log_prob(z), pyros.log_prob(z)
+        assert_close(*found, rtol=1e-12, atol=1e-12)
+        mine, theirs = (torch.autograd.grad(value.sum(), (logits, loc, scale, z), retain_graph=True) for value in found)
+        for one, other in zip(mine, theirs, strict=True):
+            assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+    compare()
+    for at_once in (1, 30, 70):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mixture, "VALUES_AT_ONCE", at_once)
+            compare()
+    wide = ours.expand((6, *batch_shape))
+    assert wide.batch_shape == (6, *batch_shape) and wide.mean.shape == (6, *batch_shape, 3)
+    point = torch.zeros(3)
+    assert_close(wide.log_prob(point), pyros.expand((6, *batch_shape)).log_prob(point))
+    assert wide.sample((2,)).shape == (2, 6, *batch_shape, 3)
+
+
+def test_each_member_of_a_batch_of_mixtures_draws_from_its_own_components():
+    """Components 100 apart: which member a draw is of, and which of its components. n = 4,000 draws of each, the
+    frequencies within 4 standard errors of the weights (fails at 4 of 10,000 seeds)."""
+    loc = 1000.0 * torch.arange(2).view(2, 1, 1) + 100.0 * torch.arange(1, 4).view(3, 1)
+    weights = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
+    p = GaussianMixture(weights.log(), loc, torch.ones(2, 3, 1))
+    for draws in (p.sample((4000,)), p.expand((4000, 2)).sample()):
+        assert draws.shape == (4000, 2, 1)
+        member, component = (draws / 1000).round().squeeze(-1), ((draws % 1000) / 100).round().squeeze(-1)
+        assert_close(member, torch.arange(2.0).expand(4000, 2))
+        frequency = torch.stack([(component == 1 + k).float().mean(0) for k in range(3)], -1)
+        assert ((frequency - weights).abs() < 4 * (weights * (1 - weights) / 4000).sqrt()).all()
+
+
+def test_a_mixture_of_narrow_components_keeps_its_digits():
+    """Scales of 1e-3 at locations of 10 in float32: the log-density is right to 1e-5 of itself, which products of
+    matrices in place of squares of differences would miss by many nats."""
+    loc, z = 10 + torch.randn(20, 40), 10 + torch.randn(5, 40)
+    z = torch.cat([z, loc[:5] + 1e-3 * torch.randn(5, 40)])
+    single = GaussianMixture(torch.zeros(20), loc, torch.full((20, 40), 1e-3))
+    double = GaussianMixture(torch.zeros(20).double(), loc.double(), torch.full((20, 40), 1e-3).double())
+    assert_close(single.log_prob(z).double(), double.log_prob(z.double()), rtol=1e-5, atol=1e-2)
+
+
+def test_far_from_every_component_the_density_is_finite_with_a_gradient():
+    prior = MixturePrior(3, 2)
+    z = torch.full((2,), 1e4, requires_grad=True)
+    value = prior().log_prob(z)
+    value.backward()
+    assert value.isfinite() and value < -1e7 and z.grad.isfinite().all() and z.grad.any()
+
+
+def test_a_mixture_of_one_component_is_a_gaussian(float64):
+    prior, z = MixturePrior(1, 3), torch.randn(6, 3)
+    nn.init.normal_(prior.raw_scale)
+    scale = torch.log1p(prior.raw_scale[0].exp()) + 1e-4
+    expected = dist.Normal(prior.loc[0], scale).to_event(1)
+    assert_close(prior().log_prob(z), expected.log_prob(z), rtol=1e-12, atol=1e-12)
+    assert_close(prior().mean, expected.mean)
+    assert_close(prior().stddev, expected.stddev)
+
+
+def test_a_mixture_refuses_parameters_that_are_none():
+    with pytest.raises(ValueError, match="satisfy the constraint"):
+        GaussianMixture(torch.zeros(2), torch.zeros(2, 3), -torch.ones(2, 3))
+    with pytest.raises(ValueError, match="satisfy the constraint"):
+        GaussianMixture(torch.zeros(2), torch.full((2, 3), math.nan), torch.ones(2, 3))
+
+
+# VampPrior
+
+
+def test_a_vamp_prior_of_one_component_is_the_posterior_of_its_pseudo_input(float64):
+    pair = create("vae", prior="vamp", num_components=1)
+    prior, z = pair.model.prior, torch.randn(6, 2)
+    posterior = pair.guide.encoder(prior.pseudo_inputs[0])
+    assert_close(prior().log_prob(z), posterior.log_prob(z), rtol=1e-12, atol=1e-12)
+    assert_close(prior().mean, posterior.mean)
+
+
+@pytest.mark.parametrize("name", ["vae", "hvae"])
+def test_the_vamp_prior_has_the_guide_s_encoder(name, tmp_path):
+    """One module, one set of tensors: when made, copied, moved, saved and loaded; a step moves it in both places."""
+    pair = create(name, prior="vamp")
+    pair.save(tmp_path / "pair")
+    loaded = pp.load(tmp_path / "pair")
+    for tied in (pair, copy.deepcopy(pair), loaded, copy.deepcopy(pair).double()):
+        assert tied.model.prior.encoder is tied.guide.encoder
+        keys = [name for name, _ in tied.named_parameters()]
+        assert not any(key.startswith("guide.encoder.") for key in keys)  # counted once, under the model's name
+        before = tied.model.prior().log_prob(torch.zeros(2, dtype=next(tied.parameters()).dtype))
+        with torch.no_grad():
+            tied.guide.encoder.head.parameters_of_z.input.bias += 0.5
+        assert not torch.equal(tied.model.prior().log_prob(torch.zeros_like(before).expand(2)), before)
+    assert pair.model.prior.encoder is not copy.deepcopy(pair).guide.encoder
+    x = batch(name)[0]
+    assert torch.equal(loaded.reconstruct(x), pair.reconstruct(x))
+
+
+class _Counting(nn.Module):
+    """An encoder with dropout and batch statistics that counts its calls."""
+
+    def __init__(self, x_dim, z_dim):
+        super().__init__()
+        self.normalise, self.drop = nn.BatchNorm1d(x_dim), nn.Dropout(0.5)
+        self.out = nn.Linear(x_dim, z_dim)
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append((len(x), self.training, self.drop.training))
+        return dist.Normal(self.out(self.drop(self.normalise(x))), 1.0).to_event(1)
+
+
+@pytest.mark.parametrize("num_particles", [1, 4])
+def test_pseudo_inputs_are_encoded_once_a_call_and_in_evaluation_mode(num_particles):
+    """A loss encodes the data once in training mode and the pseudo-inputs once in evaluation mode, whatever the number
+    of particles; batch statistics are those of the data; every part is then in the mode that it was in."""
+    encoder = _Counting(6, 2)
+    pair = create("vae", prior="vamp", encoder=encoder)
+    encoder.drop.eval()
+    pair.elbo.__class__(num_particles=num_particles)(pair.model, pair.guide)(*batch("vae"))
+    assert encoder.seen == [(BATCH, True, False), (9, False, False)]
+    assert encoder.training and encoder.normalise.training and not encoder.drop.training
+    assert encoder.normalise.num_batches_tracked == 1
+    encoder.drop.train()
+    z = torch.randn(3, 2)
+    assert torch.equal(pair.model.prior().log_prob(z), pair.model.prior().log_prob(z))
+    encoder.seen.clear()
+    pair.sample(50)
+    assert len(encoder.seen) == 1
+    encoder.out.weight.data.fill_(math.nan)
+    with pytest.raises(ValueError, match="satisfy the constraint"):
+        pair.model.prior()
+    assert encoder.training and encoder.drop.training
+
+
+def test_pseudo_inputs_start_at_data():
+    """Any of the training data, binary ones too, which then have a gradient in every value."""
+    pair, x = create("vae", prior="vamp"), torch.randint(2, (9, 6)).float()
+    prior = pair.model.prior
+    prior.set_pseudo_inputs(x)
+    assert torch.equal(prior.pseudo_inputs, x)
+    prior().log_prob(torch.zeros(2)).backward()
+    assert prior.free_pseudo_inputs.grad.ne(0).all()
+    images = create("vae", prior="vamp", x_shape=(2, 3)).model.prior
+    with pytest.raises(ValueError, match=r"must have shape \(9, 2, 3\), got \(9, 6\): give one row for each"):
+        images.set_pseudo_inputs(x)
+    with pytest.raises(ValueError, match=r"must have shape \(9, 6\), got \(10, 6\)"):
+        prior.set_pseudo_inputs(torch.zeros(10, 6))
+    for wrong in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match=r"must be in \[0, 1\], got values from .*: rescale them"):
+            prior.set_pseudo_inputs(torch.full((9, 6), wrong))
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli", "discretised_logistic", "gaussian"])
+def test_pseudo_inputs_are_where_the_data_are(likelihood):
+    """In [0, 1] whatever training makes of them; of any size under a Gaussian likelihood."""
+    prior = create("vae", prior="vamp", likelihood=likelihood).model.prior
+    nn.init.normal_(prior.free_pseudo_inputs, 0.5, 2)
+    outside = ((prior.pseudo_inputs < 0) | (prior.pseudo_inputs > 1)).any()
+    assert outside == (likelihood == "gaussian")
+    assert prior.bounded == (likelihood != "gaussian")
+
+
+def test_an_encoder_that_is_no_diagonal_gaussian(float64):
+    """The mixture of any posterior, by Pyro's own."""
+
+    class StudentEncoder(nn.Module):
+        def forward(self, x):
+            return dist.StudentT(5.0, x[..., :2], 1.0).to_event(1)
+
+    prior = VampPrior(StudentEncoder(), (6,), 4)
+    z = torch.randn(3, 2)
+    each = torch.stack([dist.StudentT(5.0, u[:2], 1.0).to_event(1).log_prob(z) for u in prior.pseudo_inputs])
+    assert_close(prior().log_prob(z), each.logsumexp(0) - math.log(4))
+    assert prior().sample((7,)).shape == (7, 2)
+
+
+# flows
+
+
+@each_flow
+@pytest.mark.parametrize("z_dim", [2, 3, 5])
+@pytest.mark.parametrize("num_transforms", [1, 2, 3])
+def test_log_density_is_the_base_s_and_autograd_s_jacobian(float64, flow, z_dim, num_transforms):
+    """log N(g(z); 0, I) + log|det dg/dz| with the Jacobian that autograd finds of g, also beyond the splines' ends; and
+    the way back, z to z0 to z, by which a draw is made."""
+    prior = FlowPrior(z_dim, flow, num_transforms, (7, 8))
+    for parameter in prior.parameters():
+        nn.init.normal_(parameter, 0, 0.3)
+    z = 3 * torch.randn(20, z_dim)
+    z[0] = 7.0
+    jacobian = torch.stack([torch.autograd.functional.jacobian(prior.to_base, point) for point in z])
+    z_0 = prior.to_base(z)
+    expected = StandardPrior(z_dim)().log_prob(z_0) + torch.linalg.slogdet(jacobian).logabsdet
+    assert_close(prior().log_prob(z), expected, rtol=1e-9, atol=1e-9)
+    assert_close(prior.from_base(z_0), z, rtol=1e-7, atol=1e-7)
+    assert_close(prior.to_base(prior.from_base(z)), z, rtol=1e-7, atol=1e-7)
+    torch.manual_seed(2)
+    drawn = prior().sample((20,))
+    torch.manual_seed(2)
+    assert_close(drawn, prior.from_base(StandardPrior(z_dim)().sample((20,))))
+    if num_transforms > 1:
+        moved = jacobian - torch.eye(z_dim)
+        assert moved.diagonal(dim1=-2, dim2=-1).abs().amax(0).gt(1e-6).all(), "every value of z is transformed"
+
+
+@each_flow
+@pytest.mark.parametrize("num_transforms", [1, 4, 5])
+def test_with_its_last_weights_at_zero_a_flow_is_the_identity(float64, flow, num_transforms):
+    """N(0, I), each value of z in its own place, whatever the other weights."""
+    prior, z = FlowPrior(5, flow, num_transforms, (7, 8)), 4 * torch.randn(30, 5)
+    for parameter in prior.parameters():
+        nn.init.normal_(parameter, 0, 0.5)
+    for network in prior.networks:
+        layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        for last in layers[-1:] if flow != "affine_coupling" else (layers[2], layers[5]):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+    assert_close(prior.to_base(z), z, rtol=1e-12, atol=1e-12)
+    assert_close(prior.from_base(z), z, rtol=1e-12, atol=1e-12)
+    assert_close(prior().log_prob(z), StandardPrior(5)().log_prob(z), rtol=1e-12, atol=1e-12)
+
+
+def test_the_affine_coupling_is_pyro_s_and_the_paper_s(float64):
+    """Against dpVAE's block, z = m z0 + (1 - m)(z0 exp(s(m z0)) + t(m z0)), with its masks in turns."""
+    prior = FlowPrior(4, num_transforms=6)
+    for parameter in prior.parameters():
+        nn.init.normal_(parameter, 0, 0.3)
+    z_0 = torch.randn(9, 4)
+    z = z_0
+    for index, network in enumerate(prior.networks):
+        kept = slice(0, 2) if index % 2 == 0 else slice(2, 4)
+        moved = slice(2, 4) if index % 2 == 0 else slice(0, 2)
+        order = (lambda v: v) if index % 2 == 0 else (lambda v: v.flip(-1))
+        t, s = map(order, network(order(z[:, kept])))
+        parts = {kept.start: z[:, kept], moved.start: z[:, moved] * torch.exp(s) + t}
+        z = torch.cat([parts[0], parts[2]], -1)
+    assert_close(prior.from_base(z_0), z, rtol=1e-12, atol=1e-12)
+
+
+@each_flow
+def test_nothing_of_a_call_is_left_in_a_flow(flow):
+    """The same tensor after a step has the new density; after a backward pass the prior can be copied and pickled; it
+    holds parameters and nothing else, and its state is theirs."""
+    prior, z = FlowPrior(3, flow, 3, (7, 8)), torch.randn(8, 3, requires_grad=True)
+    attributes = {name: set(vars(module)) for name, module in prior.named_modules()}
+    before = prior().log_prob(z)
+    before.sum().backward()
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter += 0.2
+    after = prior().log_prob(z)
+    assert not torch.allclose(before, after)
+    twin = copy.deepcopy(prior)
+    assert torch.equal(twin().log_prob(z), after)
+    torch.save(prior, stream := io.BytesIO())
+    stream.seek(0)
+    assert torch.equal(torch.load(stream, weights_only=False)().log_prob(z), after)
+    assert prior.state_dict().keys() == {name for name, _ in prior.named_parameters()}
+    assert {name: set(vars(module)) for name, module in prior.named_modules()} == attributes
+
+
+@each_flow
+@pytest.mark.parametrize("num_transforms", [1, 2])
+def test_what_a_distribution_recalls_of_its_draw_is_right(float64, flow, num_transforms):
+    """The log-density of its own draw, for which the transforms need not be undone, is that of another object; also
+    where it has just found the density of other values."""
+    prior = FlowPrior(3, flow, num_transforms, (7, 8))
+    for parameter in prior.parameters():
+        nn.init.normal_(parameter, 0, 0.3)
+    p = prior()
+    for draw in (lambda: p.rsample((5,)), lambda: p.expand((5,)).rsample(), lambda: p.sample((5,))):
+        p.log_prob(torch.randn(5, 3))
+        z = draw()
+        assert_close(p.log_prob(z), prior().log_prob(z), rtol=1e-9, atol=1e-9)
+        assert_close(p.expand((5,)).log_prob(z), prior().log_prob(z), rtol=1e-9, atol=1e-9)
+
+
+@each_flow
+def test_a_flow_computes_in_its_own_precision(flow):
+    """float64 while torch's default is float32: there Pyro's own autoregressive transform cannot draw."""
+    prior = FlowPrior(3, flow, 2, (7, 8)).double()
+    z = prior().sample((5,))
+    assert z.dtype is prior().log_prob(z).dtype is prior.to_base(z).dtype is torch.float64
+    assert_close(prior.from_base(prior.to_base(z)), z, rtol=1e-9, atol=1e-9)
+
+
+def test_pyro_s_traps_are_still_there():
+    """What the transforms of ours go around: when one of these fails, something can be simplified."""
+    flow = T.affine_autoregressive(3, [8]).double()
+    with pytest.raises(RuntimeError, match="same dtype"):
+        flow.inv(torch.randn(5, 3, dtype=torch.float64))
+    spline = T.Spline(1, 8, 3.0, "quadratic")
+    with torch.no_grad():
+        spline.unnormalized_widths.zero_()
+        spline.unnormalized_heights.zero_()
+        spline.unnormalized_derivatives.fill_(math.log(math.expm1(0.999)))
+    x = torch.tensor([[-2.999]])
+    assert abs(spline.log_abs_det_jacobian(x, spline(x)).item()) > 5e-4
+    coupling = T.affine_coupling(3)
+    coupling.inv(torch.randn(5, 3))
+    with pytest.raises(RuntimeError, match="deepcopy"):
+        copy.deepcopy(coupling)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("size", [0.1, 3.0, 30.0])
+def test_splines_are_monotone_with_the_slope_they_say(float64, inverse, size):
+    """Increasing over the ends and all knots, derivative as autograd finds it, inverse and back; flat and steep."""
+    raw = [size * torch.randn(8), size * torch.randn(8), size * torch.randn(7)]
+    x = torch.linspace(-6, 6, 4001).requires_grad_()
+    raw = [values.expand(len(x), -1) for values in raw]
+    y, log_slope = rational_quadratic(x, *raw, bound=5.0, inverse=inverse)
+    assert (y.diff() > 0).all()
+    (slope,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    assert_close(slope.log(), log_slope, rtol=1e-6, atol=1e-6)
+    assert_close(rational_quadratic(y.detach(), *raw, bound=5.0, inverse=not inverse)[0], x, rtol=1e-6, atol=1e-6)
+    outside = x.abs() >= 5
+    assert torch.equal(y[outside], x[outside]) and not log_slope[outside].any()
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_splines_stay_finite(inverse):
+    """float32, raw numbers of any size, values at knots, at the ends, and far beyond: value, slope and gradients."""
+    for size in (1.0, 30.0, 1e4):
+        raw = [(size * torch.randn(200, num)).requires_grad_() for num in (8, 8, 7)]
+        x = torch.cat([torch.linspace(-5, 5, 161), torch.tensor([-1e30, -7.0, 7.0, 1e30]), torch.randn(35)])
+        x.requires_grad_()
+        y, log_slope = rational_quadratic(x, *raw, bound=5.0, inverse=inverse)
+        assert y.isfinite().all() and log_slope.isfinite().all()
+        if not inverse:  # what a density differentiates
+            for gradient in torch.autograd.grad((y / (1 + y.abs())).sum() + log_slope.sum(), [x, *raw]):
+                assert gradient.isfinite().all()
+
+
+# pairs
+
+
+COMBINATIONS = {
+    "vae-mixture": ("vae", {"prior": "mixture"}),
+    "vae-vamp": ("vae", {"prior": "vamp"}),
+    "vae-vamp-trained-weights": ("vae", {"prior": "vamp", "trained_weights": True}),
+    **{f"vae-{flow}": ("vae", {"prior": "flow", "flow": flow}) for flow in FLOWS},
+    **{f"hvae-{prior}": ("hvae", {"prior": prior}) for prior in ("standard", *SMALL_PRIORS)},
+}
+
+
+@pytest.mark.parametrize("key", COMBINATIONS)
+def test_a_traced_loss_is_the_eager_one(key, float64, monkeypatch):
+    """Every prior traces into one graph, run here without inductor: loss and all gradients at the same noise."""
+    monkeypatch.setattr(_compile, "compile_graph", lambda graph, inputs: graph)
+    name, options = COMBINATIONS[key]
+    pair, (x,) = randomise(create(name, **options)), batch(name)
+    compiled = pp.compiled(pair)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        eager = pair.elbo(pair.model, pair.guide)(x)
+        torch.manual_seed(seed)
+        traced = compiled(x)
+        assert_close(traced, eager, rtol=1e-10, atol=1e-12)
+        expected = gradients(pair, eager)
+        for parameter, gradient in gradients(pair, traced).items():
+            assert_close(
+                gradient, expected[parameter], rtol=1e-10, atol=1e-12, msg=lambda text, p=parameter: f"{p}: {text}"
+            )
+        with torch.no_grad():  # parameters are read anew
+            for parameter in pair.parameters():
+                parameter += 0.1
+    copy.deepcopy(pair)
+
+
+@pytest.mark.parametrize("key", COMBINATIONS)
+def test_fit_trains_and_evaluates_every_prior(key, tmp_path):
+    """Three epochs raise the bound, and what is saved is what is loaded; the metrics apply to every prior."""
+    name, options = COMBINATIONS[key]
+    data = runs.small_data()
+    pair = runs.small_pair(name, data, **SMALL_PRIORS.get(options["prior"], {}) | options)
+    before = runs.state(pair)
+    history = pp.fit(pair, data, max_epochs=3, batch_size=16, learning_rate=5e-3, out=tmp_path / "run", progress=False)
+    assert history.epochs[-1]["valid_bound"] > history.epochs[0]["valid_bound"]
+    assert all(not torch.equal(value, before[tensor]) for tensor, value in pair.named_parameters())
+    loaded = pp.load(tmp_path / "run")
+    assert runs.same_bits(runs.state(loaded), runs.state(pair))
+    found = pp.metrics.evaluate(pair, data, num_samples=5, progress=False)
+    assert all(math.isfinite(estimate.value) for estimate in found.values())
+    assert set(found) >= {f"active_units_{site}" for site in (("z1", "z2") if name == "hvae" else ("z",))}
+
+
+def test_branched_networks_broadcast():
+    """x of a batch meets a condition of many draws for each; one hidden size or several."""
+    for hidden in ((7,), (7, 4), (7, 4, 3)):
+        network = BranchedMLP(6, 2, hidden)
+        x, condition = torch.randn(5, 6), torch.randn(3, 5, 2)
+        out = network(x, condition)
+        assert out.shape == (3, 5, hidden[-1])
+        assert_close(out[1, 2], network(x[2], condition[1, 2]))
+        assert not torch.allclose(out[0], out[1])

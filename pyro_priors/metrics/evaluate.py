@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 import pyro
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
@@ -150,11 +151,21 @@ def _active_units(context: _Context) -> dict[str, Estimate]:
     for x, condition in _rows(context, context.part):
         for name, (q, p) in context.pair.posterior_and_prior(x, condition).items():
             if name != "c":
-                found.setdefault(name, []).append((q.mean - p.mean).cpu())
+                found.setdefault(name, []).append((q.mean - _centre(p)).cpu())
     return {
         f"active_units_{name}": Estimate(active_units(torch.cat(means)), None, f"of {means[0].shape[-1]}")
         for name, means in found.items()
     }
+
+
+def _centre(prior: dist.Distribution) -> Tensor:
+    """The prior's mean; of a flow, which knows none, what it makes of its base's mean."""
+    if not isinstance(prior, dist.TransformedDistribution):
+        return prior.mean
+    centre = prior.base_dist.mean
+    for transform in prior.transforms:
+        centre = transform(centre)
+    return centre
 
 
 def _categories(context: _Context) -> dict[str, Estimate]:

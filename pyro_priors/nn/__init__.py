@@ -12,13 +12,14 @@ from .likelihoods import (
     Likelihood,
     make_likelihood,
 )
-from .mlp import MLP, JoinedLinear, positive, raw_of
+from .mlp import MLP, BranchedMLP, JoinedLinear, positive, raw_of
 from .networks import CategoricalHead, Decoder, Encoder, GaussianHead
 
 __all__ = [
     "LIKELIHOODS",
     "MLP",
     "BernoulliLikelihood",
+    "BranchedMLP",
     "CategoricalHead",
     "ContinuousBernoulli",
     "ContinuousBernoulliLikelihood",

@@ -7,7 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["MLP", "JoinedLinear", "positive", "raw_of"]
+__all__ = ["MLP", "BranchedMLP", "JoinedLinear", "positive", "raw_of"]
 
 
 def positive(raw: Tensor, floor: float = 1e-4) -> Tensor:
@@ -131,3 +131,34 @@ class MLP(nn.Module):
         for layer in self.rest:
             h = self._activate(layer(h))
         return h
+
+
+class BranchedMLP(nn.Module):
+    """Multilayer perceptron of an input and a condition, each of which passes a layer of its own before they join.
+
+    Of the two hidden sizes (300, 300) the first is that of both branches, the second that of the layer that joins them;
+    a single size serves for all three.
+
+    :param in_dim: size of the input
+    :param condition_dim: size of the condition
+    :param hidden: sizes of the layers, at least one; the last is the size of the output
+    :param gated: gated layers instead of ReLU
+
+    Reference: the two-level model of Jakub M. Tomczak and Max Welling, VAE with a VampPrior, AISTATS 2018,
+    arXiv:1705.07120.
+    """
+
+    def __init__(self, in_dim: int, condition_dim: int, hidden: Sequence[int], gated: bool = True) -> None:
+        super().__init__()
+        self.input = MLP(in_dim, hidden[:1], gated)
+        self.condition = MLP(condition_dim, hidden[:1], gated)
+        self.joined = MLP(hidden[0], hidden[1:] or hidden, gated, condition_dim=hidden[0])
+
+    def forward(self, x: Tensor, condition: Tensor | None = None, c: Tensor | None = None) -> Tensor:
+        """
+        :param x: shape ``left_shape + (in_dim,)``
+        :param condition: shape ``left_shape + (condition_dim,)``
+        :param c: not used by this network
+        :returns: shape ``left_shape + (hidden[-1],)``, after broadcasting
+        """
+        return self.joined(self.input(x), self.condition(condition))

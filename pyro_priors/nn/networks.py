@@ -8,7 +8,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .likelihoods import Likelihood
-from .mlp import MLP, JoinedLinear, positive
+from .mlp import MLP, BranchedMLP, JoinedLinear, positive
 
 __all__ = ["CategoricalHead", "Decoder", "Encoder", "GaussianHead"]
 
@@ -67,6 +67,7 @@ class Encoder(nn.Module):
     :param hidden: sizes of the hidden layers
     :param gated: gated layers instead of ReLU
     :param condition_shape: shape of one condition, None for none
+    :param branched: x and condition pass a layer each before they join (:class:`BranchedMLP`)
     """
 
     def __init__(
@@ -76,11 +77,16 @@ class Encoder(nn.Module):
         hidden: Sequence[int] = (300, 300),
         gated: bool = True,
         condition_shape: Sequence[int] | None = None,
+        branched: bool = False,
     ) -> None:
         super().__init__()
         self.x_shape, self.condition_shape = tuple(x_shape), tuple(condition_shape or ())
         condition_dim = prod(self.condition_shape) if condition_shape else 0
-        self.trunk = MLP(prod(x_shape), hidden, gated, condition_dim)
+        self.trunk: nn.Module
+        if branched:
+            self.trunk = BranchedMLP(prod(x_shape), condition_dim, hidden, gated)
+        else:
+            self.trunk = MLP(prod(x_shape), hidden, gated, condition_dim)
         self.head = GaussianHead(hidden[-1], z_dim)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> dist.Distribution:
@@ -102,6 +108,7 @@ class Decoder(nn.Module):
     :param gated: gated layers instead of ReLU
     :param condition_shape: shape of one condition, None for none
     :param num_categories: number of categories, 0 for none
+    :param branched: z and condition pass a layer each before they join (:class:`BranchedMLP`); for no categories
     """
 
     def __init__(
@@ -113,11 +120,16 @@ class Decoder(nn.Module):
         gated: bool = True,
         condition_shape: Sequence[int] | None = None,
         num_categories: int = 0,
+        branched: bool = False,
     ) -> None:
         super().__init__()
         self.x_shape, self.condition_shape = tuple(x_shape), tuple(condition_shape or ())
         condition_dim = prod(self.condition_shape) if condition_shape else 0
-        self.trunk = MLP(z_dim, hidden, gated, condition_dim, num_categories)
+        self.trunk: nn.Module
+        if branched:
+            self.trunk = BranchedMLP(z_dim, condition_dim, hidden, gated)
+        else:
+            self.trunk = MLP(z_dim, hidden, gated, condition_dim, num_categories)
         self.out = JoinedLinear(hidden[-1], likelihood.num_outputs * prod(x_shape), num_blocks=likelihood.num_outputs)
         self.likelihood = likelihood
 

@@ -2,7 +2,19 @@
 
 from .category import CategoryPrior
 from .conditional import ConditionalGaussianPrior
+from .flow import FlowPrior
 from .gaussian import GaussianPrior
+from .mixture import GaussianMixture, MixturePrior
 from .standard import StandardPrior
+from .vamp import VampPrior
 
-__all__ = ["CategoryPrior", "ConditionalGaussianPrior", "GaussianPrior", "StandardPrior"]
+__all__ = [
+    "CategoryPrior",
+    "ConditionalGaussianPrior",
+    "FlowPrior",
+    "GaussianMixture",
+    "GaussianPrior",
+    "MixturePrior",
+    "StandardPrior",
+    "VampPrior",
+]

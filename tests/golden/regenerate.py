@@ -13,11 +13,18 @@ import torch
 import pyro_priors as pp
 
 HERE = Path(__file__).parent
+SIZES = {"x_shape": (6,), "z_dim": 2, "hidden": (4, 3)}
+FLOW = {"prior": "flow", "num_transforms": 3, "flow_hidden": (5, 4)}
 CONFIGS = {
-    "cp_vae": {"x_shape": (6,), "z_dim": 2, "hidden": (4, 3), "num_categories": 3},
-    "cvae": {"x_shape": (6,), "z_dim": 2, "hidden": (4, 3), "condition_shape": (2,)},
-    "vae": {"x_shape": (6,), "z_dim": 2, "hidden": (4, 3), "prior": "gaussian", "likelihood": "gaussian"},
+    "cp_vae": {"num_categories": 3},
+    "cvae": {"condition_shape": (2,)},
+    "hvae": {"z1_dim": 3, "prior": "vamp", "num_components": 5},
+    "vae": {"prior": "gaussian", "likelihood": "gaussian"},
+    "vae-affine_coupling": FLOW,
+    "vae-mixture": {"prior": "mixture", "num_components": 5},
+    "vae-spline_autoregressive": {**FLOW, "flow": "spline_autoregressive"},
 }
+"""Options beside SIZES, by the name of the folder: a pair's, and what it is saved for."""
 
 
 def loss_of(pair: pp.Pair) -> float:
@@ -32,7 +39,7 @@ if __name__ == "__main__":
     losses = json.loads(file.read_text()) if file.exists() else {}
     for name in sys.argv[1:] or sorted(CONFIGS.keys() - losses.keys()):
         torch.manual_seed(0)
-        pair = pp.create(name, **CONFIGS[name])
+        pair = pp.create(name.partition("-")[0], **SIZES | CONFIGS[name])
         pair.save(HERE / name)
         losses[name] = loss_of(pair)
     file.write_text(json.dumps(losses, indent=1, sort_keys=True) + "\n")
