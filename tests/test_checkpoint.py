@@ -437,6 +437,23 @@ def test_citation_prints_the_papers_and_pyro(name):
     assert text.count("{") == text.count("}")
 
 
+@pytest.mark.parametrize(
+    ("options", "keys"),
+    [
+        ({"prior": "mixture"}, ()),
+        ({"prior": "vamp"}, ("tomczak2018",)),
+        ({"prior": "flow"}, ("bhalodia2019", "dinh2017")),
+        ({"prior": "flow", "flow": "spline_coupling"}, ("bhalodia2019", "durkan2019")),
+        ({"prior": "flow", "flow": "affine_autoregressive"}, ("bhalodia2019", "papamakarios2017")),
+    ],
+)
+def test_citation_names_the_papers_of_the_prior(options, keys):
+    text = pp.citation(create("vae", **options))
+    assert text == "\n\n".join(BIBTEX[key] for key in ("kingma2014", *keys, "bingham2019"))
+    assert text.count("{") == text.count("}")
+    assert pp.citation(create("hvae", prior="vamp")).count("tomczak2018vae") == 1
+
+
 def test_citation_is_for_pairs_of_the_zoo():
     with pytest.raises(ValueError, match="this pair is not of the zoo"):
         pp.citation(Pair(nn.Identity(), nn.Identity()))

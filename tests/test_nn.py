@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch.testing import assert_close
 
-from by_hand import formulae
+from by_hand import formulae, hvae
 from pyro_priors.nn import (
     LIKELIHOODS,
     MLP,
     BernoulliLikelihood,
+    BranchedMLP,
     CategoricalHead,
     ContinuousBernoulli,
     Decoder,
@@ -352,6 +353,25 @@ def test_mlp_equals_its_formula(float64, gated):
         expected = (h @ second.weight.T + second.bias).clamp(min=0)
     assert net.out_dim == expected.shape[-1] == 3
     assert_close(net(x, condition, c), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_branched_mlp_equals_its_formula(float64):
+    """A gated layer of each input and one of both, joined as in a concatenation; x of a batch meets many draws of the
+    condition for each; one hidden size or several."""
+    for hidden in ((7,), (7, 4), (7, 4, 3)):
+        network = BranchedMLP(6, 2, hidden)
+        x, condition = torch.randn(5, 6), torch.randn(3, 5, 2)
+        out = network(x, condition)
+        assert out.shape == (3, 5, hidden[-1])
+        assert_close(out[1, 2], network(x[2], condition[1, 2]))
+        assert not torch.allclose(out[0], out[1])
+    network = BranchedMLP(6, 2, (7, 4))
+    state = {f"n.{name}": value for name, value in network.state_dict().items()}
+    assert_close(network(x, condition), hvae.branched(state, "n", x, condition))
+    weight = torch.cat([network.joined.first.input.weight, network.joined.first.condition.weight], -1)
+    both = torch.cat([network.input(x).expand(3, 5, 7), network.condition(condition)], -1)
+    joined = both @ weight.T + network.joined.first.input.bias
+    assert_close(network(x, condition), torch.nn.functional.glu(joined, -1))
 
 
 def test_mlp_needs_a_layer():

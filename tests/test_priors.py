@@ -16,7 +16,7 @@ import pyro_priors as pp
 import runs
 from pairs import BATCH, SMALL_PRIORS, batch, create, gradients, randomise
 from pyro_priors import _compile
-from pyro_priors.nn import BranchedMLP, Encoder
+from pyro_priors.nn import Encoder
 from pyro_priors.priors import (
     CategoryPrior,
     ConditionalGaussianPrior,
@@ -606,14 +606,3 @@ def test_fit_trains_and_evaluates_every_prior(key, tmp_path):
     found = pp.metrics.evaluate(pair, data, num_samples=5, progress=False)
     assert all(math.isfinite(estimate.value) for estimate in found.values())
     assert set(found) >= {f"active_units_{site}" for site in (("z1", "z2") if name == "hvae" else ("z",))}
-
-
-def test_branched_networks_broadcast():
-    """x of a batch meets a condition of many draws for each; one hidden size or several."""
-    for hidden in ((7,), (7, 4), (7, 4, 3)):
-        network = BranchedMLP(6, 2, hidden)
-        x, condition = torch.randn(5, 6), torch.randn(3, 5, 2)
-        out = network(x, condition)
-        assert out.shape == (3, 5, hidden[-1])
-        assert_close(out[1, 2], network(x[2], condition[1, 2]))
-        assert not torch.allclose(out[0], out[1])

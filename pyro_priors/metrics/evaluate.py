@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -158,7 +159,7 @@ def _active_units(context: _Context) -> dict[str, Estimate]:
     }
 
 
-def _centre(prior: dist.Distribution) -> Tensor:
+def _centre(prior: Any) -> Tensor:
     """The prior's mean; of a flow, which knows none, what it makes of its base's mean."""
     if not isinstance(prior, dist.TransformedDistribution):
         return prior.mean

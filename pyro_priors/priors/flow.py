@@ -1,7 +1,8 @@
 """A normalising flow as the prior."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import cast
 
 import pyro.distributions as dist
 import torch.nn as nn
@@ -10,7 +11,7 @@ from torch.distributions import Transform
 from torch.types import _size
 
 from .standard import StandardPrior
-from .transforms import FLOWS, Reverse
+from .transforms import FLOWS, FlowNetwork, Reverse
 
 __all__ = ["FlowPrior"]
 
@@ -67,10 +68,8 @@ class FlowPrior(nn.Module):
         super().__init__()
         if flow not in FLOWS:
             near = get_close_matches(flow, FLOWS, n=1)
-            raise ValueError(
-                f"flow '{flow}' is unknown: "
-                + (f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(FLOWS)}")
-            )
+            hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(FLOWS)}"
+            raise ValueError(f"flow '{flow}' is unknown: {hint}")
         if z_dim < 2:
             raise ValueError(f"a flow needs z_dim of at least 2, got {z_dim}: use prior='mixture' for one dimension")
         self.base = StandardPrior(z_dim)
@@ -78,7 +77,8 @@ class FlowPrior(nn.Module):
 
     def transforms(self) -> list[Transform]:
         """Fresh transforms from z0 to z, in order; each value of z ends in its own place."""
-        found = [transform for network in self.networks for transform in (network.transform(), Reverse())]
+        networks = cast(Iterable[FlowNetwork], self.networks)
+        found = [transform for network in networks for transform in (network.transform(), Reverse())]
         return found[:-1] if len(self.networks) % 2 else found
 
     def to_base(self, z: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ What else was found in Pyro 1.9.2, and is mended here: see each class.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import pyro.distributions.transforms as T
 import torch
@@ -42,7 +43,8 @@ class FlowNetwork(nn.Module):
         raise NotImplementedError
 
 
-def _started(last: nn.Linear) -> nn.Linear:
+def _started(last: Any) -> Any:
+    """The last layer of a network, with its weights at their start."""
     nn.init.normal_(last.weight, 0, START)
     nn.init.zeros_(last.bias)
     return last
@@ -101,7 +103,7 @@ class _Autoregressive(FlowNetwork):
                 f"hidden layers of an autoregressive flow must be at least as wide as z, got {tuple(hidden)} for "
                 f"z_dim={z_dim}: give ({z_dim}, {z_dim}) or more"
             )
-        self.made = AutoRegressiveNN(z_dim, list(hidden), list(outputs), torch.arange(z_dim))
+        self.made = AutoRegressiveNN(z_dim, list(hidden), list(outputs), cast(Any, torch.arange(z_dim)))
         _started(self.made.layers[-1])
         for module in self.made.modules():
             for name, buffer in list(module.named_buffers(recurse=False)):
@@ -185,7 +187,7 @@ class SplineCoupling(FlowNetwork):
 class _SplineCoupling(T.SplineCoupling):
     def __init__(self, network: SplineCoupling) -> None:
         TransformModule.__init__(self, cache_size=1)  # not Pyro's own, which makes splines of its own
-        self.split_dim, self.identity, self.upper_spline = network.split, True, network
+        self.split_dim, self.identity, self.upper_spline = network.split, True, cast(Any, network)
 
 
 class SplineAutoregressive(_Autoregressive):
@@ -213,7 +215,7 @@ class SplineAutoregressive(_Autoregressive):
 class _SplineAutoregressive(T.SplineAutoregressive):
     def __init__(self, network: SplineAutoregressive) -> None:
         TransformModule.__init__(self, cache_size=1)
-        self.spline = network
+        self.spline = cast(Any, network)
 
 
 class _Spline(ConditionedSpline):
@@ -222,8 +224,9 @@ class _Spline(ConditionedSpline):
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         super().__init__(tuple(parameters), bound=BOUND)
 
-    def spline_op(self, x: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        return rational_quadratic(x, *self._params, bound=self.bound, inverse=inverse)
+    def spline_op(self, x: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+        widths, heights, slopes = self._params
+        return rational_quadratic(x, widths, heights, slopes, self.bound, **options)
 
 
 def rational_quadratic(
