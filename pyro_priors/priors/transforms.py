@@ -15,7 +15,6 @@ from typing import Any, cast
 import pyro.distributions.transforms as T
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from pyro.distributions import constraints
 from pyro.distributions.torch_transform import TransformModule
 from pyro.distributions.transforms.spline import ConditionedSpline
@@ -252,18 +251,19 @@ def rational_quadratic(
     Reference: Conor Durkan, Artur Bekasov, Iain Murray and George Papamakarios, Neural spline flows, NeurIPS 2019,
     arXiv:1906.04032, equations 4 to 8.
     """
-    knots_x, knots_y = _knots(widths, bound, floor), _knots(heights, bound, floor)  # left_shape + (K + 1,)
-    slopes = F.pad(positive(slopes + raw_of(1.0, floor), floor), (1, 1), value=1.0)
+    (left_x, width), (left_y, height) = _bins(widths, bound, floor), _bins(heights, bound, floor)  # left_shape + (K,)
+    inner_slopes = positive(slopes + raw_of(1.0, floor), floor)
     inside = x.abs() < bound
     v = torch.where(inside, x, 0.0)  # any value inside: where not, neither it nor its gradient is used
-    known = knots_y if inverse else knots_x
-    k = (v.unsqueeze(-1) >= known[..., 1:-1]).sum(-1, keepdim=True)
+    left, last = left_y if inverse else left_x, widths.shape[-1] - 1
+    k = (v.unsqueeze(-1) >= left[..., 1:]).sum(-1)
 
     def at(values: Tensor, index: Tensor) -> Tensor:
-        return values.gather(-1, index).squeeze(-1)
+        return values.gather(-1, index.unsqueeze(-1)).squeeze(-1)
 
-    x_k, y_k, s_k, s_next = at(knots_x, k), at(knots_y, k), at(slopes, k), at(slopes, k + 1)
-    w, h = at(knots_x, k + 1) - x_k, at(knots_y, k + 1) - y_k
+    x_k, y_k, w, h = at(left_x, k), at(left_y, k), at(width, k), at(height, k)
+    s_k = torch.where(k == 0, 1.0, at(inner_slopes, (k - 1).clamp(min=0)))
+    s_next = torch.where(k == last, 1.0, at(inner_slopes, k.clamp(max=last - 1)))
     delta, bend = h / w, s_k + s_next - 2 * h / w
     if inverse:
         a = h * (delta - s_k) + (v - y_k) * bend
@@ -280,11 +280,10 @@ def rational_quadratic(
     return torch.where(inside, y, x), torch.where(inside, -log_slope if inverse else log_slope, 0.0)
 
 
-def _knots(raw: Tensor, bound: float, floor: float) -> Tensor:
-    """Ends of the bins, from -bound to bound, of which each has at least the share ``floor``."""
-    shares = floor + (1 - floor * raw.shape[-1]) * raw.softmax(-1)
-    inner = 2 * bound * shares.cumsum(-1)[..., :-1] - bound
-    return F.pad(F.pad(inner, (1, 0), value=-bound), (0, 1), value=bound)
+def _bins(raw: Tensor, bound: float, floor: float) -> tuple[Tensor, Tensor]:
+    """Left ends and sizes of the bins of [-bound, bound], of which each has at least the share ``floor``."""
+    size = 2 * bound * (floor + (1 - floor * raw.shape[-1]) * raw.softmax(-1))
+    return size.cumsum(-1) - size - bound, size
 
 
 class Reverse(Transform):
