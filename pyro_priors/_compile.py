@@ -8,6 +8,7 @@ Parameters and buffers are inputs of the graph; nothing of them is copied into i
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -36,19 +37,19 @@ class EagerWarning(UserWarning):
 class CompiledFunction:
     """A function that runs programs of some modules, compiled once for each kind of arguments that it meets.
 
-    The modules' tensors are read at every call: training, loading and ``to`` go on as ever. Numbers that the function
-    reads from elsewhere become constants of the graph; ``key`` must tell those that can change. Random numbers are
-    drawn by torch's generator in the order in which the function draws them: after one seed a compiled call and an
-    eager one see the same noise.
+    The modules' parameters and buffers are inputs of the graph, read at every call: training, loading, ``to`` and
+    networks replaced go on as ever. Random numbers are drawn by torch's generator in the order in which the function
+    draws them: after one seed a compiled call and an eager one see the same noise. What else the function reads becomes
+    a constant of the graph: ``key`` must tell what of it can change.
 
-    A kind that cannot be traced or compiled, or one more than ``max_kinds``, runs eagerly, after one
-    :class:`EagerWarning` that says why.
+    What cannot be traced or compiled runs eagerly, after one :class:`EagerWarning` that says why; so do programs that
+    leave something behind in their modules other than the new values of buffers, and what comes after ``max_graphs``.
 
     :param function: from tensors, in whatever nesting, to tensors by name
     :param modules: all modules whose tensors the function reads
     :param loss: name of the scalar output that is differentiated, with respect to every tensor that requires a
         gradient; None for no gradient
-    :param max_kinds: most kinds of arguments to compile for
+    :param max_graphs: most graphs to compile
     :param otherwise: what runs eagerly, in place of the function
     :param say: what takes the line that says why something runs eagerly, in place of the warning
     """
@@ -58,15 +59,19 @@ class CompiledFunction:
         function: Callable[..., Tensors],
         modules: Sequence[nn.Module],
         loss: str | None = None,
-        max_kinds: int = 8,
+        max_graphs: int = 16,
         otherwise: Callable[..., Tensors] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        self.function, self.modules, self.loss, self.max_kinds = function, list(modules), loss, max_kinds
+        self.function, self.modules, self.loss, self.max_graphs = function, list(modules), loss, max_graphs
         self.otherwise = function if otherwise is None else otherwise
         self.say = _warn if say is None else say
-        self._slots = _slots(self.modules)
         self._graphs: dict[Any, _Graph | None] = {}
+        self._said: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the graphs, which a copy compiles for itself."""
+        return {**vars(self), "_graphs": {}}
 
     def __call__(self, *args: Any, key: Any = None) -> Tensors:
         """
@@ -75,21 +80,23 @@ class CompiledFunction:
         :returns: what the function returns; ``loss`` has a gradient, the others none
         """
         given, structure = tree_flatten(args)
-        inputs = [owner[name] for (owner, name), *_ in self._slots] + [value for value in given if value is not None]
+        held = _Held(self.modules)
+        inputs = held.tensors + [value for value in given if value is not None]
         differentiate = self.loss is not None and torch.is_grad_enabled()
         device = inputs[0].device.type
         kind = (
             key,
             differentiate,
             repr(structure),
-            tuple(None if value is None else value.shape for value in given),
-            tuple((value.dtype, value.device, value.requires_grad) for value in inputs),
-            tuple(module.training for module in self.modules),
+            held.structure,
+            tuple(value is None for value in given),
+            tuple((value.shape, value.stride(), value.dtype, value.device, value.requires_grad) for value in inputs),
             torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
+            torch.get_default_dtype(),
             _handlers(),
         )
         if kind not in self._graphs:
-            self._graphs[kind] = self._compile(inputs, args, differentiate)
+            self._graphs[kind] = self._compile(held, inputs, args, differentiate)
         graph = self._graphs[kind]
         if graph is None:
             return self.otherwise(*args)
@@ -102,33 +109,36 @@ class CompiledFunction:
             loss = _WithGradients.apply(graph, inputs, outputs, self.loss, *wanted)
             return {**outputs, str(self.loss): loss}
 
-    def _compile(self, inputs: list[Tensor], args: tuple[Any, ...], differentiate: bool) -> _Graph | None:
+    def _compile(self, held: _Held, inputs: list[Tensor], args: Any, differentiate: bool) -> _Graph | None:
         try:
-            if len(self._graphs) >= self.max_kinds:
-                raise ValueError(f"it was compiled for {self.max_kinds} shapes or settings before this one")
+            if len(self._graphs) >= self.max_graphs:
+                raise ValueError(f"there are {self.max_graphs} graphs already, for other shapes or settings")
             if _handlers() is None:
                 raise ValueError("it was called within effect handlers, which a graph could not follow")
             with _quiet():
-                return self._trace(inputs, args, differentiate)
+                return self._trace(held, inputs, args, differentiate)
         except Exception as error:  # whatever it is: the eager programs run, or say it better
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            self.say(f"running eagerly, not compiled: {reason}")
+            if reason not in self._said:
+                self._said.add(reason)
+                self.say(f"running eagerly, not compiled: {reason}")
             return None
 
-    def _trace(self, inputs: list[Tensor], args: tuple[Any, ...], differentiate: bool) -> _Graph:
+    def _trace(self, held: _Held, inputs: list[Tensor], args: Any, differentiate: bool) -> _Graph:
         from torch.fx.experimental.proxy_tensor import make_fx
 
         names: list[str] = []
-        num_held = len(self._slots)
 
         def flat(*values: Tensor) -> list[Tensor | None]:
-            given = iter(values[num_held:])
-            with self._holding(values[:num_held]):
+            given = iter(values[len(held.tensors) :])
+            with held.holding(values):
                 outputs = self.function(*tree_map(lambda arg: None if arg is None else next(given), args))
             names[:] = outputs
             gradients: Sequence[Tensor | None] = ()
             if differentiate:
                 wanted = [value for value in values if value.requires_grad]
+                if not wanted:
+                    raise ValueError("no parameter requires a gradient")
                 # a parameter that the loss does not reach gets None, as from backward()
                 gradients = torch.autograd.grad(outputs[str(self.loss)], wanted, allow_unused=True)
             return [*(value.detach() for value in outputs.values()), *gradients]
@@ -149,20 +159,79 @@ class CompiledFunction:
         with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
             return _Graph(compile_graph(graph, inputs), names)
 
-    @contextmanager
-    def _holding(self, tensors: Sequence[Tensor]) -> Iterator[None]:
-        """The modules with other tensors in the place of their own."""
-        own = [owner[name] for (owner, name), *_ in self._slots]
-        try:
-            self._put(tensors)
-            yield
-        finally:
-            self._put(own)
 
-    def _put(self, tensors: Sequence[Tensor]) -> None:
-        for places, tensor in zip(self._slots, tensors, strict=True):
-            for owner, name in places:
-                owner[name] = tensor
+class _Held:
+    """The parameters and buffers of some modules, each once, and where they are.
+
+    :param modules: the modules
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self.parts = list(dict.fromkeys(part for module in modules for part in module.modules()))
+        self.tensors: list[Tensor] = []
+        numbers: dict[int, int] = {}
+        structure: list[Any] = []
+        for part in self.parts:
+            structure.append((type(part), part.training))
+            for owner in (part._parameters, part._buffers):
+                for name, tensor in owner.items():
+                    number = None if tensor is None else numbers.setdefault(id(tensor), len(self.tensors))
+                    if tensor is not None and number == len(self.tensors):
+                        self.tensors.append(tensor)
+                    structure.append((name, number))
+        self.structure = tuple(structure)
+        """What tells apart modules of other types, modes, names or ties."""
+        self._numbers = numbers
+
+    @contextmanager
+    def holding(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """The modules with other tensors in the place of theirs, and copies of their other attributes.
+
+        :raises ValueError: at the end, if the programs have set an attribute or changed a tensor that is no buffer: in
+            a graph they would do so never again
+        """
+        own = [vars(part) for part in self.parts]
+        memo: dict[int, Any] = {id(part): part for part in self.parts} | {id(tensor): tensor for tensor in self.tensors}
+        copies = []
+        for attributes in own:
+            copied = dict(attributes)
+            for kind in ("_parameters", "_buffers"):
+                copied[kind] = {
+                    name: None if tensor is None else tensors[self._numbers[id(tensor)]]
+                    for name, tensor in attributes[kind].items()
+                }
+            for name in attributes.keys() - _OF_MODULES:
+                copied[name] = copy.deepcopy(attributes[name], memo)
+            copies.append(copied)
+        before = [_state(copied) for copied in copies]
+        try:
+            for part, copied in zip(self.parts, copies, strict=True):
+                part.__dict__ = copied
+            yield
+            for part, state in zip(self.parts, before, strict=True):
+                now = _state(vars(part))
+                if changed := {name for name in {**state, **now} if state.get(name) != now.get(name)}:
+                    raise ValueError(
+                        f"a program sets '{min(changed)}' of {type(part).__name__}, which a graph would not: register "
+                        "it as a buffer and change that in place"
+                    )
+        finally:
+            for part, attributes in zip(self.parts, own, strict=True):
+                part.__dict__ = attributes
+
+
+_OF_MODULES = frozenset(vars(nn.Module()))
+
+
+def _state(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Which objects the attributes of a module are, and of a plain tensor how often it was written to."""
+    plain = {
+        name: (id(value), value._version if isinstance(value, Tensor) else 0)
+        for name, value in attributes.items()
+        if name not in _OF_MODULES
+    }
+    held = {**attributes["_parameters"], **attributes["_buffers"], **attributes["_modules"]}
+    return plain | {name: id(value) for name, value in held.items()}
 
 
 def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
@@ -221,21 +290,6 @@ def _warn(line: str) -> None:
     warnings.warn(EagerWarning(line), stacklevel=5)
 
 
-def _slots(modules: Sequence[nn.Module]) -> list[list[tuple[dict[str, Any], str]]]:
-    """For each parameter and buffer all the places that hold it, as dictionary and key."""
-    places: dict[int, list[tuple[dict[str, Any], str]]] = {}
-    seen: set[int] = set()
-    for module in (part for whole in modules for part in whole.modules()):
-        if id(module) in seen:
-            continue
-        seen.add(id(module))
-        for owner in (module._parameters, module._buffers):
-            for name, tensor in owner.items():
-                if tensor is not None:
-                    places.setdefault(id(tensor), []).append((owner, name))
-    return list(places.values())
-
-
 def _handlers() -> tuple[tuple[int, int], ...] | None:
     """What tells apart the effect handlers around a call; None if a graph cannot depend on one of them."""
     stack = runtime._PYRO_STACK
@@ -245,12 +299,14 @@ def _handlers() -> tuple[tuple[int, int], ...] | None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what torch says about itself while it compiles."""
-    logger = logging.getLogger("torch.utils.cpp_extension")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.utils.cpp_extension", "torch._subclasses.fake_tensor")]
+    levels = [logger.level for logger in loggers]
     try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

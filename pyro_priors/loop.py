@@ -168,7 +168,7 @@ class Training:
         self.seed(TRAINING, progress.step)
         self.loss_module.kl_weight = _kl_weight(config, progress.step, self.steps_per_epoch)
         # a last, smaller batch comes once an epoch, too seldom for a graph of its own
-        self.loss_module.compiled = self.compile and batch_size == config.batch_size
+        self.loss_module.compiled = self.compile and batch_size == min(config.batch_size, len(self.train))
         # each process averages over its own share, and Fabric then over processes
         self.loss_module.share = len(x) * self.fabric.world_size / batch_size
         if not len(x):  # a last batch with less than one datum for each process: this one takes part with weight 0
@@ -407,8 +407,9 @@ def _clip(pair: Pair, parameters: list[nn.Parameter], clip_norm: float) -> float
     total = nn.utils.get_total_norm(gradients)
     norm = total.item()
     if not math.isfinite(norm):
-        bad = next(key for key, p in pair.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
-        raise TrainingDiverged(f"the gradient of '{bad}' became {norm}")
+        bad = [key for key, p in pair.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        where = f" of '{bad[0]}'" if bad else "'s norm"  # finite numbers can have an infinite norm
+        raise TrainingDiverged(f"the gradient{where} became {norm}")
     if clip_norm:
         nn.utils.clip_grads_with_norm_(parameters, clip_norm, total)
     return norm

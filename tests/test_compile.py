@@ -168,11 +168,11 @@ def test_batches_of_other_sizes_and_kinds_have_graphs_of_their_own(traced):
 
 def test_shapes_beyond_the_most_run_eagerly(traced):
     pair = create("vae")
-    loss = pp.compiled(pair, max_shapes=2)
+    loss = pp.compiled(pair, max_graphs=2)
     for size in (1, 2):
         compiled_loss(loss, batch("vae", size))
     args = batch("vae", 3)
-    with pytest.warns(pp.EagerWarning, match="compiled for 2 shapes or settings before this one"):
+    with pytest.warns(pp.EagerWarning, match="there are 2 graphs already, for other shapes or settings"):
         found = compiled_loss(loss, args)
     assert_same(found, eager(pair, pair.elbo, args))
     compiled_loss(loss, args)  # said once
@@ -263,8 +263,8 @@ def test_tracing_draws_no_number_and_leaves_no_trace(traced):
     settings = pyro.settings.get()
     random = torch.get_rng_state()
     loss = pp.compiled(pair)
-    inputs = [owner[name] for (owner, name), *_ in loss._compiled._slots]
-    loss._compiled._trace([*inputs, *args, torch.tensor(1.0)], (*args, None, torch.tensor(1.0)), True)
+    held = _compile._Held([pair])
+    loss._compiled._trace(held, [*held.tensors, *args, torch.tensor(1.0)], (*args, None, torch.tensor(1.0)), True)
     assert torch.equal(torch.get_rng_state(), random)
     assert pyro.settings.get() == settings
     assert not pyro.get_param_store().keys()
@@ -297,7 +297,7 @@ def test_x_outside_the_support_is_refused_at_every_call(traced):
     loss = pp.compiled(pair)
     loss(*batch("vae"))
     grey = torch.full((5, 6), 0.5)
-    with pytest.raises(ValueError, match="outside the support of its likelihood: a Bernoulli needs 0 and 1"):
+    with pytest.raises(ValueError, match="outside the support of its distribution: a Bernoulli needs 0 and 1"):
         loss(grey)
     with pyro.validation_enabled(False):
         assert loss(grey).isfinite()
@@ -371,6 +371,171 @@ def test_pyros_objectives_that_ours_does_not_equal_run_eagerly(traced):
     assert_same(found, eager(pair, stock, args))
     ours = ELBO()
     assert_same(compiled_loss(pp.compiled(pair, ours), args), eager(pair, ours, args))
+
+
+def assert_eager_with_a_line(loss, args, reason):
+    """It says why it is not compiled, and computes what the eager objective computes, errors included."""
+    with pytest.warns(pp.EagerWarning, match=reason):
+        found = compiled_loss(loss, args)
+    assert_same(found, eager(loss.pair, loss.objective, args))
+
+
+@pytest.mark.parametrize("stock", [infer.Trace_ELBO, infer.TraceMeanField_ELBO])
+def test_pyros_objectives_run_themselves_where_a_site_is_enumerated_or_a_plate_subsamples(stock, traced, monkeypatch):
+    pair, args = randomise(create("cp_vae")), batch("cp_vae")
+    assert_eager_with_a_line(pp.compiled(pair, stock()), args, f"is enumerated, which {stock.__name__} does not")
+    pair, args = randomise(create("vae")), batch("vae")
+    whole = pyro.plate
+    monkeypatch.setattr(pyro, "plate", lambda name, size: whole(name, 1000, subsample=torch.arange(size)))
+    assert_eager_with_a_line(pp.compiled(pair, stock()), args, "is in a plate that subsamples")
+
+
+def test_scales_within_one_program_are_refused_as_eagerly(traced):
+    """The KL weight is a tensor in a graph; what it multiplies is compared all the same."""
+    pair, args = create("vae"), batch("vae")
+    original = pair.model.forward
+    pair.model.forward = lambda x=None, condition=None, size=None: poutine.scale(original, scale=0.1)(
+        x, condition, size
+    )
+    with pytest.warns(pp.EagerWarning), pytest.raises(ValueError, match="site 'z' is scaled by 0.1 in the model"):
+        pp.compiled(pair)(*args)
+
+
+class Habits(nn.Module):
+    """An encoder that does what a graph could not."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what, self.linear = what, nn.Linear(6, 4)
+        self.dropout, self.norm = nn.Dropout(0.5), nn.BatchNorm1d(4)
+        self.register_buffer("running", torch.zeros(()))
+        self.count = torch.zeros(())
+        self.category = dist.Categorical(probs=torch.tensor([0.2, 0.8]))
+
+    def forward(self, x):
+        h = self.linear(x)
+        match self.what:
+            case "dropout":
+                h = self.dropout(h)
+            case "norm":
+                h = self.norm(h)
+            case "buffer":
+                self.running = 0.9 * self.running + h.detach().mean()
+                h = h + self.running
+            case "attribute":
+                self.last = h.detach()
+            case "tensor":
+                h = h + self.count.add_(1)
+            case "lazy":
+                h = h + self.category.entropy()
+        return dist.Normal(h[..., :2], h[..., 2:].exp()).to_event(1)
+
+
+@pytest.mark.parametrize("what", ["dropout", "norm"])
+def test_each_part_is_in_the_mode_that_it_is_in(what, traced):
+    pair, args = create("vae", encoder=Habits(what)), batch("vae")
+    loss = pp.compiled(pair)
+    for change in (lambda: None, pair.guide.eval, pair.guide.encoder.dropout.train, pair.train):
+        change()
+        state = copy.deepcopy(pair.state_dict())
+        found = compiled_loss(loss, args)
+        pair.load_state_dict(state)  # what batch norm remembers
+        assert_same(found, eager(pair, pair.elbo, args))
+    assert len(traced) == 3
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [("buffer", "sets 'running' of"), ("attribute", "sets 'last' of"), ("tensor", "sets 'count' of")],
+)
+def test_what_programs_leave_in_their_modules_is_left_eagerly(what, reason, traced):
+    one, other = (create("vae", encoder=Habits(what)) for _ in range(2))
+    other.load_state_dict(one.state_dict())
+    args = batch("vae")
+    loss = pp.compiled(one)
+    with pytest.warns(pp.EagerWarning, match=reason):
+        found = compiled_loss(loss, args)
+    assert_same(found, eager(other, other.elbo, args))
+    for _ in range(2):
+        assert_same(compiled_loss(loss, args), eager(other, other.elbo, args))
+    copy.deepcopy(one), pickle.dumps(one)
+
+
+def test_distributions_that_remember_keep_no_fake_tensor(traced):
+    pair, args = create("vae", encoder=Habits("lazy")), batch("vae")
+    assert_same(compiled_loss(pp.compiled(pair), args), eager(pair, pair.elbo, args))
+    assert len(traced) == 1
+    pair.guide.encoder.category.sample()
+
+
+def test_networks_tied_untied_and_changed_are_read_anew(traced):
+    pair, args = randomise(create("vae")), batch("vae")
+    loss = pp.compiled(pair)
+    pair.model.decoder.trunk.first.input.bias = pair.guide.encoder.trunk.first.input.bias
+    assert_same(compiled_loss(loss, args), eager(pair, pair.elbo, args))
+    pair.model.decoder.trunk.first.input.bias = nn.Parameter(torch.full((14,), 2.0))
+    pyro.clear_param_store()
+    assert_same(compiled_loss(loss, args), eager(pair, pair.elbo, args))
+    nn.utils.parametrizations.weight_norm(pair.guide.encoder.head.parameters_of_z.input)
+    pyro.clear_param_store()
+    assert_same(compiled_loss(loss, args), eager(pair, pair.elbo, args))
+    pair.guide.encoder.head.parameters_of_z.input.bias = None
+    pyro.clear_param_store()
+    assert_same(compiled_loss(loss, args), eager(pair, pair.elbo, args))
+
+
+def test_tensors_of_other_strides_have_graphs_of_their_own():
+    """By machine code, which is made for strides."""
+    pair, (x,) = randomise(create("vae")), batch("vae")
+    loss = pp.compiled(pair)
+    for same in (x, x.t().contiguous().t(), torch.cat([x, x], 1)[:, :6]):
+        assert_same(compiled_loss(loss, (same,)), eager(pair, pair.elbo, (same,)))
+
+
+class OfUser(ELBO):
+    """An objective with options that are no attributes, and a state."""
+
+    def __init__(self, gamma=2.0, **options):
+        super().__init__(**options)
+        self._gamma, self.listed, self.calls = gamma, [1], 0
+
+    def terms(self, *args, **kwargs):
+        self.calls += 1
+        found = super().terms(*args, **kwargs)
+        found.parts["reconstruction"] = found.parts["reconstruction"] * self._gamma + self.calls
+        return found
+
+
+def test_objectives_of_users(traced):
+    pair, args = randomise(create("vae")), batch("vae")
+    for gamma in (2.0, 3.0):
+        loss, expected = pp.compiled(pair, OfUser(gamma)), OfUser(gamma)
+        for _ in range(3):
+            expected.calls = loss.objective.calls
+            assert_same(compiled_loss(loss, args), eager(pair, expected, args))
+
+
+def test_a_likelihood_that_checks_nothing_is_not_checked(traced):
+    pair = create("vae")
+    pair.model.decoder.likelihood.forward = lambda raw: dist.Bernoulli(
+        logits=raw.squeeze(-2), validate_args=False
+    ).to_event(1)
+    grey = torch.full((5, 6), 0.5)
+    assert_same(compiled_loss(pp.compiled(pair), (grey,)), eager(pair, pair.elbo, (grey,)))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda pair: pp.compiled("vae"), "pair must be a Pair, got 'vae'"),
+        (lambda pair: pp.compiled(pair, ELBO), "objective <class .*ELBO'> has no differentiable_loss: give one of"),
+        (lambda pair: pp.compiled(pair)(torch.ones(5, 7)), r"x must have shape \(batch, 6\), got \(5, 7\)"),
+        (lambda pair: pp.compiled(pair)([1.0]), "x must be a tensor, got list"),
+    ],
+)
+def test_mistakes_get_one_line(call, message, traced):
+    with pytest.raises(ValueError, match=message):
+        call(create("vae"))
 
 
 def test_handlers_around_a_call_are_heeded(traced):
@@ -470,7 +635,7 @@ def test_copies_are_independent_and_pickles_are_whole(traced):
             parameter.zero_()
     assert_same(compiled_loss(loss, args), before)
     assert_same(compiled_loss(other, args), eager(other.pair, other.pair.elbo, args))
-    pickle.loads(pickle.dumps(pair))
+    assert_same(compiled_loss(pickle.loads(pickle.dumps(loss)), args), before)
 
 
 def test_under_autocast_casts_are_those_of_the_eager_objective(traced):
@@ -538,7 +703,11 @@ def digits():
     return runs.small_data(size=90)
 
 
-@pytest.mark.parametrize("objective", [None, Beta(beta=2.0), infer.TraceEnum_ELBO(max_plate_nesting=1)], ids=str)
+@pytest.mark.parametrize(
+    "objective",
+    [None, Beta(beta=2.0), infer.TraceEnum_ELBO(max_plate_nesting=1)],
+    ids=["own", "beta", "TraceEnum_ELBO"],
+)
 def test_a_compiled_training_is_the_eager_one(digits, objective, traced):
     """Whole batches through the graph, the last and smaller one of each epoch eagerly; a warm-up needs no new graph."""
     ends = []

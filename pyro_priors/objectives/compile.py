@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
 import torch.nn as nn
-from pyro import infer
+from pyro import infer, poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from .._compile import CompiledFunction
-from .._sites import is_normal
-from .elbo import ELBO
+from .._sites import base_of, is_enumerated, is_normal, sample_sites
+from .elbo import ELBO, Terms
 from .kl_weight import KLWeight, Weight
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["CompiledObjective", "compiled"]
 
 
-def compiled(pair: Pair, objective: infer.ELBO | None = None, max_shapes: int = 8) -> CompiledObjective:
+def compiled(pair: Pair, objective: infer.ELBO | None = None, max_graphs: int = 16) -> CompiledObjective:
     """The objective of a pair as a compiled module from batch to loss.
 
     Example::
@@ -39,10 +38,13 @@ def compiled(pair: Pair, objective: infer.ELBO | None = None, max_shapes: int = 
 
     :param pair: model and guide; it goes on owning its parameters
     :param objective: an objective of ours or of Pyro's; ``pair.elbo`` when left out
-    :param max_shapes: most shapes of batches to compile for; the ones after that run eagerly
-    :raises ValueError: if the objective has no ``differentiable_loss``
+    :param max_graphs: most graphs to compile, one for each shape of a batch and setting; what comes after them runs
+        eagerly
+    :raises ValueError: if the pair is none, or the objective has no ``differentiable_loss``
     """
-    return CompiledObjective(pair, pair.elbo if objective is None else objective, max_shapes)
+    if not hasattr(pair, "model"):
+        raise ValueError(f"pair must be a Pair, got {pair!r}: give pyro_priors.create(...) or Pair(model, guide)")
+    return CompiledObjective(pair, pair.elbo if objective is None else objective, max_graphs)
 
 
 class CompiledObjective(nn.Module):
@@ -52,94 +54,95 @@ class CompiledObjective(nn.Module):
     graph of loss and gradients. That takes some seconds; inductor keeps on disk what it compiled (in
     ``TORCHINDUCTOR_CACHE_DIR``), and the next process starts sooner.
 
-    ================================= ==================================================================================
-    loss                              nats per datum for an objective of ours; summed over the batch for one of Pyro's
-    noise                             torch's, as the eager objective draws it after the same seed
-    parameters                        the pair's own tensors: read at each call, gradients in their ``.grad``
-    ``objective.kl_weight``           read at each call: a new weight needs no new graph
-    precision, device, train or eval  a graph for each; ``torch.autocast`` too
-    handlers around a call            run eagerly, as does what cannot be traced, after one ``EagerWarning`` saying why
-    ================================= ==================================================================================
+    =================================== ================================================================================
+    loss                                nats per datum for an objective of ours; summed over the batch for one of Pyro's
+    noise                               torch's, as the eager objective draws it after the same seed
+    parameters and buffers              the pair's own: read at each call, gradients in their ``.grad``
+    ``objective.kl_weight``             read at each call: a new weight needs no new graph
+    precision, device, train and eval,  a graph for each, ``torch.autocast`` too
+    attributes of the objective
+    other attributes of networks        constants of the graph
+    handlers around a call              run eagerly, as does what cannot be traced, after one ``EagerWarning`` that says
+                                        why
+    =================================== ================================================================================
 
-    Pyro's ``Trace_ELBO``, ``TraceMeanField_ELBO`` and ``TraceEnum_ELBO`` are traced as our :class:`ELBO`, which equals
-    them, if they draw their particles in one call. While Pyro's validation is on, x outside the support of its
-    likelihood is refused at every call; parameters of distributions are not checked.
-
-    What is compiled is the pair as it was: after replacing a network of it call :func:`compiled` again.
+    Pyro's ``Trace_ELBO``, ``TraceMeanField_ELBO`` and ``TraceEnum_ELBO`` are traced as our :class:`ELBO` where it
+    equals them: particles drawn in one call, nothing subsampled, no enumerated site under the first two, Gaussian sites
+    under the second. While Pyro's validation is on, observed values outside the support of their distribution are
+    refused at every call; parameters of distributions are not checked.
     """
 
     def __init__(
-        self, pair: Pair, objective: infer.ELBO, max_shapes: int = 8, say: Callable[[str], None] | None = None
+        self, pair: Pair, objective: infer.ELBO, max_graphs: int = 16, say: Callable[[str], None] | None = None
     ) -> None:
         super().__init__()
-        if not hasattr(objective, "differentiable_loss"):
-            given = objective if isinstance(objective, str) else type(objective).__name__
+        if isinstance(objective, type) or not hasattr(objective, "differentiable_loss"):
+            given = objective if isinstance(objective, str | type) else type(objective).__name__
             raise ValueError(
-                f"objective {given} has no differentiable_loss: give one of pyro_priors.objectives, or Pyro's "
-                "Trace_ELBO, TraceMeanField_ELBO or TraceEnum_ELBO"
+                f"objective {given} has no differentiable_loss: give one of pyro_priors.objectives, as Beta(beta=4.0), "
+                "or Pyro's Trace_ELBO(), TraceMeanField_ELBO() or TraceEnum_ELBO()"
             )
         self.pair = pair
         self.objective: Any = objective
-        self._constants = list(inspect.signature(type(objective)).parameters) if isinstance(objective, ELBO) else []
         modules = [pair, *(value for value in vars(objective).values() if isinstance(value, nn.Module))]
-        self._compiled = CompiledFunction(self._traced, modules, "loss", max_shapes, otherwise=self.eager, say=say)
+        self._compiled = CompiledFunction(self._traced, modules, "loss", max_graphs, otherwise=self.eager, say=say)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """
         :param x: shape ``(batch,) + x_shape``
         :param condition: shape ``(batch,) + condition_shape``
         :returns: the loss, a scalar with gradient
-        :raises ValueError: if x is outside the support of its likelihood
+        :raises ValueError: if x or condition are not what the pair was made for, or x is outside the support of its
+            likelihood
         """
+        self.pair._check(x, condition)
         return self.outputs(x, condition, getattr(self.objective, "kl_weight", 1.0))["loss"]
 
     def outputs(self, x: Tensor, condition: Tensor | None, kl_weight: Weight) -> dict[str, Tensor]:
         """``"loss"`` at this KL weight; for an objective of ours also its bound's parts, batch means at weight 1."""
         KLWeight(kl_weight)  # refuses what is not above 0
+        by_site = dict(kl_weight) if isinstance(kl_weight, Mapping) else {"": kl_weight}
         dtype = torch.float32 if x.device.type == "mps" else torch.float64  # float64: a Python number, to the last bit
-        tensors = {
-            site: torch.as_tensor(number, dtype=dtype, device=x.device)
-            for site, number in (kl_weight.items() if isinstance(kl_weight, Mapping) else [("", kl_weight)])
-        }
-        key = tuple(getattr(self.objective, name) for name in self._constants)
-        outputs = self._compiled(x, condition, tensors if isinstance(kl_weight, Mapping) else tensors[""], key=key)
-        in_support = outputs.pop(_IN_SUPPORT, None)
-        if in_support is not None and pyro.settings.get("validate_distributions_torch") and not in_support:
-            raise ValueError(
-                "x has values outside the support of its likelihood: a Bernoulli needs 0 and 1 (binarise grey levels, "
-                "or choose another likelihood)"
-            )
+        tensors = {site: torch.as_tensor(number, dtype=dtype, device=x.device) for site, number in by_site.items()}
+        weight = tensors if isinstance(kl_weight, Mapping) else tensors[""]
+        outputs = self._compiled(x, condition, weight, key=_key(self.objective))
+        for name in [name for name in outputs if name.startswith(_SUPPORT)]:
+            if not outputs.pop(name) and pyro.settings.get("validate_distributions_torch"):
+                raise ValueError(
+                    f"{name.removeprefix(_SUPPORT)} has values outside the support of its distribution: a Bernoulli "
+                    "needs 0 and 1 (binarise grey levels, or choose another likelihood)"
+                )
         return outputs
 
     def eager(self, x: Tensor, condition: Tensor | None, kl_weight: Weight) -> dict[str, Tensor]:
         """The same as :meth:`outputs` without a graph."""
         model, guide = self.pair.model, self.pair.guide
         if isinstance(self.objective, ELBO):
-            return _outputs(self.objective, model, guide, x, condition, kl_weight)
+            return _loss_and_parts(self.objective, model, guide, x, condition, kl_weight)
         weigh = KLWeight(kl_weight)
         return {"loss": self.objective.differentiable_loss(weigh(model), weigh(guide), x, condition)}
 
     def _traced(self, x: Tensor, condition: Tensor | None, kl_weight: Weight) -> dict[str, Tensor]:
         with _InSupport() as support:
-            if (ours := _ours(self.objective)) is None:
+            if (equal := _equal_of_ours(self.objective)) is None:
                 outputs = self.eager(x, condition, kl_weight)
             else:
-                outputs = _outputs(ours, self.pair.model, self.pair.guide, x, condition, kl_weight)
-        if ours is not self.objective:
-            outputs = {"loss": outputs["loss"] * len(x) if ours is not None else outputs["loss"]}
-        return {**outputs, _IN_SUPPORT: support.result}
+                found = _loss_and_parts(equal, self.pair.model, self.pair.guide, x, condition, kl_weight)
+                outputs = {"loss": found["loss"] * len(x)}
+        return {**outputs, **support.found}
 
 
-_IN_SUPPORT = "x in support"
+_SUPPORT = "support of "
 
 
-def _outputs(
-    elbo: ELBO,
-    model: nn.Module,
-    guide: nn.Module,
-    x: Tensor,
-    condition: Tensor | None,
-    kl_weight: Weight,
+def _key(objective: infer.ELBO) -> tuple[Any, ...]:
+    """What an objective is at this moment, less the KL's weight, which is an input."""
+    found = {name: value for name, value in vars(objective).items() if name != "kl_weight"}
+    return tuple((name, value if isinstance(value, Hashable) else repr(value)) for name, value in found.items())
+
+
+def _loss_and_parts(
+    elbo: ELBO, model: nn.Module, guide: nn.Module, x: Tensor, condition: Tensor | None, kl_weight: Weight
 ) -> dict[str, Tensor]:
     before, elbo.kl_weight = elbo.kl_weight, kl_weight
     try:
@@ -149,38 +152,47 @@ def _outputs(
     return {"loss": terms.loss, **{name: value.detach().mean() for name, value in terms.parts.items()}}
 
 
-def _ours(objective: infer.ELBO) -> ELBO | None:
-    """The ELBO of ours that an objective is, or equals but for the division by the batch size."""
-    if isinstance(objective, ELBO):
-        return objective
-    equal: dict[type, ELBO] = {
-        infer.Trace_ELBO: ELBO(analytic_kl=False, num_particles=objective.num_particles),
-        infer.TraceEnum_ELBO: ELBO(analytic_kl=False, num_particles=objective.num_particles),
-        infer.TraceMeanField_ELBO: _MeanField(num_particles=objective.num_particles),
-    }
-    in_one_call = objective.num_particles == 1 or objective.vectorize_particles
-    return equal.get(type(objective)) if in_one_call else None
+def _equal_of_ours(objective: infer.ELBO) -> ELBO | None:
+    """An ELBO of ours that equals one of Pyro's but for the division by the batch size, or refuses to."""
+    if objective.num_particles > 1 and not objective.vectorize_particles:
+        return None
+    for stock in (infer.Trace_ELBO, infer.TraceMeanField_ELBO, infer.TraceEnum_ELBO):
+        if type(objective) is stock:
+            return _Stock(stock, objective.num_particles)
+    return None
 
 
-class _MeanField(ELBO):
-    """TraceMeanField_ELBO where ours has its closed forms: Pyro knows more of them, and some of them are wrong (that of
-    a Delta leaves out its log_density)."""
+class _Stock(ELBO):
+    """Our ELBO in the place of one of Pyro's: refuses traces of which the two would make different numbers."""
 
-    def _kl(self, name: str, p_site: Any, q_site: Any) -> Tensor:
-        if not (is_normal(p_site["fn"]) and is_normal(q_site["fn"])):
-            raise ValueError(
-                f"site '{name}' is not Gaussian in both programs, which TraceMeanField_ELBO treats its way"
-            )
-        return super()._kl(name, p_site, q_site)
+    def __init__(self, stock: type[infer.ELBO], num_particles: int) -> None:
+        super().__init__(stock is infer.TraceMeanField_ELBO, num_particles)
+        self.stock = stock
+
+    def _terms(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Terms:
+        for trace in (model_trace, guide_trace):
+            for name, site in sample_sites(trace):
+                if any(frame.full_size not in (None, frame.size) for frame in site["cond_indep_stack"]):
+                    raise ValueError(
+                        f"site '{name}' is in a plate that subsamples, for which {self.stock.__name__} scales"
+                    )
+                if is_enumerated(site) and self.stock is not infer.TraceEnum_ELBO:
+                    raise ValueError(f"site '{name}' is enumerated, which {self.stock.__name__} does not")
+                # Pyro has other closed forms, some of them wrong: that of a Delta leaves out its log_density
+                if self.analytic_kl and not site["is_observed"] and not is_normal(site["fn"]):
+                    raise ValueError(f"site '{name}' is not Gaussian, which {self.stock.__name__} treats its own way")
+        return super()._terms(model_trace, guide_trace)
 
 
 class _InSupport(Messenger):
-    """Effect handler that asks whether observed values lie in the support of their distributions."""
+    """Effect handler that asks of each observed site whether its values lie in the support of its distribution."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.result = torch.ones((), dtype=torch.bool)
+        self.found: dict[str, Tensor] = {}
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["is_observed"] and not site_is_subsample(msg):
-            self.result = self.result & msg["fn"].support.check(msg["value"]).all()
+        # validation is off while this is traced: an attribute there is what the program itself has chosen
+        unchecked = vars(base_of(msg["fn"])).get("_validate_args") is False
+        if msg["is_observed"] and not site_is_subsample(msg) and not unchecked:
+            self.found[_SUPPORT + msg["name"]] = msg["fn"].support.check(msg["value"]).all()

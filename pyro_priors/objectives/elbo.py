@@ -161,9 +161,9 @@ class ELBO(TraceEnum_ELBO):
     def _kl(self, name: str, p_site: Any, q_site: Any) -> Tensor:
         """KL of one latent site, exact or sampled, shape (enumerated...) + plates, at weight 1."""
         p_scale, q_scale = p_site["scale"], q_site["scale"]
-        p_tensor, q_tensor = isinstance(p_scale, Tensor), isinstance(q_scale, Tensor)
-        # two tensors are not compared: that would stop a compiled step and wait for a device
-        if p_tensor != q_tensor or not p_tensor and p_scale != q_scale:
+        # two tensors are not compared, as that would stop a compiled step; what they multiply is
+        inner = [site.get("scale_before_weight", site["scale"]) for site in (p_site, q_site)]
+        if _differ(p_scale, q_scale) or _differ(*inner):
             raise ValueError(
                 f"site '{name}' is scaled by {p_scale} in the model and by {q_scale} in the guide: put the same KL "
                 "weight on both programs"
@@ -174,6 +174,11 @@ class ELBO(TraceEnum_ELBO):
         else:
             kl = q.log_prob(q_site["value"]) - p.log_prob(q_site["value"])
         return scale_and_mask(kl, 1.0, p_site["mask"])
+
+
+def _differ(one: float | Tensor, other: float | Tensor) -> bool:
+    both = isinstance(one, Tensor) and isinstance(other, Tensor)
+    return not both and (isinstance(one, Tensor) or isinstance(other, Tensor) or one != other)
 
 
 class EnumELBO(ELBO):

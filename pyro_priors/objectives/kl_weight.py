@@ -40,4 +40,5 @@ class KLWeight(Messenger):
         if msg["is_observed"] or site_is_subsample(msg):
             return
         weight = self.weight.get(msg["name"], 1.0) if isinstance(self.weight, Mapping) else self.weight
+        msg.setdefault("scale_before_weight", msg["scale"])
         msg["scale"] = weight * msg["scale"]
