@@ -269,11 +269,11 @@ def rational_quadratic(
         a = h * (delta - s_k) + (v - y_k) * bend
         b = h * s_k - (v - y_k) * bend
         c = -delta * (v - y_k)
-        # rounding can leave both ranges where bins are extreme
+        # rounding can leave both ranges where bins are extreme: there the slope's logarithm would be NaN
         theta = (2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())).clamp(0, 1)
         y = x_k + theta * w
     else:
-        theta = (v - x_k) / w
+        theta = ((v - x_k) / w).clamp(max=1)  # just below the next knot, by rounding
         y = y_k + h * (delta * theta.square() + s_k * theta * (1 - theta)) / (delta + bend * theta * (1 - theta))
     rise = s_next * theta.square() + 2 * delta * theta * (1 - theta) + s_k * (1 - theta).square()
     log_slope = 2 * delta.log() + rise.log() - 2 * (delta + bend * theta * (1 - theta)).log()
