@@ -128,10 +128,11 @@ class CompiledFunction:
         from torch.fx.experimental.proxy_tensor import make_fx
 
         names: list[str] = []
+        copies = held.copies()
 
         def flat(*values: Tensor) -> list[Tensor | None]:
             given = iter(values[len(held.tensors) :])
-            with held.holding(values):
+            with held.holding(copies, values):
                 outputs = self.function(*tree_map(lambda arg: None if arg is None else next(given), args))
             names[:] = outputs
             gradients: Sequence[Tensor | None] = ()
@@ -161,7 +162,7 @@ class CompiledFunction:
 
 
 class _Held:
-    """The parameters and buffers of some modules, each once, and where they are.
+    """The parts of some modules, their parameters and buffers, each once, and where they are.
 
     :param modules: the modules
     """
@@ -169,51 +170,58 @@ class _Held:
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self.parts = list(dict.fromkeys(part for module in modules for part in module.modules()))
         self.tensors: list[Tensor] = []
-        numbers: dict[int, int] = {}
+        self.numbers: dict[int, int] = {}
         structure: list[Any] = []
         for part in self.parts:
             structure.append((type(part), part.training))
             for owner in (part._parameters, part._buffers):
                 for name, tensor in owner.items():
-                    number = None if tensor is None else numbers.setdefault(id(tensor), len(self.tensors))
+                    number = None if tensor is None else self.numbers.setdefault(id(tensor), len(self.tensors))
                     if tensor is not None and number == len(self.tensors):
                         self.tensors.append(tensor)
                     structure.append((name, number))
+            structure.extend(_plain(vars(part)).items())
         self.structure = tuple(structure)
-        """What tells apart modules of other types, modes, names or ties."""
-        self._numbers = numbers
+        """What tells apart modules of other types, modes, names, ties or attributes."""
+
+    def copies(self) -> list[dict[str, Any]]:
+        """The parts' attributes, copied as far as a program could change them; parts and tensors are the same."""
+        memo: dict[int, Any] = {id(part): part for part in self.parts} | {id(tensor): tensor for tensor in self.tensors}
+        found = []
+        for part in self.parts:
+            found.append(
+                {
+                    name: value if name in _OF_MODULES else copy.deepcopy(value, memo)
+                    for name, value in vars(part).items()
+                }
+            )
+        return found
 
     @contextmanager
-    def holding(self, tensors: Sequence[Tensor]) -> Iterator[None]:
-        """The modules with other tensors in the place of theirs, and copies of their other attributes.
+    def holding(self, copies: list[dict[str, Any]], tensors: Sequence[Tensor]) -> Iterator[None]:
+        """The modules with copies of their attributes, and with other tensors in the place of theirs.
 
-        :raises ValueError: at the end, if the programs have set an attribute or changed a tensor that is no buffer: in
-            a graph they would do so never again
+        :raises ValueError: at the end, if the programs have set an attribute or written to a tensor that is no buffer:
+            a graph would not do that again
         """
         own = [vars(part) for part in self.parts]
-        memo: dict[int, Any] = {id(part): part for part in self.parts} | {id(tensor): tensor for tensor in self.tensors}
-        copies = []
-        for attributes in own:
-            copied = dict(attributes)
+        for copied in copies:
             for kind in ("_parameters", "_buffers"):
                 copied[kind] = {
-                    name: None if tensor is None else tensors[self._numbers[id(tensor)]]
-                    for name, tensor in attributes[kind].items()
+                    name: None if tensor is None else tensors[self.numbers[id(tensor)]]
+                    for name, tensor in copied[kind].items()
                 }
-            for name in attributes.keys() - _OF_MODULES:
-                copied[name] = copy.deepcopy(attributes[name], memo)
-            copies.append(copied)
-        before = [_state(copied) for copied in copies]
+        before = [_plain(copied) | _held(copied) for copied in copies]
         try:
             for part, copied in zip(self.parts, copies, strict=True):
                 part.__dict__ = copied
             yield
-            for part, state in zip(self.parts, before, strict=True):
-                now = _state(vars(part))
-                if changed := {name for name in {**state, **now} if state.get(name) != now.get(name)}:
+            for part, then in zip(self.parts, before, strict=True):
+                now = _plain(vars(part)) | _held(vars(part))
+                if changed := [name for name in {**then, **now} if then.get(name) != now.get(name)]:
                     raise ValueError(
-                        f"a program sets '{min(changed)}' of {type(part).__name__}, which a graph would not: register "
-                        "it as a buffer and change that in place"
+                        f"a program sets '{changed[0]}' of {type(part).__name__}, which a graph would not: register it "
+                        "as a buffer and change that in place"
                     )
         finally:
             for part, attributes in zip(self.parts, own, strict=True):
@@ -223,15 +231,21 @@ class _Held:
 _OF_MODULES = frozenset(vars(nn.Module()))
 
 
-def _state(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Which objects the attributes of a module are, and of a plain tensor how often it was written to."""
-    plain = {
-        name: (id(value), value._version if isinstance(value, Tensor) else 0)
-        for name, value in attributes.items()
-        if name not in _OF_MODULES
+def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
+    """What a module's attributes are beside its parameters, buffers and parts: numbers and names by value, objects by
+    identity, a tensor with the count of what was written to it."""
+    found: dict[str, Any] = {}
+    for name, value in attributes.items():
+        if name not in _OF_MODULES:
+            by_value = value is None or type(value) in (bool, int, float, str)
+            found[name] = value if by_value else (id(value), value._version if isinstance(value, Tensor) else 0)
+    return found
+
+
+def _held(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: id(value) for kind in ("_parameters", "_buffers", "_modules") for name, value in attributes[kind].items()
     }
-    held = {**attributes["_parameters"], **attributes["_buffers"], **attributes["_modules"]}
-    return plain | {name: id(value) for name, value in held.items()}
 
 
 def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Sequence[Tensor]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 import signal
+import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -167,13 +169,14 @@ def fit(
     if config.num_processes == 1:
         fabric.launch()
         return Training(fabric, pair, data, objective, config, folder, resume, progress).run()
-    with forwarded_signals():
+    with forwarded_signals(), tempfile.TemporaryDirectory() as place:
         # Fabric gives each process its own copy of a module among the arguments, and refuses frozen dataclasses there
         rest = (data, objective, config, folder, resume, progress)
-        trained = fabric.launch(partial(_train_in_process, rest), pair)
-    if isinstance(trained, int):
-        raise KeyboardInterrupt if trained == 128 + signal.SIGINT else SystemExit(trained)
-    best, outcome = trained
+        result = Path(place) / "result"
+        status = fabric.launch(partial(_train_in_process, rest, result), pair)
+        if status:
+            raise KeyboardInterrupt if status == 128 + signal.SIGINT else SystemExit(status)
+        best, outcome = pickle.loads(result.read_bytes())
     if config.precision in ("64-true", "bf16-true"):  # as Fabric does to the pair itself in a single process
         pair.to(torch.float64 if config.precision == "64-true" else torch.bfloat16)
     checkpoint.load_module_state(pair, {key: torch.from_numpy(value) for key, value in best.items()}, "training")
@@ -246,10 +249,8 @@ def _record(pair: Pair, data: Splits, objective: infer.ELBO, config: TrainConfig
     }
 
 
-def _train_in_process(
-    rest: tuple[Any, ...], fabric: Fabric, pair: Pair
-) -> tuple[dict[str, Any], History | TrainingDiverged] | int:
-    """What one of several processes runs; returns the exit status instead when a signal stopped it."""
+def _train_in_process(rest: tuple[Any, ...], result: Path, fabric: Fabric, pair: Pair) -> int:
+    """What one of several processes runs; returns the exit status of a signal that stopped it, or 0."""
     outcome: History | TrainingDiverged
     try:
         outcome = Training(fabric, pair, *rest).run()
@@ -259,8 +260,10 @@ def _train_in_process(
         return 128 + signal.SIGINT
     except SystemExit as stop:
         return int(stop.code or 0)
-    # numpy arrays go back through the queue by value; tensors would go by a handle of a process that is about to end
+    # by a file: Fabric's queue holds no more than a pipe does until this process has ended
     state = {key: value.cpu() for key, value in checkpoint.module_state(pair).items()}
     # numpy has no bfloat16, and float32 holds each of its values
     arrays = {key: (v.float() if v.dtype is torch.bfloat16 else v).numpy() for key, v in state.items()}
-    return arrays, outcome
+    if fabric.is_global_zero:
+        result.write_bytes(pickle.dumps((arrays, outcome)))
+    return 0

@@ -77,6 +77,15 @@ def test_processes_share_the_noise_of_a_batch(name, compile):
     assert bounds[0] == pytest.approx(bounds[1], rel=1e-9)
 
 
+def test_pairs_larger_than_a_pipe_come_back():
+    """What a process leaves behind must not wait in a pipe, which holds 64 KiB, for one that waits for its end."""
+    data = pp.data.load("digits", limit=20)
+    pair = pp.create("vae", x_shape=data.x_shape, z_dim=2, hidden=(300,))
+    before = runs.state(pair)
+    pp.fit(pair, data, num_processes=2, max_epochs=1, **OPTIONS | {"precision": "32-true"})
+    assert not runs.same_bits(runs.state(pair), before)
+
+
 def test_the_bound_of_the_given_noise_pair_is_that_of_the_gaussian():
     """The pair of these tests is a VAE: its KL is log q - log p at the given draw."""
     pair, data = runs.given_noise_pair(), runs.given_noise_data()

@@ -14,7 +14,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from .._compile import CompiledFunction
-from .._sites import base_of, is_enumerated, is_normal, sample_sites
+from .._sites import is_enumerated, is_normal, sample_sites
 from .elbo import ELBO, Terms
 from .kl_weight import KLWeight, Weight
 
@@ -60,8 +60,7 @@ class CompiledObjective(nn.Module):
     parameters and buffers              the pair's own: read at each call, gradients in their ``.grad``
     ``objective.kl_weight``             read at each call: a new weight needs no new graph
     precision, device, train and eval,  a graph for each, ``torch.autocast`` too
-    attributes of the objective
-    other attributes of networks        constants of the graph
+    attributes of networks, objective
     handlers around a call              run eagerly, as does what cannot be traced, after one ``EagerWarning`` that says
                                         why
     =================================== ================================================================================
@@ -110,7 +109,7 @@ class CompiledObjective(nn.Module):
             if not outputs.pop(name) and pyro.settings.get("validate_distributions_torch"):
                 raise ValueError(
                     f"{name.removeprefix(_SUPPORT)} has values outside the support of its distribution: a Bernoulli "
-                    "needs 0 and 1 (binarise grey levels, or choose another likelihood)"
+                    "needs 0 and 1 (binarise grey levels, choose another likelihood, or pyro.enable_validation(False))"
                 )
         return outputs
 
@@ -192,7 +191,5 @@ class _InSupport(Messenger):
         self.found: dict[str, Tensor] = {}
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        # validation is off while this is traced: an attribute there is what the program itself has chosen
-        unchecked = vars(base_of(msg["fn"])).get("_validate_args") is False
-        if msg["is_observed"] and not site_is_subsample(msg) and not unchecked:
+        if msg["is_observed"] and not site_is_subsample(msg):
             self.found[_SUPPORT + msg["name"]] = msg["fn"].support.check(msg["value"]).all()
