@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-NAMES = ("steps", "epochs", "likelihood", "growth", "start")
+NAMES = ("steps", "epochs", "likelihood", "growth", "start", "quality")
 OUT = Path(__file__).parents[1] / "results" / "benchmarks"
 
 

@@ -74,3 +74,96 @@ class CPVAE(nn.Module):
         kl_z = normal_kl(loc, scale, self.prior_loc, F.softplus(self.prior_raw_scale) + 1e-4)
         kl_c = (q * log_q).sum(0) + math.log(self.num_categories)
         return (kl_c + (q * (kl_z - log_bernoulli(logits, x))).sum(0)).mean()
+
+
+def log_normal(z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    return (-0.5 * ((z - loc) / scale) ** 2 - scale.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+class Gaussian(nn.Module):
+    """A layer to location and scale."""
+
+    def __init__(self, in_dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_dim, 2 * Z_DIM)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        loc, raw_scale = self.linear(h).chunk(2, -1)
+        return loc, F.softplus(raw_scale) + 1e-4
+
+
+class VampVAE(nn.Module):
+    """VAE with a VampPrior of 500 pseudo-inputs (Tomczak and Welling 2018)."""
+
+    def __init__(self, num_components: int = 500) -> None:
+        super().__init__()
+        self.pseudo_inputs = nn.Parameter(0.05 + 0.01 * torch.randn(num_components, X_DIM))
+        self.encoder = nn.Sequential(two_layers(X_DIM), Gaussian(HIDDEN))
+        self.decoder = nn.Sequential(two_layers(Z_DIM), nn.Linear(HIDDEN, X_DIM))
+
+    def forward(self, x: Tensor) -> Tensor:
+        loc, scale = self.encoder(x)
+        z = loc + scale * torch.randn_like(loc)
+        u_loc, u_scale = self.encoder(self.pseudo_inputs.clamp(0, 1))
+        log_prior = torch.logsumexp(log_normal(z.unsqueeze(-2), u_loc, u_scale), -1) - math.log(len(u_loc))
+        return (log_normal(z, loc, scale) - log_prior - log_bernoulli(self.decoder(z), x)).mean()
+
+
+class FlowVAE(nn.Module):
+    """VAE with a prior of six affine couplings (Bhalodia et al. 2019)."""
+
+    def __init__(self, num_couplings: int = 6) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(two_layers(X_DIM), Gaussian(HIDDEN))
+        self.decoder = nn.Sequential(two_layers(Z_DIM), nn.Linear(HIDDEN, X_DIM))
+
+        def network() -> nn.Sequential:
+            half = Z_DIM // 2
+            layers = [nn.Linear(half, 64), nn.LeakyReLU(), nn.Linear(64, 64), nn.LeakyReLU(), nn.Linear(64, half)]
+            return nn.Sequential(*layers, nn.Tanh())
+
+        self.log_scales = nn.ModuleList(network() for _ in range(num_couplings))
+        self.shifts = nn.ModuleList(network() for _ in range(num_couplings))
+
+    def forward(self, x: Tensor) -> Tensor:
+        loc, scale = self.encoder(x)
+        z = loc + scale * torch.randn_like(loc)
+        base, log_det = z, torch.zeros(len(x))
+        for log_scale, shift in zip(self.log_scales, self.shifts, strict=True):
+            stays, moves = base.chunk(2, -1)
+            s = log_scale(stays)
+            base = torch.cat([stays, (moves - shift(stays)) * torch.exp(-s)], -1).flip(-1)
+            log_det = log_det - s.sum(-1)
+        log_prior = log_normal(base, torch.zeros(Z_DIM), torch.ones(Z_DIM)) + log_det
+        return (log_normal(z, loc, scale) - log_prior - log_bernoulli(self.decoder(z), x)).mean()
+
+
+class Branched(nn.Module):
+    """A layer for each of two inputs, and one for both."""
+
+    def __init__(self, in_dim: int, condition_dim: int) -> None:
+        super().__init__()
+        self.input, self.condition = Gated(in_dim, HIDDEN), Gated(condition_dim, HIDDEN)
+        self.joined = Gated(2 * HIDDEN, HIDDEN)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        return self.joined(torch.cat([self.input(x), self.condition(condition)], -1))
+
+
+class HVAE(nn.Module):
+    """Two levels (Tomczak and Welling 2018)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(two_layers(X_DIM), Gaussian(HIDDEN))
+        self.trunk_z1, self.head_z1 = Branched(X_DIM, Z_DIM), Gaussian(HIDDEN)
+        self.prior_z1 = nn.Sequential(two_layers(Z_DIM), Gaussian(HIDDEN))
+        self.decoder_trunk, self.out = Branched(Z_DIM, Z_DIM), nn.Linear(HIDDEN, X_DIM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        loc_2, scale_2 = self.encoder(x)
+        z_2 = loc_2 + scale_2 * torch.randn_like(loc_2)
+        loc_1, scale_1 = self.head_z1(self.trunk_z1(x, z_2))
+        z_1 = loc_1 + scale_1 * torch.randn_like(loc_1)
+        kl = normal_kl(loc_2, scale_2) + normal_kl(loc_1, scale_1, *self.prior_z1(z_2))
+        return (kl - log_bernoulli(self.out(self.decoder_trunk(z_1, z_2)), x)).mean()

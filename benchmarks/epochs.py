@@ -1,8 +1,8 @@
 """Epochs and peak memory, ours and Pythae 0.1.2: same networks, batch and data, each with its own loop and Adam.
 
 Each contestant trains in a process of its own, in turn; the first epoch, in which ours compiles, is reported apart.
-The data are binary noise of MNIST's size, as time does not depend on what they show; Pythae binarises nothing anew, and
-ours is timed with dynamic binarisation too.
+The data are 20,000 binary images of MNIST's size, noise, as time does not depend on what they show. Pythae binarises
+nothing anew; ours is timed with dynamic binarisation too.
 """
 
 import json
@@ -15,9 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-SIZE, BATCH, EPOCHS = 50_000, 100, 4
+SIZE, BATCH, EPOCHS = 20_000, 100, 4
 PEERS = Path(sys.prefix) / "peers"
-NAMES = {"vae": {}}
+NAMES: dict[str, tuple[str, dict[str, Any]]] = {
+    "VAE": ("vae", {}),
+    "VAMP": ("vae", {"prior": "vamp", "num_components": 500}),
+}
 CONTESTANTS = ("ours, compiled", "ours, eager", "ours, compiled, dynamic binarisation", "Pythae")
 
 
@@ -41,16 +44,16 @@ def train_ours(name: str, contestant: str) -> dict[str, Any]:
     import pyro_priors as pp
 
     x = data()
-    before = peak()
     splits = pp.data.from_arrays(x_train=x, x_valid=x[:100], x_test=x[:100])
     if "dynamic" in contestant:
         splits = dataclasses.replace(splits, binarise=True)
     torch.manual_seed(0)
-    pair = pp.create(name, x_shape=(784,), z_dim=40, **NAMES[name])
+    pair_name, options = NAMES[name]
+    pair = pp.create(pair_name, x_shape=(784,), z_dim=40, **options)
     how = "never" if "eager" in contestant else "always"
     history = pp.fit(pair, splits, max_epochs=EPOCHS, batch_size=BATCH, compile=how, progress=False)
     seconds = [record["seconds"] for record in history.epochs]
-    found = {"seconds": seconds, "peak": peak() - before}
+    found = {"seconds": seconds, "peak": peak()}
     if contestant == "ours, compiled":
         # the steps alone: what an epoch would take if it did nothing else
         loss = pp.compiled(pair)
@@ -69,7 +72,7 @@ def train_pythae(name: str) -> dict[str, Any]:
     sys.path.insert(0, str(PEERS))
     import torch.nn as nn
     from pythae.data.datasets import BaseDataset
-    from pythae.models import VAE, VAEConfig
+    from pythae.models import VAE, VAMP, VAEConfig, VAMPConfig
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
@@ -105,12 +108,15 @@ def train_pythae(name: str) -> dict[str, Any]:
             self.seconds.append(time.perf_counter() - self.began)
 
     x = data()
-    before = peak()
-    config = VAEConfig(input_dim=(X_DIM,), latent_dim=Z_DIM, reconstruction_loss="bce")
+    options = {"input_dim": (X_DIM,), "latent_dim": Z_DIM, "reconstruction_loss": "bce"}
+    if name == "VAMP":
+        model = VAMP(VAMPConfig(**options, number_components=500), Encoder(), Decoder())
+    else:
+        model = VAE(VAEConfig(**options), Encoder(), Decoder())
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = BaseTrainer(
-            model=VAE(config, Encoder(), Decoder()),
+            model=model,
             train_dataset=BaseDataset(x, x[:, 0]),
             training_config=BaseTrainerConfig(
                 output_dir=folder,
@@ -121,10 +127,10 @@ def train_pythae(name: str) -> dict[str, Any]:
             callbacks=[clock],
         )
         trainer.train()
-    return {"seconds": clock.seconds, "peak": peak() - before}
+    return {"seconds": clock.seconds, "peak": peak()}
 
 
-def run(rounds: int = 3) -> tuple[dict[str, Any], str]:
+def run(rounds: int = 2) -> tuple[dict[str, Any], str]:
     results: dict[str, Any] = {}
     text = []
     for name in NAMES:
@@ -136,9 +142,9 @@ def run(rounds: int = 3) -> tuple[dict[str, Any], str]:
                 found.setdefault(contestant, []).append(json.loads(done.stdout.splitlines()[-1]))
         ours = [statistics.median(one["seconds"][1:]) for one in found["ours, compiled"]]
         lines = [
-            f"### An epoch of `{name}`: {SIZE:,} images, batches of {BATCH}",
+            f"### An epoch of {name}: {SIZE:,} images, batches of {BATCH}",
             "",
-            "| | seconds | times ours, compiled | first epoch, seconds | memory over data and imports, MiB |",
+            "| | seconds | times ours, compiled | first epoch, seconds | peak memory, MiB |",
             "|---|---|---|---|---|",
         ]
         results[name] = {}

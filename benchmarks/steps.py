@@ -16,9 +16,12 @@ from . import by_hand
 from .timing import race, summary, table
 
 BATCH, OURS = 100, "ours, compiled"
-PAIRS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
-    "vae": (by_hand.VAE, {}),
-    "cp_vae": (by_hand.CPVAE, {"num_categories": 10}),
+PAIRS: dict[str, tuple[str, type[nn.Module], dict[str, Any]]] = {
+    "vae": ("vae", by_hand.VAE, {}),
+    "cp_vae, 10 categories": ("cp_vae", by_hand.CPVAE, {"num_categories": 10}),
+    "vae, VampPrior of 500": ("vae", by_hand.VampVAE, {"prior": "vamp", "num_components": 500}),
+    "vae, flow of 6 affine couplings": ("vae", by_hand.FlowVAE, {"prior": "flow"}),
+    "hvae": ("hvae", by_hand.HVAE, {}),
 }
 
 
@@ -39,8 +42,8 @@ def step(loss: Callable[[Tensor], Tensor], parameters: Any, size: int = BATCH) -
     return call
 
 
-def contestants(name: str) -> dict[str, Callable[[], Any]]:
-    hand, options = PAIRS[name]
+def contestants(title: str) -> dict[str, Callable[[], Any]]:
+    name, hand, options = PAIRS[title]
 
     def make() -> pp.Pair:
         return pp.create(name, x_shape=(by_hand.X_DIM,), z_dim=by_hand.Z_DIM, **options)
@@ -62,8 +65,8 @@ def contestants(name: str) -> dict[str, Callable[[], Any]]:
 
 def run() -> tuple[dict[str, Any], str]:
     results, text = {}, []
-    for name in PAIRS:
+    for title in PAIRS:
         torch.manual_seed(0)
-        results[name] = summary(race(contestants(name)), OURS)
-        text.append(table(f"One training step, `{name}`, batch of {BATCH}", results[name], OURS))
+        results[title] = summary(race(contestants(title)), OURS)
+        text.append(table(f"One training step of {title}, batch of {BATCH}", results[title], OURS))
     return results, "\n\n".join(text)

@@ -251,9 +251,14 @@ def _held(attributes: dict[str, Any]) -> dict[str, Any]:
 def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
     """The graph as machine code, for tensors like these."""
     import torch._inductor
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    # random numbers by torch's own generators, so that they are the eager ones
-    return torch._inductor.compile(graph, inputs, options={"fallback_random": True})
+    # inductor looks into its cache of whole graphs only where it finds a shape environment; all sizes are fixed in ours
+    with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))):
+        # random numbers by torch's own generators, so that they are the eager ones
+        return torch._inductor.compile(graph, inputs, options={"fallback_random": True})
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1) -> Any:

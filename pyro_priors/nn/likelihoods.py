@@ -138,8 +138,9 @@ class _SumLog(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (logits,) = ctx.saved_tensors  # sigmoid(logits) - [logits > 0]
-        return gradient.unsqueeze(-1) * torch.where(logits > 0, -torch.sigmoid(-logits), torch.sigmoid(logits))
+        (logits,) = ctx.saved_tensors
+        slope = torch.sigmoid(-logits.abs())
+        return gradient.unsqueeze(-1) * torch.where(logits > 0, -slope, slope)
 
 
 class ContinuousBernoulli(dist.TorchDistribution):
