@@ -1,8 +1,8 @@
-"""Time to quality: minutes until a pair reaches a test bound of -88.75 and of -86 nats on MNIST, networks of the papers.
+"""Time to quality: minutes to a test bound of -88.75 and of -86 nats on MNIST, with the papers' networks.
 
-Each goal has the schedule that reaches it soonest of those that were tried (its table in results/README.md); minutes are
-those of the whole training, compiling and validation included, on this machine's threads. MNIST is found in the folder
-that ``PYRO_PRIORS_DATA`` names, or downloaded.
+Each goal has the schedule that reached it soonest of the few that were tried (results/README.md); minutes are those of
+the whole training, compiling and validation included. MNIST is found in the folder that ``PYRO_PRIORS_DATA`` names, or
+downloaded.
 """
 
 import time

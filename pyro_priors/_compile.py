@@ -258,7 +258,7 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable
     # inductor looks into its cache of whole graphs only where it finds a shape environment; all sizes are fixed in ours
     with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))):
         # random numbers by torch's own generators, so that they are the eager ones
-        return torch._inductor.compile(graph, inputs, options={"fallback_random": True})
+        return torch._inductor.compile(graph, list(inputs), options={"fallback_random": True})
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1) -> Any:
@@ -311,8 +311,10 @@ def _warn(line: str) -> None:
 
 def _handlers() -> tuple[tuple[int, int], ...] | None:
     """What tells apart the effect handlers around a call; None if a graph cannot depend on one of them."""
-    stack = runtime._PYRO_STACK
-    return tuple((h.size, h.first) for h in stack) if all(isinstance(h, SharedNoise) for h in stack) else None
+    known = [handler for handler in runtime._PYRO_STACK if isinstance(handler, SharedNoise)]
+    if len(known) < len(runtime._PYRO_STACK):
+        return None
+    return tuple((handler.size, handler.first) for handler in known)
 
 
 @contextmanager

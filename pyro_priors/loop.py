@@ -41,7 +41,7 @@ VALIDATION_BATCH_SIZE = 500
 
 STEPS_THAT_PAY = 5000
 """Steps of a training from which on ``compile="auto"`` compiles: fewer gain less than the seconds that it takes. It
-depends on nothing measured, so that a run computes the same wherever it is interrupted."""
+depends on nothing measured and is remembered, so that a run computes the same wherever it is interrupted."""
 
 
 class TrainingDiverged(ArithmeticError):
@@ -81,7 +81,7 @@ class Training:
         self.train = to_like(data.train, torch.empty(0, device=fabric.device))
         self.steps_per_epoch = num_batches(self.train, config.batch_size)
         total = config.max_epochs * self.steps_per_epoch
-        self.compile = config.compile == "always" or config.compile == "auto" and total >= STEPS_THAT_PAY
+        self.bar: ProgressBar
         say = (lambda line: self.bar.note(line)) if show_progress else None
         self.loss_module = _Loss(CompiledObjective(pair, objective, say=say))
         fused = fabric.device.type in ("cpu", "cuda")
@@ -101,6 +101,9 @@ class Training:
             checkpoint.load_module_state(pair, saved.pair, str(folder.path))
             self.optimizer.load_state_dict(saved.optimizer)
             self.history = folder.history()[: self.progress.epoch]
+        if self.progress.compile is None:  # a run that goes on, for more epochs perhaps, computes as it did
+            pays = total >= STEPS_THAT_PAY
+            self.progress.compile = config.compile == "always" or config.compile == "auto" and pays
         if self.writer is not None:  # what came after the saved state is trained again
             self.writer.rewrite_history(self.history)
         self.bar = ProgressBar(total, self.progress.step, enabled=show_progress and fabric.is_global_zero)
@@ -168,7 +171,9 @@ class Training:
         self.seed(TRAINING, progress.step)
         self.loss_module.kl_weight = _kl_weight(config, progress.step, self.steps_per_epoch)
         # a last, smaller batch comes once an epoch, too seldom for a graph of its own
-        self.loss_module.compiled = self.compile and batch_size == min(config.batch_size, len(self.train))
+        self.loss_module.compiled = bool(self.progress.compile) and batch_size == min(
+            config.batch_size, len(self.train)
+        )
         # each process averages over its own share, and Fabric then over processes
         self.loss_module.share = len(x) * self.fabric.world_size / batch_size
         if not len(x):  # a last batch with less than one datum for each process: this one takes part with weight 0
@@ -354,6 +359,7 @@ class _Progress:
     best_epoch: int = -1
     wait: int = 0
     stopped: str = ""
+    compile: bool | None = None
     sums: dict[str, float] = field(default_factory=dict)
     count: int = 0
     largest_norm: float = 0.0

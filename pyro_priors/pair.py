@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +250,7 @@ class Pair(nn.Module):
             log_w = log_importance_weights(self.model, self.guide, x, condition, num_samples=num)
             return {"log_sum": log_w.logsumexp(0)}
 
-        in_bulk = log_sum
+        in_bulk: Callable[..., dict[str, Tensor]] = log_sum
         if compile == "always" or compile == "auto" and len(x) * num_samples * num_categories >= ROWS_THAT_PAY:
             in_bulk = CompiledFunction(log_sum, [self])
         estimates = []

@@ -5,7 +5,10 @@ code computes the same is compared for one objective of every pair. All in float
 """
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 
 import pyro
@@ -700,6 +703,25 @@ def test_machine_code_for_every_variant(variant: Variant):
     assert_same(compiled_loss(pp.compiled(pair), args), eager(pair, pair.elbo, args))
 
 
+FIRST_CALL = """
+import torch
+import pyro_priors as pp
+pair = pp.create("vae", x_shape=(6,), z_dim=2, hidden=(7,))
+pp.compiled(pair)(torch.ones(5, 6)).backward()
+from torch._dynamo.utils import counters
+print(counters["inductor"]["fxgraph_cache_hit"])
+"""
+
+
+@pytest.mark.slow
+def test_the_next_process_finds_what_was_compiled(tmp_path):
+    """Inductor's cache of whole graphs is in use, which it leaves out without a word where it dislikes a graph."""
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", FIRST_CALL]
+    hits = [subprocess.run(command, env=environment, check=True, capture_output=True).stdout for _ in range(2)]
+    assert [int(hit) for hit in hits] == [0, 1]
+
+
 # in training and evaluation
 
 OPTIONS = {"progress": False, "batch_size": 32, "learning_rate": 1e-2, "max_epochs": 3, "warmup_epochs": 2, "seed": 7}
@@ -738,6 +760,16 @@ def test_auto_compiles_where_the_steps_pay(digits, traced, monkeypatch):
     assert len(traced) == 1
     with pytest.raises(ValueError, match="compile must be one of always, auto, never, got 'yes'"):
         pp.fit(pair, digits, compile="yes")
+
+
+@pytest.mark.parametrize("first", [1, 3])
+def test_a_run_goes_on_as_it_began(digits, tmp_path, traced, monkeypatch, first):
+    """More epochs than at first would pay for a graph, and fewer would not: the one that was begun is kept."""
+    monkeypatch.setattr(loop, "STEPS_THAT_PAY", 6)
+    pair = runs.small_pair("vae", digits)
+    for epochs, resume in ((first, False), (4, True)):
+        pp.fit(pair, digits, out=tmp_path / "run", resume=resume, **OPTIONS | {"max_epochs": epochs})
+    assert len(traced) == (0 if first == 1 else 2)
 
 
 def test_a_training_that_cannot_be_compiled_says_so_and_goes_on(digits, monkeypatch, capsys):

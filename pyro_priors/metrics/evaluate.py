@@ -122,10 +122,9 @@ def _bound(context: _Context) -> dict[str, Estimate]:
 
 def _log_likelihood(context: _Context) -> dict[str, Estimate]:
     """Importance-sampled log p(x), the category summed exactly; bits per dimension too where x is continuous."""
-    x, condition = (
-        torch.cat(values) if values[0] is not None else None
-        for values in zip(*_rows(context, context.part), strict=True)
-    )
+    rows = _rows(context, context.part)
+    x, conditions = torch.cat([x for x, _ in rows]), [given for _, given in rows if given is not None]
+    condition = torch.cat(conditions) if conditions else None
     log_p = context.pair.log_prob(x, condition, context.num_samples, progress=context.progress).cpu()
     results = {"log_likelihood": _mean(log_p)}
     if context.data.likelihood != "bernoulli":
