@@ -40,7 +40,8 @@ class CompiledFunction:
     The modules' parameters and buffers are inputs of the graph, read at every call: training, loading, ``to`` and
     networks replaced go on as ever. Random numbers are drawn by torch's generator in the order in which the function
     draws them: after one seed a compiled call and an eager one see the same noise. What else the function reads becomes
-    a constant of the graph: ``key`` must tell what of it can change.
+    a constant of the graph: ``key`` must tell what of it can change. While a graph is made, no other thread may run
+    the modules.
 
     What cannot be traced or compiled runs eagerly, after one :class:`EagerWarning` that says why; so do programs that
     leave something behind in their modules other than the new values of buffers, and what comes after ``max_graphs``.
@@ -49,7 +50,7 @@ class CompiledFunction:
     :param modules: all modules whose tensors the function reads
     :param loss: name of the scalar output that is differentiated, with respect to every tensor that requires a
         gradient; None for no gradient
-    :param max_graphs: most graphs to compile
+    :param max_graphs: most kinds of arguments to compile for
     :param otherwise: what runs eagerly, in place of the function
     :param say: what takes the line that says why something runs eagerly, in place of the warning
     """
@@ -95,9 +96,11 @@ class CompiledFunction:
             torch.get_default_dtype(),
             _handlers(),
         )
-        if kind not in self._graphs:
+        if kind not in self._graphs and len(self._graphs) < self.max_graphs:
             self._graphs[kind] = self._compile(held, inputs, args, differentiate)
-        graph = self._graphs[kind]
+        elif kind not in self._graphs:  # not remembered: what changes at every call would fill the memory
+            self._say(f"{self.max_graphs} shapes or settings came before this one")
+        graph = self._graphs.get(kind)
         if graph is None:
             return self.otherwise(*args)
         with torch.autocast(device, enabled=False):  # its casts are part of the graph
@@ -111,18 +114,18 @@ class CompiledFunction:
 
     def _compile(self, held: _Held, inputs: list[Tensor], args: Any, differentiate: bool) -> _Graph | None:
         try:
-            if len(self._graphs) >= self.max_graphs:
-                raise ValueError(f"there are {self.max_graphs} graphs already, for other shapes or settings")
             if _handlers() is None:
                 raise ValueError("it was called within effect handlers, which a graph could not follow")
             with _quiet():
                 return self._trace(held, inputs, args, differentiate)
         except Exception as error:  # whatever it is: the eager programs run, or say it better
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            if reason not in self._said:
-                self._said.add(reason)
-                self.say(f"running eagerly, not compiled: {reason}")
+            self._say(str(error).strip().partition("\n")[0] or type(error).__name__)
             return None
+
+    def _say(self, reason: str) -> None:
+        if reason not in self._said:
+            self._said.add(reason)
+            self.say(f"running eagerly, not compiled: {reason}")
 
     def _trace(self, held: _Held, inputs: list[Tensor], args: Any, differentiate: bool) -> _Graph:
         from torch.fx.experimental.proxy_tensor import make_fx
@@ -238,8 +241,21 @@ def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
     for name, value in attributes.items():
         if name not in _OF_MODULES:
             by_value = value is None or type(value) in (bool, int, float, str)
-            found[name] = value if by_value else (id(value), value._version if isinstance(value, Tensor) else 0)
+            found[name] = value if by_value else (_Same(value), value._version if isinstance(value, Tensor) else 0)
     return found
+
+
+class _Same:
+    """Equal to the same object alone, which it keeps from being freed and its id from being given to another."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
 
 
 def _held(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ __all__ = ["Pair"]
 
 ROWS_PER_CALL = 2**12
 """Rows (data x samples x categories) that go through a network in one call of an evaluation: memory is bounded, and the
-activations of a perceptron of some hundred units stay in the caches (of more rows, a fifth fewer a second pass)."""
+activations of a perceptron of some hundred units stay in the caches."""
 
 ROWS_THAT_PAY = 2**21
 """Rows from which on an evaluation is compiled: on fewer it gains less than the seconds that compiling takes."""
