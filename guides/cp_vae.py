@@ -22,6 +22,10 @@ class CPVAEGuide(nn.Module):
     :param trunk: module from x, shape ``(batch,) + x_shape``, to features
     :param category: module from features to q(c|x)
     :param latent: module from features and c to q(z|x,c), event shape ``(z_dim,)``
+    :param num_enumerated: number of most probable categories that our objectives sum exactly, one drawn from the rest
+        standing for these (:class:`~pyro_priors.objectives.ELBO`); None for all. Pyro's own objectives sum all
+
+    Where ``category`` returns what has no categories to enumerate, such as a relaxed one, c is a draw of it.
 
     What differs from the paper: it writes q(z|x,c) as a function of the probabilities of q(c|x); its code passes one
     relaxed draw. Here q(z|x,c) is a function of the category itself, as equation 8 needs. The "gated layer for the
@@ -32,11 +36,14 @@ class CPVAEGuide(nn.Module):
     through data-dependent conditional priors, 2019, arXiv:1911.10885.
     """
 
-    def __init__(self, trunk: nn.Module, category: nn.Module, latent: nn.Module) -> None:
+    def __init__(
+        self, trunk: nn.Module, category: nn.Module, latent: nn.Module, num_enumerated: int | None = None
+    ) -> None:
         super().__init__()
         self.trunk = trunk
         self.category = category
         self.latent = latent
+        self.num_enumerated = num_enumerated
 
     def forward(self, x: Tensor | None = None, condition: Tensor | None = None, size: int | None = None) -> None:
         """
@@ -47,5 +54,7 @@ class CPVAEGuide(nn.Module):
         register("cp_vae.guide", self)
         with data_plate(x, condition, size, needs=["x"]):
             features = self.trunk(x)
-            c = pyro.sample("c", self.category(features), infer={"enumerate": "parallel"})
+            q_c = self.category(features)
+            enumerate = "parallel" if q_c.has_enumerate_support else None
+            c = pyro.sample("c", q_c, infer={"enumerate": enumerate, "num_enumerated": self.num_enumerated})
             pyro.sample("z", self.latent(features, c))

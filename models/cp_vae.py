@@ -1,11 +1,11 @@
 """CP-VAE, the variational autoencoder with a categorical conditional prior, generative half."""
 
 import pyro
-import pyro.distributions as dist
 import torch
 import torch.nn as nn
 from torch import Tensor
 
+from pyro_priors.nn import Temperature, category_of
 from pyro_priors.registration import data_plate, register
 
 __all__ = ["CPVAE"]
@@ -30,6 +30,11 @@ class CPVAE(nn.Module):
     :param num_categories: number of categories K
     :param prior: module from c to p(z|c), event shape ``(z_dim,)``
     :param decoder: module from z and keyword c to p(x|z,c), event shape ``x_shape``
+    :param temperature: of the relaxed category that c is in training; None for a category always
+
+    With a temperature, c stands in training for the log-weights of all categories, shape ``(K,)``, which are
+    :class:`~pyro_priors.nn.RelaxedCategorical` here and in the guide: what is trained is then a bound of this relaxed
+    program, whose category is a category again in evaluation mode.
 
     What differs from the paper: c is summed exactly by the guide's enumeration instead of being relaxed, so that the
     bound is one; and the prior is trained (the released code leaves it where it started: see
@@ -41,10 +46,13 @@ class CPVAE(nn.Module):
 
     category_logits: Tensor
 
-    def __init__(self, num_categories: int, prior: nn.Module, decoder: nn.Module) -> None:
+    def __init__(
+        self, num_categories: int, prior: nn.Module, decoder: nn.Module, temperature: Temperature | None = None
+    ) -> None:
         super().__init__()
         self.prior = prior
         self.decoder = decoder
+        self.temperature = temperature
         self.register_buffer("category_logits", torch.zeros(num_categories), persistent=False)
 
     def forward(self, x: Tensor | None = None, condition: Tensor | None = None, size: int | None = None) -> Tensor:
@@ -56,6 +64,6 @@ class CPVAE(nn.Module):
         """
         register("cp_vae.model", self)
         with data_plate(x, condition, size):
-            c = pyro.sample("c", dist.Categorical(logits=self.category_logits))
+            c = pyro.sample("c", category_of(self.category_logits, self.temperature, self.training))
             z = pyro.sample("z", self.prior(c))
             return pyro.sample("x", self.decoder(z, c=c), obs=x)

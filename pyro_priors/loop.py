@@ -21,6 +21,7 @@ from torch import Tensor
 from . import checkpoint
 from ._sites import SharedNoise
 from .data import Part, Splits, batches, num_batches
+from .nn import Temperature
 from .objectives import ELBO
 from .objectives.compile import CompiledObjective
 from .objectives.kl_weight import Weight
@@ -142,6 +143,9 @@ class Training:
         learning_rate = config.learning_rate * _schedule(config.schedule, progress.epoch / config.max_epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        for module in self.pair.modules():
+            if isinstance(module, Temperature):
+                module.start_epoch(progress.epoch)
         for x, condition in batches(
             self.train,
             config.batch_size,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ class Pair(nn.Module):
     share is one module in both, and stays one under ``to``, ``copy.deepcopy``, ``save`` and ``load``. The pairs of the
     zoo come from :func:`pyro_priors.create`; any two programs of this form make a pair too.
 
-    The methods below leave Pyro's parameter store untouched, need no gradient, and take and return tensors on the
-    device of the pair.
+    The methods below run the programs in evaluation mode, leave Pyro's parameter store untouched, need no gradient,
+    and take and return tensors on the device of the pair.
 
     :param model: generative half; latent sites and the site ``"x"`` in the plate ``"data"``
     :param guide: inference half
@@ -97,13 +98,25 @@ class Pair(nn.Module):
         if isinstance(fixed.get("c"), str) and fixed["c"] == "prior":
             del fixed["c"]
         values = {name: self._fixed(name, value, size) for name, value in fixed.items()}
-        with pyro.get_param_store().scope():
+        with self._evaluating():
             program = poutine.condition(self.model, values)
             trace = poutine.trace(program).get_trace(None, condition, size)
         sites = dict(sample_sites(trace))
         if unknown := values.keys() - sites.keys():
             raise ValueError(f"'{min(unknown)}' is not a site of this model: its sites are {', '.join(sites)}")
         return {name: site["value"] for name, site in sites.items()} | {"x_mean": sites["x"]["fn"].mean}
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Evaluation mode, and a parameter store of its own, while it lasts."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            with pyro.get_param_store().scope():
+                yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
 
     def _fixed(self, name: str, value: Any, size: int) -> Tensor:
         if name == "c" and isinstance(value, str):
@@ -204,11 +217,11 @@ class Pair(nn.Module):
         return decoded.mean
 
     def _mode_trace(self, x: Tensor, condition: Tensor | None) -> poutine.Trace:
-        with pyro.get_param_store().scope(), Mode():
+        with self._evaluating(), Mode():
             return poutine.trace(self.guide).get_trace(x, condition)
 
     def _replayed(self, guide_trace: poutine.Trace, condition: Tensor | None, size: int) -> poutine.Trace:
-        with pyro.get_param_store().scope(), Mode():  # of x, too: no draw is needed
+        with self._evaluating(), Mode():  # of x, too: no draw is needed
             program = poutine.replay(self.model, trace=guide_trace)
             return poutine.trace(program).get_trace(None, condition, size)
 
@@ -254,7 +267,7 @@ class Pair(nn.Module):
         if compile == "always" or compile == "auto" and len(x) * num_samples * num_categories >= ROWS_THAT_PAY:
             in_bulk = CompiledFunction(log_sum, [self])
         estimates = []
-        with pyro.get_param_store().scope(), progress_bar(len(x), "log-likelihood", progress) as bar:
+        with self._evaluating(), progress_bar(len(x), "log-likelihood", progress) as bar:
             for start in range(0, len(x), batch):
                 part = x[start : start + batch].to(self.device)
                 given = None if condition is None else condition[start : start + batch].to(self.device)

@@ -13,8 +13,8 @@ from typing import Any
 import torch.nn as nn
 
 from . import checkpoint, guides, models
-from .nn import MLP, CategoricalHead, Decoder, Encoder, GaussianHead, make_likelihood
-from .objectives import EnumELBO
+from .nn import MLP, CategoricalHead, Decoder, Encoder, GaussianHead, Temperature, make_likelihood
+from .objectives import ELBO, EnumELBO
 from .pair import Pair
 from .priors import (
     CategoryPrior,
@@ -71,7 +71,7 @@ class PairConfig:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
-_SIZES = ("num_categories", "num_components", "num_transforms", "z1_dim", "z_dim")
+_SIZES = ("num_categories", "num_components", "num_enumerated", "num_transforms", "z1_dim", "z_dim")
 
 
 def _is_size(value: object) -> bool:
@@ -125,12 +125,38 @@ class HVAEConfig(VAEConfig):
     """Size of the lower code; z_dim when left out."""
 
 
+CATEGORIES = ("enumerated", "relaxed", "sparse")
+
+
 @dataclass(frozen=True)
 class CPVAEConfig(PairConfig):
     """CP-VAE (Lavda et al. 2019): a category, and a trained Gaussian prior of z for each."""
 
     num_categories: int = 10
     """Number of categories K."""
+    category: str = "enumerated"
+    """How training handles the category: enumerated (all summed), sparse (the most probable ones summed, one drawn from
+    the rest; Liu et al. 2019) or relaxed (Gumbel-softmax). Evaluation sums all."""
+    num_enumerated: int = 10
+    """Of a sparse category: number of most probable categories that are summed; of a relaxed one likewise, in the
+    validation during training."""
+    released_code: bool = False
+    """The programs and the start of the published code, quirks included, instead of the paper's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.category not in CATEGORIES:
+            raise ValueError(f"category '{self.category}' is unknown: {hint(self.category, CATEGORIES)}")
+        if self.category == "enumerated" and self.num_enumerated != CPVAEConfig.num_enumerated:
+            raise ValueError(
+                f"num_enumerated={self.num_enumerated} belongs to category='sparse' or 'relaxed', got "
+                "category='enumerated', which sums all: leave it out"
+            )
+        if self.released_code and self.category != "enumerated":
+            raise ValueError(
+                f"category='{self.category}' has no released_code: its category is relaxed in a way of its own; leave "
+                "one of the two out"
+            )
 
 
 @dataclass(frozen=True)
@@ -346,12 +372,14 @@ def _cp_vae(config: CPVAEConfig, networks: Networks) -> Pair:
     if trunk is None:
         mlp = MLP(prod(config.x_shape), config.hidden, config.gated)
         trunk = nn.Sequential(nn.Flatten(-len(config.x_shape)), mlp)
-    category = CategoricalHead(config.hidden[-1], config.num_categories)
+    temperature = Temperature() if config.category == "relaxed" else None
+    category = CategoricalHead(config.hidden[-1], config.num_categories, temperature)
     latent = GaussianHead(config.hidden[-1], config.z_dim, config.num_categories)
+    num_enumerated = None if config.category == "enumerated" else config.num_enumerated
     return Pair(
-        models.CPVAE(config.num_categories, prior, decoder),
-        guides.CPVAEGuide(trunk, category, latent),
-        EnumELBO(),
+        models.CPVAE(config.num_categories, prior, decoder, temperature),
+        guides.CPVAEGuide(trunk, category, latent, num_enumerated),
+        ELBO() if temperature else EnumELBO(),
         num_categories=config.num_categories,
     )
 

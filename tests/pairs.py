@@ -52,6 +52,17 @@ class Variant:
     def __str__(self) -> str:
         return "-".join([self.name, *(f"{value}".replace(" ", "") for _, value in self.options)])
 
+    @property
+    def num_enumerated(self) -> int:
+        """Number of categories that our objectives enumerate, 0 for none."""
+        options = SIZES | SMALL[self.name] | dict(self.options)
+        match options.get("category", "enumerated" if self.name == "cp_vae" else "none"):
+            case "enumerated":
+                return options["num_categories"]
+            case "sparse":
+                return options["num_enumerated"] + 1
+        return 0
+
     def create(self) -> Pair:
         return create(self.name, **dict(self.options))
 
@@ -74,6 +85,8 @@ def variants() -> list[Variant]:
     found += [
         Variant("vae", (("prior", "vamp"), ("trained_weights", True), ("likelihood", "gaussian"), ("x_shape", (2, 3)))),
         Variant("hvae", (("prior", "vamp"), ("hidden", (5,)))),
+        Variant("cp_vae", (("category", "sparse"), ("num_enumerated", 1))),
+        Variant("cp_vae", (("category", "relaxed"), ("num_enumerated", 1))),
     ]
     return found
 

@@ -43,9 +43,9 @@ ENUMERATED = [name for name in NAMES if create(name).num_categories]
 OTHERS = [name for name in NAMES if name not in ENUMERATED]
 
 
-def _applies(objective, name):
-    """EnumELBO is for pairs with a category; Pyro warns where its ELBOs without enumeration meet one."""
-    if name in ENUMERATED:
+def _applies(objective, variant):
+    """EnumELBO is for pairs that enumerate; Pyro warns where its ELBOs without enumeration meet one."""
+    if variant.num_enumerated:
         return not objective.startswith(("Trace_", "TraceMeanField_"))
     return not objective.startswith("enum")
 
@@ -68,7 +68,7 @@ def test_every_registered_pair_is_tested():
 
 @pytest.mark.parametrize(
     ("variant", "objective"),
-    [(variant, key) for variant in variants() for key in ELBOS if _applies(key, variant.name)],
+    [(variant, key) for variant in variants() for key in ELBOS if _applies(key, variant)],
     ids=str,
 )
 def test_every_parameter_is_trained(variant, objective):
@@ -137,16 +137,16 @@ def test_sites_plates_and_shapes(variant, num_particles):
     assert model_sites["x"]["is_observed"] and model_sites["x"]["value"] is args[0]
     plates = ((num_particles,) if num_particles > 1 else ()) + (BATCH,)
     enumerated = any(is_enumerated(site) for site in guide_sites.values())
-    assert enumerated == bool(pair.num_categories)
+    assert enumerated == bool(variant.num_enumerated)
     for site_name, site in [*model_sites.items(), *guide_sites.items()]:
         assert "data" in [frame.name for frame in site["cond_indep_stack"]], site_name
         log_prob = site["fn"].log_prob(site["value"])
-        full = ((pair.num_categories,) if enumerated else ()) + plates
+        full = ((variant.num_enumerated,) if enumerated else ()) + plates
         wanted = full[-log_prob.dim() :]
         assert log_prob.shape == wanted and log_prob.dim() in (len(plates), len(full)), site_name
     assert model_sites["x"]["fn"].event_shape == args[0].shape[1:]
     for site_name, size in latent_sites(variant.name).items():
-        lead = ((pair.num_categories,) if enumerated else ()) + plates
+        lead = ((variant.num_enumerated,) if enumerated else ()) + plates
         assert guide_sites[site_name]["value"].shape == (*lead, size)
 
 
@@ -159,7 +159,7 @@ def test_a_draw_of_z_is_drawn_for_each_particle_and_category(variant):
         z = guide_trace.nodes[name]
         noise = ((z["value"] - z["fn"].mean) / z["fn"].stddev).detach().flatten()
         assert len(noise.unique()) > 0.9 * noise.numel()  # some may coincide by rounding
-        assert len(noise) == 3 * BATCH * size * max(1, pair.num_categories)
+        assert len(noise) == 3 * BATCH * size * max(1, variant.num_enumerated)
 
 
 @each_pair

@@ -22,6 +22,8 @@ from .latent import active_categories, active_units, effective_categories
 __all__ = ["METRICS", "Estimate", "evaluate"]
 
 BATCH_SIZE = 500
+ROWS_AT_ONCE = 2**15
+"""Most rows (data x categories) of one call, where there are many categories: memory stays bounded."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def evaluate(
 def _rows(context: _Context, part: str) -> list[tuple[Tensor, Tensor | None]]:
     """Batches of a part, binarised once where it holds grey levels for a binary likelihood."""
     binarise = context.data.binarise and part == "train"
-    found = batches(context.data.parts[part], BATCH_SIZE, seed=0, epoch=0, binarise=binarise, shuffle=False)
+    size = max(1, min(BATCH_SIZE, ROWS_AT_ONCE // max(1, context.pair.num_categories)))
+    found = batches(context.data.parts[part], size, seed=0, epoch=0, binarise=binarise, shuffle=False)
     device = context.pair.device
     return [(x.to(device), None if given is None else given.to(device)) for x, given in found]
 
@@ -112,6 +115,7 @@ def _mean(values: Tensor, unit: str = "nats per datum") -> Estimate:
 def _bound(context: _Context) -> dict[str, Estimate]:
     """The evidence lower bound at weight 1 and its parts, one sample of z for each datum."""
     elbo = ELBO()
+    elbo.exact = True
     found: dict[str, list[Tensor]] = {}
     for x, condition in _rows(context, context.part):
         terms = elbo.terms(context.pair.model, context.pair.guide, x, condition)

@@ -14,6 +14,7 @@ from .likelihoods import (
 )
 from .mlp import MLP, BranchedMLP, JoinedLinear, positive, raw_of
 from .networks import CategoricalHead, Decoder, Encoder, GaussianHead
+from .relaxed import RelaxedCategorical, Temperature, category_of, chosen
 
 __all__ = [
     "LIKELIHOODS",
@@ -32,6 +33,10 @@ __all__ = [
     "JoinedLinear",
     "JointBernoulli",
     "Likelihood",
+    "RelaxedCategorical",
+    "Temperature",
+    "category_of",
+    "chosen",
     "make_likelihood",
     "positive",
     "raw_of",

@@ -7,6 +7,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .relaxed import chosen
+
 __all__ = ["MLP", "BranchedMLP", "JoinedLinear", "positive", "raw_of"]
 
 
@@ -63,13 +65,16 @@ class JoinedLinear(nn.Module):
         """
         :param x: shape ``left_shape + (in_dim,)``
         :param condition: shape ``left_shape + (condition_dim,)``; ignored where ``condition_dim`` is 0
-        :param c: category numbers, shape ``left_shape``; ignored where ``num_categories`` is 0
+        :param c: category numbers, shape ``left_shape``, or log-weights of a relaxed category, shape
+            ``left_shape + (K,)``; ignored where ``num_categories`` is 0
         :returns: shape ``left_shape + (out_dim,)`` after broadcasting
         """
         out = self.input(x)
         if self.condition is not None:
             out = out + self.condition(condition)
-        if self.category is not None:
+        if self.category is not None and c is not None and c.is_floating_point():
+            out = out + chosen(self.category.weight, c)
+        elif self.category is not None:
             out = out + self.category(c)
         return out
 

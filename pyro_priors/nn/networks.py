@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .likelihoods import Likelihood
 from .mlp import MLP, BranchedMLP, JoinedLinear, positive
+from .relaxed import Temperature, category_of
 
 __all__ = ["CategoricalHead", "Decoder", "Encoder", "GaussianHead"]
 
@@ -45,18 +46,20 @@ class CategoricalHead(nn.Module):
 
     :param in_dim: size of the features
     :param num_categories: number of categories K
+    :param temperature: of the relaxed category that it is in training; None for a categorical always
     """
 
-    def __init__(self, in_dim: int, num_categories: int) -> None:
+    def __init__(self, in_dim: int, num_categories: int, temperature: Temperature | None = None) -> None:
         super().__init__()
         self.logits = JoinedLinear(in_dim, num_categories)
+        self.temperature = temperature
 
     def forward(self, h: Tensor) -> dist.Distribution:
         """
         :param h: features, shape ``left_shape + (in_dim,)``
-        :returns: categorical with batch shape ``left_shape``
+        :returns: categorical with batch shape ``left_shape``, or a relaxed one
         """
-        return dist.Categorical(logits=self.logits(h))
+        return category_of(self.logits(h), self.temperature, self.training)
 
 
 class Encoder(nn.Module):

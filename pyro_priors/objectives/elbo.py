@@ -19,7 +19,8 @@ from pyro.util import check_model_guide_match, check_traceenum_requirements
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from .._sites import is_enumerated, is_normal, sample_sites
+from .._sites import is_categorical, is_enumerated, is_normal, sample_sites
+from .categories import Chunk, SomeCategories, Sparse
 from .kl_weight import KLWeight, Weight
 
 __all__ = ["ELBO", "EnumELBO", "Expectation", "Terms", "scale_of"]
@@ -32,10 +33,12 @@ class Terms:
     :param parts: per datum, shape ``(batch,)``, at weight 1: ``"reconstruction"``, the expected log-likelihood, and
         ``"kl_SITE"`` for each latent site
     :param scales: what the objective multiplies each part with in the loss; 1 for the reconstruction
+    :param whole: the loss, where it was computed chunk by chunk, and the parts have no gradient
     """
 
     parts: dict[str, Tensor]
     scales: dict[str, float | Tensor]
+    whole: Tensor | None = None
 
     @property
     def bound(self) -> Tensor:
@@ -46,6 +49,8 @@ class Terms:
     @property
     def loss(self) -> Tensor:
         """Mean over the batch of the weighted KL less the reconstruction, a scalar."""
+        if self.whole is not None:
+            return self.whole
         terms = ((value if name.startswith("kl_") else -value, self.scales[name]) for name, value in self.parts.items())
         return cast(Tensor, sum((scale * value).mean() for value, scale in terms))
 
@@ -67,18 +72,27 @@ class ELBO(TraceEnum_ELBO):
     :func:`pyro_priors.fit`.
     Every latent site must be enumerated or reparameterised, and be in the plate ``"data"``.
 
+    Of a site that is also marked ``"num_enumerated": m`` only the m most probable categories are summed, and one that
+    is drawn from the rest stands for these: an unbiased estimate of loss and gradient at the cost of m + 1 categories
+    (Liu et al. 2019). With ``chunk_size`` all are summed, so many at a time: gradients are taken chunk by chunk, and
+    memory is that of one chunk. In both the KL of the category itself is in closed form.
+
     :param analytic_kl: closed-form KL where both sides are Gaussian; False samples it
     :param num_particles: number of samples of z for each datum, drawn in one call of the programs
+    :param chunk_size: most categories of an enumerated site that are handled at once; all when left out
     :raises ValueError: in use, if a site is neither enumerated nor reparameterised, is outside the plate ``"data"``,
         or is scaled differently in model and guide
 
-    Reference: Frantzeska Lavda, Magda Gregorova and Alexandros Kalousis, Improving VAE generations of multimodal data
-    through data-dependent conditional priors, 2019, arXiv:1911.10885.
+    References: Frantzeska Lavda, Magda Gregorova and Alexandros Kalousis, Improving VAE generations of multimodal data
+    through data-dependent conditional priors, 2019, arXiv:1911.10885. Runjing Liu et al., Rao-Blackwellized stochastic
+    gradients for discrete distributions, ICML 2019, arXiv:1810.04777.
     """
 
-    def __init__(self, analytic_kl: bool = True, num_particles: int = 1) -> None:
+    def __init__(self, analytic_kl: bool = True, num_particles: int = 1, chunk_size: int | None = None) -> None:
         if num_particles < 1:
             raise ValueError(f"num_particles must be at least 1, got {num_particles}")
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"chunk_size must be at least 1, got {chunk_size}: leave it out to handle all at once")
         super().__init__(
             num_particles=num_particles,
             vectorize_particles=True,
@@ -86,7 +100,12 @@ class ELBO(TraceEnum_ELBO):
             strict_enumeration_warning=False,
         )
         self.analytic_kl = analytic_kl
+        self.chunk_size = chunk_size
         self.kl_weight = 1.0
+        self.exact = False
+
+    exact: bool
+    """Sum over all categories of sites that are marked ``num_enumerated``, too; evaluations set it."""
 
     kl_weight: Weight
     """Weight of the KL, set from outside by a schedule: for all latent sites or by site name; the bound has 1."""
@@ -97,8 +116,37 @@ class ELBO(TraceEnum_ELBO):
 
     def terms(self, model: torch.nn.Module, guide: torch.nn.Module, *args, **kwargs) -> Terms:
         """The bound's terms for a batch, averaged over the particles; arguments as the programs'."""
+        if self.chunk_size is not None:
+            return self._terms_in_chunks(model, guide, args, kwargs)
         (traces,) = self._get_traces(model, guide, args, kwargs)
         return self._terms(*traces)
+
+    def _terms_in_chunks(self, model: torch.nn.Module, guide: torch.nn.Module, args, kwargs) -> Terms:
+        """The sum of the chunks' terms; each chunk is differentiated before the next one begins."""
+        size = cast(int, self.chunk_size)
+        parameters = [p for p in torch.nn.ModuleList([model, guide]).parameters() if p.requires_grad]
+        loss, parts, scales = torch.zeros(()), cast(dict[str, Tensor], {}), cast(dict[str, float | Tensor], {})
+        gradients: list[Tensor] = []
+        first = num = 0
+        while first == 0 or first < num:
+            chunk = Chunk(first, size)
+            (traces,) = self._get_traces(model, chunk(guide), args, kwargs)
+            if len(chunk.sites) != 1:
+                raise ValueError(
+                    f"chunk_size={size} needs one enumerated category, got sites {', '.join(chunk.sites) or 'none'}: "
+                    "leave chunk_size out"
+                )
+            (num,) = chunk.sites.values()
+            terms = self._terms(*traces)
+            if torch.is_grad_enabled():
+                found = torch.autograd.grad(terms.loss, parameters, allow_unused=True, materialize_grads=True)
+                gradients = [a + b for a, b in zip(gradients, found, strict=True)] if gradients else list(found)
+            loss, scales = loss + terms.loss.detach(), terms.scales
+            parts = {name: value.detach() + parts.get(name, 0.0) for name, value in terms.parts.items()}
+            first += size
+        if torch.is_grad_enabled():
+            loss = cast(Tensor, _WithGradients.apply(loss, gradients, *parameters))
+        return Terms(parts, scales, loss)
 
     def differentiable_loss(self, model, guide, *args, **kwargs) -> Tensor:
         """:returns: the loss in nats per datum, a scalar with gradient"""
@@ -119,6 +167,7 @@ class ELBO(TraceEnum_ELBO):
             return self.differentiable_loss(model, guide, *args, **kwargs).item()
 
     def _get_traces(self, model, guide, args, kwargs) -> Iterator[tuple[poutine.Trace, poutine.Trace]]:
+        guide = guide if self.exact else Sparse()(guide)
         traces = list(super()._get_traces(self.weigh(model), self.weigh(guide), args, kwargs))
         if len(traces) > 1:
             raise ValueError(
@@ -171,6 +220,8 @@ class ELBO(TraceEnum_ELBO):
         p, q = p_site["fn"], q_site["fn"]
         if self.analytic_kl and is_normal(p) and is_normal(q):
             kl = kl_divergence(q, p)
+        elif isinstance(q, SomeCategories) and is_categorical(p):
+            kl = (q.probs * (q.logits - p.logits)).sum(-1)
         else:
             kl = q.log_prob(q_site["value"]) - p.log_prob(q_site["value"])
         return scale_and_mask(kl, 1.0, p_site["mask"])
@@ -179,6 +230,20 @@ class ELBO(TraceEnum_ELBO):
 def _differ(one: float | Tensor, other: float | Tensor) -> bool:
     both = isinstance(one, Tensor) and isinstance(other, Tensor)
     return not both and (isinstance(one, Tensor) or isinstance(other, Tensor) or one != other)
+
+
+class _WithGradients(torch.autograd.Function):
+    """A loss whose gradients are known."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, None, *(gradient * factor for gradient in ctx.gradients))
 
 
 class EnumELBO(ELBO):
@@ -199,18 +264,28 @@ class EnumELBO(ELBO):
 class Expectation:
     """Expectation under the guide of a term of any site: exact over enumerated sites, a mean over particles.
 
-    Plates are the rightmost dimensions ("data" the last), enumerated sites lie to the left of them.
+    Plates are the rightmost dimensions ("data" the last), enumerated sites lie to the left of them. Of a site that is
+    summed over its most probable categories and a drawn one, the mean over the former is subtracted from each term
+    before it is weighted, and added again: it does not depend on the draw, the estimate stays unbiased, and its
+    gradient no longer grows with the size of the terms. Of a chunk, the expectation is its share of the whole.
     """
 
     def __init__(self, guide_trace: poutine.Trace, max_plate_nesting: int) -> None:
         self.num_plates = max_plate_nesting
         self.log_weight: Tensor | None = None
+        self.drawn_dims: list[int] = []
+        self.in_chunks = False
         for name, site in sample_sites(guide_trace):
             if site["is_observed"]:
                 continue
             if is_enumerated(site):
-                log_prob = site["fn"].log_prob(site["value"])
-                self.log_weight = log_prob if self.log_weight is None else self.log_weight + log_prob
+                fn, value = site["fn"], site["value"]
+                in_part = isinstance(fn, SomeCategories)
+                log_weight = fn.log_weight(value) if in_part else fn.log_prob(value)
+                self.log_weight = log_weight if self.log_weight is None else self.log_weight + log_weight
+                if in_part and fn.first is None:
+                    self.drawn_dims.append(site["infer"]["_enumerate_dim"])
+                self.in_chunks |= in_part and fn.first is not None
             elif not site["fn"].has_rsample:
                 raise ValueError(
                     f"site '{name}' is neither enumerated nor reparameterised: mark it with "
@@ -220,11 +295,22 @@ class Expectation:
     def __call__(self, name: str, site: Any, term: Tensor) -> Tensor:
         """Shape ``(batch,)`` from a term of shape ``enumerated_shape + plate_shape``."""
         self.check(name, site, term)
-        if term.dim() > self.num_plates and self.log_weight is not None:
-            term = (self.log_weight.exp() * term).sum(
-                tuple(range(-max(term.dim(), self.log_weight.dim()), -self.num_plates))
-            )
+        if self.log_weight is not None and (term.dim() > self.num_plates or self.in_chunks):
+            weight = self.log_weight.exp()
+            dims = tuple(range(-max(term.dim(), weight.dim()), -self.num_plates))
+            if self.drawn_dims:
+                centre = self._centre(weight, term, dims)
+                term = (weight * (term - centre)).sum(dims) + centre
+            else:
+                term = (weight * term).sum(dims)
         return term.mean(tuple(range(term.dim() - 1))) if term.dim() > 1 else term
+
+    def _centre(self, weight: Tensor, term: Tensor, dims: tuple[int, ...]) -> Tensor:
+        """Mean of the term over all categories but the drawn ones, without gradient."""
+        weight, term = torch.broadcast_tensors(weight.detach(), term.detach())
+        for dim in self.drawn_dims:
+            weight, term = (value.narrow(dim, 0, value.shape[dim] - 1) for value in (weight, term))
+        return (weight * term).sum(dims) / weight.sum(dims)
 
     def check(self, name: str, site: Any, term: Tensor) -> None:
         """Refuse a term that is not one number for each datum, particle and enumerated category."""

@@ -28,6 +28,7 @@ def log_importance_weights(model: nn.Module, guide: nn.Module, *args, num_sample
         each datum
     """
     elbo = ELBO(num_particles=num_samples)
+    elbo.exact = True
     ((model_trace, guide_trace),) = elbo._get_traces(model, guide, args, kwargs)
     num_plates = elbo.max_plate_nesting
     expectation = Expectation(guide_trace, num_plates)

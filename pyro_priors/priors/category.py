@@ -5,7 +5,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..nn import positive, raw_of
+from ..nn import chosen, positive, raw_of
 
 __all__ = ["CategoryPrior"]
 
@@ -32,7 +32,8 @@ class CategoryPrior(nn.Module):
 
     def forward(self, c: Tensor) -> dist.Distribution:
         """
-        :param c: category numbers, shape ``left_shape``
+        :param c: category numbers, shape ``left_shape``, or log-weights of a relaxed category, shape
+            ``left_shape + (K,)``: then the weighted means of locations and scales
         :returns: distribution with batch shape ``left_shape`` and event shape ``(z_dim,)``
         """
-        return dist.Normal(self.loc[c], positive(self.raw_scale)[c]).to_event(1)
+        return dist.Normal(chosen(self.loc, c), chosen(positive(self.raw_scale), c)).to_event(1)

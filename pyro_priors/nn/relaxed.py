@@ -1,0 +1,80 @@
+"""A category relaxed into weights that have a gradient."""
+
+import math
+
+import pyro.distributions as dist
+import torch
+import torch.nn as nn
+from pyro.distributions import constraints
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
+
+__all__ = ["RelaxedCategorical", "Temperature", "category_of", "chosen"]
+
+
+class RelaxedCategorical(ExpRelaxedCategorical, TorchDistributionMixin):
+    r"""Concrete or Gumbel-Softmax distribution over weights of K categories, on their logarithms.
+
+    .. math:: \log w_k = \frac{a_k + g_k}{\tau} - \log \sum_j \exp \frac{a_j + g_j}{\tau}, \qquad
+        g_k \sim \mathrm{Gumbel}(0, 1)
+
+    with the logits :math:`a` and the temperature :math:`\tau`. Weights near 0 and 1 are common, and their density is
+    not finite in floating point; that of their logarithms is, and the KL of two such distributions is the same. The
+    largest weight is the k-th with the categorical's probability.
+
+    :param temperature: positive scalar
+    :param logits: unnormalised, shape ``left_shape + (K,)``
+
+    References: Chris J. Maddison, Andriy Mnih and Yee Whye Teh, The concrete distribution, ICLR 2017, arXiv:1611.00712.
+    Eric Jang, Shixiang Gu and Ben Poole, Categorical reparameterization with Gumbel-softmax, ICLR 2017,
+    arXiv:1611.01144.
+    """
+
+    support = constraints.real_vector
+
+
+class Temperature(nn.Module):
+    r"""Temperature of relaxed categories, which falls from epoch to epoch e.
+
+    .. math:: \tau_e = \max\big(e^{-\mathrm{rate} \cdot e (e + 1) / 2},\; \mathrm{floor}\big)
+
+    This is the schedule of the published code of Lavda et al. (2019), which multiplies by :math:`e^{-\mathrm{rate}
+    \cdot e}` once in each epoch: 0.86 at epoch 100, and the floor at epoch 215. ``fit`` calls :meth:`start_epoch`;
+    a training loop of one's own must.
+
+    :param rate: how fast it falls
+    :param floor: least temperature
+    """
+
+    value: Tensor
+
+    def __init__(self, rate: float = 3e-5, floor: float = 0.5) -> None:
+        super().__init__()
+        self.rate, self.floor = rate, floor
+        self.register_buffer("value", torch.ones(()), persistent=False)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Set the temperature of an epoch, counted from 0."""
+        self.value.fill_(max(math.exp(-self.rate * epoch * (epoch + 1) / 2), self.floor))
+
+    def forward(self) -> Tensor:
+        """:returns: the temperature, a scalar"""
+        return self.value
+
+
+def category_of(logits: Tensor, temperature: Temperature | None, training: bool) -> dist.Distribution:
+    """A categorical; in training with a temperature the relaxed one, of whose weights at evaluation one is 1."""
+    if temperature is None or not training:
+        return dist.Categorical(logits=logits)
+    return RelaxedCategorical(temperature(), logits=logits)
+
+
+def chosen(table: Tensor, c: Tensor) -> Tensor:
+    """Rows of a table for category numbers, or their means for the log-weights of a relaxed category.
+
+    :param table: shape ``(K, size)``
+    :param c: category numbers, shape ``left_shape``, or log-weights, shape ``left_shape + (K,)``
+    :returns: shape ``left_shape + (size,)``
+    """
+    return c.exp() @ table if c.is_floating_point() else table[c]

@@ -1,0 +1,319 @@
+"""Categories summed in part: the most probable ones and one drawn from the rest, chunks, and the relaxed category."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch.distributions import RelaxedOneHotCategorical
+from torch.testing import assert_close
+
+import pyro_priors as pp
+from by_hand.formulae import affine, gaussian, log_bernoulli, log_normal, perceptron, scale_of
+from pairs import GivenNoise, batch, create, gradients, randomise
+from pyro_priors.metrics import evaluate
+from pyro_priors.nn import RelaxedCategorical, Temperature
+from pyro_priors.objectives import ELBO, Beta, EnumELBO, log_importance_weights
+from pyro_priors.objectives.categories import SomeCategories
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+NUM = 7
+
+
+def _sparse(num_enumerated, **options):
+    pair = create("cp_vae", num_categories=NUM, category="sparse", num_enumerated=num_enumerated, **options)
+    return randomise(pair)
+
+
+def _as(values, expand):
+    return values[:, None]
+
+
+def _assert_same_gradients(pair, one, other):
+    theirs = gradients(pair, other)
+    for name, gradient in gradients(pair, one).items():
+        assert_close(gradient, theirs[name], rtol=1e-10, atol=1e-13, msg=lambda text, name=name: f"{name}: {text}")
+
+
+# sparse: the most probable ones, and one of the rest
+
+
+@pytest.mark.parametrize(
+    "kind", [EnumELBO, Beta, partial(EnumELBO, analytic_kl=False)], ids=["elbo", "beta", "sampled"]
+)
+@pytest.mark.parametrize("num_enumerated", [1, 3, NUM - 2])
+def test_over_all_draws_the_sparse_estimate_is_the_whole_sum(num_enumerated, kind, monkeypatch):
+    """Each category of the rest is drawn in its turn, and loss and gradients are weighted by the probability of that
+    draw, at the same noise of z: together they are those of full enumeration, at 1e-10."""
+    pair, (x,) = _sparse(num_enumerated), batch("cp_vae", 1)
+    exact, sparse = kind(), kind()
+    exact.exact = True
+    with GivenNoise(0.7):
+        whole = exact(pair.model, pair.guide)(x)
+    log_q = pair.encode(x)["c"].logits[0]
+    order = log_q.argsort(descending=True)
+    rest = order[num_enumerated:]
+    estimate = 0.0
+    for drawn, share in zip(rest, log_q[rest].softmax(0), strict=True):
+        values = torch.cat([order[:num_enumerated], drawn[None]])
+        monkeypatch.setattr(SomeCategories, "enumerate_support", partial(_as, values))
+        with GivenNoise(0.7):
+            estimate = estimate + share * sparse(pair.model, pair.guide)(x)
+    assert_close(estimate, whole, rtol=1e-10, atol=1e-13)
+    _assert_same_gradients(pair, estimate, whole)
+
+
+def test_the_rest_is_drawn_by_its_probabilities():
+    """20,000 draws, each for one member of a batch: the top is the top, the rest comes in proportion to q(c), within 4
+    standard errors; the weights are q of the top and all that is left."""
+    logits = torch.tensor([1.0, -0.3, 0.4, 2.0, -1.0])
+    q = logits.softmax(0)
+    some = SomeCategories(logits.expand(20_000, 5), 2)
+    values = some.enumerate_support(expand=False)
+    assert values.shape == (3, 20_000)
+    assert (values[0] == 3).all() and (values[1] == 0).all()
+    left = 1 - q[0] - q[3]
+    for c in (1, 2, 4):
+        share = (values[2] == c).double().mean()
+        wanted = q[c] / left
+        assert abs(share - wanted) < 4 * math.sqrt(wanted * (1 - wanted) / 20_000)
+    weight = some.log_weight(values).exp()
+    assert_close(weight, torch.stack([q[3], q[0], left])[:, None].expand(3, 20_000))
+
+
+def test_a_rest_without_mass_has_a_finite_gradient():
+    """q(c|x) in one category to the last bit: the drawn one weighs nothing, and nothing is NaN."""
+    pair, (x,) = _sparse(1), batch("cp_vae")
+    with torch.no_grad():
+        pair.guide.category.logits.input.weight.zero_()
+        pair.guide.category.logits.input.bias.copy_(torch.tensor([900.0] + [0.0] * (NUM - 1)))
+    loss = pair.elbo(pair.model, pair.guide)(x)
+    assert all(gradient.isfinite().all() for gradient in gradients(pair, loss).values())
+
+
+def test_the_centre_takes_the_size_of_the_terms_out_of_the_gradient(monkeypatch):
+    """Variance of the gradient over 300 seeds, with and without the mean over the most probable categories subtracted;
+    a likelihood of 784 pixels, of which a constant part is common to all categories."""
+    pair = _sparse(2, x_shape=(784,))
+    x = torch.ones(4, 784)
+
+    def variance():
+        found = []
+        for seed in range(300):
+            torch.manual_seed(seed)
+            loss = pair.elbo(pair.model, pair.guide)(x)
+            found.append(torch.cat([value.flatten() for value in gradients(pair, loss).values()]))
+        return torch.stack(found).var(0).sum()
+
+    with_centre = variance()
+    monkeypatch.setattr("pyro_priors.objectives.elbo.Expectation._centre", lambda self, weight, term, dims: 0.0)
+    assert variance() > 3 * with_centre
+
+
+def test_evaluations_sum_all_categories():
+    """What is sparse in training is exact in importance weights and in the metrics."""
+    pair, x = _sparse(2).float(), batch("cp_vae", 8)[0].float()
+    full = create("cp_vae", num_categories=NUM).float()
+    full.load_state_dict(pair.state_dict())
+    data = pp.data.from_arrays(x.numpy(), x.numpy(), x.numpy())
+    for one, other in (
+        (lambda p: log_importance_weights(p.model, p.guide, x, num_samples=3), torch.equal),
+        (lambda p: p.log_prob(x, num_samples=3), torch.equal),
+        (lambda p: torch.tensor(evaluate(p, data, metrics=["bound"], progress=False)["bound"].value), torch.equal),
+    ):
+        torch.manual_seed(0)
+        found = one(pair)
+        torch.manual_seed(0)
+        assert other(found, one(full))
+
+
+def test_pyros_own_objective_sums_all():
+    """TraceEnum_ELBO knows nothing of num_enumerated, and goes on summing every category."""
+    from pyro.infer import TraceEnum_ELBO
+
+    pair, (x,) = _sparse(2), batch("cp_vae")
+    full = create("cp_vae", num_categories=NUM)
+    full.load_state_dict(pair.state_dict())
+    losses = []
+    for one in (pair, full):
+        torch.manual_seed(0)
+        losses.append(TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(one.model, one.guide, x))
+    assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize("num_enumerated", [NUM - 1, NUM, NUM + 5])
+def test_so_many_that_none_is_left_is_full_enumeration(num_enumerated):
+    pair, (x,) = _sparse(num_enumerated), batch("cp_vae")
+    losses = []
+    for exact in (False, True):
+        elbo = EnumELBO()
+        elbo.exact = exact
+        torch.manual_seed(0)
+        losses.append(elbo(pair.model, pair.guide)(x))
+    assert torch.equal(*losses)
+
+
+# chunks
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, NUM - 1, NUM, 50])
+@pytest.mark.parametrize(
+    "options", [{}, {"analytic_kl": False}, {"num_particles": 3}], ids=["closed", "sampled", "particles"]
+)
+def test_chunks_add_up_to_the_whole(chunk_size, options):
+    """Loss, parts and gradients equal those of all categories at once, at the same noise and with weights."""
+    pair, (x,) = randomise(create("cp_vae", num_categories=NUM)), batch("cp_vae")
+    whole, chunked = ELBO(**options), ELBO(**options, chunk_size=chunk_size)
+    for elbo in (whole, chunked):
+        elbo.kl_weight = {"z": 0.3, "c": 0.7}
+    with GivenNoise(0.7):
+        expected, found = whole.terms(pair.model, pair.guide, x), chunked.terms(pair.model, pair.guide, x)
+    assert_close(found.loss, expected.loss, rtol=1e-10, atol=1e-13)
+    for name, part in expected.parts.items():
+        assert_close(found.parts[name], part.detach(), rtol=1e-10, atol=1e-13)
+    _assert_same_gradients(pair, 2 * found.loss, 2 * expected.loss)
+
+
+def test_a_chunk_is_all_that_is_in_memory():
+    """The largest tensor that a chunked loss keeps or passes is as large with 3 categories as with 300."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                Largest.size = max(Largest.size, out.untyped_storage().nbytes())
+            return out
+
+    pair, x = create("cp_vae", num_categories=300, x_shape=(500,)), torch.ones(20, 500)
+    sizes = []
+    for elbo in (EnumELBO(chunk_size=3), EnumELBO()):
+        Largest.size = 0
+        with Largest():
+            elbo(pair.model, pair.guide)(x).backward()
+        sizes.append(Largest.size)
+    assert sizes[0] <= 3 * 20 * 500 * 8 and sizes[1] >= 300 * 20 * 500 * 8
+
+
+def test_what_cannot_be_chunked_is_refused():
+    pair, args = create("vae"), batch("vae")
+    with pytest.raises(ValueError, match="chunk_size=2 needs one enumerated category, got sites none: leave chunk_siz"):
+        ELBO(chunk_size=2)(pair.model, pair.guide)(*args)
+    with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
+        EnumELBO(chunk_size=0)
+
+
+# relaxed
+
+
+def test_the_relaxed_density_is_torchs_on_the_simplex():
+    """By change of variables: the density of the weights is that of their logarithms over the product of the weights.
+    Of two categories it integrates to one."""
+    logits, temperature = torch.tensor([0.3, -1.0, 0.8]), torch.tensor(0.7)
+    ours, theirs = RelaxedCategorical(temperature, logits=logits), RelaxedOneHotCategorical(temperature, logits=logits)
+    log_weights = ours.sample((50,))
+    assert_close(log_weights.exp().sum(-1), torch.ones(50))
+    assert_close(ours.log_prob(log_weights) - log_weights.sum(-1), theirs.log_prob(log_weights.exp()))
+    odds = torch.linspace(-60, 60, 100_001)
+    both = torch.stack([torch.nn.functional.logsigmoid(odds), torch.nn.functional.logsigmoid(-odds)], -1)
+    # w = sigmoid(odds), dw = w (1 - w) d odds, and the density of w is that of the logarithms over w (1 - w)
+    density = RelaxedCategorical(temperature, logits=logits[:2]).log_prob(both).exp()
+    assert_close(torch.trapezoid(density, odds), torch.tensor(1.0), rtol=1e-8, atol=0)
+
+
+def test_the_largest_weight_is_drawn_by_the_categorical():
+    logits = torch.tensor([0.3, -1.0, 0.8])
+    drawn = RelaxedCategorical(torch.tensor(0.5), logits=logits).sample((20_000,)).argmax(-1)
+    for c, wanted in enumerate(logits.softmax(0)):
+        assert abs((drawn == c).double().mean() - wanted) < 4 * math.sqrt(wanted * (1 - wanted) / 20_000)
+
+
+def test_the_temperature_falls_as_published():
+    """REFERENCE values of the released code: .962 at epoch 50, .859 at 100, .712 at 150, .547 at 200, .5 from 215."""
+    temperature, published = Temperature(), {0: 1.0, 50: 0.962, 100: 0.859, 150: 0.712, 200: 0.547, 215: 0.5, 900: 0.5}
+    for epoch, value in published.items():
+        temperature.start_epoch(epoch)
+        assert temperature().item() == pytest.approx(value, abs=1e-3)
+    temperature.start_epoch(214)
+    assert temperature().item() > 0.5
+
+
+def test_the_relaxed_bound_equals_the_equations():
+    """log p(x|z,w) + log p(z|w) + log p(w) - log q(z|x,w) - log q(w|x), with the two densities of w those of torch on
+    the simplex, everything in the places of the one-hot category linear in w."""
+    pair, (x,) = randomise(create("cp_vae", category="relaxed")), batch("cp_vae")
+    state = dict(pair.state_dict(keep_vars=True))
+    for module in pair.modules():
+        if isinstance(module, Temperature):
+            module.start_epoch(120)
+            temperature = module()
+    torch.manual_seed(0)
+    loss = ELBO(analytic_kl=False)(pair.model, pair.guide)(x)
+
+    torch.manual_seed(0)
+    h = perceptron(state, "guide.trunk.1", x)
+    logits = affine(state, "guide.category.logits", h)
+    q_w = RelaxedOneHotCategorical(temperature, logits=logits)
+    w = q_w.rsample()
+    latent = "guide.latent.parameters_of_z"
+    loc, scale = gaussian(affine(state, latent, h) + w @ state[f"{latent}.category.weight"])
+    z = loc + scale * torch.normal(torch.zeros_like(loc), torch.ones_like(loc))
+    prior_loc, prior_scale = w @ state["model.prior.loc"], w @ scale_of(state["model.prior.raw_scale"])
+    seen = w @ state["model.decoder.trunk.first.category.weight"]
+    x_logits = affine(state, "model.decoder.out", perceptron(state, "model.decoder.trunk", z, seen))
+    p_w = RelaxedOneHotCategorical(temperature, logits=torch.zeros(logits.shape[-1]))
+    kl_z = log_normal(z, loc, scale) - log_normal(z, prior_loc, prior_scale)
+    by_hand = (q_w.log_prob(w) - p_w.log_prob(w) + kl_z - log_bernoulli(x, x_logits)).mean()
+    assert_close(loss, by_hand, rtol=1e-10, atol=1e-13)
+    _assert_same_gradients(pair, loss, by_hand)
+
+
+def test_a_relaxed_category_is_a_category_in_evaluation():
+    """In evaluation mode the programs are those of the enumerated pair, and every method of a pair is evaluation."""
+    pair, (x,) = randomise(create("cp_vae", category="relaxed")), batch("cp_vae")
+    full = create("cp_vae")
+    full.load_state_dict(pair.state_dict())
+    assert pair.training
+    for method in (lambda p: p.log_prob(x, num_samples=2), lambda p: p.reconstruct(x), lambda p: p.sample(4)["x"]):
+        torch.manual_seed(0)
+        found = method(pair)
+        torch.manual_seed(0)
+        assert torch.equal(found, method(full))
+    assert pair.training and pair.guide.category.training
+    pair.eval()
+    losses = []
+    for one in (pair, full):
+        torch.manual_seed(0)
+        losses.append(EnumELBO()(one.model, one.guide)(x))
+    assert torch.equal(*losses)
+
+
+def test_training_lowers_the_temperature():
+    data = pp.data.from_arrays(*[(torch.rand(20, 6) < 0.5).float().numpy()] * 3)
+    torch.set_default_dtype(torch.float32)
+    pair = create("cp_vae", category="relaxed")
+    pp.fit(pair, data, max_epochs=3, batch_size=10, progress=False)
+    assert pair.guide.category.temperature is pair.model.temperature
+    assert pair.model.temperature().item() == pytest.approx(math.exp(-3e-5 * 3))
+
+
+# options
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"category": "spares"}, "category 'spares' is unknown: did you mean 'sparse'?"),
+        (
+            {"num_enumerated": 3},
+            "num_enumerated=3 belongs to category='sparse' or 'relaxed', got category='enumerated'",
+        ),
+        ({"category": "sparse", "num_enumerated": 0}, "num_enumerated must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        create("cp_vae", **options)
