@@ -269,7 +269,7 @@ class Training:
         elbo = ELBO()
         sums: dict[str, Tensor] = {}
         self.pair.eval()
-        size = max(VALIDATION_BATCH_SIZE, world_size)
+        size = max(min(VALIDATION_BATCH_SIZE, self.pair.batch_at_once), world_size)
         found = batches(self.valid, size, seed=0, epoch=0, shuffle=False, rank=rank, world_size=world_size)
         for step, (x, condition) in enumerate(found):
             if len(x):

@@ -27,6 +27,9 @@ ROWS_PER_CALL = 2**12
 """Rows (data x samples x categories) that go through a network in one call of an evaluation: memory is bounded, and the
 activations of a perceptron of some hundred units stay in the caches."""
 
+ROWS_AT_ONCE = 2**15
+"""Most rows (data x categories) of one call of the programs in evaluations that hold all categories at once."""
+
 ROWS_THAT_PAY = 2**21
 """Rows from which on an evaluation is compiled: on fewer it gains less than the seconds that compiling takes."""
 
@@ -70,6 +73,11 @@ class Pair(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+    @property
+    def batch_at_once(self) -> int:
+        """Most data for one call of the programs that enumerates all categories."""
+        return max(1, ROWS_AT_ONCE // max(1, self.num_categories))
 
     @torch.no_grad()
     def sample(self, size: int = 1, condition: Tensor | None = None, **fixed: Any) -> dict[str, Tensor]:

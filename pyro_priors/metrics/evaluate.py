@@ -22,8 +22,6 @@ from .latent import active_categories, active_units, effective_categories
 __all__ = ["METRICS", "Estimate", "evaluate"]
 
 BATCH_SIZE = 500
-ROWS_AT_ONCE = 2**15
-"""Most rows (data x categories) of one call, where there are many categories: memory stays bounded."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def evaluate(
 def _rows(context: _Context, part: str) -> list[tuple[Tensor, Tensor | None]]:
     """Batches of a part, binarised once where it holds grey levels for a binary likelihood."""
     binarise = context.data.binarise and part == "train"
-    size = max(1, min(BATCH_SIZE, ROWS_AT_ONCE // max(1, context.pair.num_categories)))
+    size = min(BATCH_SIZE, context.pair.batch_at_once)
     found = batches(context.data.parts[part], size, seed=0, epoch=0, binarise=binarise, shuffle=False)
     device = context.pair.device
     return [(x.to(device), None if given is None else given.to(device)) for x, given in found]
