@@ -13,7 +13,18 @@ from typing import Any
 import torch.nn as nn
 
 from . import checkpoint, guides, models
-from .nn import MLP, CategoricalHead, Decoder, Encoder, GaussianHead, Temperature, make_likelihood
+from .nn import (
+    MLP,
+    CategoricalHead,
+    Decoder,
+    Encoder,
+    GaussianHead,
+    ReleasedCategoricalHead,
+    ReleasedGaussianHead,
+    Temperature,
+    he_,
+    make_likelihood,
+)
 from .objectives import ELBO, EnumELBO
 from .pair import Pair
 from .priors import (
@@ -22,6 +33,7 @@ from .priors import (
     FlowPrior,
     GaussianPrior,
     MixturePrior,
+    ReleasedCategoryPrior,
     StandardPrior,
     VampPrior,
 )
@@ -366,21 +378,28 @@ def _hvae(config: HVAEConfig, networks: Networks) -> Pair:
 
 @register_pair("cp_vae", CPVAEConfig, citations=("lavda2019",))
 def _cp_vae(config: CPVAEConfig, networks: Networks) -> Pair:
-    prior = CategoryPrior(config.num_categories, config.z_dim)
-    decoder = _decoder(config, networks, num_categories=config.num_categories)
+    num, h_dim = config.num_categories, config.hidden[-1]
+    decoder = _decoder(config, networks, num_categories=num)
     trunk = networks.encoder
     if trunk is None:
         mlp = MLP(prod(config.x_shape), config.hidden, config.gated)
         trunk = nn.Sequential(nn.Flatten(-len(config.x_shape)), mlp)
+    if config.released_code:
+        heads = ReleasedCategoricalHead(h_dim, num), ReleasedGaussianHead(h_dim, config.z_dim, num)
+        for part in (trunk, decoder, *heads):
+            he_(part)
+        untrained = ReleasedCategoryPrior(num, config.z_dim)
+        guide = guides.ReleasedCPVAEGuide(trunk, *heads, untrained, Temperature())
+        return Pair(models.ReleasedCPVAE(num, untrained, decoder), guide, num_categories=num)
     temperature = Temperature() if config.category == "relaxed" else None
-    category = CategoricalHead(config.hidden[-1], config.num_categories, temperature)
-    latent = GaussianHead(config.hidden[-1], config.z_dim, config.num_categories)
+    category = CategoricalHead(h_dim, num, temperature)
+    latent = GaussianHead(h_dim, config.z_dim, num)
     num_enumerated = None if config.category == "enumerated" else config.num_enumerated
     return Pair(
-        models.CPVAE(config.num_categories, prior, decoder, temperature),
+        models.CPVAE(num, CategoryPrior(num, config.z_dim), decoder, temperature),
         guides.CPVAEGuide(trunk, category, latent, num_enumerated),
         ELBO() if temperature else EnumELBO(),
-        num_categories=config.num_categories,
+        num_categories=num,
     )
 
 

@@ -56,6 +56,8 @@ class Variant:
     def num_enumerated(self) -> int:
         """Number of categories that our objectives enumerate, 0 for none."""
         options = SIZES | SMALL[self.name] | dict(self.options)
+        if options.get("released_code"):
+            return 0
         match options.get("category", "enumerated" if self.name == "cp_vae" else "none"):
             case "enumerated":
                 return options["num_categories"]
@@ -87,6 +89,7 @@ def variants() -> list[Variant]:
         Variant("hvae", (("prior", "vamp"), ("hidden", (5,)))),
         Variant("cp_vae", (("category", "sparse"), ("num_enumerated", 1))),
         Variant("cp_vae", (("category", "relaxed"), ("num_enumerated", 1))),
+        Variant("cp_vae", (("released_code", True),)),
     ]
     return found
 

@@ -275,7 +275,7 @@ def test_a_relaxed_category_is_a_category_in_evaluation():
     """In evaluation mode the programs are those of the enumerated pair, and every method of a pair is evaluation."""
     pair, (x,) = randomise(create("cp_vae", category="relaxed")), batch("cp_vae")
     full = create("cp_vae")
-    full.load_state_dict(pair.state_dict())
+    full.load_state_dict({name: value for name, value in pair.state_dict().items() if "temperature" not in name})
     assert pair.training
     for method in (lambda p: p.log_prob(x, num_samples=2), lambda p: p.reconstruct(x), lambda p: p.sample(4)["x"]):
         torch.manual_seed(0)
@@ -300,6 +300,64 @@ def test_training_lowers_the_temperature():
     assert pair.model.temperature().item() == pytest.approx(math.exp(-3e-5 * 3))
 
 
+# the released code
+
+
+def test_the_released_loss_equals_its_equation():
+    """Two soft draws; one posterior, at the first of them, against all components; the KL of a category; the numbers of
+    the prior read as a log-variance through a softplus of 0.5; logits through an ELU; log-variances cut off."""
+    pair, (x,) = randomise(create("cp_vae", released_code=True)), batch("cp_vae")
+    state = dict(pair.state_dict(keep_vars=True))
+    torch.manual_seed(0)
+    loss = ELBO()(pair.model, pair.guide)(x)
+
+    torch.manual_seed(0)
+    h = perceptron(state, "guide.trunk.1", x)
+    logits = torch.nn.functional.elu(affine(state, "guide.category.logits", h))
+    relaxed = RelaxedOneHotCategorical(torch.tensor(1.0), logits=logits)
+    first = relaxed.rsample()
+    latent = "guide.latent.parameters_of_z"
+    loc, log_variance = (affine(state, latent, h) + first @ state[f"{latent}.category.weight"]).chunk(2, -1)
+    log_variance = log_variance.clamp(-6, 2)
+    second = relaxed.rsample()
+    z = loc + (log_variance / 2).exp() * torch.normal(torch.zeros_like(loc), torch.ones_like(loc))
+    seen = second @ state["model.decoder.trunk.first.category.weight"]
+    x_logits = affine(state, "model.decoder.out", perceptron(state, "model.decoder.trunk", z, seen))
+    pi = logits.softmax(-1)
+    loss_by_hand = (pi * pi.log()).sum(-1) + math.log(pi.shape[-1]) - log_bernoulli(x, x_logits)
+    for k in range(pi.shape[-1]):
+        prior_log_variance = torch.nn.functional.softplus(state["model.prior.raw_scale"][k], beta=0.5)
+        squares = (log_variance.exp() + (loc - state["model.prior.loc"][k]) ** 2) / prior_log_variance.exp()
+        kl = 0.5 * (prior_log_variance - log_variance + squares - 1).sum(-1)
+        loss_by_hand = loss_by_hand + pi[:, k] * kl
+    assert_close(loss, loss_by_hand.mean(), rtol=1e-10, atol=1e-13)
+    _assert_same_gradients(pair, loss, loss_by_hand.mean())
+
+
+def test_the_released_prior_is_not_trained_and_is_read_in_two_ways():
+    """Scales from 2 to 2.65 in training, e^r in generation; the first weights have variance 2 / fan_in."""
+    pair = create("cp_vae", released_code=True, num_categories=50, z_dim=20, hidden=(100, 100))
+    prior = pair.model.prior
+    assert pair.guide.prior is prior and not list(prior.parameters())
+    c = torch.arange(50)
+    assert prior(c).stddev.min() >= 2 and prior(c).stddev.max() <= 1 + math.exp(0.5)
+    assert_close(prior.generated(c).stddev, prior.raw_scale.exp())
+    z = pair.sample(20_000, c=3)["z"]
+    assert ((z.std(0) / prior.raw_scale[3].exp()).log().abs() < 0.05).all()
+    weight = pair.model.decoder.trunk.first.input.weight
+    assert weight.var().item() == pytest.approx(2 / (20 + 50), rel=0.05)
+
+
+def test_the_released_code_meets_an_honest_bound_in_evaluation():
+    """In evaluation mode the bound lies below log p(x) (the mean of 500 draws, 5000 importance samples)."""
+    pair, (x,) = create("cp_vae", released_code=True), batch("cp_vae")
+    log_p = pair.log_prob(x, num_samples=5000)
+    pair.eval()
+    terms = EnumELBO(num_particles=500).terms(pair.model, pair.guide, x)
+    assert terms.parts.keys() == {"reconstruction", "kl_c", "kl_z"}
+    assert (terms.bound < log_p + 0.01).all()
+
+
 # options
 
 
@@ -311,6 +369,7 @@ def test_training_lowers_the_temperature():
             {"num_enumerated": 3},
             "num_enumerated=3 belongs to category='sparse' or 'relaxed', got category='enumerated'",
         ),
+        ({"category": "sparse", "released_code": True}, "category='sparse' has no released_code"),
         ({"category": "sparse", "num_enumerated": 0}, "num_enumerated must be a whole number of at least 1, got 0"),
     ],
 )

@@ -325,11 +325,13 @@ def test_a_deep_copy_is_independent_and_trains(variant):
 @each_variant
 def test_state_dict_carries_a_pair_over(variant):
     """Loaded into another pair of the same kind, the outputs are the same; nothing but parameters, shared ones in
-    both places, and q(c) is in it."""
+    both places, q(c), a temperature and the prior that the released code does not train is in it."""
     pair, other, args = randomise(variant.create()), variant.create(), variant.batch()
     state = pair.state_dict()
     parameters = {name for name, _ in pair.named_parameters(remove_duplicate=False)}
-    assert state.keys() == parameters | ({"aggregate_c"} if pair.num_categories else set())
+    fixed = {"temperature.value", "prior.loc", "prior.raw_scale", "aggregate_c"}
+    buffers = {name for name, _ in pair.named_buffers(remove_duplicate=False) if name.endswith(tuple(fixed))}
+    assert state.keys() == parameters | buffers
     other.load_state_dict(state)
     assert torch.equal(other.reconstruct(*args), pair.reconstruct(*args))
 

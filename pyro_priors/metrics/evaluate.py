@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data import Part, Splits, batches
+from ..nn import Temperature
 from ..objectives import ELBO
 from ..pair import Pair
 from .clustering import hungarian_accuracy, majority_accuracy
@@ -111,7 +112,10 @@ def _mean(values: Tensor, unit: str = "nats per datum") -> Estimate:
 
 
 def _bound(context: _Context) -> dict[str, Estimate]:
-    """The evidence lower bound at weight 1 and its parts, one sample of z for each datum."""
+    """The evidence lower bound at weight 1 and its parts, one sample of z for each datum.
+
+    Where the category is relaxed in training, also what the training programs give, whatever that is worth.
+    """
     elbo = ELBO()
     elbo.exact = True
     found: dict[str, list[Tensor]] = {}
@@ -119,6 +123,12 @@ def _bound(context: _Context) -> dict[str, Estimate]:
         terms = elbo.terms(context.pair.model, context.pair.guide, x, condition)
         for name, value in {"bound": terms.bound, **terms.parts}.items():
             found.setdefault(name, []).append(value.cpu())
+    if any(isinstance(module, Temperature) for module in context.pair.modules()):
+        context.pair.train()
+        for x, condition in _rows(context, context.part):
+            terms = elbo.terms(context.pair.model, context.pair.guide, x, condition)
+            found.setdefault("relaxed_bound", []).append(terms.bound.cpu())
+        context.pair.eval()
     return {name: _mean(torch.cat(values)) for name, values in found.items()}
 
 

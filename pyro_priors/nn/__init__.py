@@ -15,6 +15,7 @@ from .likelihoods import (
 from .mlp import MLP, BranchedMLP, JoinedLinear, positive, raw_of
 from .networks import CategoricalHead, Decoder, Encoder, GaussianHead
 from .relaxed import RelaxedCategorical, Temperature, category_of, chosen
+from .released import ReleasedCategoricalHead, ReleasedGaussianHead, he_
 
 __all__ = [
     "LIKELIHOODS",
@@ -34,9 +35,12 @@ __all__ = [
     "JointBernoulli",
     "Likelihood",
     "RelaxedCategorical",
+    "ReleasedCategoricalHead",
+    "ReleasedGaussianHead",
     "Temperature",
     "category_of",
     "chosen",
+    "he_",
     "make_likelihood",
     "positive",
     "raw_of",

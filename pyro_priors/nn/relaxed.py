@@ -52,7 +52,7 @@ class Temperature(nn.Module):
     def __init__(self, rate: float = 3e-5, floor: float = 0.5) -> None:
         super().__init__()
         self.rate, self.floor = rate, floor
-        self.register_buffer("value", torch.ones(()), persistent=False)
+        self.register_buffer("value", torch.ones(()))
 
     def start_epoch(self, epoch: int) -> None:
         """Set the temperature of an epoch, counted from 0."""

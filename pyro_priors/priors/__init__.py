@@ -5,6 +5,7 @@ from .conditional import ConditionalGaussianPrior
 from .flow import FlowPrior
 from .gaussian import GaussianPrior
 from .mixture import GaussianMixture, MixturePrior
+from .released import ReleasedCategoryPrior
 from .standard import StandardPrior
 from .vamp import VampPrior
 
@@ -15,6 +16,7 @@ __all__ = [
     "GaussianMixture",
     "GaussianPrior",
     "MixturePrior",
+    "ReleasedCategoryPrior",
     "StandardPrior",
     "VampPrior",
 ]

@@ -1,0 +1,57 @@
+"""CP-VAE as its published code has it, generative half."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+import torch.nn as nn
+from pyro.distributions import constraints
+from torch import Tensor
+
+from pyro_priors.priors import ReleasedCategoryPrior
+from pyro_priors.registration import data_plate, register
+
+__all__ = ["ReleasedCPVAE"]
+
+
+class ReleasedCPVAE(nn.Module):
+    r"""The program that the published code of Lavda et al. (2019) trains, written down.
+
+    In training it decodes what the guide drew, and the guide brings the KL along (:class:`ReleasedCPVAEGuide
+    <pyro_priors.guides.ReleasedCPVAEGuide>`): the loss is theirs, and no bound. In evaluation mode it is
+    :class:`~pyro_priors.models.CPVAE` with the same networks, so that what was trained meets an honest bound.
+
+    :param num_categories: number of categories K
+    :param prior: the untrained prior
+    :param decoder: module from z and keyword c to p(x|z,c), event shape ``x_shape``
+
+    Reference: commit 0ceb836 (30 November 2019) of the authors' cp-vae, models/cp_vae_z_xc.py.
+    """
+
+    category_logits: Tensor
+
+    def __init__(self, num_categories: int, prior: ReleasedCategoryPrior, decoder: nn.Module) -> None:
+        super().__init__()
+        self.prior = prior
+        self.decoder = decoder
+        self.register_buffer("category_logits", torch.zeros(num_categories), persistent=False)
+
+    def forward(self, x: Tensor | None = None, condition: Tensor | None = None, size: int | None = None) -> Tensor:
+        """
+        :param x: observed data, shape ``(batch,) + x_shape``, or None to sample them
+        :param condition: not used by this model
+        :param size: number of data to sample
+        :returns: x, observed or sampled
+        """
+        register("released_cp_vae.model", self)
+        with data_plate(x, condition, size):
+            if self.training and x is not None:
+                c = pyro.sample("c", _anything(len(self.category_logits)))
+                z = pyro.sample("z", _anything(self.prior.loc.shape[-1]))
+            else:
+                c = pyro.sample("c", dist.Categorical(logits=self.category_logits))
+                z = pyro.sample("z", self.prior.generated(c) if x is None else self.prior(c))
+            return pyro.sample("x", self.decoder(z, c=c), obs=x)
+
+
+def _anything(size: int) -> dist.Distribution:
+    return dist.ImproperUniform(constraints.real_vector, (), (size,))

@@ -1,0 +1,47 @@
+"""The prior of the published code of Lavda et al. (2019)."""
+
+import pyro.distributions as dist
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+__all__ = ["ReleasedCategoryPrior"]
+
+
+class ReleasedCategoryPrior(nn.Module):
+    r"""One diagonal Gaussian per category that is never trained and is read in two ways.
+
+    .. math:: \mathrm{loc}, r \sim U(0, 1), \qquad \mathrm{scale} = 1 + e^{r / 2} \text{ in training}, \qquad
+        \mathrm{scale} = e^{r} \text{ in generation}
+
+    so that in training all categories share, for all practical purposes, one Gaussian with scales from 2 to 2.65.
+
+    :param num_categories: number of categories K
+    :param z_dim: size of z
+    """
+
+    loc: Tensor
+    raw_scale: Tensor
+
+    def __init__(self, num_categories: int, z_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("loc", torch.rand(num_categories, z_dim))
+        self.register_buffer("raw_scale", torch.rand(num_categories, z_dim))
+
+    def forward(self, c: Tensor) -> dist.Distribution:
+        """p(z|c) as the training reads it.
+
+        :param c: category numbers, shape ``left_shape``
+        :returns: distribution with batch shape ``left_shape`` and event shape ``(z_dim,)``
+        """
+        return dist.Normal(self.loc[c], 1 + (self.raw_scale[c] / 2).exp()).to_event(1)
+
+    def generated(self, c: Tensor) -> dist.Distribution:
+        """p(z|c) as the generation reads it, otherwise as :meth:`forward`."""
+        return dist.Normal(self.loc[c], self.raw_scale[c].exp()).to_event(1)
+
+    def kl(self, q_z: dist.Distribution) -> Tensor:
+        """KL of a posterior of batch shape ``(batch,)`` from p(z|c), for each c: shape ``(batch, K)``."""
+        every = torch.arange(len(self.loc), device=self.loc.device)
+        return kl_divergence(q_z.expand((len(self.loc), *q_z.batch_shape)), self(every[:, None])).movedim(0, -1)
