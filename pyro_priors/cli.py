@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import json
 import re
 import sys
 import traceback
@@ -18,7 +17,7 @@ import torch
 import tyro
 
 from . import data, metrics, objectives, plots, train, zoo
-from .checkpoint import CheckpointError, write_atomically
+from .checkpoint import CheckpointError
 from .data import DataConfig
 from .pair import Pair
 from .run_folder import RunFolder
@@ -189,20 +188,7 @@ def _train(arguments: list[str]) -> None:
     if data_name is None:
         raise ValueError(f"train needs --data: a file .npz or one of {', '.join(data.names())}")
     splits = data.load(data_name, **dataclasses.asdict(options.data))
-    config = dataclasses.asdict(options.pair) | {"x_shape": splits.x_shape}
-    if config["likelihood"] == "auto":
-        config["likelihood"] = splits.likelihood
-    if "condition_shape" in config:
-        if splits.condition_shape is None:
-            raise ValueError(
-                f"pair '{name}' needs data with a condition, {data_name} has none: give --data.condition-rows N (the "
-                "last rows of each image), --data.condition-labels, or a file with condition_train"
-            )
-        config["condition_shape"] = splits.condition_shape
-    # the networks start from the seed as well
-    with torch.random.fork_rng():
-        torch.manual_seed(options.train.seed)
-        pair = zoo.create(name, **config)
+    pair = zoo.create_for(name, splits, options.train.seed, **dataclasses.asdict(options.pair))
     if not options.quiet:
         print(f"data: {splits.source}")
     history = train.fit(
@@ -256,18 +242,8 @@ def _evaluate(arguments: list[str]) -> None:
     results = metrics.evaluate(
         pair, splits, options.part, metrics=options.metrics, num_samples=options.num_samples, seed=options.seed
     )
-    record = {
-        "data": splits.source,
-        "part": options.part,
-        "num_samples": options.num_samples,
-        "seed": options.seed,
-        "metrics": {name: dataclasses.asdict(estimate) for name, estimate in results.items()},
-    }
-    if pair.aggregate_c is not None:
-        record["aggregate_c"] = pair.aggregate_c.tolist()
-    if splits.true_log_likelihood is not None:
-        record["true_log_likelihood"] = splits.true_log_likelihood
-    write_atomically(folder.path / "evaluation.json", json.dumps(record, indent=1).encode())
+    given = {"part": options.part, "num_samples": options.num_samples, "seed": options.seed}
+    folder.save_evaluation(metrics.record(pair, splits, results, **given))
     print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
     for name, estimate in results.items():
         spread = f" ± {estimate.stderr:.4g}" if estimate.stderr is not None else ""
