@@ -1,4 +1,4 @@
-"""The command line: ``pyro-priors list | train | evaluate | sample | plot``."""
+"""The command line: ``pyro-priors list | train | evaluate | sample | plot | reproduce``."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from . import data, metrics, objectives, plots, train, zoo
+from . import data, experiments, metrics, objectives, plots, train, zoo
 from .checkpoint import CheckpointError
 from .data import DataConfig
 from .pair import Pair
@@ -27,11 +27,13 @@ __all__ = ["main"]
 
 USAGE = """usage: pyro-priors COMMAND ...
 
-  list                                        pairs, priors, objectives, data, metrics
+  list                                        pairs, priors, objectives, data, metrics, experiments
   train PAIR --data NAME|FILE.npz --out RUN   train a pair; --objective NAME; --resume goes on where a run stopped
   evaluate RUN                                table on the screen, and RUN/evaluation.json
   sample RUN --num 64 --out samples.png       samples as a picture or .npz; --category 3; --condition 0 1
   plot RUN                                    every figure, in RUN/figures
+  reproduce PAPER/EXPERIMENT                  a table or figure of a paper: trains what is missing, puts ours beside the
+                                              published; --row NAME; --quick; --no-train; interrupted, it goes on
 
 pyro-priors COMMAND --help lists the options of a command; of train, with a pair: pyro-priors train cp_vae --help"""
 
@@ -115,7 +117,7 @@ def _taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
 def _list(arguments: list[str]) -> None:
     @dataclass
     class Options:
-        """What there is: pairs, priors, objectives, data, metrics."""
+        """What there is: pairs, priors, objectives, data, metrics, experiments."""
 
     _parse(Options, arguments, "list")
     rows = {
@@ -124,6 +126,7 @@ def _list(arguments: list[str]) -> None:
         "objectives": sorted(objectives.OBJECTIVES),
         "data": [*data.names(), "FILE.npz"],
         "metrics": list(metrics.METRICS),
+        "experiments": experiments.names(),
     }
     for name, values in rows.items():
         print(f"{name:12}{'  '.join(values)}")
@@ -242,7 +245,8 @@ def _evaluate(arguments: list[str]) -> None:
     results = metrics.evaluate(
         pair, splits, options.part, metrics=options.metrics, num_samples=options.num_samples, seed=options.seed
     )
-    given = {"part": options.part, "num_samples": options.num_samples, "seed": options.seed}
+    given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
+    given["asked"] = list(options.metrics or metrics.METRICS)
     folder.save_evaluation(metrics.record(pair, splits, results, **given))
     print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
     for name, estimate in results.items():
@@ -325,12 +329,45 @@ def _plot(arguments: list[str]) -> None:
             print(path)
 
 
+def _reproduce(arguments: list[str]) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        """Train what is missing of a table or figure of a paper, evaluate it, and put ours beside the published."""
+
+        experiment: tyro.conf.Positional[str]
+        """PAPER/EXPERIMENT, see pyro-priors list."""
+        row: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+        """Only these rows: a name, its end, or a pattern such as '*-cp-*'; may be given again."""
+        quick: bool = False
+        """A shorter schedule and fewer samples, not comparable with the paper; its runs are in OUT/PAPER-quick."""
+        out: str = "runs"
+        """Folder of the runs, which are OUT/PAPER/ROW."""
+        train: bool = True
+        """Train what is missing; --no-train shows what is there."""
+        num_samples: int | None = None
+        """Importance samples for log p(x); each row has its own number when left out."""
+        max_epochs: int | None = None
+        """Train to this epoch at most, for now."""
+        device: str = "auto"
+        """auto, cpu, cuda or mps."""
+        quiet: bool = False
+        """Show no progress."""
+
+    options = _parse(Options, arguments, "reproduce")
+    given = dataclasses.asdict(options)
+    name, rows, quiet = given.pop("experiment"), given.pop("row"), given.pop("quiet")
+    report = experiments.reproduce(name, rows=rows, progress=not quiet, **given)
+    print(report.table)
+    print("\n".join(map(str, report.files)))
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": _list,
     "train": _train,
     "evaluate": _evaluate,
     "sample": _sample,
     "plot": _plot,
+    "reproduce": _reproduce,
 }
 
 if __name__ == "__main__":

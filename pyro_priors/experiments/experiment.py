@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -128,18 +128,13 @@ class Experiment:
         for pattern in patterns:
             found = [row.name for row in self.rows if fnmatchcase(f"-{row.name}", f"*-{pattern}")]
             if not found:
-                ours = [row.name for row in self.rows]
-                raise ValueError(f"{self.name} has no row '{pattern}': {_near(pattern, ours)}")
+                ends = [row.name for row in self.rows] + [row.name.split("-", 1)[-1] for row in self.rows]
+                near = get_close_matches(pattern, ends, n=1)
+                suggestion = f"did you mean '{near[0]}'? " if near else ""
+                known = ", ".join(row.name for row in self.rows)
+                raise ValueError(f"{self.name} has no row '{pattern}': {suggestion}Its rows are {known}")
             chosen.update(found)
         return tuple(row for row in self.rows if row.name in chosen or not patterns)
-
-
-def _near(word: str, known: list[str]) -> str:
-    """The nearest name, also of the ends of names, and all of them."""
-    ends = {name.split("-", 1)[-1]: name for name in known}
-    near = hint(word, known) if hint(word, known).startswith("did") else hint(word, list(ends))
-    near = near if near.startswith("did") else ""
-    return f"{near} Its rows are {', '.join(known)}".strip()
 
 
 _REGISTRY: dict[str, Experiment] = {}
@@ -147,11 +142,11 @@ _REGISTRY: dict[str, Experiment] = {}
 
 def add(experiment: Experiment) -> None:
     """Register an experiment under its name."""
-    _REGISTRY[experiment.name] = dataclasses.replace(experiment)
+    _REGISTRY[experiment.name] = experiment
 
 
 def names() -> list[str]:
-    """Names of the experiments, in the order of their papers."""
+    """Names of the experiments, in the order in which they were added."""
     return list(_REGISTRY)
 
 
