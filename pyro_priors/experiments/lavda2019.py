@@ -143,9 +143,9 @@ add(
 # The toy, section 5.1. Networks, code and schedule are ours: the paper gives none.
 
 TOY_FULL = TrainConfig(
-    max_epochs=25, warmup_epochs=8, batch_size=500, learning_rate=2e-3, schedule="cosine", compile="always"
+    max_epochs=10, warmup_epochs=3, batch_size=100, learning_rate=5e-3, schedule="cosine", compile="always"
 )
-TOY_QUICK = dataclasses.replace(TOY_FULL, max_epochs=8, warmup_epochs=3)
+TOY_QUICK = dataclasses.replace(TOY_FULL, max_epochs=4, warmup_epochs=1)
 NUM_DRAWN = 100_000
 BETWEEN = 3 * MIXTURE_SD
 """Distance from both means at which x counts as between the modes."""

@@ -16,6 +16,7 @@ import torch
 
 from .. import data as data_sets
 from .. import metrics, objectives, train, zoo
+from ..checkpoint import write_atomically
 from ..data import Splits
 from ..metrics import Estimate
 from ..pair import Pair
@@ -77,7 +78,8 @@ def reproduce(
     :param out: folder of the runs
     :param train: train what is missing; False shows what is there
     :param num_samples: importance samples for log p(x); each row has its own number when left out
-    :param max_epochs: train to this epoch at most for now; without it, the same call goes on
+    :param max_epochs: train to this epoch at most for now; without it, the same call goes on (where the learning rate
+        falls to the last epoch, it is not as if it had not stopped)
     :param device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for training and evaluation
     :param progress: show lines and bars
     :raises ValueError: if a name is unknown, an option is out of range, or a run folder holds a run of other options
@@ -91,6 +93,8 @@ def reproduce(
     runner = _Runner(
         Path(out) / f"{paper}{'-quick' if quick else ''}", quick, num_samples, max_epochs, device, progress
     )
+    for row in chosen:
+        runner.config(row)  # a mistake in the options is told before anything is done
     results, pairs = [], {}
     for row in experiment.rows:
         if row in chosen:
@@ -103,8 +107,8 @@ def reproduce(
     path = runner.folder / own_name
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_suffix(".json"), path.with_suffix(".md")]
-    files[0].write_text(json.dumps(record(experiment, results, quick), indent=1) + "\n")
-    files[1].write_text(written)
+    write_atomically(files[0], json.dumps(record(experiment, results, quick), indent=1).encode())
+    write_atomically(files[1], written.encode())
     if experiment.figure is not None and pairs:
         with torch.random.fork_rng():
             torch.manual_seed(0)
