@@ -258,10 +258,10 @@ def defaults(pair: Pair, objective: infer.ELBO) -> dict[str, Any]:
         fields = dataclasses.fields(config_class)
         return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
-    known = pair.recipe is not None and pair.recipe["name"] in zoo.names()
+    name = (pair.recipe or {}).get("name")
     parameters = signature(type(objective)).parameters.values() if isinstance(objective, ELBO) else ()
     return {
-        "pair": {"config": of(zoo.config_class(pair.recipe["name"])) if known else {}},
+        "pair": {"config": {} if name is None else of(zoo.config_class(name))},
         "data": {"config": of(DataConfig)},
         "objective": {"config": {p.name: p.default for p in parameters if p.default is not p.empty}},
         "train": of(TrainConfig),

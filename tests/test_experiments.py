@@ -356,12 +356,10 @@ def test_every_row_is_a_pair_of_the_zoo():
 
 
 @pytest.mark.parametrize("left_out", [False, True], ids=["all rows", "first row"])
-@pytest.mark.parametrize("name", [name for name in experiments.names() if name.startswith("lavda2019/")])
+@pytest.mark.parametrize("name", [f"lavda2019/fig{i}" for i in range(3, 10)])
 def test_every_figure_is_drawn(name, left_out, tmp_path, monkeypatch):
     monkeypatch.setattr(lavda2019, "NUM_DRAWN", 500)
     found = experiments.find(name)
-    if found.figure is None:
-        pytest.skip("a table without a figure")
     trained = {}
     for one in found.rows[: 1 if left_out else None]:
         data = runs.small_data("mixture" if one.data == "mixture" else "digits")

@@ -63,11 +63,13 @@ class Column:
     :param title: its head
     :param cell: from the estimates of a row to what is shown, empty where they do not say
     :param published: the paper's numbers by row, shown in a column before this one
+    :param digits: decimals of the published numbers
     """
 
     title: str
     cell: Callable[[Estimates], str]
     published: Mapping[str, float] = field(default_factory=dict)
+    digits: int = 2
 
 
 def number(name: str, sign: int = 1, digits: int = 2) -> Callable[[Estimates], str]:

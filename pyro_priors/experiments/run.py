@@ -97,7 +97,7 @@ def reproduce(
         runner.config(row)  # a mistake in the options is told before anything is done
     results, pairs = [], {}
     for row in experiment.rows:
-        if row in chosen:
+        if train and row in chosen:
             runner.say(f"row {chosen.index(row) + 1} of {len(chosen)}: {row.name}")
         result, trained = runner.run(row, experiment, may_train=train and row in chosen, may_evaluate=row in chosen)
         results.append(result)

@@ -53,8 +53,10 @@ def markdown(experiment: Experiment, results: Sequence[Result], quick: bool) -> 
 
     text = [f"# {experiment.name}: {experiment.title}", ""]
     if quick:
+        most = max(row.quick.max_epochs for row in experiment.rows)
         text += [
-            "QUICK: a shorter schedule and fewer importance samples: not comparable with the published numbers.",
+            f"QUICK: a shorter schedule, of {most} epochs at most, and fewer importance samples: not comparable with "
+            "the published numbers.",
             "",
         ]
     text += [join(heads), join(["-" * width for width in widths]), *map(join, lines), ""]
@@ -69,7 +71,8 @@ def _line(experiment: Experiment, result: Result, notes: list[str]) -> list[str]
     status = result.status
     for column in experiment.columns:
         if column.published:
-            cells.append(str(column.published.get(result.row.name, "")))
+            number = column.published.get(result.row.name)
+            cells.append("" if number is None else f"{number:.{column.digits}f}")
         cells.append(status or column.cell(result.estimates))
         status = "" if not result.status else " "  # said once
     epochs = f"{result.epochs}, cut short" if result.cut_short else str(result.epochs or "")
