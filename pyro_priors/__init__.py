@@ -2,12 +2,12 @@
 
 Names that most scripts need are here; the parts are :mod:`~pyro_priors.models`, :mod:`~pyro_priors.guides`,
 :mod:`~pyro_priors.priors`, :mod:`~pyro_priors.nn`, :mod:`~pyro_priors.objectives`, :mod:`~pyro_priors.data`,
-:mod:`~pyro_priors.metrics` and :mod:`~pyro_priors.plots`.
+:mod:`~pyro_priors.metrics`, :mod:`~pyro_priors.plots` and :mod:`~pyro_priors.experiments`.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import data, metrics, nn, objectives, plots, priors
+from . import data, experiments, metrics, nn, objectives, plots, priors
 from ._compile import EagerWarning
 from .checkpoint import CheckpointError
 from .citations import citation
@@ -33,6 +33,7 @@ __all__ = [
     "create",
     "data",
     "data_plate",
+    "experiments",
     "fit",
     "load",
     "metrics",

@@ -1,9 +1,8 @@
-"""The command line: ``pyro-priors list | train | evaluate | sample | plot``."""
+"""The command line: ``pyro-priors list | train | evaluate | sample | plot | reproduce``."""
 
 import contextlib
 import dataclasses
 import io
-import json
 import re
 import sys
 import traceback
@@ -17,8 +16,8 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from . import data, metrics, objectives, plots, train, zoo
-from .checkpoint import CheckpointError, write_atomically
+from . import data, experiments, metrics, objectives, plots, train, zoo
+from .checkpoint import CheckpointError
 from .data import DataConfig
 from .pair import Pair
 from .run_folder import RunFolder
@@ -28,11 +27,13 @@ __all__ = ["main"]
 
 USAGE = """usage: pyro-priors COMMAND ...
 
-  list                                        pairs, priors, objectives, data, metrics
+  list                                        pairs, priors, objectives, data, metrics, experiments
   train PAIR --data NAME|FILE.npz --out RUN   train a pair; --objective NAME; --resume goes on where a run stopped
   evaluate RUN                                table on the screen, and RUN/evaluation.json
   sample RUN --num 64 --out samples.png       samples as a picture or .npz; --category 3; --condition 0 1
   plot RUN                                    every figure, in RUN/figures
+  reproduce PAPER/EXPERIMENT                  a table or figure of a paper: trains what is missing, puts ours beside the
+                                              published; --row NAME; --quick; --no-train; interrupted, it goes on
 
 pyro-priors COMMAND --help lists the options of a command; of train, with a pair: pyro-priors train cp_vae --help"""
 
@@ -116,7 +117,7 @@ def _taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
 def _list(arguments: list[str]) -> None:
     @dataclass
     class Options:
-        """What there is: pairs, priors, objectives, data, metrics."""
+        """What there is: pairs, priors, objectives, data, metrics, experiments."""
 
     _parse(Options, arguments, "list")
     rows = {
@@ -125,6 +126,7 @@ def _list(arguments: list[str]) -> None:
         "objectives": sorted(objectives.OBJECTIVES),
         "data": [*data.names(), "FILE.npz"],
         "metrics": list(metrics.METRICS),
+        "experiments": experiments.names(),
     }
     for name, values in rows.items():
         print(f"{name:12}{'  '.join(values)}")
@@ -189,20 +191,7 @@ def _train(arguments: list[str]) -> None:
     if data_name is None:
         raise ValueError(f"train needs --data: a file .npz or one of {', '.join(data.names())}")
     splits = data.load(data_name, **dataclasses.asdict(options.data))
-    config = dataclasses.asdict(options.pair) | {"x_shape": splits.x_shape}
-    if config["likelihood"] == "auto":
-        config["likelihood"] = splits.likelihood
-    if "condition_shape" in config:
-        if splits.condition_shape is None:
-            raise ValueError(
-                f"pair '{name}' needs data with a condition, {data_name} has none: give --data.condition-rows N (the "
-                "last rows of each image), --data.condition-labels, or a file with condition_train"
-            )
-        config["condition_shape"] = splits.condition_shape
-    # the networks start from the seed as well
-    with torch.random.fork_rng():
-        torch.manual_seed(options.train.seed)
-        pair = zoo.create(name, **config)
+    pair = zoo.create_for(name, splits, options.train.seed, **dataclasses.asdict(options.pair))
     if not options.quiet:
         print(f"data: {splits.source}")
     history = train.fit(
@@ -256,18 +245,9 @@ def _evaluate(arguments: list[str]) -> None:
     results = metrics.evaluate(
         pair, splits, options.part, metrics=options.metrics, num_samples=options.num_samples, seed=options.seed
     )
-    record = {
-        "data": splits.source,
-        "part": options.part,
-        "num_samples": options.num_samples,
-        "seed": options.seed,
-        "metrics": {name: dataclasses.asdict(estimate) for name, estimate in results.items()},
-    }
-    if pair.aggregate_c is not None:
-        record["aggregate_c"] = pair.aggregate_c.tolist()
-    if splits.true_log_likelihood is not None:
-        record["true_log_likelihood"] = splits.true_log_likelihood
-    write_atomically(folder.path / "evaluation.json", json.dumps(record, indent=1).encode())
+    given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
+    given["asked"] = list(options.metrics or metrics.METRICS)
+    folder.save_evaluation(metrics.record(pair, splits, results, **given))
     print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
     for name, estimate in results.items():
         spread = f" ± {estimate.stderr:.4g}" if estimate.stderr is not None else ""
@@ -349,12 +329,45 @@ def _plot(arguments: list[str]) -> None:
             print(path)
 
 
+def _reproduce(arguments: list[str]) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        """Train what is missing of a table or figure of a paper, evaluate it, and put ours beside the published."""
+
+        experiment: tyro.conf.Positional[str]
+        """PAPER/EXPERIMENT, see pyro-priors list."""
+        row: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+        """Only these rows: a name, its end, or a pattern such as '*-cp-*'; may be given again."""
+        quick: bool = False
+        """A shorter schedule and fewer samples, not comparable with the paper; its runs are in OUT/PAPER-quick."""
+        out: str = "runs"
+        """Folder of the runs, which are OUT/PAPER/ROW."""
+        train: bool = True
+        """Train what is missing; --no-train shows what is there."""
+        num_samples: int | None = None
+        """Importance samples for log p(x); each row has its own number when left out."""
+        max_epochs: int | None = None
+        """Train to this epoch at most, for now."""
+        device: str = "auto"
+        """auto, cpu, cuda or mps."""
+        quiet: bool = False
+        """Show no progress."""
+
+    options = _parse(Options, arguments, "reproduce")
+    given = dataclasses.asdict(options)
+    name, rows, quiet = given.pop("experiment"), given.pop("row"), given.pop("quiet")
+    report = experiments.reproduce(name, rows=rows, progress=not quiet, **given)
+    print(report.table)
+    print("\n".join(map(str, report.files)))
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": _list,
     "train": _train,
     "evaluate": _evaluate,
     "sample": _sample,
     "plot": _plot,
+    "reproduce": _reproduce,
 }
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ Each function returns a matplotlib figure; nothing is shown, and nothing is save
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,9 @@ __all__ = [
     "curves",
     "density",
     "figures",
+    "histograms",
     "image_grid",
+    "image_panels",
     "latent_scatter",
     "reconstructions",
     "samples",
@@ -58,6 +61,63 @@ def image_grid(images: Tensor, num_columns: int, title: str = "", row_labels: Se
     axes.set_xticks([])
     axes.set_yticks([(row + 0.5) * (height + 1) for row in range(len(row_labels))], row_labels)
     axes.tick_params(length=0)
+    return figure
+
+
+def image_panels(
+    panels: Sequence[Sequence[Tensor | None]], column_labels: Sequence[str], row_labels: Sequence[str] = ()
+) -> Figure:
+    """Small grids of images, side by side and in rows.
+
+    :param panels: rows of panels, each images of shape ``(num_images, channels, height, width)``, shown in a square, or
+        None for an empty place
+    :param column_labels: one above each column
+    :param row_labels: one at the left of each row
+    """
+    from matplotlib.figure import Figure
+    from torchvision.utils import make_grid
+
+    figure = Figure(figsize=(2.6 * len(column_labels) + 0.4, 2.6 * len(panels) + 0.6), layout="constrained")
+    all_axes = figure.subplots(len(panels), len(column_labels), squeeze=False)
+    for i, row in enumerate(panels):
+        for j, (axes, images) in enumerate(zip(all_axes[i], row, strict=True)):
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            if i == 0:
+                axes.set_title(column_labels[j], fontsize="medium")
+            if j == 0 and row_labels:
+                axes.set_ylabel(row_labels[i])
+            if images is not None:
+                side = math.ceil(math.sqrt(len(images)))
+                grid = make_grid(images.float().clamp(0, 1).cpu(), side, padding=1, pad_value=0.5)
+                axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+    return figure
+
+
+def histograms(drawn: Mapping[str, Tensor], x: Tensor, true_density: Tensor) -> Figure:
+    """Histograms of one-dimensional samples, each with the true density over it.
+
+    :param drawn: samples by title, each of shape ``(num_samples,)``
+    :param x: points in ascending order, shape ``(num_points,)``; samples beyond them are not shown
+    :param true_density: its values there
+    """
+    from matplotlib.figure import Figure
+
+    num_columns = min(3, len(drawn))
+    num_rows = -(-len(drawn) // num_columns)
+    figure = Figure(figsize=(3.2 * num_columns, 2.4 * num_rows + 0.5), layout="constrained")
+    all_axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).flatten()
+    bins = torch.linspace(float(x[0]), float(x[-1]), 101)
+    for axes, (title, samples) in zip(all_axes, drawn.items(), strict=False):
+        share = torch.histogram(samples.float().cpu(), bins).hist / (len(samples) * (bins[1] - bins[0]))
+        axes.stairs(share.numpy(), bins.numpy(), fill=True, alpha=0.6, label="samples")
+        axes.plot(x.numpy(), true_density.numpy(), color="black", linewidth=0.8, label="ground truth")
+        axes.set_title(title, fontsize="medium")
+    all_axes[0].legend(fontsize="x-small")
+    for axes in all_axes[len(drawn) :]:
+        axes.set_axis_off()
+    figure.supxlabel("x", fontsize="medium")
+    figure.supylabel("density", fontsize="medium")
     return figure
 
 

@@ -53,36 +53,53 @@ class RunFolder:
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
 
-    def begin(self, config: dict[str, Any], resume: bool) -> None:
+    @property
+    def holds_a_run(self) -> bool:
+        """Whether a state or a pair was ever written; a run that ended before counts as none."""
+        return any(self.path.glob("last/state*.json")) or any(self.path.glob("pair/pair.json"))
+
+    def begin(self, config: dict[str, Any], resume: bool, defaults: dict[str, Any] | None = None) -> None:
         """Write ``config.json``, or compare it with the one of the run to be resumed.
 
-        A folder whose run ended before its first state was written counts as empty.
-
+        :param config: the options of the run
+        :param resume: go on with the run that the folder holds
+        :param defaults: as for :meth:`compare`
         :raises ValueError: if the folder holds a run and ``resume`` is False, or holds one of other options
         """
-        file = self.path / "config.json"
-        # what was written is compared, not what was given: JSON has no tuples
-        config = json.loads(json.dumps(config))
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"out is {self.path}, which is a file: choose the name of a new folder")
         self.path.mkdir(parents=True, exist_ok=True)
-        if any(self.path.glob("last/state*.json")) or any(self.path.glob("pair/pair.json")):
+        if self.holds_a_run:
             if not resume:
                 raise ValueError(
                     f"{self.path} holds a run already: resume it (--resume, resume=True) or choose another --out"
                 )
-            old = self.config()
-            for group, options in config.items():
-                self._compare(group, old.get(group), options)
-        checkpoint.write_atomically(file, json.dumps(config, indent=1).encode())
+            self.compare(config, defaults)
+        checkpoint.write_atomically(self.path / "config.json", json.dumps(config, indent=1).encode())
 
-    def _compare(self, name: str, old: Any, new: Any) -> None:
+    def compare(self, config: dict[str, Any], defaults: dict[str, Any] | None = None) -> None:
+        """Compare options with those of the run that the folder holds.
+
+        :param config: the options
+        :param defaults: the default of each, in the same form: an option that is newer than the run may be at it
+        :raises ValueError: if one differs
+        """
+        old = self.config()
+        # what was written is compared, not what was given: JSON has no tuples
+        config, defaults = json.loads(json.dumps([config, defaults or {}]))
+        for group, options in config.items():
+            self._compare(group, old.get(group), options, defaults.get(group, {}))
+
+    def _compare(self, name: str, old: Any, new: Any, defaults: Any) -> None:
         option = name.rsplit(".", 1)[-1]
         if name == "versions" or option in MAY_CHANGE:
             return
         if isinstance(old, dict) and isinstance(new, dict):
             for key in {**old, **new}:
-                self._compare(f"{name}.{key}", old.get(key), new.get(key))
+                default = defaults.get(key) if isinstance(defaults, dict) else None
+                # a default stands for what was done before there was the option
+                known = old.get(key) if key in old or isinstance(default, dict) else default
+                self._compare(f"{name}.{key}", known, new.get(key), default)
         elif old != new:
             raise ValueError(
                 f"{name} is {new!r} but the run in {self.path} was started with {old!r}: give that to resume it, or "
@@ -101,6 +118,39 @@ class RunFolder:
             raise FileNotFoundError(f"{self.path} is no run folder: it has no config.json") from None
         except ValueError as error:
             raise checkpoint.CheckpointError(f"{file} cannot be read ({error}): it is truncated or altered") from None
+
+    def progress(self) -> dict[str, Any] | None:
+        """Counters of the last state, None where none was ever written.
+
+        :raises CheckpointError: if the state cannot be read
+        """
+        file = self.path / "last" / "state.json"
+        try:
+            return json.loads(file.read_bytes())["progress"]
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError) as error:
+            raise checkpoint.CheckpointError(f"{file} cannot be read ({error}): it is truncated or altered") from None
+
+    def weights(self) -> str | None:
+        """Checksum of the pair in ``pair/``, None where none is."""
+        try:
+            return json.loads((self.path / "pair" / "pair.json").read_bytes())["sha256"]
+        except (FileNotFoundError, ValueError, KeyError):  # a damaged one is told by what reads it
+            return None
+
+    def save_evaluation(self, record: dict[str, Any]) -> None:
+        """Write ``evaluation.json``, with the checksum of the pair that it is of."""
+        content = json.dumps(record | {"weights": self.weights()}, indent=1)
+        checkpoint.write_atomically(self.path / "evaluation.json", content.encode())
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """``evaluation.json``, None where there is none of the pair that is in ``pair/`` now."""
+        try:
+            record = json.loads((self.path / "evaluation.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        return record if record.get("weights") == self.weights() else None
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``."""

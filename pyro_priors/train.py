@@ -9,6 +9,7 @@ import signal
 import tempfile
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,11 +17,11 @@ import pyro
 import torch
 from pyro import infer, poutine
 
-from . import checkpoint
+from . import checkpoint, zoo
 from ._sites import sample_sites
-from .data import Splits
+from .data import DataConfig, Splits
 from .loop import History, Training, TrainingDiverged, summary_writer, to_like
-from .objectives import options_of
+from .objectives import ELBO, options_of
 from .pair import Pair
 from .run_folder import RunFolder
 from .signals import forwarded_signals
@@ -154,7 +155,7 @@ def fit(
     folder = None
     if out is not None:
         folder = RunFolder(out)
-        folder.begin(_record(pair, data, objective, config), resume)
+        folder.begin(record(pair, data, objective, config), resume, defaults(pair, objective))
     elif resume:
         raise ValueError("resume=True needs out, the run folder to resume")
     from lightning_fabric import Fabric  # a second to import, and only training needs it
@@ -237,7 +238,8 @@ def _check_sites(pair: Pair, data: Splits, sites: tuple[str, ...]) -> None:
             raise ValueError(f"warmup_sites names '{site}', which is no latent site: choose from {', '.join(latent)}")
 
 
-def _record(pair: Pair, data: Splits, objective: infer.ELBO, config: TrainConfig) -> dict[str, Any]:
+def record(pair: Pair, data: Splits, objective: infer.ELBO, config: TrainConfig) -> dict[str, Any]:
+    """What ``config.json`` of a run folder holds."""
     from . import __version__
 
     return {
@@ -246,6 +248,23 @@ def _record(pair: Pair, data: Splits, objective: infer.ELBO, config: TrainConfig
         "objective": options_of(objective),
         "train": dataclasses.asdict(config),
         "versions": {"pyro_priors": __version__, "torch": torch.__version__, "pyro": pyro.__version__},
+    }
+
+
+def defaults(pair: Pair, objective: infer.ELBO) -> dict[str, Any]:
+    """The default of each option, in the form of :func:`record`."""
+
+    def of(config_class: type) -> dict[str, Any]:
+        fields = dataclasses.fields(config_class)
+        return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+
+    name = (pair.recipe or {}).get("name")
+    parameters = signature(type(objective)).parameters.values() if isinstance(objective, ELBO) else ()
+    return {
+        "pair": {"config": {} if name is None else of(zoo.config_class(name))},
+        "data": {"config": of(DataConfig)},
+        "objective": {"config": {p.name: p.default for p in parameters if p.default is not p.empty}},
+        "train": of(TrainConfig),
     }
 
 

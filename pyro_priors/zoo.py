@@ -10,9 +10,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn as nn
 
 from . import checkpoint, guides, models
+from .data import Splits
 from .nn import (
     MLP,
     CategoricalHead,
@@ -48,6 +50,7 @@ __all__ = [
     "VAEConfig",
     "config_class",
     "create",
+    "create_for",
     "load",
     "names",
     "register_pair",
@@ -292,6 +295,33 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
     own = [key for key, network in (("encoder", encoder), ("decoder", decoder)) if network is not None]
     pair.recipe = {"name": name, "config": dataclasses.asdict(built), "own_networks": own}
     return pair
+
+
+def create_for(name: str, data: Splits, seed: int, **config: Any) -> Pair:
+    """Build a pair for some data: the pair that ``pyro-priors train`` begins with.
+
+    Sizes that the data fix are filled in from them, and the networks start from the seed; torch's generator is left as
+    it was.
+
+    :param name: one of :func:`names`
+    :param data: what the pair is to be trained on
+    :param seed: seed of the training
+    :param config: as for :func:`create`; ``likelihood="auto"``, or none, is the one that fits the data
+    :raises ValueError: as :func:`create`, or if a conditional pair gets data without a condition
+    """
+    config |= {"x_shape": data.x_shape}
+    if config.get("likelihood", "auto") == "auto":
+        config["likelihood"] = data.likelihood
+    if any(field.name == "condition_shape" for field in dataclasses.fields(config_class(name))):
+        if data.condition_shape is None:
+            raise ValueError(
+                f"pair '{name}' needs data with a condition, {data.name} has none: give --data.condition-rows N (the "
+                "last rows of each image), --data.condition-labels, or a file with condition_train"
+            )
+        config["condition_shape"] = data.condition_shape
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return create(name, **config)
 
 
 def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> Pair:

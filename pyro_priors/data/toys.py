@@ -12,6 +12,9 @@ from .splits import Part, Splits
 
 __all__: list[str] = []
 
+MIXTURE_MEANS, MIXTURE_SD = np.array([0.1, 1.0]), 0.1
+"""Of the data set ``mixture``."""
+
 Sampler = Callable[[int, np.random.Generator], tuple[NDArray, NDArray]]
 
 
@@ -51,11 +54,10 @@ def mixture(config: DataConfig) -> Splits:
     10,000 and 10,000: the paper gives the first, the others are ours (the authors' code: 60,000, 20,000 and
     20,000, and a second mean of 0.99). The label is the component.
     """
-    means, sd = np.array([0.1, 1.0]), 0.1
 
     def sample(size: int, random: np.random.Generator) -> tuple[NDArray, NDArray]:
         label = random.integers(2, size=size)
-        return (means[label] + sd * random.standard_normal(size))[:, None], label
+        return (MIXTURE_MEANS[label] + MIXTURE_SD * random.standard_normal(size))[:, None], label
 
     return _draw(
         "mixture",
@@ -63,7 +65,7 @@ def mixture(config: DataConfig) -> Splits:
         (50_000, 10_000, 10_000),
         config,
         source=f"drawn with seed {config.seed}; standard deviation 0.1 as in the code of Lavda et al. 2019",
-        true_log_likelihood=_mixture_log_density(means, sd),
+        true_log_likelihood=mixture_log_density(MIXTURE_MEANS, MIXTURE_SD),
     )
 
 
@@ -88,7 +90,7 @@ def four_gaussians(config: DataConfig) -> Splits:
         config,
         source=f"drawn with seed {config.seed}; means, standard deviation 0.1 and sizes are ours",
         # the two coordinates are independent, each an even mixture of two
-        true_log_likelihood=2 * _mixture_log_density(means, sd),
+        true_log_likelihood=2 * mixture_log_density(means, sd),
     )
 
 
@@ -112,7 +114,7 @@ def moons(config: DataConfig) -> Splits:
     )
 
 
-def _mixture_log_density(means: NDArray, sd: float) -> float:
+def mixture_log_density(means: NDArray, sd: float) -> float:
     """E[log p(x)] for an even mixture of N(means, sd), by the trapezoidal rule.
 
     The rule converges faster than any power of the step for such smooth, vanishing integrands: step sd/10

@@ -1,7 +1,7 @@
 """What is reported of a trained pair: numbers per datum, each with its standard error."""
 
 from .clustering import hungarian_accuracy, majority_accuracy
-from .evaluate import METRICS, Estimate, evaluate
+from .evaluate import METRICS, Estimate, evaluate, record
 from .latent import active_categories, active_units, effective_categories
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "evaluate",
     "hungarian_accuracy",
     "majority_accuracy",
+    "record",
 ]

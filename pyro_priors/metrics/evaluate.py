@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -20,7 +21,7 @@ from ..pair import Pair
 from .clustering import hungarian_accuracy, majority_accuracy
 from .latent import active_categories, active_units, effective_categories
 
-__all__ = ["METRICS", "Estimate", "evaluate"]
+__all__ = ["METRICS", "Estimate", "evaluate", "record"]
 
 BATCH_SIZE = 500
 
@@ -94,6 +95,22 @@ def evaluate(
     finally:
         pair.train(was_training)
     return results
+
+
+def record(pair: Pair, data: Splits, results: Mapping[str, Estimate], **given: Any) -> dict[str, Any]:
+    """An evaluation as ``evaluation.json`` keeps it.
+
+    :param pair: the pair
+    :param data: its data
+    :param results: estimates by name
+    :param given: how it was evaluated: the part, the number of samples, the seed
+    """
+    found = {"data": data.source, **given, "metrics": {name: dataclasses.asdict(one) for name, one in results.items()}}
+    if pair.aggregate_c is not None:
+        found["aggregate_c"] = pair.aggregate_c.tolist()
+    if data.true_log_likelihood is not None:
+        found["true_log_likelihood"] = data.true_log_likelihood
+    return found
 
 
 def _rows(context: _Context, part: str) -> list[tuple[Tensor, Tensor | None]]:

@@ -1,0 +1,24 @@
+"""Experiments of the papers: each table and figure as data, and what trains, evaluates and writes them.
+
+One file per paper holds its rows (what to train), the published numbers and what differs; :func:`reproduce` does the
+rest, as does ``pyro-priors reproduce PAPER/EXPERIMENT``.
+"""
+
+from . import lavda2019  # noqa: F401  (it adds its experiments)
+from .experiment import Column, Experiment, Row, Trained, add, find, names, number
+from .run import Report, reproduce
+from .table import Result
+
+__all__ = [
+    "Column",
+    "Experiment",
+    "Report",
+    "Result",
+    "Row",
+    "Trained",
+    "add",
+    "find",
+    "names",
+    "number",
+    "reproduce",
+]

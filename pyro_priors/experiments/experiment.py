@@ -1,0 +1,162 @@
+"""What an experiment is: rows to train, columns to report, published numbers beside them, a figure of the pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from ..data import Splits
+from ..metrics import Estimate
+from ..pair import Pair
+from ..train import TrainConfig
+from ..zoo import hint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Column", "Experiment", "Row", "Trained", "add", "find", "names", "number"]
+
+Estimates = Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pair to train; rows of several experiments that are equal are trained once.
+
+    :param name: also of its run folder
+    :param pair: name in the zoo
+    :param data: name of the data set
+    :param train: how it is trained
+    :param quick: how it is trained under ``--quick``
+    :param pair_options: of the pair; what the data fix is filled in
+    :param data_options: of the data set
+    :param objective: name in :data:`pyro_priors.objectives.OBJECTIVES`
+    :param objective_options: of the objective
+    :param num_samples: importance samples for log p(x)
+    :param num_data: data of the test part whose log p(x) is computed, the first ones; 0: all
+    :param measures: further estimates of the pair and its data, beside the metrics of the experiment
+    :param differs: what differs from what the paper did
+    """
+
+    name: str
+    pair: str
+    data: str
+    train: TrainConfig
+    quick: TrainConfig
+    pair_options: Mapping[str, Any] = field(default_factory=dict)
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    objective: str = "elbo"
+    objective_options: Mapping[str, Any] = field(default_factory=dict)
+    num_samples: int = 500
+    num_data: int = 0
+    measures: tuple[Callable[[Pair, Splits], dict[str, Estimate]], ...] = ()
+    differs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    :param title: its head
+    :param cell: from the estimates of a row to what is shown, empty where they do not say
+    :param published: the paper's numbers by row, shown in a column before this one
+    :param digits: decimals of the published numbers
+    """
+
+    title: str
+    cell: Callable[[Estimates], str]
+    published: Mapping[str, float] = field(default_factory=dict)
+    digits: int = 2
+
+
+def number(name: str, sign: int = 1, digits: int = 2) -> Callable[[Estimates], str]:
+    """A cell that shows one estimate, ± its standard error.
+
+    :param name: of the estimate
+    :param sign: -1 shows its negative
+    :param digits: decimals
+    """
+
+    def cell(estimates: Estimates) -> str:
+        if name not in estimates:
+            return ""
+        found = estimates[name]
+        spread = "" if found.stderr is None else f" ± {found.stderr:.{digits}f}"
+        return f"{sign * found.value:.{digits}f}{spread}"
+
+    return cell
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A row whose pair is there, and the data that it was trained on."""
+
+    row: Row
+    pair: Pair
+    data: Splits
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or a figure of a paper.
+
+    :param name: ``"PAPER/EXPERIMENT"``
+    :param title: one line: what it shows
+    :param rows: what it is made of
+    :param metrics: names in :data:`pyro_priors.metrics.METRICS`
+    :param columns: of the table
+    :param differs: what differs from the paper in all rows
+    :param figure: from the rows that are trained, by name, to the figure
+    """
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    metrics: tuple[str, ...]
+    columns: tuple[Column, ...]
+    differs: tuple[str, ...] = ()
+    figure: Callable[[Mapping[str, Trained]], Figure] | None = None
+
+    def select(self, patterns: Sequence[str]) -> tuple[Row, ...]:
+        """The rows that a pattern names, whole or by the end of their names after a hyphen; all without patterns.
+
+        :param patterns: such as ``"cp-10"`` for ``mnist-cp-10``, or ``"*-cp-*"``
+        :raises ValueError: if one names no row
+        """
+        chosen: set[str] = set()
+        for pattern in patterns:
+            found = [row.name for row in self.rows if fnmatchcase(f"-{row.name}", f"*-{pattern}")]
+            if not found:
+                ends = [row.name for row in self.rows] + [row.name.split("-", 1)[-1] for row in self.rows]
+                near = get_close_matches(pattern, ends, n=1)
+                suggestion = f"did you mean '{near[0]}'? " if near else ""
+                known = ", ".join(row.name for row in self.rows)
+                raise ValueError(f"{self.name} has no row '{pattern}': {suggestion}Its rows are {known}")
+            chosen.update(found)
+        return tuple(row for row in self.rows if row.name in chosen or not patterns)
+
+
+_REGISTRY: dict[str, Experiment] = {}
+
+
+def add(experiment: Experiment) -> None:
+    """Register an experiment under its name."""
+    _REGISTRY[experiment.name] = experiment
+
+
+def names() -> list[str]:
+    """Names of the experiments, in the order in which they were added."""
+    return list(_REGISTRY)
+
+
+def find(name: str) -> Experiment:
+    """The experiment of that name.
+
+    :raises ValueError: if the name is unknown
+    """
+    if name not in _REGISTRY:
+        raise ValueError(f"experiment '{name}' is unknown: {hint(name, names())}")
+    return _REGISTRY[name]

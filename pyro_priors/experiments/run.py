@@ -1,0 +1,261 @@
+"""Training what an experiment lacks, evaluating it, and writing ours beside the published."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from .. import data as data_sets
+from .. import metrics, objectives, train, zoo
+from ..checkpoint import write_atomically
+from ..data import Splits
+from ..metrics import Estimate
+from ..pair import Pair
+from ..run_folder import RunFolder
+from ..train import TrainConfig, TrainingDiverged
+from .experiment import Experiment, Row, Trained, find
+from .table import Result, markdown, record
+
+__all__ = ["Report", "reproduce"]
+
+QUICK_SAMPLES, QUICK_DATA = 100, 1000
+"""Importance samples, and data of the test part, for log p(x) under ``quick``."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`reproduce` found.
+
+    :param experiment: the experiment
+    :param results: one for each of its rows
+    :param table: ours beside the published, in Markdown
+    :param files: what was written: table (``.json``, ``.md``) and figure (``.png``)
+    """
+
+    experiment: Experiment
+    results: list[Result]
+    table: str
+    files: list[Path]
+
+
+def reproduce(
+    name: str,
+    *,
+    rows: Sequence[str] = (),
+    quick: bool = False,
+    out: str | Path = "runs",
+    train: bool = True,
+    num_samples: int | None = None,
+    max_epochs: int | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> Report:
+    """Train what is missing of an experiment, evaluate it, and put ours beside the published.
+
+    Example::
+
+        >>> report = pp.experiments.reproduce("lavda2019/table1", quick=True, rows=["vae", "cp-10"])
+        >>> print(report.table)
+
+    Each row has a run folder, ``out/PAPER/ROW``, or ``out/PAPER-quick/ROW``; table and figure lie beside them under the
+    name of the experiment. A row that is trained is not trained again, one that was interrupted goes on, and numbers
+    are computed once for the same weights and number of samples. A row whose training diverges is marked, and the
+    others go on.
+
+    :param name: one of :func:`names`
+    :param rows: which rows to train and evaluate, by their names, the ends of their names, or patterns such as
+        ``"*-cp-*"``; all when empty. The others are shown as far as they are there
+    :param quick: a shorter schedule and fewer samples; not comparable with the paper, and table and figure say so
+    :param out: folder of the runs
+    :param train: train what is missing; False shows what is there
+    :param num_samples: importance samples for log p(x); each row has its own number when left out
+    :param max_epochs: train to this epoch at most for now; without it, the same call goes on (where the learning rate
+        falls to the last epoch, it is not as if it had not stopped)
+    :param device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for training and evaluation
+    :param progress: show lines and bars
+    :raises ValueError: if a name is unknown, an option is out of range, or a run folder holds a run of other options
+    """
+    experiment = find(name)
+    chosen = experiment.select([rows] if isinstance(rows, str) else rows)
+    for option, value in (("num_samples", num_samples), ("max_epochs", max_epochs)):
+        if value is not None and value < 1:
+            raise ValueError(f"{option} must be at least 1, got {value}")
+    paper, own_name = name.split("/")
+    runner = _Runner(
+        Path(out) / f"{paper}{'-quick' if quick else ''}", quick, num_samples, max_epochs, device, progress
+    )
+    for row in chosen:
+        runner.config(row)  # a mistake in the options is told before anything is done
+    results, pairs = [], {}
+    for row in experiment.rows:
+        if train and row in chosen:
+            runner.say(f"row {chosen.index(row) + 1} of {len(chosen)}: {row.name}")
+        result, trained = runner.run(row, experiment, may_train=train and row in chosen, may_evaluate=row in chosen)
+        results.append(result)
+        if trained is not None:
+            pairs[row.name] = trained
+    written = markdown(experiment, results, quick)
+    path = runner.folder / own_name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [path.with_suffix(".json"), path.with_suffix(".md")]
+    write_atomically(files[0], json.dumps(record(experiment, results, quick), indent=1).encode())
+    write_atomically(files[1], written.encode())
+    if experiment.figure is not None and pairs:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            figure = experiment.figure(pairs)
+        what = f"{name}: {experiment.title}"
+        figure.suptitle(f"{what}\nquick: a shorter schedule, not comparable" if quick else what, fontsize="medium")
+        files.append(path.with_suffix(".png"))
+        figure.savefig(files[-1], dpi=120)
+    return Report(experiment, results, written, files)
+
+
+@dataclass
+class _Runner:
+    folder: Path
+    quick: bool
+    num_samples: int | None
+    max_epochs: int | None
+    device: str
+    progress: bool
+    loaded: dict[str, Splits] = field(default_factory=dict)
+
+    def say(self, line: str) -> None:
+        if self.progress:
+            print(line, file=sys.stderr, flush=True)
+
+    def data(self, row: Row) -> Splits:
+        """The row's data, read once for all rows that share them."""
+        key = json.dumps([row.data, dict(row.data_options)])
+        if key not in self.loaded:
+            self.loaded[key] = data_sets.load(row.data, **row.data_options)
+        return self.loaded[key]
+
+    def config(self, row: Row) -> TrainConfig:
+        config = dataclasses.replace(row.quick if self.quick else row.train, device=self.device)
+        return config if self.max_epochs is None else dataclasses.replace(config, max_epochs=self.max_epochs)
+
+    def run(
+        self, row: Row, experiment: Experiment, may_train: bool, may_evaluate: bool
+    ) -> tuple[Result, Trained | None]:
+        """Train and evaluate one row, as far as it has to be and may be."""
+        folder, config = RunFolder(self.folder / row.name), self.config(row)
+        done = _is_done(folder, config)
+        if not done and not may_train:
+            reached = folder.progress()
+            status = f"not finished: epoch {reached['epoch']}" if reached else "not trained"
+            return Result(row, status), None
+        data = self.data(row)
+        pair = zoo.create_for(row.pair, data, config.seed, **row.pair_options)
+        objective = objectives.OBJECTIVES[row.objective](**row.objective_options)
+        if done:
+            folder.compare(train.record(pair, data, objective, config), train.defaults(pair, objective))
+            pair.load_weights(folder.path / "pair")
+        elif (diverged := self.train(folder, pair, data, objective, config)) is not None:
+            return Result(row, f"diverged: {diverged}"), None
+        pair.to(_device(self.device)).eval()
+        estimates = self.evaluate(row, experiment, folder, pair, data, may_evaluate)
+        history = folder.history()
+        most = (row.quick if self.quick else row.train).max_epochs
+        reached = folder.progress() or {}
+        result = Result(
+            row,
+            "" if estimates else "not evaluated",
+            estimates,
+            epochs=len(history),
+            cut_short=not reached.get("stopped") and len(history) < most,
+            seconds_per_epoch=statistics.median(line["seconds"] for line in history),
+            source=data.source,
+            evaluation={
+                key: (folder.evaluation() or {}).get(key) for key in ("part", "num_samples", "num_data", "seed")
+            },
+        )
+        return result, Trained(row, pair, data)
+
+    def train(
+        self, folder: RunFolder, pair: Pair, data: Splits, objective: Any, config: TrainConfig
+    ) -> TrainingDiverged | None:
+        """Train, or go on where it stopped."""
+        try:
+            train.fit(
+                pair,
+                data,
+                objective,
+                out=folder.path,
+                resume=folder.holds_a_run,
+                progress=self.progress,
+                config=config,
+            )
+        except TrainingDiverged as error:
+            return error
+        except (KeyboardInterrupt, SystemExit):
+            self.say(f"stopped in {folder.path}: the same command goes on from there")
+            raise
+        return None
+
+    def evaluate(
+        self, row: Row, experiment: Experiment, folder: RunFolder, pair: Pair, data: Splits, may_evaluate: bool
+    ) -> dict[str, Estimate]:
+        """What the experiment asks of the row: from ``evaluation.json`` what is there already, computed what is not."""
+        measures = {measure.__name__: measure for measure in row.measures}
+        asked = [*experiment.metrics, *measures]
+        samples = self.num_samples or (QUICK_SAMPLES if self.quick else row.num_samples)
+        given: dict[str, Any] = {"part": "test", "seed": 0, "num_samples": samples}
+        given["num_data"] = QUICK_DATA if self.quick else row.num_data
+        old = folder.evaluation() or {}
+        if any(old.get(key) != given[key] for key in ("part", "seed")):
+            old = {}
+        known = set(old.get("asked", ()))
+        if "log_likelihood" in asked and any(old.get(key) != given[key] for key in ("num_samples", "num_data")):
+            known.discard("log_likelihood")
+        missing = [name for name in asked if name not in known]
+        if missing and not may_evaluate:
+            return {}
+        if missing:
+            self.say(f"evaluating {row.name}: {', '.join(missing)}")
+            found: dict[str, Estimate] = {}
+            rest = [name for name in missing if name not in measures and name != "log_likelihood"]
+            if rest:
+                found |= metrics.evaluate(pair, data, metrics=rest, progress=self.progress)
+            if "log_likelihood" in missing:
+                first = dataclasses.replace(data, test=data.test.take(slice(given["num_data"] or None)))
+                found |= metrics.evaluate(
+                    pair, first, metrics=["log_likelihood"], num_samples=samples, progress=self.progress
+                )
+            with torch.random.fork_rng(), pyro.get_param_store().scope():
+                for name in missing:
+                    if name in measures:
+                        torch.manual_seed(given["seed"])
+                        found |= measures[name](pair, data)
+            if "log_likelihood" not in missing:  # it stays as it was computed
+                given |= {key: old[key] for key in ("num_samples", "num_data") if key in old}
+            new = metrics.record(pair, data, found, **given, asked=sorted(known.union(missing)))
+            new["metrics"] = old.get("metrics", {}) | new["metrics"]
+            folder.save_evaluation(new)
+            old = new
+        return {name: Estimate(**values) for name, values in old["metrics"].items()}
+
+
+def _is_done(folder: RunFolder, config: TrainConfig) -> bool:
+    """Whether the training has ended, by these options, and left its pair."""
+    progress = folder.progress()
+    if progress is None or folder.weights() is None:
+        return False
+    out_of_patience = bool(progress["stopped"]) and 0 < config.patience <= progress["wait"]
+    return out_of_patience or progress["epoch"] >= config.max_epochs
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return torch.device(name)

@@ -1,0 +1,129 @@
+"""The table of an experiment: ours beside the published, and what differs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..metrics import Estimate
+from .experiment import Experiment, Row
+
+__all__ = ["Result", "markdown", "record"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is there of one row.
+
+    :param row: the row
+    :param status: why there are no numbers, or empty
+    :param estimates: its numbers
+    :param epochs: epochs that it was trained for
+    :param cut_short: whether it could have been trained for more
+    :param seconds_per_epoch: median over the epochs
+    :param source: what the data are
+    :param evaluation: how the numbers were computed
+    """
+
+    row: Row
+    status: str
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    epochs: int = 0
+    cut_short: bool = False
+    seconds_per_epoch: float | None = None
+    source: str = ""
+    evaluation: dict[str, Any] = field(default_factory=dict)
+
+
+def markdown(experiment: Experiment, results: Sequence[Result], quick: bool) -> str:
+    """The table in Markdown, with what differs below it."""
+    heads = ["row"]
+    for column in experiment.columns:
+        heads += [f"published {column.title}"] if column.published else []
+        heads.append(column.title)
+    heads += ["epochs", "s/epoch", "notes"]
+    notes: list[str] = []
+    lines = [_line(experiment, result, notes) for result in results]
+    widths = [max(len(line[i]) for line in [heads, *lines]) for i in range(len(heads))]
+
+    def join(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))} |"
+
+    text = [f"# {experiment.name}: {experiment.title}", ""]
+    if quick:
+        most = max(row.quick.max_epochs for row in experiment.rows)
+        text += [
+            f"QUICK: a shorter schedule, of {most} epochs at most, and fewer importance samples: not comparable with "
+            "the published numbers.",
+            "",
+        ]
+    text += [join(heads), join(["-" * width for width in widths]), *map(join, lines), ""]
+    text += [f"- {note}" for note in experiment.differs]
+    text += [f"{i}. {note}" for i, note in enumerate(notes, 1)]
+    return "\n".join(text) + "\n"
+
+
+def _line(experiment: Experiment, result: Result, notes: list[str]) -> list[str]:
+    """The cells of a row; its notes are added to those that are there."""
+    cells = [result.row.name]
+    status = result.status
+    for column in experiment.columns:
+        if column.published:
+            number = column.published.get(result.row.name)
+            cells.append("" if number is None else f"{number:.{column.digits}f}")
+        cells.append(status or column.cell(result.estimates))
+        status = "" if not result.status else " "  # said once
+    epochs = f"{result.epochs}, cut short" if result.cut_short else str(result.epochs or "")
+    seconds = "" if result.seconds_per_epoch is None else f"{result.seconds_per_epoch:.1f}"
+    numbers = []
+    for note in _notes(experiment, result):
+        if note not in notes:
+            notes.append(note)
+        numbers.append(str(notes.index(note) + 1))
+    return [*cells, epochs, seconds, " ".join(numbers)]
+
+
+def _notes(experiment: Experiment, result: Result) -> list[str]:
+    found = list(result.row.differs)
+    if result.source:
+        found.append(f"data: {result.source}")
+    if "log_likelihood" in experiment.metrics and "log_likelihood" in result.estimates:
+        of = f", first {result.evaluation['num_data']} test data" if result.evaluation["num_data"] else ""
+        found.append(f"log p(x) from {result.evaluation['num_samples']} importance samples{of}")
+    return found
+
+
+def record(experiment: Experiment, results: Sequence[Result], quick: bool) -> dict[str, Any]:
+    """The table as JSON holds it, with every estimate."""
+    from .. import __version__
+
+    return {
+        "experiment": experiment.name,
+        "title": experiment.title,
+        "quick": quick,
+        "comparable": not quick,
+        "differs": list(experiment.differs),
+        "version": __version__,
+        "rows": [
+            {
+                "name": result.row.name,
+                "pair": result.row.pair,
+                "pair_options": dict(result.row.pair_options),
+                "data": result.row.data,
+                "train": dataclasses.asdict(result.row.quick if quick else result.row.train),
+                "differs": list(result.row.differs),
+                "status": result.status or "evaluated",
+                "published": {
+                    c.title: c.published[result.row.name] for c in experiment.columns if result.row.name in c.published
+                },
+                "metrics": {name: dataclasses.asdict(estimate) for name, estimate in result.estimates.items()},
+                "evaluation": result.evaluation,
+                "epochs": result.epochs,
+                "cut_short": result.cut_short,
+                "seconds_per_epoch": result.seconds_per_epoch,
+            }
+            for result in results
+        ],
+    }

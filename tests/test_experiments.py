@@ -1,0 +1,408 @@
+"""Experiments: rows that are trained once, evaluated once, go on where they stopped, and stand beside the published."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+
+import pytest
+import torch
+
+import pyro_priors as pp
+import runs
+from pyro_priors import experiments, loop, metrics, train, zoo
+from pyro_priors.cli import main
+from pyro_priors.experiments import Column, Experiment, Row, Trained, experiment, lavda2019, number
+from pyro_priors.metrics import Estimate
+from pyro_priors.run_folder import RunFolder
+
+NAME = "test2026/table1"
+CONFIG = pp.TrainConfig(max_epochs=2, batch_size=32, device="cpu")
+
+
+def eight(pair, data):
+    return {"eight": Estimate(8.0)}
+
+
+def row(name, pair="vae", **options):
+    small = runs.NETWORKS | {key: options.pop(key) for key in ("prior", "num_categories") if key in options}
+    quick = dataclasses.replace(CONFIG, max_epochs=1)
+    given = {"train": CONFIG, "quick": quick, "num_samples": 3, "num_data": 20} | options
+    return Row(name, pair, "digits", pair_options=small, data_options={"limit": 96}, **given)
+
+
+ROWS = (
+    row("digits-vae", differs=("one thing",)),
+    row("digits-cp-4", "cp_vae", num_categories=4, measures=(eight,), differs=("another", "one thing")),
+    row("digits-g", prior="gaussian"),
+)
+EXPERIMENT = Experiment(
+    NAME,
+    "a test",
+    ROWS,
+    ("bound", "log_likelihood"),
+    (
+        Column("negative bound", number("bound", -1), {"digits-vae": 12.34, "digits-g": 56.7}),
+        Column("- log p(x)", number("log_likelihood", -1, 1)),
+        Column("eight", number("eight", digits=0)),
+    ),
+    ("all differ",),
+    lambda trained: pp.plots.image_panels(
+        [[pp.plots.shown(one.pair.sample(4)["x_mean"], None, one.data) for one in trained.values()]], list(trained)
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    monkeypatch.setitem(experiment._REGISTRY, NAME, EXPERIMENT)
+
+
+def reproduce(out, **options):
+    return experiments.reproduce(NAME, out=out, **{"progress": False, "device": "cpu"} | options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder in which every row is trained and evaluated."""
+    out = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(experiment._REGISTRY, NAME, EXPERIMENT)
+        return out, reproduce(out)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """What is trained and what is evaluated from here on."""
+    calls = []
+    fit, evaluate = train.fit, metrics.evaluate
+    monkeypatch.setattr(train, "fit", lambda *args, **given: calls.append(given["out"].name) or fit(*args, **given))
+    monkeypatch.setattr(
+        metrics, "evaluate", lambda *args, **given: calls.append(given["metrics"]) or evaluate(*args, **given)
+    )
+    return calls
+
+
+def cells(table):
+    """The cells of a table by row."""
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    return lines[0], {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
+
+
+# what it does
+
+
+def test_rows_are_trained_evaluated_and_written(finished):
+    out, report = finished
+    folder = out / "test2026"
+    assert [result.status for result in report.results] == ["", "", ""]
+    assert report.files == [folder / f"table1.{suffix}" for suffix in ("json", "md", "png")]
+    assert all(path.stat().st_size > 0 for path in report.files)
+    assert (folder / "table1.md").read_text() == report.table
+    heads, found = cells(report.table)
+    assert heads[:3] == ["row", "published negative bound", "negative bound"]
+    for result in report.results:
+        name = result.row.name
+        pair, data = pp.load(folder / name), pp.data.load("digits", limit=96)
+        assert len(runs.records(folder / name)) == 2
+        bound = pp.metrics.evaluate(pair, data, metrics=["bound"])["bound"]
+        assert found[name]["negative bound"] == f"{-bound.value:.2f} ± {bound.stderr:.2f}"
+        first = dataclasses.replace(data, test=data.test.take(slice(20)))
+        log_p = pp.metrics.evaluate(pair, first, metrics=["log_likelihood"], num_samples=3)["log_likelihood"]
+        assert found[name]["- log p(x)"] == f"{-log_p.value:.1f} ± {log_p.stderr:.1f}"
+        assert found[name]["epochs"] == "2"
+    published = {name: line["published negative bound"] for name, line in found.items()}
+    assert published == {"digits-vae": "12.34", "digits-cp-4": "", "digits-g": "56.7"}
+    assert (found["digits-cp-4"]["eight"], found["digits-vae"]["eight"]) == ("8", "")
+
+
+def test_what_differs_is_said_once_and_pointed_at(finished):
+    table = finished[1].table
+    notes = dict(re.findall(r"^(\d+)\. (.*)$", table, re.MULTILINE))
+    assert "- all differ" in table and "QUICK" not in table
+    told = {name: [notes[i] for i in line["notes"].split()] for name, line in cells(table)[1].items()}
+    assert told["digits-vae"][0] == "one thing" and told["digits-cp-4"][:2] == ["another", "one thing"]
+    assert "log p(x) from 3 importance samples, first 20 test data" in told["digits-g"]
+    assert any(note.startswith("data: scikit-learn's load_digits") for note in told["digits-g"])
+
+
+def test_the_record_holds_every_estimate(finished):
+    out, report = finished
+    record = json.loads((out / "test2026" / "table1.json").read_text())
+    assert (record["experiment"], record["quick"], record["comparable"]) == (NAME, False, True)
+    first = record["rows"][0]
+    assert first["published"] == {"negative bound": 12.34} and first["train"]["max_epochs"] == 2
+    assert first["metrics"].keys() == report.results[0].estimates.keys() >= {"bound", "kl_z", "log_likelihood"}
+    assert first["evaluation"] == {"part": "test", "seed": 0, "num_samples": 3, "num_data": 20}
+
+
+def test_a_row_is_the_run_of_the_command_line(finished, tmp_path):
+    options = "--pair.z-dim 2 --pair.hidden 16 --data digits --data.limit 96 --train.max-epochs 2 --train.batch-size 32"
+    assert (
+        main(["train", "vae", *options.split(), "--train.device", "cpu", "--quiet", "--out", str(tmp_path / "r")]) == 0
+    )
+    assert runs.same_bits(runs.saved_pair(tmp_path / "r"), runs.saved_pair(finished[0] / "test2026" / "digits-vae"))
+
+
+def test_nothing_is_done_twice(finished, counted):
+    out, report = finished
+    again = reproduce(out)
+    assert counted == [] and again.table == report.table
+
+
+def test_only_what_is_missing_is_computed(finished, counted, monkeypatch):
+    out, report = finished
+    estimates = report.results[0].estimates
+    one = reproduce(out, rows=["vae"], num_samples=5)
+    assert counted == [["log_likelihood"]]
+    assert one.results[0].estimates["log_likelihood"] != estimates["log_likelihood"]
+    assert one.results[0].estimates["bound"] == estimates["bound"]
+    counted.clear()
+    monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, metrics=("bound", "active_units")))
+    assert {"bound", "log_likelihood", "active_units_z"} <= reproduce(out, rows=["vae"]).results[0].estimates.keys()
+    assert counted == [["active_units"]]
+    record = json.loads((out / "test2026" / "digits-vae" / "evaluation.json").read_text())
+    assert record["num_samples"] == 5, "the log-likelihood that is there is of five samples still"
+    counted.clear()
+    monkeypatch.setitem(experiment._REGISTRY, NAME, EXPERIMENT)
+    assert reproduce(out, rows=["vae"]).table == report.table
+    assert counted == [["log_likelihood"]]
+
+
+def test_an_evaluation_of_the_command_line_counts(finished, counted):
+    out, _ = finished
+    run = out / "test2026" / "digits-g"
+    assert main(["evaluate", str(run), "--num-samples", "3", "--metrics", "bound"]) == 0
+    counted.clear()
+    reproduce(out, rows=["g"])
+    assert counted == [["log_likelihood"]]
+
+
+def test_other_weights_are_evaluated_anew(finished, counted):
+    out, report = finished
+    folder = RunFolder(out / "test2026" / "digits-g")
+    record = folder.evaluation()
+    path = folder.path / "evaluation.json"
+    path.write_text(json.dumps(record | {"weights": "others"}))
+    assert folder.evaluation() is None
+    assert reproduce(out).table == report.table
+    assert counted == [["bound"], ["log_likelihood"]]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["cp-4"], ["digits-cp-4"]),
+        (["digits-vae"], ["digits-vae"]),
+        (["digits-*"], ["digits-vae", "digits-cp-4", "digits-g"]),
+        (["g", "*-cp-*"], ["digits-cp-4", "digits-g"]),
+        ([], ["digits-vae", "digits-cp-4", "digits-g"]),
+    ],
+)
+def test_rows_are_chosen_by_name_end_or_pattern(patterns, expected):
+    assert [chosen.name for chosen in EXPERIMENT.select(patterns)] == expected
+
+
+def test_the_other_rows_are_shown_as_far_as_they_are_there(tmp_path, capsys):
+    report = reproduce(tmp_path, rows="vae", progress=True)
+    found = cells(report.table)[1]
+    assert (
+        found["digits-g"]["negative bound"] == "not trained" and found["digits-g"]["published negative bound"] == "56.7"
+    )
+    assert {path.name for path in (tmp_path / "test2026").glob("digits-*")} == {"digits-vae"}
+    assert "row 1 of 1: digits-vae" in capsys.readouterr().err
+    both = cells(reproduce(tmp_path, rows=["cp-4"]).table)[1]
+    assert both["digits-vae"] == found["digits-vae"] | {"notes": both["digits-vae"]["notes"]}
+    assert both["digits-cp-4"]["eight"] == "8"
+
+
+def test_quick_says_that_it_is_not_comparable(tmp_path, finished):
+    report = reproduce(tmp_path, rows=["vae"], quick=True)
+    assert "QUICK: a shorter schedule" in report.table and "not comparable" in report.table
+    assert json.loads(report.files[0].read_text())["comparable"] is False
+    run = tmp_path / "test2026-quick" / "digits-vae"
+    assert len(runs.records(run)) == 1 and not (tmp_path / "test2026").exists()
+    assert json.loads((run / "evaluation.json").read_text())["num_samples"] == 100
+    assert report.files[2].stat().st_size > 0
+
+
+def test_nothing_is_trained_without_leave(tmp_path):
+    report = reproduce(tmp_path, train=False)
+    assert [result.status for result in report.results] == ["not trained"] * 3
+    assert {path.name for path in (tmp_path / "test2026").iterdir()} == {"table1.json", "table1.md"}
+
+
+def test_training_cut_short_goes_on(tmp_path, finished):
+    report = reproduce(tmp_path, rows=["vae"], max_epochs=1)
+    assert cells(report.table)[1]["digits-vae"]["epochs"] == "1, cut short"
+    report = reproduce(tmp_path, rows=["vae"])
+    assert cells(report.table)[1]["digits-vae"]["epochs"] == "2"
+    ours, other = (runs.saved_pair(out / "test2026" / "digits-vae") for out in (tmp_path, finished[0]))
+    assert runs.same_bits(ours, other)
+
+
+def test_an_interrupted_command_goes_on(tmp_path, finished, monkeypatch, capsys):
+    original, steps = loop.Training.train_step, []
+
+    def train_step(self, *args):
+        steps.append(None)
+        if len(steps) == 8:  # in the second row
+            os.kill(os.getpid(), signal.SIGINT)
+        original(self, *args)
+
+    command = ["reproduce", NAME, "--out", str(tmp_path), "--device", "cpu"]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Training, "train_step", train_step)
+        assert main(command) == 130
+    assert "digits-cp-4: the same command goes on from there" in capsys.readouterr().err
+    found = cells(reproduce(tmp_path, train=False).table)[1]
+    assert found["digits-cp-4"]["negative bound"] == "not finished: epoch 0"
+    assert found["digits-vae"]["epochs"] == "2"
+    assert main(command) == 0
+    output = capsys.readouterr().out
+    assert "| digits-cp-4 |" in output and "table1.png" in output
+    for name in ("digits-vae", "digits-cp-4", "digits-g"):
+        ours, other = (runs.saved_pair(out / "test2026" / name) for out in (tmp_path, finished[0]))
+        assert runs.same_bits(ours, other)
+
+
+def test_a_row_that_diverges_is_marked(tmp_path, monkeypatch):
+    wild = dataclasses.replace(ROWS[0], train=dataclasses.replace(CONFIG, learning_rate=1e25))
+    monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, rows=(wild, ROWS[2])))
+    found = cells(reproduce(tmp_path).table)[1]
+    assert re.search(r"diverged: .* at step 1", found["digits-vae"]["negative bound"])
+    assert found["digits-g"]["epochs"] == "2"
+
+
+def test_an_option_newer_than_the_run_may_be_at_its_default(finished, counted):
+    out, report = finished
+    file = out / "test2026" / "digits-g" / "config.json"
+    content = file.read_text()
+    config = json.loads(content)
+    del config["pair"]["config"]["num_transforms"], config["train"]["clip_norm"], config["data"]["config"]["flatten"]
+    file.write_text(json.dumps(config))
+    try:
+        assert reproduce(out).table == report.table
+        del config["pair"]["config"]["z_dim"]  # which is not at its default
+        file.write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=r"pair\.config\.z_dim is 2 but the run in .* was started with 40"):
+            reproduce(out)
+    finally:
+        file.write_text(content)
+    assert counted == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ("lavda2019/table2", r"experiment 'lavda2019/table2' is unknown: did you mean 'lavda2019/table1'\?"),
+        ("lavda", r"experiment 'lavda' is unknown: "),
+        ("lavda2019/table1 --row cp-11", r"has no row 'cp-11': did you mean 'cp-10'\? Its rows are mnist-cp-10, "),
+        ("lavda2019/table1 --num-samples 0", r"num_samples must be at least 1, got 0"),
+        ("lavda2019/table1 --max-epochs 0", r"max_epochs must be at least 1, got 0"),
+        (f"{NAME} --device tpu", r"device must be one of auto, cpu.*got 'tpu'"),
+        (f"{NAME} --rows vae", r"--rows"),
+        ("", r"EXPERIMENT|experiment"),
+    ],
+    ids=["experiment", "paper", "row", "num_samples", "max_epochs", "device", "option", "nothing"],
+)
+def test_a_mistake_is_one_line(arguments, match, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", *arguments.split()]) == 2
+    captured = capsys.readouterr()
+    assert len(captured.err.splitlines()) == 1 and re.search(match, captured.err), captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# Lavda et al. 2019
+
+
+def test_the_experiments_of_lavda2019():
+    names = [name for name in experiments.names() if name.startswith("lavda2019/")]
+    assert {name.split("/")[1] for name in names} == {*(f"fig{i}" for i in range(3, 10)), "table1"}
+    rows = {row.name: row for name in names for row in experiments.find(name).rows}
+    assert rows["mnist-vp-150"].pair_options == {"prior": "vamp", "num_components": 150}
+    assert rows["mnist-cp-1"].pair_options == {"prior": "gaussian"} and rows["mnist-cp-1"].pair == "vae"
+    for name in names:
+        for one in experiments.find(name).rows:
+            assert one == rows[one.name], "rows of one name are one row: they share a run folder"
+
+
+def images(shape=(1, 28, 28)):
+    """A data set of the size of MNIST's images, without the images."""
+    x = (torch.rand(30, *shape) < 0.5).float()
+    return pp.data.from_arrays(
+        x,
+        x[:10],
+        x[:10],
+        label_train=torch.arange(30) % 3,
+        label_valid=torch.arange(10) % 3,
+        label_test=torch.arange(10) % 3,
+        name="images",
+    )
+
+
+def test_every_row_is_a_pair_of_the_zoo():
+    toy = runs.small_data("mixture")
+    for name in experiments.names():
+        for one in experiments.find(name).rows:
+            known = {field.name for field in dataclasses.fields(zoo.config_class(one.pair))}
+            unknown = one.pair_options.keys() - known
+            assert unknown <= {"category"}, one.name
+            data = toy if one.data == "mixture" else images((784,))
+            if not unknown and one.pair_options.get("num_components", 0) <= 10:
+                assert zoo.create_for(one.pair, data, 0, **one.pair_options).recipe["name"] == one.pair
+
+
+@pytest.mark.parametrize("left_out", [False, True], ids=["all rows", "first row"])
+@pytest.mark.parametrize("name", [f"lavda2019/fig{i}" for i in range(3, 10)])
+def test_every_figure_is_drawn(name, left_out, tmp_path, monkeypatch):
+    monkeypatch.setattr(lavda2019, "NUM_DRAWN", 500)
+    found = experiments.find(name)
+    trained = {}
+    for one in found.rows[: 1 if left_out else None]:
+        data = runs.small_data("mixture" if one.data == "mixture" else "digits")
+        kept = {key: value for key, value in one.pair_options.items() if key in ("prior", "num_categories")}
+        pair = runs.small_pair(
+            one.pair, data, **kept | ({"num_components": 5} if "num_components" in one.pair_options else {})
+        )
+        trained[one.name] = Trained(one, pair.eval(), data)
+    figure = found.figure(trained)
+    figure.savefig(tmp_path / "figure.png", dpi=50)
+    shown = [axes for axes in figure.axes if axes.images or axes.patches]
+    count = {"fig3": len(trained), "fig4": 2, "fig6": len(trained), "fig8": len(trained), "fig9": len(trained)}
+    assert len(shown) == count.get(name.split("/")[1], 1)
+
+
+def test_two_modes_of_the_ground_truth_and_of_one_gaussian():
+    label = torch.arange(100_000) % 2
+    truth = torch.tensor([0.1, 1.0])[label] + 0.1 * torch.randn(100_000)
+    found = {name: one.value for name, one in lavda2019._modes_of(truth).items()}
+    assert found["total_variation"] < 0.015
+    # P(|u| > 3) / 2, four standard errors of 100,000 draws
+    assert found["between_modes"] == pytest.approx(0.00135, abs=4 * (0.00135 / 100_000) ** 0.5)
+    assert found["lower_mode"] == pytest.approx(0.5, abs=4 * 0.5 / 100_000**0.5)
+    one_gaussian = truth.mean() + truth.std() * torch.randn(100_000)
+    found = {name: one.value for name, one in lavda2019._modes_of(one_gaussian).items()}
+    assert found["total_variation"] > 0.3 and found["between_modes"] > 0.2
+    recovered = lavda2019._recovered()
+    assert recovered(lavda2019._modes_of(truth)) == "yes" and recovered(lavda2019._modes_of(one_gaussian)) == "no"
+    lower = truth[label == 0]
+    assert recovered(lavda2019._modes_of(lower)) == "no"
+
+
+def test_the_toy_is_measured_by_its_samples(monkeypatch):
+    data = runs.small_data("mixture")
+    pair = runs.small_pair("cp_vae", data, num_categories=3)
+    asked = []
+    original = pp.Pair.sample
+    monkeypatch.setattr(lavda2019, "NUM_DRAWN", 500)
+    monkeypatch.setattr(
+        pp.Pair, "sample", lambda self, size, **fixed: asked.append(fixed) or original(self, size, **fixed)
+    )
+    assert lavda2019.two_modes(pair, data).keys() == {"total_variation", "between_modes", "lower_mode"}
+    assert all(name.endswith("_of_prior") for name in lavda2019.two_modes_of_prior(pair, data))
+    lavda2019.two_modes(runs.small_pair("vae", data), data)
+    assert asked == [{"c": "aggregate"}, {"c": "prior"}, {}]
+    assert data.true_log_likelihood == lavda2019.TRUE_LOG_LIKELIHOOD
