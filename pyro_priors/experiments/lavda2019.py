@@ -248,7 +248,7 @@ def _recovered(suffix: str = "") -> Callable[[Estimates], str]:
 
 
 TOY_DIFFERS = (
-    f"the true log-likelihood is {TRUE_LOG_LIKELIHOOD:.4f}; gap: that less the bound",
+    f"the true log-likelihood is {TRUE_LOG_LIKELIHOOD:.4f}; gap: that less the bound, within its standard error",
     "total variation: of a histogram of 100,000 samples from the true density, bins of 0.02; between modes: share of "
     "samples more than 3 standard deviations from both means (true 0.001); two modes: that is at most 0.01, and the "
     "share below 0.55 is 0.4 to 0.6",
