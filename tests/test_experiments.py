@@ -44,7 +44,7 @@ EXPERIMENT = Experiment(
     ("bound", "log_likelihood"),
     (
         Column("negative bound", number("bound", -1), {"digits-vae": 12.34, "digits-g": 56.7}),
-        Column("- log p(x)", number("log_likelihood", -1, 1)),
+        Column("- log p(x)", experiments.log_likelihood(-1, 1)),
         Column("eight", number("eight", digits=0)),
     ),
     ("all differ",),
@@ -109,11 +109,14 @@ def test_rows_are_trained_evaluated_and_written(finished):
         bound = pp.metrics.evaluate(pair, data, metrics=["bound"])["bound"]
         assert found[name]["negative bound"] == f"{-bound.value:.2f} ± {bound.stderr:.2f}"
         first = dataclasses.replace(data, test=data.test.take(slice(20)))
-        log_p = pp.metrics.evaluate(pair, first, metrics=["log_likelihood"], num_samples=3)["log_likelihood"]
-        assert found[name]["- log p(x)"] == f"{-log_p.value:.1f} ± {log_p.stderr:.1f}"
+        log_p, same = (
+            pp.metrics.evaluate(pair, first, metrics=[name], num_samples=3)[name]
+            for name in ("log_likelihood", "bound")
+        )
+        assert found[name]["- log p(x)"] == f"{-log_p.value:.1f} ± {log_p.stderr:.1f} (bound {-same.value:.1f})"
         assert found[name]["epochs"] == "2"
     published = {name: line["published negative bound"] for name, line in found.items()}
-    assert published == {"digits-vae": "12.34", "digits-cp-4": "", "digits-g": "56.7"}
+    assert published == {"digits-vae": "12.34", "digits-cp-4": "", "digits-g": "56.70"}
     assert (found["digits-cp-4"]["eight"], found["digits-vae"]["eight"]) == ("8", "")
 
 
@@ -123,7 +126,10 @@ def test_what_differs_is_said_once_and_pointed_at(finished):
     assert "- all differ" in table and "QUICK" not in table
     told = {name: [notes[i] for i in line["notes"].split()] for name, line in cells(table)[1].items()}
     assert told["digits-vae"][0] == "one thing" and told["digits-cp-4"][:2] == ["another", "one thing"]
-    assert "log p(x) from 3 importance samples, first 20 test data" in told["digits-g"]
+    assert (
+        "log p(x) from 3 importance samples of the first 20 test data, with the bound of the same data"
+        in told["digits-g"]
+    )
     assert any(note.startswith("data: scikit-learn's load_digits") for note in told["digits-g"])
 
 
@@ -155,7 +161,7 @@ def test_only_what_is_missing_is_computed(finished, counted, monkeypatch):
     out, report = finished
     estimates = report.results[0].estimates
     one = reproduce(out, rows=["vae"], num_samples=5)
-    assert counted == [["log_likelihood"]]
+    assert counted == [["bound", "log_likelihood"]]
     assert one.results[0].estimates["log_likelihood"] != estimates["log_likelihood"]
     assert one.results[0].estimates["bound"] == estimates["bound"]
     counted.clear()
@@ -167,7 +173,7 @@ def test_only_what_is_missing_is_computed(finished, counted, monkeypatch):
     counted.clear()
     monkeypatch.setitem(experiment._REGISTRY, NAME, EXPERIMENT)
     assert reproduce(out, rows=["vae"]).table == report.table
-    assert counted == [["log_likelihood"]]
+    assert counted == [["bound", "log_likelihood"]]
 
 
 def test_an_evaluation_of_the_command_line_counts(finished, counted):
@@ -176,7 +182,7 @@ def test_an_evaluation_of_the_command_line_counts(finished, counted):
     assert main(["evaluate", str(run), "--num-samples", "3", "--metrics", "bound"]) == 0
     counted.clear()
     reproduce(out, rows=["g"])
-    assert counted == [["log_likelihood"]]
+    assert counted == [["bound", "log_likelihood"]]
 
 
 def test_other_weights_are_evaluated_anew(finished, counted):
@@ -187,7 +193,7 @@ def test_other_weights_are_evaluated_anew(finished, counted):
     path.write_text(json.dumps(record | {"weights": "others"}))
     assert folder.evaluation() is None
     assert reproduce(out).table == report.table
-    assert counted == [["bound"], ["log_likelihood"]]
+    assert counted == [["bound"], ["bound", "log_likelihood"]]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +214,8 @@ def test_the_other_rows_are_shown_as_far_as_they_are_there(tmp_path, capsys):
     report = reproduce(tmp_path, rows="vae", progress=True)
     found = cells(report.table)[1]
     assert (
-        found["digits-g"]["negative bound"] == "not trained" and found["digits-g"]["published negative bound"] == "56.7"
+        found["digits-g"]["negative bound"] == "not trained"
+        and found["digits-g"]["published negative bound"] == "56.70"
     )
     assert {path.name for path in (tmp_path / "test2026").glob("digits-*")} == {"digits-vae"}
     assert "row 1 of 1: digits-vae" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from ..zoo import hint
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Column", "Experiment", "Row", "Trained", "add", "find", "names", "number"]
+__all__ = ["Column", "Experiment", "Row", "Trained", "add", "find", "log_likelihood", "names", "number"]
 
 Estimates = Mapping[str, Estimate]
 
@@ -86,6 +86,24 @@ def number(name: str, sign: int = 1, digits: int = 2) -> Callable[[Estimates], s
         found = estimates[name]
         spread = "" if found.stderr is None else f" ± {found.stderr:.{digits}f}"
         return f"{sign * found.value:.{digits}f}{spread}"
+
+    return cell
+
+
+OF_SAME = "bound_of_same_data"
+"""Name of the bound of the data that log p(x) was computed of, where those are not all."""
+
+
+def log_likelihood(sign: int = 1, digits: int = 2) -> Callable[[Estimates], str]:
+    """A cell that shows log p(x), and in brackets the bound of the same data where they are not the bound's.
+
+    :param sign: -1 shows the negatives
+    :param digits: decimals
+    """
+
+    def cell(estimates: Estimates) -> str:
+        of_same = f" (bound {sign * estimates[OF_SAME].value:.{digits}f})" if OF_SAME in estimates else ""
+        return number("log_likelihood", sign, digits)(estimates) + of_same
 
     return cell
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import statistics
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +23,16 @@ from ..metrics import Estimate
 from ..pair import Pair
 from ..run_folder import RunFolder
 from ..train import TrainConfig, TrainingDiverged
-from .experiment import Experiment, Row, Trained, find
+from .experiment import OF_SAME, Experiment, Row, Trained, find
 from .table import Result, markdown, record
 
 __all__ = ["Report", "reproduce"]
 
 QUICK_SAMPLES, QUICK_DATA = 100, 1000
 """Importance samples, and data of the test part, for log p(x) under ``quick``."""
+
+CHARACTERS_PER_INCH = 11
+"""Of a figure's title."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +114,11 @@ def reproduce(
     write_atomically(files[0], json.dumps(record(experiment, results, quick), indent=1).encode())
     write_atomically(files[1], written.encode())
     if experiment.figure is not None and pairs:
+        what = f"{name}: {experiment.title}{' (quick: a shorter schedule, not comparable)' if quick else ''}"
         with torch.random.fork_rng():
             torch.manual_seed(0)
             figure = experiment.figure(pairs)
-        what = f"{name}: {experiment.title}"
-        figure.suptitle(f"{what}\nquick: a shorter schedule, not comparable" if quick else what, fontsize="medium")
+        figure.suptitle(textwrap.fill(what, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize="medium")
         files.append(path.with_suffix(".png"))
         figure.savefig(files[-1], dpi=120)
     return Report(experiment, results, written, files)
@@ -228,10 +232,8 @@ class _Runner:
             if rest:
                 found |= metrics.evaluate(pair, data, metrics=rest, progress=self.progress)
             if "log_likelihood" in missing:
-                first = dataclasses.replace(data, test=data.test.take(slice(given["num_data"] or None)))
-                found |= metrics.evaluate(
-                    pair, first, metrics=["log_likelihood"], num_samples=samples, progress=self.progress
-                )
+                found |= self.log_likelihood(pair, data, samples, given["num_data"])
+                old = old | {"metrics": {name: one for name, one in old.get("metrics", {}).items() if name != OF_SAME}}
             with torch.random.fork_rng(), pyro.get_param_store().scope():
                 for name in missing:
                     if name in measures:
@@ -244,6 +246,16 @@ class _Runner:
             folder.save_evaluation(new)
             old = new
         return {name: Estimate(**values) for name, values in old["metrics"].items()}
+
+    def log_likelihood(self, pair: Pair, data: Splits, num_samples: int, num_data: int) -> dict[str, Estimate]:
+        """Log p(x), and where it is of fewer data than the bound, the bound of the same data."""
+        if not num_data:
+            asked = ["log_likelihood"]
+            return metrics.evaluate(pair, data, metrics=asked, num_samples=num_samples, progress=self.progress)
+        first, asked = dataclasses.replace(data, test=data.test.take(slice(num_data))), ["bound", "log_likelihood"]
+        found = metrics.evaluate(pair, first, metrics=asked, num_samples=num_samples, progress=self.progress)
+        kept = {name: found[name] for name in ("log_likelihood", "bits_per_dim") if name in found}
+        return kept | {OF_SAME: found["bound"]}
 
 
 def _is_done(folder: RunFolder, config: TrainConfig) -> bool:

@@ -90,7 +90,8 @@ def _notes(experiment: Experiment, result: Result) -> list[str]:
     if result.source:
         found.append(f"data: {result.source}")
     if "log_likelihood" in experiment.metrics and "log_likelihood" in result.estimates:
-        of = f", first {result.evaluation['num_data']} test data" if result.evaluation["num_data"] else ""
+        size = result.evaluation["num_data"]
+        of = f" of the first {size} test data, with the bound of the same data" if size else ""
         found.append(f"log p(x) from {result.evaluation['num_samples']} importance samples{of}")
     return found
 
