@@ -53,16 +53,19 @@ class RunFolder:
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
 
-    def begin(self, config: dict[str, Any], resume: bool) -> None:
+    def begin(self, config: dict[str, Any], resume: bool, defaults: dict[str, Any] | None = None) -> None:
         """Write ``config.json``, or compare it with the one of the run to be resumed.
 
         A folder whose run ended before its first state was written counts as empty.
 
+        :param config: options by group
+        :param resume: whether the folder may hold a run
+        :param defaults: options by group that a run from before they existed counts as started with
         :raises ValueError: if the folder holds a run and ``resume`` is False, or holds one of other options
         """
         file = self.path / "config.json"
         # what was written is compared, not what was given: JSON has no tuples
-        config = json.loads(json.dumps(config))
+        config, defaults = json.loads(json.dumps([config, defaults or {}]))
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"out is {self.path}, which is a file: choose the name of a new folder")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -73,7 +76,8 @@ class RunFolder:
                 )
             old = self.config()
             for group, options in config.items():
-                self._compare(group, old.get(group), options)
+                known = defaults[group] | old.get(group, {}) if group in defaults else old.get(group)
+                self._compare(group, known, options)
         checkpoint.write_atomically(file, json.dumps(config, indent=1).encode())
 
     def _compare(self, name: str, old: Any, new: Any) -> None:

@@ -22,6 +22,7 @@ from .data import Splits
 from .loop import History, Training, TrainingDiverged, summary_writer, to_like
 from .objectives import options_of
 from .pair import Pair
+from .priors import VampPrior
 from .run_folder import RunFolder
 from .signals import forwarded_signals
 
@@ -32,6 +33,7 @@ __all__ = ["History", "TrainConfig", "TrainingDiverged", "fit"]
 
 SCHEDULES = ("constant", "cosine", "linear")
 COMPILE = ("always", "auto", "never")
+PSEUDO_INPUTS = ("data", "random")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
 
@@ -58,6 +60,9 @@ class TrainConfig:
     """Largest norm of the gradient, all parameters together; 0: no clipping."""
     seed: int = 0
     """Seed of order, binarisation and noise."""
+    pseudo_inputs: str = "random"
+    """Where a VampPrior's pseudo-inputs start: random (as the pair was made) or data (training data drawn by the seed,
+    with a little noise)."""
     checkpoint_seconds: float = 30.0
     """Seconds between two writings of the resume state."""
     compile: str = "auto"
@@ -86,6 +91,7 @@ class TrainConfig:
             ("device", DEVICES),
             ("precision", PRECISIONS),
             ("compile", COMPILE),
+            ("pseudo_inputs", PSEUDO_INPUTS),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'")
@@ -151,10 +157,11 @@ def fit(
         summary_writer()
     if len(data.valid) < config.num_processes:
         raise ValueError(f"num_processes is {config.num_processes}, but the validation part has {len(data.valid)} data")
+    _start_pseudo_inputs(pair, data, config)
     folder = None
     if out is not None:
         folder = RunFolder(out)
-        folder.begin(_record(pair, data, objective, config), resume)
+        folder.begin(_record(pair, data, objective, config), resume, {"train": dataclasses.asdict(TrainConfig())})
     elif resume:
         raise ValueError("resume=True needs out, the run folder to resume")
     from lightning_fabric import Fabric  # a second to import, and only training needs it
@@ -235,6 +242,19 @@ def _check_sites(pair: Pair, data: Splits, sites: tuple[str, ...]) -> None:
     for site in sites:
         if site not in latent:
             raise ValueError(f"warmup_sites names '{site}', which is no latent site: choose from {', '.join(latent)}")
+
+
+def _start_pseudo_inputs(pair: Pair, data: Splits, config: TrainConfig) -> None:
+    if config.pseudo_inputs == "random":
+        return
+    priors = [module for module in pair.modules() if isinstance(module, VampPrior)]
+    if not priors:
+        raise ValueError(
+            "pseudo_inputs is 'data', but the pair has no VampPrior: make it with prior='vamp' (--pair.prior vamp), or "
+            "leave pseudo_inputs out"
+        )
+    for prior in priors:
+        prior.start_at_data(data.train.x, config.seed)
 
 
 def _record(pair: Pair, data: Splits, objective: infer.ELBO, config: TrainConfig) -> dict[str, Any]:
