@@ -1,6 +1,6 @@
 """Run the benchmarks, print their tables and write them to ``results/benchmarks``.
 
-python -m benchmarks [steps epochs likelihood growth start]
+python -m benchmarks [steps epochs likelihood encoding growth start quality precision]
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-NAMES = ("steps", "epochs", "likelihood", "growth", "start", "quality")
+NAMES = ("steps", "epochs", "likelihood", "encoding", "growth", "start", "quality", "precision")
 OUT = Path(__file__).parents[1] / "results" / "benchmarks"
 
 
