@@ -195,7 +195,10 @@ def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: int = 200
     for axes, (title, pair) in zip(figure.subplots(1, len(named), squeeze=False)[0], named.items(), strict=True):
         site = _planar_site(pair, data)
         if not site:
-            raise ValueError("prior_density draws codes of two dimensions, given no condition: see latent_scatter")
+            raise ValueError(
+                f"prior_density draws codes of two dimensions that depend on no condition, and {data.name} with this "
+                "pair has others: use latent_scatter"
+            )
         prior = pair.sample(num)[site]
         posterior = pair.encode(_first(data.test, num, pair)[0])[site].sample()
         ends = torch.cat([prior, posterior]).quantile(torch.tensor([0.002, 0.998]).to(prior), 0).cpu()
