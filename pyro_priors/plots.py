@@ -203,9 +203,9 @@ def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: int = 200
         posterior = pair.encode(_first(data.test, num, pair)[0])[site].sample()
         ends = torch.cat([prior, posterior]).quantile(torch.tensor([0.002, 0.998]).to(prior), 0).cpu()
         margin = 0.08 * (ends[1] - ends[0])
-        first, second = (torch.linspace(*ends, 200) for ends in zip(ends[0] - margin, ends[1] + margin, strict=True))
+        first, second = (torch.linspace(*ends, 150) for ends in zip(ends[0] - margin, ends[1] + margin, strict=True))
         grid = torch.cartesian_prod(first, second).to(prior)
-        log_p = _log_prior(pair, site, grid).unflatten(0, (200, 200)).T.cpu()
+        log_p = _log_prior(pair, site, grid).unflatten(0, (150, 150)).T.cpu()
         levels = _log_prior(pair, site, prior).quantile(1 - torch.tensor(MASSES).to(prior)).tolist()
         greys = ["0.92", "0.82", "0.68"]
         axes.contourf(first, second, log_p, [*levels, math.inf], colors=greys)
