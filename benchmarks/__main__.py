@@ -1,6 +1,6 @@
 """Run the benchmarks, print their tables and write them to ``results/benchmarks``.
 
-python -m benchmarks [steps epochs likelihood categories growth start quality]
+python -m benchmarks [steps epochs likelihood encoding categories growth start quality precision]
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-NAMES = ("steps", "epochs", "likelihood", "categories", "growth", "start", "quality")
+NAMES = ("steps", "epochs", "likelihood", "encoding", "categories", "growth", "start", "quality", "precision")
 OUT = Path(__file__).parents[1] / "results" / "benchmarks"
 
 

@@ -6,7 +6,6 @@ same minutes; everything else (encoder, noise, gates, densities) counts as loss.
 """
 
 import statistics
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,28 +13,15 @@ import torch
 
 import pyro_priors as pp
 
-from .timing import race
+from .timing import products, race
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vae": ("vae", {}),
     "cp_vae, 10 categories": ("cp_vae", {"num_categories": 10}),
 }
 ROWS = 2**17
-
-
-def products() -> Callable[[], None]:
-    """The products of the decoder's matrices for ``ROWS`` rows, in the chunks that are fastest."""
-    chunk = 4096
-    sizes = [(40, 600), (300, 600), (300, 784)]
-    pairs = [(torch.randn(chunk, n), torch.randn(n, m)) for n, m in sizes]
-    outs = [a @ b for a, b in pairs]
-
-    def call() -> None:
-        for _ in range(ROWS // chunk):
-            for (a, b), out in zip(pairs, outs, strict=True):
-                torch.mm(a, b, out=out)
-
-    return call
+DECODER = ((40, 600), (300, 600), (300, 784))
+"""Inputs and outputs of the decoder's layers, of which the gated ones have two matrices."""
 
 
 def run() -> tuple[dict[str, Any], str]:
@@ -57,7 +43,7 @@ def run() -> tuple[dict[str, Any], str]:
             for how in ("never", "always")
             for times in (1, 4)
         }
-        seconds = race({"products": products(), **calls}, rounds=3, repeats=1)
+        seconds = race({"products": products(DECODER, ROWS), **calls}, rounds=3, repeats=1)
         top = ROWS / statistics.median(seconds["products"]) / num_categories
         for how, label in (("never", "eager"), ("always", "compiled")):
             short, long = (statistics.median(seconds[f"{how} {times}"]) for times in (1, 4))

@@ -2,8 +2,10 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import torch
 
 
 def race(contestants: Mapping[str, Callable[[], Any]], rounds: int = 15, repeats: int = 20) -> dict[str, list[float]]:
@@ -22,6 +24,23 @@ def race(contestants: Mapping[str, Callable[[], Any]], rounds: int = 15, repeats
             if counts:
                 seconds[name].append((time.perf_counter() - began) / repeats)
     return seconds
+
+
+def products(sizes: Sequence[tuple[int, int]], rows: int, chunk: int = 4096) -> Callable[[], None]:
+    """The products of some layers' matrices alone, in chunks of a size at which torch is fast: a ceiling.
+
+    :param sizes: inputs and outputs of each layer
+    :param rows: number of rows that go through them, in whole chunks
+    """
+    pairs = [(torch.randn(chunk, n), torch.randn(n, m)) for n, m in sizes]
+    outs = [a @ b for a, b in pairs]
+
+    def call() -> None:
+        for _ in range(rows // chunk):
+            for (a, b), out in zip(pairs, outs, strict=True):
+                torch.mm(a, b, out=out)
+
+    return call
 
 
 def summary(seconds: Mapping[str, list[float]], base: str) -> dict[str, dict[str, float]]:

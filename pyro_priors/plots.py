@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyro
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from .data import Part, Splits
@@ -29,6 +31,7 @@ __all__ = [
     "image_grid",
     "image_panels",
     "latent_scatter",
+    "prior_density",
     "reconstructions",
     "samples",
     "shown",
@@ -222,6 +225,80 @@ def latent_scatter(pair: Pair, data: Splits, num: int = 2000) -> Figure:
     return figure
 
 
+MASSES = (0.99, 0.9, 0.5)
+"""Shares of the prior's mass that the contours of :func:`prior_density` enclose."""
+
+
+@torch.no_grad()
+def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: int = 2000) -> Figure:
+    """The prior of a two-dimensional code in grey, under one draw of q(z|x) for each of some test data, by label.
+
+    The draws together are the aggregate posterior, which the prior has to meet. Grey without points is a hole: samples
+    there are of codes that the decoder was never trained on. Points beyond the grey are a leak: codes of data that
+    are next to never sampled. The three greys hold 50, 90 and 99% of the prior's mass, each in the smallest region
+    that does.
+
+    Of a hierarchy the upper code; of a pair with categories the mixture of their priors, and q(z|x) at the most
+    probable one.
+
+    :param pairs: a pair, or several by title, side by side
+    :param data: their data
+    :param num: number of test data, and of samples of the prior that place the contours
+    :raises ValueError: if a code is not of two dimensions, or the data have a condition
+    """
+    from matplotlib.figure import Figure
+
+    named = {"prior and aggregate posterior": pairs} if isinstance(pairs, Pair) else pairs
+    figure = Figure(figsize=(3.6 * len(named) + 1, 3.9), layout="constrained")
+    label = data.test.label
+    for axes, (title, pair) in zip(figure.subplots(1, len(named), squeeze=False)[0], named.items(), strict=True):
+        site = _planar_site(pair, data)
+        if not site:
+            raise ValueError(
+                f"prior_density draws codes of two dimensions that depend on no condition, and {data.name} with this "
+                "pair has others: use latent_scatter"
+            )
+        prior = pair.sample(num)[site]
+        posterior = pair.encode(_first(data.test, num, pair)[0])[site].sample()
+        ends = torch.cat([prior, posterior]).quantile(torch.tensor([0.002, 0.998]).to(prior), 0).cpu()
+        margin = 0.08 * (ends[1] - ends[0])
+        first, second = (torch.linspace(*ends, 150) for ends in zip(ends[0] - margin, ends[1] + margin, strict=True))
+        grid = torch.cartesian_prod(first, second).to(prior)
+        log_p = _log_prior(pair, site, grid).unflatten(0, (150, 150)).T.cpu()
+        levels = _log_prior(pair, site, prior).quantile(1 - torch.tensor(MASSES).to(prior)).tolist()
+        greys = ["0.92", "0.82", "0.68"]
+        axes.contourf(first, second, log_p, [*levels, math.inf], colors=greys)
+        colours = {"color": "black"} if label is None else {"c": label[:num], "cmap": "tab10"}
+        points = axes.scatter(*posterior.cpu().T, s=9, linewidth=0, **colours)
+        axes.set(title=title, xlabel=f"{site} 1", ylabel=f"{site} 2")
+    if label is not None:
+        axes.legend(
+            *points.legend_elements(num=10), title="label", fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5)
+        )
+    return figure
+
+
+def _planar_site(pair: Pair, data: Splits) -> str:
+    """The latent site that :func:`prior_density` can draw, or nothing."""
+    if data.condition_shape is not None:
+        return ""
+    codes = pair.encode(_first(data.test, 1, pair)[0])
+    site = next(name for name in codes if name != "c")
+    return site if codes[site].event_shape == (2,) else ""
+
+
+def _log_prior(pair: Pair, site: str, z: Tensor) -> Tensor:
+    """log p(z), shape ``(num,)``, the categories of a pair that has them summed."""
+    size = max(1, pair.num_categories)
+    fixed = {"c": torch.arange(size, device=z.device)} if pair.num_categories else {}
+    with pyro.get_param_store().scope():
+        trace = poutine.trace(poutine.condition(pair.model, fixed)).get_trace(size=size)
+    log_p = trace.nodes[site]["fn"].log_prob(z.unsqueeze(-2))  # (num, size)
+    if pair.num_categories:
+        log_p = log_p + trace.nodes["c"]["fn"].log_prob(fixed["c"])
+    return log_p.logsumexp(-1)
+
+
 def density(pair: Pair, data: Splits, num: int = 10_000, **fixed: Any) -> Figure:
     """Toy data beside samples: a histogram in one dimension, two clouds in two."""
     x = data.test.x[:num]
@@ -288,6 +365,8 @@ def figures(pair: Pair, data: Splits, history: Sequence[dict[str, Any]], folder:
     if pair.num_categories:
         drawn["aggregate_category"] = aggregate_category(pair)
     drawn["latent"] = latent_scatter(pair, data)
+    if _planar_site(pair, data):
+        drawn["prior_density"] = prior_density(pair, data)
     if history:
         drawn["curves"] = curves(history)
     paths = []

@@ -23,6 +23,7 @@ from .data import DataConfig, Splits
 from .loop import History, Training, TrainingDiverged, summary_writer, to_like
 from .objectives import ELBO, options_of
 from .pair import Pair
+from .priors import VampPrior
 from .run_folder import RunFolder
 from .signals import forwarded_signals
 
@@ -33,6 +34,7 @@ __all__ = ["History", "TrainConfig", "TrainingDiverged", "fit"]
 
 SCHEDULES = ("constant", "cosine", "linear")
 COMPILE = ("always", "auto", "never")
+PSEUDO_INPUTS = ("data", "random")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
 
@@ -59,6 +61,9 @@ class TrainConfig:
     """Largest norm of the gradient, all parameters together; 0: no clipping."""
     seed: int = 0
     """Seed of order, binarisation and noise."""
+    pseudo_inputs: str = "random"
+    """Where a VampPrior's pseudo-inputs start: random (as the pair was made) or data (training data drawn by the seed,
+    with a little noise)."""
     checkpoint_seconds: float = 30.0
     """Seconds between two writings of the resume state."""
     compile: str = "auto"
@@ -87,6 +92,7 @@ class TrainConfig:
             ("device", DEVICES),
             ("precision", PRECISIONS),
             ("compile", COMPILE),
+            ("pseudo_inputs", PSEUDO_INPUTS),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'")
@@ -152,6 +158,7 @@ def fit(
         summary_writer()
     if len(data.valid) < config.num_processes:
         raise ValueError(f"num_processes is {config.num_processes}, but the validation part has {len(data.valid)} data")
+    _start_pseudo_inputs(pair, data, config)
     folder = None
     if out is not None:
         folder = RunFolder(out)
@@ -236,6 +243,19 @@ def _check_sites(pair: Pair, data: Splits, sites: tuple[str, ...]) -> None:
     for site in sites:
         if site not in latent:
             raise ValueError(f"warmup_sites names '{site}', which is no latent site: choose from {', '.join(latent)}")
+
+
+def _start_pseudo_inputs(pair: Pair, data: Splits, config: TrainConfig) -> None:
+    if config.pseudo_inputs == "random":
+        return
+    priors = [module for module in pair.modules() if isinstance(module, VampPrior)]
+    if not priors:
+        raise ValueError(
+            "pseudo_inputs is 'data', but the pair has no VampPrior: make it with prior='vamp' (--pair.prior vamp), or "
+            "leave pseudo_inputs out"
+        )
+    for prior in priors:
+        prior.start_at_data(data.train.x, config.seed)
 
 
 def record(pair: Pair, data: Splits, objective: infer.ELBO, config: TrainConfig) -> dict[str, Any]:

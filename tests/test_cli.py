@@ -93,6 +93,19 @@ def test_options_of_priors(options, tmp_path, capsys):
     assert main(["sample", str(tmp_path / "run"), "--num", "4", "--out", str(tmp_path / "samples.npz")]) == 0
 
 
+@pytest.mark.parametrize("name", ["vae", "hvae"])
+def test_pseudo_inputs_start_at_data(name, tmp_path):
+    """As from Python, at the grey training images, by the seed of the training; and they are recorded as such."""
+    start = ["--pair.prior", "vamp", "--pair.num-components", "5", "--train.seed", "3", "--train.pseudo-inputs", "data"]
+    # steps too small to move anything
+    assert train(tmp_path / "run", name, *DIGITS, *start, "--train.learning-rate", "1e-30") == 0
+    assert json.loads((tmp_path / "run/config.json").read_text())["train"]["pseudo_inputs"] == "data"
+    found, other = pp.load(tmp_path / "run").model.prior, pp.load(tmp_path / "run").model.prior
+    other.start_at_data(pp.data.load("digits", limit=96).train.x, seed=3)
+    torch.testing.assert_close(found.free_pseudo_inputs, other.free_pseudo_inputs)
+    assert found.free_pseudo_inputs.std() > 0.2
+
+
 def test_usage(capsys):
     assert main(["--help"]) == 0
     assert "train PAIR --data NAME|FILE.npz --out RUN" in capsys.readouterr().out
@@ -307,6 +320,18 @@ MISTAKES = {
     "prior": (
         "train vae --data digits --out new --pair.prior flo",
         r"prior 'flo' is unknown: did you mean 'flow'\?",
+    ),
+    "pseudo-inputs": (
+        "train vae --data digits --out new --train.pseudo-inputs test",
+        r"pseudo_inputs must be one of data, random, got 'test'",
+    ),
+    "no pseudo-inputs": (
+        "train vae --data digits --out new --train.pseudo-inputs data",
+        r"pseudo_inputs is 'data', but the pair has no VampPrior: .*--pair\.prior vamp.*or leave",
+    ),
+    "too few data": (
+        "train vae --data digits --data.limit 96 --out new --pair.prior vamp --train.pseudo-inputs data",
+        r"num_components is 500, more than the 96 data that pseudo-inputs are to start at: give 96 or fewer",
     ),
     "likelihood": ("train vae --data digits --out new --pair.likelihood bernouli", r"likelihood.*bernouli"),
     "z_dim": ("train vae --data digits --out new --pair.z-dim 0", r"z_dim must be .* of at least 1, got 0"),

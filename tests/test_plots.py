@@ -2,13 +2,17 @@
 
 import dataclasses
 
+import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
+import torch.nn as nn
 from PIL import Image
 
 import pyro_priors as pp
 import runs
 from pyro_priors import plots
+from pyro_priors.nn import positive
 
 HISTORY = [
     {"epoch": epoch, "train_loss": 50.0 - epoch, "valid_bound": -51.0 + epoch, "valid_kl_z": 1.0, "valid_kl_c": 0.5}
@@ -22,7 +26,7 @@ CASES = {
         {},
         "cp_vae",
         {"num_categories": 3},
-        "reconstructions samples categories aggregate_category latent curves",
+        "reconstructions samples categories aggregate_category latent prior_density curves",
     ),
     "digits-vae": ("digits", {"binarise": "none"}, "vae", {"z_dim": 5}, "reconstructions samples latent curves"),
     "digits-images": ("digits", {"flatten": False}, "vae", {"z_dim": 1}, "reconstructions samples latent curves"),
@@ -33,10 +37,10 @@ CASES = {
         {},
         "hvae",
         {"prior": "vamp", "num_components": 4},
-        "reconstructions samples latent curves",
+        "reconstructions samples latent prior_density curves",
     ),
     "mixture": ("mixture", {}, "cp_vae", {"z_dim": 1, "num_categories": 2}, "density aggregate_category latent curves"),
-    "moons": ("moons", {}, "vae", {}, "density latent curves"),
+    "moons": ("moons", {}, "vae", {}, "density latent prior_density curves"),
     "moons-cvae": ("moons", {"condition_labels": True}, "cvae", {"z_dim": 1}, "density latent curves"),
 }
 
@@ -69,7 +73,7 @@ def test_every_figure_is_drawn(case, tmp_path):
 def test_without_a_history_there_are_no_curves(tmp_path):
     data = runs.small_data("moons")
     names = [path.stem for path in plots.figures(runs.small_pair("vae", data), data, [], tmp_path)]
-    assert names == ["density", "latent"]
+    assert names == ["density", "latent", "prior_density"]
 
 
 def labels(figure):
@@ -188,6 +192,68 @@ def test_latent_scatter_shows_posterior_means_over_samples_of_the_prior():
     assert len(prior.get_offsets()) == 40
     unlabelled = dataclasses.replace(data, test=dataclasses.replace(data.test, label=None))
     assert len(plots.latent_scatter(pair, unlabelled).axes[0].collections) == 2
+
+
+class GivenPrior(nn.Module):
+    """A prior that is a mixture of two Gaussians far apart, of which one has 80% of the mass."""
+
+    def forward(self):
+        loc = torch.tensor([[-6.0, 0.0], [6.0, 3.0]])
+        return pp.priors.GaussianMixture(torch.tensor([0.8, 0.2]).log(), loc, torch.tensor([[0.5, 1.0], [1.0, 0.5]]))
+
+
+def regions(axes):
+    """Of each grey, outermost first: the prior's mass in it, counted by its samples, and where its outline is."""
+    contours = axes.collections[0]
+    sample = GivenPrior()().sample((20_000,)).numpy()
+    paths = contours.get_paths()
+    return [np.array([path.contains_points(sample) for path in paths[i:]]).any(0).mean() for i in range(len(paths))]
+
+
+def test_prior_density_shows_the_mass_of_the_prior_and_draws_of_the_posterior():
+    """Each grey holds its mass within 0.02, some four standard errors of levels and count at 50%."""
+    data = runs.small_data("moons")
+    pair = runs.small_pair("vae", data)
+    pair.model.prior = GivenPrior()
+    with torch.random.fork_rng():
+        axes = plots.prior_density(pair, data, num=10_000).axes[0]
+    assert regions(axes) == pytest.approx(plots.MASSES, abs=0.02)
+    grey, points = axes.collections
+    inner = grey.get_paths()[-1].vertices
+    assert inner[:, 0].max() < -4, "half of the mass, the densest, is in the larger mode alone"
+    q = pair.encode(data.test.x)["z"]
+    drawn = torch.tensor(points.get_offsets())
+    assert ((drawn - q.mean) / q.stddev).abs().max() < 5 and (drawn - q.mean).abs().max() > 1e-3
+    assert torch.equal(torch.tensor(points.get_array()), data.test.label)
+
+
+def test_prior_density_sums_the_categories():
+    data = runs.small_data("moons")
+    pair = runs.small_pair("cp_vae", data, num_categories=3)
+    z = torch.randn(5, 2)
+    each = dist.Normal(pair.model.prior.loc, positive(pair.model.prior.raw_scale)).to_event(1).log_prob(z[:, None])
+    torch.testing.assert_close(plots._log_prior(pair, "z", z), (each.exp().sum(-1) / 3).log())
+
+
+def test_prior_densities_side_by_side():
+    data = runs.small_data("moons")
+    pairs = {prior: runs.small_pair("vae", data, prior=prior) for prior in ("standard", "flow")}
+    pairs["two levels"] = runs.small_pair("hvae", data, z1_dim=3)
+    figure = plots.prior_density(pairs, data)
+    assert [axes.get_title() for axes in figure.axes] == list(pairs)
+    assert labels(figure) == [("z 1", "z 2"), ("z 1", "z 2"), ("z2 1", "z2 2")]
+    unlabelled = dataclasses.replace(data, test=dataclasses.replace(data.test, label=None))
+    assert plots.prior_density(pairs["flow"], unlabelled).axes[0].get_legend() is None
+
+
+def test_prior_density_needs_two_dimensions_and_no_condition():
+    moons, conditional = runs.small_data("moons"), runs.small_data("moons", condition_labels=True)
+    for pair, data in (
+        (runs.small_pair("vae", moons, z_dim=3), moons),
+        (runs.small_pair("cvae", conditional), conditional),
+    ):
+        with pytest.raises(ValueError, match="two dimensions that depend on no condition, .*: use latent_scatter"):
+            plots.prior_density(pair, data)
 
 
 def test_pyplot_is_left_alone(tmp_path):

@@ -374,6 +374,41 @@ def test_pseudo_inputs_start_at_data():
             prior.set_pseudo_inputs(torch.full((9, 6), wrong))
 
 
+def nearest(prior, x):
+    """Row of x that is nearest to each pseudo-input."""
+    return torch.cdist(prior.free_pseudo_inputs, x).argmin(-1)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_pseudo_inputs_start_at_a_draw_of_data(likelihood):
+    """Near different rows, the same for the same seed; where bounded, in [0, 1] and with a gradient in every value."""
+    prior, x = create("vae", prior="vamp", likelihood=likelihood).model.prior, torch.randint(2, (40, 6)).float()
+    x = x + torch.arange(40)[:, None] / 100 * (1 - 2 * x)  # rows apart from each other, still in [0, 1]
+    before = torch.get_rng_state()
+    prior.start_at_data(x, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    first, rows = prior.pseudo_inputs.detach().clone(), nearest(prior, x)
+    assert len(rows.unique()) == 9
+    noise = prior.free_pseudo_inputs.detach() - x[rows]
+    assert 0.005 < noise.std() < 0.015 and noise.ne(0).any(-1).all()
+    prior().log_prob(torch.zeros(2)).backward()
+    assert prior.free_pseudo_inputs.grad.ne(0).all()
+    prior.start_at_data(x, seed=3)
+    assert torch.equal(prior.pseudo_inputs, first)
+    prior.start_at_data(x, seed=4)
+    assert nearest(prior, x).tolist() != rows.tolist()
+    prior.start_at_data(x[:9], noise=0.0)
+    assert torch.equal(prior.free_pseudo_inputs.detach().sort(0).values, x[:9].sort(0).values)
+
+
+def test_pseudo_inputs_need_data_enough():
+    prior = create("vae", prior="vamp").model.prior
+    with pytest.raises(ValueError, match=r"num_components is 9, more than the 8 data .* start at: give 8 or fewer"):
+        prior.start_at_data(torch.zeros(8, 6))
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
+        prior.start_at_data(torch.full((20, 6), 2.0))
+
+
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli", "discretised_logistic", "gaussian"])
 def test_pseudo_inputs_are_where_the_data_are(likelihood):
     """In [0, 1] whatever training makes of them; of any size under a Gaussian likelihood."""

@@ -181,6 +181,31 @@ def test_resume_with_another_option_is_refused(digits, tmp_path, changed, match)
     assert runs.snapshot(run) == before
 
 
+def test_a_run_from_before_an_option_existed_had_its_default(digits, tmp_path, uninterrupted):
+    run = tmp_path / "run"
+    fit(run, digits, max_epochs=2)
+    config = json.loads((run / "config.json").read_text())
+    del config["train"]["pseudo_inputs"], config["train"]["warmup_sites"]
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"train.warmup_sites is \['z'\] but .* was started with \[\]"):
+        fit(run, digits, resume=True, warmup_sites=("z",))
+    assert_same_end(run, fit(run, digits, resume=True), uninterrupted)
+    assert json.loads((run / "config.json").read_text())["train"]["pseudo_inputs"] == "random"
+
+
+def test_resume_is_exact_where_pseudo_inputs_started_at_data(digits, tmp_path):
+    def fit_vamp(name, **options):
+        pair = runs.small_pair("vae", digits, prior="vamp", num_components=5)
+        pp.fit(pair, digits, out=tmp_path / name, **OPTIONS | {"pseudo_inputs": "data"} | options)
+        return pair
+
+    state = runs.state(fit_vamp("whole"))
+    fit_vamp("run", max_epochs=2)
+    with pytest.raises(ValueError, match="train.pseudo_inputs is 'random' but .* was started with 'data'"):
+        fit_vamp("run", resume=True, pseudo_inputs="random")
+    assert_same_end(tmp_path / "run", fit_vamp("run", resume=True), (tmp_path / "whole", state))
+
+
 def test_resume_with_another_pair_or_other_data_is_refused(digits, tmp_path):
     run = tmp_path / "run"
     fit(run, digits, max_epochs=1)

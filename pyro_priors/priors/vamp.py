@@ -36,7 +36,7 @@ class VampPrior(nn.Module):
     :param std: see mean
 
     What differs from the paper's code: its samples are one of each of the first N components, here they are samples of
-    the mixture. Its pseudo-inputs can start at training images with noise added; :meth:`set_pseudo_inputs` adds none.
+    the mixture. For a start at training images see :meth:`start_at_data`.
 
     Reference: Jakub M. Tomczak and Max Welling, VAE with a VampPrior, AISTATS 2018, arXiv:1705.07120.
     """
@@ -89,6 +89,36 @@ class VampPrior(nn.Module):
                 f"pseudo-inputs must be in [0, 1], got values from {x.min():.4g} to {x.max():.4g}: rescale them"
             )
         self.free_pseudo_inputs.copy_(x)
+
+    @torch.no_grad()
+    def start_at_data(self, x: Tensor, seed: int = 0, noise: float = 0.01) -> None:
+        """Start the pseudo-inputs at K of these data, drawn without replacement, with noise added.
+
+        The paper's code takes the first K training images and adds noise of 0.01, so that half of the pixels of 0 and 1
+        leave [0, 1] and never get a gradient again; here they are put back to the bound, where they do.
+
+        Example::
+
+            >>> pair = pyro_priors.create("vae", x_shape=(784,), prior="vamp", num_components=500)
+            >>> pair.model.prior.start_at_data(data.train.x)
+
+        :param x: shape ``(num_data,) + x_shape``; grey levels where binarisation is dynamic, as in that code
+        :param seed: of the draw and the noise; torch's own generator is neither read nor changed
+        :param noise: standard deviation of the noise
+        :raises ValueError: if there are fewer data than components, or what :meth:`set_pseudo_inputs` raises
+        """
+        free = self.free_pseudo_inputs
+        if len(x) < len(free):
+            raise ValueError(
+                f"num_components is {len(free)}, more than the {len(x)} data that pseudo-inputs are to start at: give "
+                f"{len(x)} or fewer"
+            )
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(x), generator=generator)[: len(free)]
+        self.set_pseudo_inputs(x[chosen.to(x.device)])
+        free += noise * torch.randn(free.shape, generator=generator, dtype=free.dtype).to(free.device)
+        if self.bounded:
+            free.clamp_(0, 1)
 
     def forward(self) -> dist.Distribution:
         """:returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``"""
