@@ -15,6 +15,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ._sites import sample_sites
 from .data import Part, Splits
 from .pair import Pair
 
@@ -293,9 +294,10 @@ def _log_prior(pair: Pair, site: str, z: Tensor) -> Tensor:
     fixed = {"c": torch.arange(size, device=z.device)} if pair.num_categories else {}
     with pyro.get_param_store().scope():
         trace = poutine.trace(poutine.condition(pair.model, fixed)).get_trace(size=size)
-    log_p = trace.nodes[site]["fn"].log_prob(z.unsqueeze(-2))  # (num, size)
+    sites = dict(sample_sites(trace))
+    log_p = sites[site]["fn"].log_prob(z.unsqueeze(-2))  # (num, size)
     if pair.num_categories:
-        log_p = log_p + trace.nodes["c"]["fn"].log_prob(fixed["c"])
+        log_p = log_p + sites["c"]["fn"].log_prob(fixed["c"])
     return log_p.logsumexp(-1)
 
 

@@ -116,7 +116,7 @@ class VampPrior(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(x), generator=generator)[: len(free)]
         self.set_pseudo_inputs(x[chosen.to(x.device)])
-        free += noise * torch.randn(free.shape, generator=generator, dtype=free.dtype).to(free.device)
+        free.add_(noise * torch.randn(free.shape, generator=generator, dtype=free.dtype).to(free.device))
         if self.bounded:
             free.clamp_(0, 1)
 
