@@ -9,7 +9,10 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +61,34 @@ class RunFolder:
         """Whether a state or a pair was ever written; a run that ended before counts as none."""
         return any(self.path.glob("last/state*.json")) or any(self.path.glob("pair/pair.json"))
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder, and keep other processes from training in it meanwhile; a process that is killed frees it.
+
+        :raises ValueError: if another process trains in it, or the path is a file
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"out is {self.path}, which is a file: choose the name of a new folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            import fcntl
+        except ImportError:  # Windows has no such locks
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"{self.path} is being trained by another process: wait for it, or choose another --out"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            yield
+        finally:
+            os.close(handle)
+
     def begin(self, config: dict[str, Any], resume: bool, defaults: dict[str, Any] | None = None) -> None:
         """Write ``config.json``, or compare it with the one of the run to be resumed.
 
@@ -66,9 +97,6 @@ class RunFolder:
         :param defaults: as for :meth:`compare`
         :raises ValueError: if the folder holds a run and ``resume`` is False, or holds one of other options
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"out is {self.path}, which is a file: choose the name of a new folder")
-        self.path.mkdir(parents=True, exist_ok=True)
         if self.holds_a_run:
             if not resume:
                 raise ValueError(

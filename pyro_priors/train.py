@@ -159,12 +159,26 @@ def fit(
     if len(data.valid) < config.num_processes:
         raise ValueError(f"num_processes is {config.num_processes}, but the validation part has {len(data.valid)} data")
     _start_pseudo_inputs(pair, data, config)
-    folder = None
-    if out is not None:
-        folder = RunFolder(out)
+    if out is None:
+        if resume:
+            raise ValueError("resume=True needs out, the run folder to resume")
+        return _train(pair, data, objective, config, None, resume, progress)
+    folder = RunFolder(out)
+    with folder.locked():
         folder.begin(record(pair, data, objective, config), resume, defaults(pair, objective))
-    elif resume:
-        raise ValueError("resume=True needs out, the run folder to resume")
+        return _train(pair, data, objective, config, folder, resume, progress)
+
+
+def _train(
+    pair: Pair,
+    data: Splits,
+    objective: infer.ELBO,
+    config: TrainConfig,
+    folder: RunFolder | None,
+    resume: bool,
+    progress: bool,
+) -> History:
+    """In this process, or in as many as are wanted."""
     from lightning_fabric import Fabric  # a second to import, and only training needs it
 
     strategy = "auto" if config.num_processes == 1 else "ddp_spawn"

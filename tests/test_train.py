@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pyro
@@ -507,3 +509,21 @@ def test_the_aggregate_posterior_is_set(source):
     torch.testing.assert_close(pair.aggregate_c, expected)
     assert pair.aggregate_c.sum().item() == pytest.approx(1, abs=1e-6)
     assert not torch.allclose(pair.aggregate_c, torch.full((4,), 0.25), atol=1e-4)
+
+
+def test_a_folder_is_trained_by_one_process_at_a_time(tmp_path, digits):
+    """The lock is another process's, which is then killed: no lock is left behind."""
+    pytest.importorskip("fcntl")
+    code = (
+        "import sys, time\nfrom pyro_priors.run_folder import RunFolder\n"
+        "with RunFolder(sys.argv[1]).locked():\n    print('locked', flush=True)\n    time.sleep(600)\n"
+    )
+    out = tmp_path / "run"
+    with subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        try:
+            with pytest.raises(ValueError, match="is being trained by another process: wait for it, or choose another"):
+                pp.fit(runs.small_pair("vae", digits), digits, max_epochs=1, out=out, progress=False)
+        finally:
+            other.kill()
+    pp.fit(runs.small_pair("vae", digits), digits, max_epochs=1, out=out, progress=False)

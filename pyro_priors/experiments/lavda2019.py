@@ -126,6 +126,17 @@ MNIST, OMNIGLOT = _rows("mnist"), _rows("omniglot")
 # "the number of categories within the discrete latent variable to 1 ... simple VAE ... but a learnable prior"
 CP1 = dataclasses.replace(_row("mnist", "vae"), name="mnist-cp-1", pair_options={"prior": "gaussian"})
 
+RELEASED = dataclasses.replace(
+    ROWS["mnist-cp-10"],
+    name="mnist-cp-10-released",
+    pair_options={"num_categories": 10, "released_code": True},
+    differs=(
+        "the published code's loss, prior and initial weights, trained by plain Adam, weights picked by the honest bound; "
+        "relaxed 'bound': the number that this code reports, and no bound; negative bound and log p(x): of the same "
+        "weights with a category in the place of its relaxation",
+    ),
+)
+
 
 def _active_units(estimates: Estimates) -> str:
     found = {name: one for name, one in estimates.items() if name.startswith("active_units_")}
@@ -137,18 +148,20 @@ def _active_categories(estimates: Estimates) -> str:
     return "" if one is None else f"{one.value:.0f} {one.unit}"
 
 
-BOUND = Column("negative bound", number("bound", -1), MNIST | OMNIGLOT)
+PUBLISHED_BOUNDS = {**MNIST, RELEASED.name: MNIST["mnist-cp-10"], **OMNIGLOT}
+BOUND = Column("negative bound", number("bound", -1), PUBLISHED_BOUNDS)
 ACTIVE_CATEGORIES = Column("active categories", _active_categories)
 
 add(
     Experiment(
         "lavda2019/table1",
         "negative variational lower bounds on the test data, nats per datum",
-        rows=tuple(ROWS.values()),
+        rows=(*ROWS.values(), CP1, RELEASED),
         metrics=("bound", "log_likelihood", "active_units", "categories"),
         columns=(
             BOUND,
             Column("- log p(x)", log_likelihood(-1)),
+            Column("relaxed 'bound'", number("relaxed_bound", -1)),
             Column("active units", _active_units),
             ACTIVE_CATEGORIES,
         ),
