@@ -131,7 +131,7 @@ RELEASED = dataclasses.replace(
     name="mnist-cp-10-released",
     pair_options={"num_categories": 10, "released_code": True},
     differs=(
-        "the published code's loss, prior and initial weights, trained by plain Adam, weights picked by the honest bound; "
+        "the published code's loss, prior and first weights, trained by plain Adam, weights picked by an honest bound; "
         "relaxed 'bound': the number that this code reports, and no bound; negative bound and log p(x): of the same "
         "weights with a category in the place of its relaxation",
     ),
