@@ -106,7 +106,7 @@ class Pair(nn.Module):
         if isinstance(fixed.get("c"), str) and fixed["c"] == "prior":
             del fixed["c"]
         values = {name: self._fixed(name, value, size) for name, value in fixed.items()}
-        with self._evaluating():
+        with self.evaluating():
             program = poutine.condition(self.model, values)
             trace = poutine.trace(program).get_trace(None, condition, size)
         sites = dict(sample_sites(trace))
@@ -115,7 +115,7 @@ class Pair(nn.Module):
         return {name: site["value"] for name, site in sites.items()} | {"x_mean": sites["x"]["fn"].mean}
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """Evaluation mode, and a parameter store of its own, while it lasts."""
         modes = {module: module.training for module in self.modules()}
         self.eval()
@@ -225,11 +225,11 @@ class Pair(nn.Module):
         return decoded.mean
 
     def _mode_trace(self, x: Tensor, condition: Tensor | None) -> poutine.Trace:
-        with self._evaluating(), Mode():
+        with self.evaluating(), Mode():
             return poutine.trace(self.guide).get_trace(x, condition)
 
     def _replayed(self, guide_trace: poutine.Trace, condition: Tensor | None, size: int) -> poutine.Trace:
-        with self._evaluating(), Mode():  # of x, too: no draw is needed
+        with self.evaluating(), Mode():  # of x, too: no draw is needed
             program = poutine.replay(self.model, trace=guide_trace)
             return poutine.trace(program).get_trace(None, condition, size)
 
@@ -275,7 +275,7 @@ class Pair(nn.Module):
         if compile == "always" or compile == "auto" and len(x) * num_samples * num_categories >= ROWS_THAT_PAY:
             in_bulk = CompiledFunction(log_sum, [self])
         estimates = []
-        with self._evaluating(), progress_bar(len(x), "log-likelihood", progress) as bar:
+        with self.evaluating(), progress_bar(len(x), "log-likelihood", progress) as bar:
             for start in range(0, len(x), batch):
                 part = x[start : start + batch].to(self.device)
                 given = None if condition is None else condition[start : start + batch].to(self.device)

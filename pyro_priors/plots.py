@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
-from ._sites import sample_sites
 from .data import Part, Splits
+from .metrics.aggregate import log_prior, upper_site
 from .pair import Pair
 
 if TYPE_CHECKING:
@@ -265,8 +263,8 @@ def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: int = 200
         margin = 0.08 * (ends[1] - ends[0])
         first, second = (torch.linspace(*ends, 150) for ends in zip(ends[0] - margin, ends[1] + margin, strict=True))
         grid = torch.cartesian_prod(first, second).to(prior)
-        log_p = _log_prior(pair, site, grid).unflatten(0, (150, 150)).T.cpu()
-        levels = _log_prior(pair, site, prior).quantile(1 - torch.tensor(MASSES).to(prior)).tolist()
+        log_p = log_prior(pair, site, grid).unflatten(0, (150, 150)).T.cpu()
+        levels = log_prior(pair, site, prior).quantile(1 - torch.tensor(MASSES).to(prior)).tolist()
         greys = ["0.92", "0.82", "0.68"]
         axes.contourf(first, second, log_p, [*levels, math.inf], colors=greys)
         colours = {"color": "black"} if label is None else {"c": label[:num], "cmap": "tab10"}
@@ -283,22 +281,9 @@ def _planar_site(pair: Pair, data: Splits) -> str:
     """The latent site that :func:`prior_density` can draw, or nothing."""
     if data.condition_shape is not None:
         return ""
-    codes = pair.encode(_first(data.test, 1, pair)[0])
-    site = next(name for name in codes if name != "c")
-    return site if codes[site].event_shape == (2,) else ""
-
-
-def _log_prior(pair: Pair, site: str, z: Tensor) -> Tensor:
-    """log p(z), shape ``(num,)``, the categories of a pair that has them summed."""
-    size = max(1, pair.num_categories)
-    fixed = {"c": torch.arange(size, device=z.device)} if pair.num_categories else {}
-    with pyro.get_param_store().scope():
-        trace = poutine.trace(poutine.condition(pair.model, fixed)).get_trace(size=size)
-    sites = dict(sample_sites(trace))
-    log_p = sites[site]["fn"].log_prob(z.unsqueeze(-2))  # (num, size)
-    if pair.num_categories:
-        log_p = log_p + sites["c"]["fn"].log_prob(fixed["c"])
-    return log_p.logsumexp(-1)
+    x, _ = _first(data.test, 1, pair)
+    site = upper_site(pair, x)
+    return site if pair.encode(x)[site].event_shape == (2,) else ""
 
 
 def density(pair: Pair, data: Splits, num: int = 10_000, **fixed: Any) -> Figure:

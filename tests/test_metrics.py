@@ -132,6 +132,7 @@ def test_every_number_by_hand(digits, trained):
     assert set(results) == {
         *("bound", "reconstruction", "kl_c", "kl_z", "log_likelihood", "active_units_z", "active_categories"),
         *("effective_categories", "accuracy_hungarian", "accuracy_majority"),
+        *("kl_aggregate_prior", "kl_prior_aggregate", "symmetric_kl", "symmetric_kl_neighbours"),
     }
 
 

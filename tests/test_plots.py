@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
@@ -12,7 +11,6 @@ from PIL import Image
 import pyro_priors as pp
 import runs
 from pyro_priors import plots
-from pyro_priors.nn import positive
 
 HISTORY = [
     {"epoch": epoch, "train_loss": 50.0 - epoch, "valid_bound": -51.0 + epoch, "valid_kl_z": 1.0, "valid_kl_c": 0.5}
@@ -225,14 +223,6 @@ def test_prior_density_shows_the_mass_of_the_prior_and_draws_of_the_posterior():
     drawn = torch.tensor(points.get_offsets())
     assert ((drawn - q.mean) / q.stddev).abs().max() < 5 and (drawn - q.mean).abs().max() > 1e-3
     assert torch.equal(torch.tensor(points.get_array()), data.test.label)
-
-
-def test_prior_density_sums_the_categories():
-    data = runs.small_data("moons")
-    pair = runs.small_pair("cp_vae", data, num_categories=3)
-    z = torch.randn(5, 2)
-    each = dist.Normal(pair.model.prior.loc, positive(pair.model.prior.raw_scale)).to_event(1).log_prob(z[:, None])
-    torch.testing.assert_close(plots._log_prior(pair, "z", z), (each.exp().sum(-1) / 3).log())
 
 
 def test_prior_densities_side_by_side():

@@ -18,12 +18,15 @@ from ..data import Part, Splits, batches
 from ..nn import Temperature
 from ..objectives import ELBO
 from ..pair import Pair
+from .aggregate import aggregate_posterior, log_aggregate, log_prior, nearest_neighbour_kl, upper_site
 from .clustering import hungarian_accuracy, majority_accuracy
 from .latent import active_categories, active_units, effective_categories
 
 __all__ = ["METRICS", "Estimate", "evaluate", "record"]
 
 BATCH_SIZE = 500
+NUM_DRAWS = 5000
+"""Draws of aggregate posterior and prior for the gap between them."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,28 @@ def _centre(prior: Any) -> Tensor:
     return centre
 
 
+def _prior_gap(context: _Context) -> dict[str, Estimate]:
+    """KL of the aggregate posterior of the part from the prior, and the reverse, by draws of each and exact densities;
+    their sum, and that sum as nearest neighbours estimate it."""
+    if context.data.condition_shape is not None:
+        return {}
+    x = torch.cat([x for x, _ in _rows(context, context.part)])
+    q, site = aggregate_posterior(context.pair, x), upper_site(context.pair, x)
+    z_q, z_p = q.sample((NUM_DRAWS,)), context.pair.sample(NUM_DRAWS)[site]
+    forward, backward = (
+        sign * (log_aggregate(q, z) - log_prior(context.pair, site, z)).cpu() for z, sign in ((z_q, 1), (z_p, -1))
+    )
+    both = _mean(forward + backward)  # independent draws, in pairs
+    return {
+        "kl_aggregate_prior": _mean(forward, "nats"),
+        "kl_prior_aggregate": _mean(backward, "nats"),
+        "symmetric_kl": Estimate(both.value, both.stderr, "nats"),
+        "symmetric_kl_neighbours": Estimate(
+            nearest_neighbour_kl(z_q, z_p) + nearest_neighbour_kl(z_p, z_q), None, "nats"
+        ),
+    }
+
+
 def _categories(context: _Context) -> dict[str, Estimate]:
     """Active and effective number of categories of the aggregate posterior on this part."""
     if not context.pair.num_categories:
@@ -232,6 +257,7 @@ METRICS: dict[str, Callable[[_Context], dict[str, Estimate]]] = {
     "bound": _bound,
     "log_likelihood": _log_likelihood,
     "active_units": _active_units,
+    "prior_gap": _prior_gap,
     "categories": _categories,
     "accuracy": _accuracy,
 }

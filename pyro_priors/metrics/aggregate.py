@@ -1,0 +1,185 @@
+"""The aggregate posterior beside the prior: how far apart they are, and where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from .._sites import base_of, is_normal, sample_sites
+from ..pair import Pair
+from ..priors import GaussianMixture
+
+__all__ = [
+    "Leakage",
+    "aggregate_posterior",
+    "high_posterior_samples",
+    "leakage",
+    "log_aggregate",
+    "log_prior",
+    "low_posterior_samples",
+    "nearest_neighbour_kl",
+    "upper_site",
+]
+
+ENCODED_AT_ONCE = 1000
+Z_AT_ONCE = 500
+
+
+def upper_site(pair: Pair, x: Tensor) -> str:
+    """Name of the continuous latent site that the prior is of: ``z``, or the first one of a hierarchy."""
+    return next(name for name in pair.encode(x[:1]) if name != "c")
+
+
+@torch.no_grad()
+def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
+    r"""The mixture of the posteriors of some data, with the exact weights of categories.
+
+    .. math:: q(z) = \frac{1}{N} \sum_{n=1}^N \sum_c q(c \mid x_n)\, q(z \mid x_n, c)
+
+    Its draws and its density are both those of these N data: another N give another mixture, and the more dimensions z
+    has, the more so.
+
+    :param pair: an unconditional pair whose posterior of z, or of a hierarchy's upper code, is Gaussian
+    :param x: shape ``(N,) + x_shape``
+    :returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``
+    :raises ValueError: if the posterior is not a diagonal Gaussian
+    """
+    site, categories = upper_site(pair, x), range(max(1, pair.num_categories))
+    log_weights, locs, scales = [], [], []
+    for rows in x.split(ENCODED_AT_ONCE):
+        rows = rows.to(pair.device)
+        log_q = pair.encode(rows)["c"].logits if pair.num_categories else rows.new_zeros(len(rows), 1)
+        for c in categories:
+            given = {"c": torch.full((len(rows),), c, device=pair.device)} if pair.num_categories else {}
+            with pair.evaluating():
+                posterior = poutine.trace(poutine.condition(pair.guide, given)).get_trace(rows).nodes[site]["fn"]
+            if not is_normal(posterior):
+                raise ValueError(
+                    f"the posterior of site '{site}' is {type(base_of(posterior)).__name__}, and the aggregate "
+                    "posterior is computed of diagonal Gaussians only: evaluate other metrics"
+                )
+            log_weights.append(log_q[:, c])
+            locs.append(posterior.mean)
+            scales.append(posterior.stddev)
+    return GaussianMixture(torch.cat(log_weights), torch.cat(locs), torch.cat(scales))
+
+
+@torch.no_grad()
+def log_prior(pair: Pair, site: str, z: Tensor) -> Tensor:
+    """log p(z) of an unconditional pair, the categories of a pair that has them summed.
+
+    :param site: name of the latent site
+    :param z: shape ``(num, z_dim)``
+    :returns: shape ``(num,)``, in nats
+    """
+    size = max(1, pair.num_categories)
+    fixed = {"c": torch.arange(size, device=z.device)} if pair.num_categories else {}
+    with pair.evaluating():
+        trace = poutine.trace(poutine.condition(pair.model, fixed)).get_trace(size=size)
+    sites = dict(sample_sites(trace))
+    log_p = sites[site]["fn"].log_prob(z.unsqueeze(-2))  # (num, size)
+    if pair.num_categories:
+        log_p = log_p + sites["c"]["fn"].log_prob(fixed["c"])
+    return log_p.logsumexp(-1)
+
+
+@torch.no_grad()
+def log_aggregate(q: GaussianMixture, z: Tensor) -> Tensor:
+    """log q(z) in pieces, shape ``(num,)``."""
+    return torch.cat([q.log_prob(part) for part in z.split(Z_AT_ONCE)])
+
+
+def nearest_neighbour_kl(x: Tensor, y: Tensor) -> float:
+    r"""Estimate of KL(p || q) from samples alone.
+
+    .. math:: \frac{d}{n} \sum_{i=1}^n \log \frac{\nu_i}{\rho_i} + \log \frac{m}{n - 1}
+
+    with :math:`\rho_i` the distance of :math:`x_i` to its nearest neighbour among the other x, and :math:`\nu_i` to its
+    nearest among y. It is consistent, but it is too small where q has few samples among those of p: of N(0, I) from
+    N(0, I/4) in two dimensions 5,000 of each give 1.13 for 1.61 nats, and more dimensions make it worse.
+
+    :param x: n samples of p, shape ``(n, d)``, no two the same
+    :param y: m samples of q, shape ``(m, d)``
+    :returns: in nats; below 0 at times
+
+    Reference: Fernando Perez-Cruz, Kullback-Leibler divergence estimation of continuous distributions, ISIT 2008.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    x, y = x.double().cpu(), y.double().cpu()
+    rho = NearestNeighbors(n_neighbors=2).fit(x).kneighbors(x)[0][:, 1]
+    nu = NearestNeighbors(n_neighbors=1).fit(y).kneighbors(x)[0][:, 0]
+    if rho.min() == 0 or nu.min() == 0:
+        raise ValueError("two samples are the same: nearest_neighbour_kl needs samples of a density")
+    ratio = (torch.from_numpy(nu) / torch.from_numpy(rho)).log().mean().item()
+    return x.shape[1] * ratio + math.log(len(y) / (len(x) - 1))
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """Leakage at one threshold.
+
+    :param threshold: tau, in nats
+    :param score: mean of log q(z) - log p(z) over draws of q(z) with log p(z) below tau; NaN where there are none
+    :param stderr: its standard error, NaN below two draws
+    :param share: share of the draws that are below tau
+    """
+
+    threshold: float
+    score: float
+    stderr: float
+    share: float
+
+
+def leakage(log_q: Tensor, log_p: Tensor, thresholds: Sequence[float]) -> list[Leakage]:
+    r"""Leakage scores: how much the aggregate posterior exceeds the prior where the prior is all but absent.
+
+    .. math:: L(\tau) = E_{q(z)}\big[ \log q(z) - \log p(z) \,\big|\, \log p(z) < \tau \big]
+
+    A threshold in nats means another thing in every dimension and under every prior: with thresholds at quantiles of
+    log p(z) under the prior itself the shares below them can be compared, each with the quantile it stands for.
+
+    :param log_q: log q(z) of draws of the aggregate posterior, shape ``(num,)``
+    :param log_p: log p(z) of the same draws; of a flow the whole density, log-determinant included
+    :param thresholds: tau, in nats
+
+    What differs from the published code: it leaves out the log-determinant, reads variances as precisions, and averages
+    wrongly; the definition is the paper's.
+
+    Reference: Riddhish Bhalodia, Iain Lee and Shireen Elhabian, dpVAEs: fixing sample generation for regularized VAEs,
+    ACCV 2020, arXiv:1911.10506, section 5.1.
+    """
+    found = []
+    for threshold in thresholds:
+        excess = (log_q - log_p)[log_p < threshold].double()
+        score = excess.mean().item() if len(excess) else math.nan
+        stderr = excess.std().item() / math.sqrt(len(excess)) if len(excess) > 1 else math.nan
+        found.append(Leakage(float(threshold), score, stderr, len(excess) / len(log_p)))
+    return found
+
+
+def low_posterior_samples(pair: Pair, q: GaussianMixture, site: str, num: int, of: int = 10) -> Tensor:
+    """Draws of the prior where the aggregate posterior is lowest: from its pockets.
+
+    :param q: the aggregate posterior
+    :param site: name of the latent site
+    :param num: number of samples
+    :param of: ``of * num`` draws are ranked by log q(z), and the lowest kept
+    :returns: z, shape ``(num, z_dim)``, the lowest first
+
+    Reference: section 4.1 of Bhalodia et al. (2019); its code ranks by the first two dimensions, and by log-variances
+    in the place of variances.
+    """
+    z = pair.sample(of * num)[site]
+    return z[log_aggregate(q, z).argsort()[:num]]
+
+
+def high_posterior_samples(pair: Pair, q: GaussianMixture, site: str, num: int, of: int = 10) -> Tensor:
+    """Draws of the aggregate posterior where the prior is lowest: from its leaks; otherwise as the low ones."""
+    z = q.sample((of * num,))
+    return z[log_prior(pair, site, z).argsort()[:num]]

@@ -1,0 +1,151 @@
+"""The aggregate posterior beside the prior, where both are known."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Categorical, MixtureSameFamily, Normal
+from torch.testing import assert_close
+
+import pyro_priors as pp
+from linear_gaussian import X_DIM, mixture_of_ppca, ppca
+from pairs import batch, create, randomise
+from pyro_priors.metrics import (
+    aggregate_posterior,
+    evaluate,
+    high_posterior_samples,
+    leakage,
+    log_aggregate,
+    log_prior,
+    low_posterior_samples,
+    nearest_neighbour_kl,
+)
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+@pytest.mark.parametrize("name", ["vae", "hvae", "cp_vae"])
+def test_the_aggregate_posterior_is_the_sum_over_data_and_categories(name):
+    """q(z) = 1/N sum_n sum_c q(c|x_n) q(z|x_n,c), one by one; of a hierarchy of its upper code."""
+    pair, (x,) = randomise(create(name)), batch(name)
+    q = aggregate_posterior(pair, x)
+    z = torch.randn(7, 2)
+    wanted = torch.zeros(7)
+    for one in x:
+        if name == "cp_vae":
+            features = pair.guide.trunk(one[None])
+            for c, weight in enumerate(pair.guide.category(features).probs[0]):
+                wanted += weight * pair.guide.latent(features, torch.tensor([c])).log_prob(z).exp() / len(x)
+        else:
+            wanted += pair.guide.encoder(one[None]).log_prob(z).exp() / len(x)
+    assert_close(q.log_prob(z).exp(), wanted)
+    assert_close(log_aggregate(q, z), q.log_prob(z))
+
+
+def test_a_posterior_that_is_not_gaussian_is_refused():
+    class Laplace(torch.nn.Linear):
+        def forward(self, x):
+            import pyro.distributions as dist
+
+            return dist.Laplace(super().forward(x), 1.0).to_event(1)
+
+    pair = create("vae", encoder=Laplace(6, 2))
+    with pytest.raises(ValueError, match="the posterior of site 'z' is Laplace"):
+        aggregate_posterior(pair, *batch("vae"))
+
+
+@pytest.mark.parametrize("options", [{}, {"prior": "mixture"}, {"prior": "vamp"}, {"prior": "flow"}], ids=str)
+def test_log_prior_is_the_priors(options):
+    pair, z = randomise(create("vae", **options)), torch.randn(9, 2)
+    assert_close(log_prior(pair, "z", z), pair.model.prior().log_prob(z))
+
+
+def test_log_prior_sums_the_categories():
+    pair, z = randomise(create("cp_vae")), torch.randn(9, 2)
+    components = pair.model.prior(torch.arange(3))
+    mixture = MixtureSameFamily(Categorical(torch.ones(3)), components)
+    assert_close(log_prior(pair, "z", z), mixture.log_prob(z))
+
+
+@pytest.mark.parametrize("pair", [ppca, mixture_of_ppca], ids=["ppca", "mixture"])
+def test_data_of_the_model_under_exact_posteriors_have_the_prior_as_aggregate(pair):
+    """Of 4,000 data that the model drew, with q(z|x) = p(z|x) (and q(c) in the prior's place of q(c|x), which makes
+    the mixture's aggregate posterior another one: only its gap is above 0). The KL of the 4,000 from the prior is what
+    is left of a finite mixture, below 0.1 nats in two dimensions."""
+    torch.manual_seed(0)
+    pair = pair()
+    x = pair.sample(4000)["x"]
+    q = aggregate_posterior(pair, x)
+    z = q.sample((2000,))
+    gap = (log_aggregate(q, z) - log_prior(pair, "z", z)).mean()
+    assert -0.05 < gap < 0.1 if not pair.num_categories else gap > 0.1
+
+
+def test_nearest_neighbours_estimate_known_divergences():
+    """N(0, I) from N(m, s^2 I) in two dimensions with 5,000 samples of each: within 0.2 nats (over 10 seeds the bias is
+    at most 0.05 and the standard deviation at most 0.04); the same after a common scaling. Where q is the narrower
+    one, the estimate is too small, as documented: 1.13 of 1.61 there, standard deviation 0.07."""
+    torch.manual_seed(0)
+    for shift, scale in ((0.0, 1.0), (1.0, 1.0), (0.5, 2.0)):
+        x, y = torch.randn(5000, 2), shift + scale * torch.randn(5000, 2)
+        exact = 2 * (math.log(scale) + (1 + shift**2) / (2 * scale**2) - 0.5)
+        found = nearest_neighbour_kl(x, y)
+        assert abs(found - exact) < 0.2, (shift, scale, found, exact)
+        assert_close(nearest_neighbour_kl(100 * x, 100 * y), found)
+    assert 0.8 < nearest_neighbour_kl(torch.randn(5000, 2), 0.5 * torch.randn(5000, 2)) < 1.4
+    with pytest.raises(ValueError, match="two samples are the same"):
+        nearest_neighbour_kl(x, x)
+
+
+def test_leakage_is_the_papers_expectation():
+    """q = N(0, 2), p = N(0, 1) on the line: L(tau) by quadrature over |z| > sqrt(-2 tau - log 2 pi), 4 standard errors
+    of 200,000 draws; a threshold below all draws has no score."""
+    torch.manual_seed(0)
+    q, p = Normal(0.0, 2.0), Normal(0.0, 1.0)
+    z = q.sample((200_000,))
+    grid = torch.linspace(-40, 40, 400_001)
+    weight = q.log_prob(grid).exp() * (grid[1] - grid[0])
+    found = leakage(q.log_prob(z), p.log_prob(z), [-1.0, -4.0, -8.0, -1e9])
+    for one in found[:3]:
+        below = p.log_prob(grid) < one.threshold
+        share = weight[below].sum()
+        score = (weight * (q.log_prob(grid) - p.log_prob(grid)))[below].sum() / share
+        assert abs(one.score - score) < 4 * one.stderr
+        assert abs(one.share - share) < 4 * math.sqrt(share * (1 - share) / len(z))
+    assert math.isnan(found[3].score) and found[3].share == 0
+
+
+def test_low_and_high_posterior_samples_lie_in_pockets_and_leaks():
+    """Posteriors at (-3, 0) and (3, 0), narrow, under N(0, I): the pocket of the prior is around the origin, and what
+    leaks are the codes farthest out."""
+
+    class Two(torch.nn.Module):
+        def forward(self, x):
+            import pyro.distributions as dist
+
+            return dist.Normal(torch.stack([6 * x[..., 0] - 3, 0 * x[..., 0]], -1), 0.3).to_event(1)
+
+    pair = create("vae", encoder=Two())
+    q = aggregate_posterior(pair, torch.tensor([[0.0] * 6, [1.0] * 6]))
+    torch.manual_seed(0)
+    low, high = low_posterior_samples(pair, q, "z", 200), high_posterior_samples(pair, q, "z", 200)
+    assert low.shape == high.shape == (200, 2)
+    assert (log_aggregate(q, low).diff() >= 0).all() and (log_prior(pair, "z", high).diff() >= 0).all()
+    assert low[:, 0].abs().mean() < 0.5 and high[:, 0].abs().mean() > 3.3
+    assert log_aggregate(q, low).max() < log_aggregate(q, pair.sample(1000)["z"]).median()
+
+
+def test_the_metric_of_the_gap():
+    """Of a pair without a condition: both directions, their sum, and the neighbours' estimate of it; around 0 where
+    aggregate posterior and prior are one."""
+    torch.manual_seed(0)
+    pair = ppca()
+    x = pair.sample(3000)["x"].float().numpy()
+    torch.set_default_dtype(torch.float32)
+    pair = pair.float()
+    found = evaluate(pair, pp.data.from_arrays(x, x, x), metrics=["prior_gap"], progress=False)
+    assert found.keys() == {"kl_aggregate_prior", "kl_prior_aggregate", "symmetric_kl", "symmetric_kl_neighbours"}
+    both = found["kl_aggregate_prior"].value + found["kl_prior_aggregate"].value
+    assert found["symmetric_kl"].value == pytest.approx(both, abs=1e-6) and abs(both) < 0.3
+    assert abs(found["symmetric_kl_neighbours"].value) < 0.2
+    assert x.shape[1] == X_DIM
