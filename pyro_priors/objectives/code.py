@@ -94,12 +94,15 @@ def read_code(model_trace: poutine.Trace, guide_trace: poutine.Trace, max_plate_
         found = model_trace.nodes[site]
         term = found["fn"].log_prob(found["value"])
         log_p = term if log_p is None else log_p + term
+    if log_q is not None:
+        # as fake tensors of a graph have it: torch's rules for the strides of softplus's gradient are not its own
+        log_q = log_q.expand(shape).contiguous()
     return Code(
         name,
         q_site["value"].expand(*shape, -1),
         q_site["fn"].expand(shape),
         p_site["fn"].expand(shape),
-        None if log_q is None else log_q.expand(shape),
+        log_q,
         None if log_p is None else log_p.expand(shape),
         scale_of(p_site),
         tuple(enumerated),

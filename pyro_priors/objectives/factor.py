@@ -178,15 +178,15 @@ def exchange_values(z: Tensor, weight: Tensor | None = None) -> Tensor:
         equal weights that is a permutation
     :returns: shape of z
     """
-    noise = torch.rand(z.shape, device=z.device)  # in half precision there would be ties
-    order = noise.argsort(-2)
+    by_value = z.transpose(-2, -1)  # left_shape + (z_dim, M)
+    noise = torch.rand(by_value.shape, device=z.device)  # in half precision there would be ties
+    order = noise.argsort(-1)
     if weight is not None:
-        size, z_dim = z.shape[-2:]
         shares = (weight / weight.sum(-1, keepdim=True)).to(noise.dtype).cumsum(-1)  # left_shape + (M,)
-        start = torch.rand_like(noise[..., :1, :])
-        points = ((order + start) / size).flatten(-2)
-        order = torch.searchsorted(shares, points).clamp(max=size - 1).unflatten(-1, (size, z_dim))
-    return z.gather(-2, order)
+        points = (order + torch.rand_like(noise[..., :1])) / z.shape[-2]
+        order = torch.searchsorted(shares.unsqueeze(-2).expand_as(points).contiguous(), points)
+        order = order.clamp(max=z.shape[-2] - 1)
+    return by_value.gather(-1, order).transpose(-2, -1)
 
 
 class Discriminator(nn.Module):

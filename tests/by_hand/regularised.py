@@ -182,8 +182,8 @@ def discriminator_by_hand(state: dict[str, Tensor], z: Tensor, k: int) -> Tensor
 def factor_by_hand(state: dict[str, Tensor], codes: Sequence[Code], noise: Tensor, start: Tensor | None):
     """Total correlation under the discriminator, and its loss: Kim and Mnih (2018), equation 3 and algorithm 2.
 
-    :param noise: uniform, shape ``(K, batch, z_dim)``, or without categories ``(batch, z_dim)``; its order permutes
-    :param start: uniform, shape ``(K, 1, z_dim)``; None without categories
+    :param noise: uniform, shape ``(K, z_dim, batch)``, or without categories ``(z_dim, batch)``; its order permutes
+    :param start: uniform, shape ``(K, z_dim, 1)``; None without categories
     """
     noise = noise if start is not None else noise[None]
     correlation, loss = torch.zeros(()), torch.zeros(())
@@ -193,11 +193,11 @@ def factor_by_hand(state: dict[str, Tensor], codes: Sequence[Code], noise: Tenso
         z, q, size = code.z.detach(), code.q.detach(), len(code.z)
         exchanged = torch.empty_like(z)
         for d in range(z.shape[1]):
-            order = sorted(range(size), key=lambda i, d=d, k=k: noise[k, i, d].item())
+            order = sorted(range(size), key=lambda i, d=d, k=k: noise[k, d, i].item())
             for i in range(size):
                 row = order[i]
                 if start is not None:  # the row at which the shares of q(c|x) pass the point
-                    point, row = (order[i] + start[k, 0, d].item()) / size, 0
+                    point, row = (order[i] + start[k, d, 0].item()) / size, 0
                     while row < size - 1 and q[: row + 1].sum() / q.sum() < point:
                         row += 1
                 exchanged[i, d] = z[row, d]
@@ -209,7 +209,7 @@ def factor_by_hand(state: dict[str, Tensor], codes: Sequence[Code], noise: Tenso
 
 
 def draws_by_hand(state: dict[str, Tensor], codes: Sequence[Code], noise: Tensor) -> list[Tensor]:
-    """Draws of a Gaussian prior, or of one for each category, or of six affine couplings, from standard normal noise."""
+    """Draws of a Gaussian prior, one for each category, or of affine couplings, from standard normal noise."""
     if codes[0].prior is not None:
         noise = noise if noise.dim() == 3 else noise[None]
         return [code.prior[0] + code.prior[1] * noise[k] for k, code in enumerate(codes)]
