@@ -445,11 +445,14 @@ def test_fit_fills_in_and_reports(digits, monkeypatch, objective, penalties, com
     assert best["valid_bound"] == pytest.approx(runs.validation_bound(pair, digits), rel=1e-6)
 
 
-def test_the_size_of_the_data_is_recorded(digits, tmp_path):
-    for given, expected in ((None, 65), (1000, 1000)):
-        run = tmp_path / str(given)
-        pp.fit(runs.small_pair("vae", digits), digits, TotalCorrelation(num_data=given), out=run, **FIT)
-        assert loop.RunFolder(run).config()["objective"]["config"]["num_data"] == expected
+def test_the_number_of_data_is_that_of_the_training_part_or_the_one_given(digits, tmp_path):
+    ends = []
+    for given in (None, 65, 1000):
+        pair, run = runs.small_pair("vae", digits), tmp_path / str(given)
+        pp.fit(pair, digits, TotalCorrelation(num_data=given), out=run, **FIT)
+        ends.append(runs.state(pair))
+        assert loop.RunFolder(run).config()["objective"]["config"]["num_data"] == given
+    assert runs.same_bits(ends[0], ends[1]) and not runs.same_bits(ends[0], ends[2])
 
 
 def test_a_discriminator_that_diverges_is_named(digits, monkeypatch):
@@ -536,13 +539,16 @@ def test_what_makes_no_sense_is_refused_in_one_line(case):
 
 
 class OnlyCategory(nn.Module):
-    def __init__(self, generative):
+    def __init__(self, generative, code=False):
         super().__init__()
-        self.generative = generative
+        self.generative, self.code = generative, code
 
     def forward(self, x=None, condition=None, size=None):
         with pp.data_plate(x, condition, size):
-            c = pyro.sample("c", dist.Categorical(torch.ones(3) / 3), infer={"enumerate": "parallel"})
+            infer = {"enumerate": "parallel", "expand": True} if self.code else {"enumerate": "parallel"}
+            c = pyro.sample("c", dist.Categorical(torch.ones(3) / 3), infer=infer)
+            if self.code:
+                pyro.sample("z", dist.Normal(torch.zeros(4, 2), 1.0).to_event(1))
             if self.generative:
                 pyro.sample("x", dist.Normal(c.unsqueeze(-1).expand(*c.shape, 3).to(x), 1.0).to_event(1), obs=x)
 
@@ -551,3 +557,9 @@ def test_a_guide_without_a_continuous_code_is_refused():
     with pytest.raises(ValueError, match="Factor regularises a continuous code, and this guide has none: use ELBO"):
         Factor().loss(OnlyCategory(True), OnlyCategory(False), torch.randn(4, 3))
     assert math.isfinite(Capacity().loss(OnlyCategory(True), OnlyCategory(False), torch.randn(4, 3)))
+
+
+def test_categories_of_each_datum_s_own_are_refused():
+    """As of a site of which only the probable ones are enumerated."""
+    with pytest.raises(ValueError, match="Info compares the data within each category, and site 'c' has categories"):
+        Info().loss(OnlyCategory(True, code=True), OnlyCategory(False, code=True), torch.randn(4, 3))

@@ -92,6 +92,11 @@ def read_code(model_trace: poutine.Trace, guide_trace: poutine.Trace, max_plate_
     log_p = None
     for site in enumerated:
         found = model_trace.nodes[site]
+        if found["value"].shape[-1] != 1:
+            raise ValueError(
+                f"{user} compares the data within each category, and site '{site}' has categories of its own for each "
+                "datum: leave out num_enumerated, and expand, so that all are summed"
+            )
         term = found["fn"].log_prob(found["value"])
         log_p = term if log_p is None else log_p + term
     if log_q is not None:

@@ -86,10 +86,11 @@ class TotalCorrelation(ELBO):
         if num_data is not None and num_data < 1:
             raise ValueError(f"num_data must be at least 1, got {num_data}: give the number of training data")
         self.alpha, self.beta, self.gamma, self.estimator, self.num_data = alpha, beta, gamma, estimator, num_data
+        self._num_data_of_training: int | None = None  # beside the one given, which is what a run records
 
     def begin(self, num_data: int, seed: int) -> None:
-        """Fill in the number of training data."""
-        self.num_data = num_data if self.num_data is None else self.num_data
+        """Fill in the number of training data, for where none was given."""
+        self._num_data_of_training = num_data
 
     def _terms(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Terms:
         terms = super()._terms(model_trace, guide_trace)
@@ -126,7 +127,7 @@ class TotalCorrelation(ELBO):
 
     def _log_weights(self, z: Tensor) -> Tensor:
         """log w_ij, shape ``(M, M)``."""
-        size, num_data = z.shape[-2], self.num_data
+        size, num_data = z.shape[-2], self.num_data or self._num_data_of_training
         if num_data is None:
             raise ValueError(
                 "TotalCorrelation needs num_data, the number of training data: give num_data=60000, or train with fit, "
