@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -35,8 +36,8 @@ class Code:
 
     name: str
     z: Tensor
-    posterior: dist.Distribution
-    prior: dist.Distribution
+    posterior: dist.TorchDistribution
+    prior: dist.TorchDistribution
     log_q: Tensor | None
     log_p: Tensor | None
     scale: float | Tensor
@@ -71,7 +72,7 @@ def read_code(model_trace: poutine.Trace, guide_trace: poutine.Trace, max_plate_
     :param user: name of the objective, for messages
     :raises ValueError: if there is none, or its event is not one row of numbers
     """
-    latent = [
+    latent: list[tuple[str, Any]] = [
         (name, site)
         for name, site in sample_sites(guide_trace)
         if not site["is_observed"] and name in model_trace.nodes
@@ -81,7 +82,7 @@ def read_code(model_trace: poutine.Trace, guide_trace: poutine.Trace, max_plate_
     if not continuous:
         raise ValueError(f"{user} regularises a continuous code, and this guide has none: use ELBO or Beta")
     name, q_site = continuous[0]
-    p_site = model_trace.nodes[name]
+    p_site: Any = model_trace.nodes[name]
     if len(q_site["fn"].event_shape) != 1 or p_site["mask"] is not None:
         raise ValueError(
             f"{user} regularises rows of numbers, one for each datum: site '{name}' must have one event dimension and "
@@ -91,7 +92,7 @@ def read_code(model_trace: poutine.Trace, guide_trace: poutine.Trace, max_plate_
     shape = torch.broadcast_shapes(q_site["value"].shape[:-1], () if log_q is None else log_q.shape)
     log_p = None
     for site in enumerated:
-        found = model_trace.nodes[site]
+        found: Any = model_trace.nodes[site]
         if found["value"].shape[-1] != 1:
             raise ValueError(
                 f"{user} compares the data within each category, and site '{site}' has categories of its own for each "

@@ -131,7 +131,7 @@ class CompiledObjective(nn.Module):
         return {"loss": self.objective.differentiable_loss(weigh(model), weigh(guide), x, condition)}
 
     def _traced(
-        self, x: Tensor, condition: Tensor | None, kl_weight: Weight, scheduled: Sequence[Tensor]
+        self, x: Tensor, condition: Tensor | None, kl_weight: Weight, scheduled: Sequence[Tensor] = ()
     ) -> dict[str, Tensor]:
         with _InSupport() as support:
             if (equal := _equal_of_ours(self.objective)) is None:

@@ -204,13 +204,12 @@ class Discriminator(nn.Module):
         super().__init__()
         self.size = (z_dim, num_categories)
         sizes = (z_dim, *hidden, 1)
-        self.layers = nn.ModuleList(
-            nn.utils.skip_init(nn.Linear, size, next_size) for size, next_size in zip(sizes, sizes[1:], strict=False)
-        )
-        for layer in self.layers:
+        layers = [nn.utils.skip_init(nn.Linear, size, after) for size, after in zip(sizes, sizes[1:], strict=False)]
+        for layer in layers:
             nn.init.kaiming_normal_(layer.weight, 0.2, generator=generator)
             nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.layers[-1].weight, 0, 0.01, generator=generator)
+        nn.init.normal_(layers[-1].weight, 0, 0.01, generator=generator)
+        self.layers = nn.ModuleList(layers)
         self.category = nn.Parameter(torch.empty(num_categories, hidden[0])) if num_categories > 1 else None
         if self.category is not None:  # one column of weights for each category
             nn.init.normal_(self.category, 0, 1, generator=generator)

@@ -38,7 +38,7 @@ class TotalCorrelation(ELBO):
                    :math:`q(z_d)`, so that the total correlation comes out about (D - 1) log N too large
     ============== ========================================================================================
 
-    The logarithm makes both estimates of log q(z) too small, the first one by little. Batches of one datum say nothing
+    That takes ``M * M * z_dim`` numbers for each category. The logarithm makes both estimates of log q(z) too small, the first one by little. Batches of one datum say nothing
     of q(z): all but the KL is then 0 where alpha and beta would act. Batches larger than N are refused.
 
     What is regularised: ``z``; of ``hvae`` the upper code ``z2``, the KL of ``z1`` given it staying as it is; in a
