@@ -32,7 +32,8 @@ class ReleasedCPVAEGuide(nn.Module):
     :param temperature: of the relaxed draws
 
     What differs from the code: its optimizer normalises the gradient of each tensor, ours is Adam; it adds 1e-12 within
-    the logarithm; it picks weights by this loss on the validation data, ``fit`` by the honest bound.
+    the logarithm; its beta rises once an epoch, ours in every step; it picks weights by this loss on the validation
+    data, ``fit`` by the honest bound.
 
     Reference: commit 0ceb836 (30 November 2019) of the authors' cp-vae, models/cp_vae_z_xc.py.
     """

@@ -126,8 +126,9 @@ def fit(
     the state of torch's random generators are as before when it returns.
 
     Several processes share each batch and its noise: they end with the parameters of one process, up to the order of
-    sums, where the latent sites are Gaussian (other sites draw noise of their own in each process). Objectives that
-    compare the data of a batch with each other (Capacity, TotalCorrelation, Factor, Info) are for one process.
+    sums, where the latent sites are Gaussian (of other sites each process draws the same noise for its own share).
+    Objectives that compare the data of a batch with each other (Capacity, TotalCorrelation, Factor, Info) are for one
+    process.
 
     The objective is used through a copy, to which the number of training data is filled in where it needs it and was
     not given it; what it trains itself, such as Factor's discriminator, begins anew from ``seed``.
@@ -170,14 +171,15 @@ def fit(
         summary_writer()
     if len(data.valid) < config.num_processes:
         raise ValueError(f"num_processes is {config.num_processes}, but the validation part has {len(data.valid)} data")
-    _start_pseudo_inputs(pair, data, config)
     if out is None:
         if resume:
             raise ValueError("resume=True needs out, the run folder to resume")
+        _start_pseudo_inputs(pair, data, config)
         return _train(pair, data, objective, config, None, resume, progress)
     folder = RunFolder(out)
     with folder.locked():
         folder.begin(record(pair, data, objective, config), resume, defaults(pair, objective))
+        _start_pseudo_inputs(pair, data, config)
         return _train(pair, data, objective, config, folder, resume, progress)
 
 

@@ -35,7 +35,8 @@ class SomeCategories(dist.Categorical):
     """
 
     def __init__(self, logits: Tensor, size: int, first: int | None = None) -> None:
-        super().__init__(logits=logits)
+        half = logits.dtype in (torch.bfloat16, torch.float16)  # too coarse to draw from, and to sum to one in
+        super().__init__(logits=logits.float() if half else logits)
         self.size, self.first = size, first
 
     def expand(self, batch_shape: _size, _instance: object = None) -> SomeCategories:
@@ -81,6 +82,8 @@ class Sparse(_Handler):
 
     def replace(self, msg: Any) -> None:
         size = msg["infer"].get("num_enumerated")
+        if size is not None and size < 1:
+            raise ValueError(f"num_enumerated of site '{msg['name']}' must be at least 1, got {size}")
         if size is not None and size + 1 < msg["fn"].logits.shape[-1]:
             msg["fn"] = SomeCategories(msg["fn"].logits, size)
 

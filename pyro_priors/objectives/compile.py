@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._compile import CompiledFunction
 from .._sites import is_enumerated, is_normal, sample_sites
-from .elbo import ELBO, Terms
+from .elbo import ELBO, Terms, in_order
 from .kl_weight import KLWeight, Weight
 
 if TYPE_CHECKING:
@@ -201,6 +201,10 @@ class _Stock(ELBO):
                     )
                 if is_enumerated(site) and self.stock is not infer.TraceEnum_ELBO:
                     raise ValueError(f"site '{name}' is enumerated, which {self.stock.__name__} does not")
+                if self.analytic_kl and not site["is_observed"] and not in_order(name, model_trace, guide_trace):
+                    raise ValueError(
+                        f"site '{name}' comes in another order in model and guide, where {self.stock.__name__} is wrong"
+                    )
                 # Pyro has other closed forms, some of them wrong: that of a Delta leaves out its log_density
                 if self.analytic_kl and not site["is_observed"] and not is_normal(site["fn"]):
                     raise ValueError(f"site '{name}' is not Gaussian, which {self.stock.__name__} treats its own way")

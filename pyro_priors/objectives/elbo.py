@@ -6,6 +6,7 @@ is read off the plate ``"data"``. Pyro's stock ELBOs sum over the batch instead;
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
@@ -174,9 +175,8 @@ class ELBO(TraceEnum_ELBO):
     def _terms_in_chunks(self, model: torch.nn.Module, guide: torch.nn.Module, args, kwargs) -> Terms:
         """The sum of the chunks' terms; each chunk is differentiated before the next one begins."""
         size = cast(int, self.chunk_size)
-        parameters = [p for p in torch.nn.ModuleList([model, guide]).parameters() if p.requires_grad]
         loss, parts, scales = torch.zeros(()), cast(dict[str, Tensor], {}), cast(dict[str, float | Tensor], {})
-        gradients: list[Tensor] = []
+        gradients: dict[Tensor, Tensor] = {}
         first = num = 0
         while first == 0 or first < num:
             chunk = Chunk(first, size)
@@ -188,14 +188,17 @@ class ELBO(TraceEnum_ELBO):
                 )
             (num,) = chunk.sites.values()
             terms = self._terms(*traces)
-            if torch.is_grad_enabled():
-                found = torch.autograd.grad(terms.loss, parameters, allow_unused=True, materialize_grads=True)
-                gradients = [a + b for a, b in zip(gradients, found, strict=True)] if gradients else list(found)
+            leaves = _leaves(terms.loss)
+            if leaves:
+                # what lies before the programs, of an x that was computed, is needed by the next chunk as well
+                found = torch.autograd.grad(terms.loss, leaves, retain_graph=True)
+                for leaf, gradient in zip(leaves, found, strict=True):
+                    gradients[leaf] = gradients[leaf] + gradient if leaf in gradients else gradient
             loss, scales = loss + terms.loss.detach(), terms.scales
             parts = {name: value.detach() + parts.get(name, 0.0) for name, value in terms.parts.items()}
             first += size
-        if torch.is_grad_enabled():
-            loss = cast(Tensor, _WithGradients.apply(loss, gradients, *parameters))
+        if gradients:
+            loss = cast(Tensor, _WithGradients.apply(loss, list(gradients.values()), *gradients))
         return Terms(parts, scales, whole=loss)
 
     def differentiable_loss(self, model, guide, *args, **kwargs) -> Tensor:
@@ -250,7 +253,8 @@ class ELBO(TraceEnum_ELBO):
                     'infer={"enumerate": "parallel"} if it is to be summed exactly'
                 )
             else:
-                kl = expect(name, site, self._kl(name, site, guide_trace.nodes[name]))
+                closed = in_order(name, model_trace, guide_trace)
+                kl = expect(name, site, self._kl(name, site, guide_trace.nodes[name], closed))
                 parts[f"kl_{name}"], scales[f"kl_{name}"] = kl, scale_of(site)
         for name, site in sample_sites(guide_trace):
             if name not in model_trace.nodes:  # such as a pyro.factor: a term of the guide's own
@@ -258,8 +262,8 @@ class ELBO(TraceEnum_ELBO):
                 parts[f"kl_{name}"], scales[f"kl_{name}"] = expect(name, site, log_prob), scale_of(site)
         return Terms({"reconstruction": reconstruction, **parts}, scales)
 
-    def _kl(self, name: str, p_site: Any, q_site: Any) -> Tensor:
-        """KL of one latent site, exact or sampled, shape (enumerated...) + plates, at weight 1."""
+    def _kl(self, name: str, p_site: Any, q_site: Any, closed: bool) -> Tensor:
+        """KL of one latent site, closed if it may be, or sampled, shape (enumerated...) + plates, at weight 1."""
         p_scale, q_scale = p_site["scale"], q_site["scale"]
         # two tensors are not compared, as that would stop a compiled step; what they multiply is
         inner = [site.get("scale_before_weight", site["scale"]) for site in (p_site, q_site)]
@@ -269,13 +273,30 @@ class ELBO(TraceEnum_ELBO):
                 "weight on both programs"
             )
         p, q = p_site["fn"], q_site["fn"]
-        if self.analytic_kl and is_normal(p) and is_normal(q):
+        if closed and self.analytic_kl and is_normal(p) and is_normal(q):
             kl = kl_divergence(q, p)
-        elif isinstance(q, SomeCategories) and is_categorical(p):
+        elif closed and isinstance(q, SomeCategories) and is_categorical(p):
             kl = (q.probs * (q.logits - p.logits)).sum(-1)
         else:
             kl = q.log_prob(q_site["value"]) - p.log_prob(q_site["value"])
         return scale_and_mask(kl, 1.0, p_site["mask"])
+
+
+def in_order(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> bool:
+    """Whether all latent sites before this one in the model come before it in the guide too.
+
+    Otherwise the prior of this site may depend, by what the guide draws after it, on its own value, and a closed form
+    would miss that.
+    """
+    before = [
+        {
+            other
+            for other in itertools.takewhile(lambda other: other != name, (key for key, _ in sample_sites(trace)))
+            if other in guide_trace.nodes
+        }
+        for trace in (model_trace, guide_trace)
+    ]
+    return before[0] <= before[1]
 
 
 def _differ(one: float | Tensor, other: float | Tensor) -> bool:
@@ -283,17 +304,32 @@ def _differ(one: float | Tensor, other: float | Tensor) -> bool:
     return not both and (isinstance(one, Tensor) or isinstance(other, Tensor) or one != other)
 
 
+def _leaves(loss: Tensor) -> list[Tensor]:
+    """The tensors that a backward pass would leave a gradient in."""
+    found, seen, todo = [], set(), [loss.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):  # the end of the graph
+            found.append(node.variable)
+        todo.extend(next_node for next_node, _ in node.next_functions)
+    return found
+
+
 class _WithGradients(torch.autograd.Function):
-    """A loss whose gradients are known."""
+    """A loss whose gradients by some leaves are known."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *leaves: Tensor) -> Tensor:
         ctx.gradients = gradients
         return loss.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("a loss with chunk_size has no second derivatives: leave chunk_size out")
         return (None, None, *(gradient * factor for gradient in ctx.gradients))
 
 

@@ -17,7 +17,8 @@ def log_importance_weights(model: nn.Module, guide: nn.Module, *args, num_sample
         z_{sc} \sim q(z \mid x, c), \qquad E\, w_s = p(x)
 
     Enumerated categories are summed exactly, with their prior probabilities and a draw of z for each; without one,
-    :math:`w_s = p(x, z_s) / q(z_s \mid x)`. KL weights play no part.
+    :math:`w_s = p(x, z_s) / q(z_s \mid x)`. KL weights play no part. The programs run in the mode that they are in:
+    those of a relaxed category belong in evaluation mode, as :meth:`pyro_priors.Pair.log_prob` has them.
 
     :param model: a program with its plate ``"data"``
     :param guide: its guide
