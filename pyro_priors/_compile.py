@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -266,6 +268,18 @@ def _held(attributes: dict[str, Any]) -> dict[str, Any]:
 
 def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
     """The graph as machine code, for tensors like these."""
+    try:
+        return _machine_code(graph, inputs)
+    except Exception as error:
+        # what a process was writing when it was killed stays in inductor's cache, cut short, and is in the way for ever
+        cut_short = re.search(r"(\S+\.so): file too short", str(error))
+        if cut_short is None:
+            raise
+        Path(cut_short[1]).unlink(missing_ok=True)
+        return _machine_code(graph, inputs)
+
+
+def _machine_code(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
     import torch._inductor
     from torch._guards import TracingContext, tracing
     from torch._subclasses.fake_tensor import FakeTensorMode

@@ -939,3 +939,20 @@ def test_compiled_log_likelihood_is_the_eager_one(name, traced, monkeypatch):
     assert len(traced) == 2
     with pytest.raises(ValueError, match="compile must be one of always, auto, never, got 'yes'"):
         pair.log_prob(*args, compile="yes")
+
+
+def test_machine_code_cut_short_is_made_anew(monkeypatch, tmp_path):
+    """What a killed process leaves in inductor's cache: the file goes, and the graph is compiled again, once."""
+    file, calls = tmp_path / "some.main.so", []
+
+    def machine_code(graph, inputs):
+        calls.append(file.exists())
+        if file.exists():
+            raise ImportError(f"{file}: file too short")
+        return graph
+
+    monkeypatch.setattr("pyro_priors._compile._machine_code", machine_code)
+    file.touch()
+    pair, args = randomise(create("vae")), batch("vae")
+    compiled_loss(pp.compiled(pair), args)
+    assert calls == [True, False]

@@ -164,6 +164,7 @@ def test_only_what_is_missing_is_computed(finished, counted, monkeypatch):
     assert counted == [["bound", "log_likelihood"]]
     assert one.results[0].estimates["log_likelihood"] != estimates["log_likelihood"]
     assert one.results[0].estimates["bound"] == estimates["bound"]
+    assert [result.status for result in one.results] == ["", "", ""], "what was not asked for is shown as it is"
     counted.clear()
     monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, metrics=("bound", "active_units")))
     assert {"bound", "log_likelihood", "active_units_z"} <= reproduce(out, rows=["vae"]).results[0].estimates.keys()
@@ -172,7 +173,9 @@ def test_only_what_is_missing_is_computed(finished, counted, monkeypatch):
     assert record["num_samples"] == 5, "the log-likelihood that is there is of five samples still"
     counted.clear()
     monkeypatch.setitem(experiment._REGISTRY, NAME, EXPERIMENT)
-    assert reproduce(out, rows=["vae"]).table == report.table
+    reproduce(out, rows=["vae"])
+    assert counted == [], "more samples than the row's own number are not thrown away"
+    assert reproduce(out, rows=["vae"], num_samples=3).table == report.table
     assert counted == [["bound", "log_likelihood"]]
 
 

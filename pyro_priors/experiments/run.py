@@ -220,7 +220,7 @@ class _Runner:
         if any(old.get(key) != given[key] for key in ("part", "seed")):
             old = {}
         known = set(old.get("asked", ()))
-        if "log_likelihood" in asked and any(old.get(key) != given[key] for key in ("num_samples", "num_data")):
+        if may_evaluate and "log_likelihood" in known and not self.suffices(old, given):
             known.discard("log_likelihood")
         missing = [name for name in asked if name not in known]
         if missing and not may_evaluate:
@@ -246,6 +246,13 @@ class _Runner:
             folder.save_evaluation(new)
             old = new
         return {name: Estimate(**values) for name, values in old["metrics"].items()}
+
+    def suffices(self, old: dict[str, Any], given: dict[str, Any]) -> bool:
+        """Whether log p(x) is there: of as many samples as were asked for, or no fewer than a row's own number."""
+        of_same_data = old.get("num_data") == given["num_data"]
+        same = old.get("num_samples") == given["num_samples"]
+        more = self.num_samples is None and old.get("num_samples", 0) > given["num_samples"]
+        return of_same_data and (same or more)
 
     def log_likelihood(self, pair: Pair, data: Splits, num_samples: int, num_data: int) -> dict[str, Estimate]:
         """Log p(x), and where it is of fewer data than the bound, the bound of the same data."""
