@@ -171,15 +171,14 @@ def fit(
         summary_writer()
     if len(data.valid) < config.num_processes:
         raise ValueError(f"num_processes is {config.num_processes}, but the validation part has {len(data.valid)} data")
+    if resume and out is None:
+        raise ValueError("resume=True needs out, the run folder to resume")
+    _start_pseudo_inputs(pair, data, config)
     if out is None:
-        if resume:
-            raise ValueError("resume=True needs out, the run folder to resume")
-        _start_pseudo_inputs(pair, data, config)
         return _train(pair, data, objective, config, None, resume, progress)
     folder = RunFolder(out)
     with folder.locked():
         folder.begin(record(pair, data, objective, config), resume, defaults(pair, objective))
-        _start_pseudo_inputs(pair, data, config)
         return _train(pair, data, objective, config, folder, resume, progress)
 
 

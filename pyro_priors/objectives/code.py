@@ -12,6 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from .._sites import base_of, is_enumerated, sample_sites
+from ..nn import RelaxedCategorical
 from .elbo import Expectation, scale_of
 
 __all__ = ["Code", "read_code", "values_of"]
@@ -83,6 +84,11 @@ def read_code(model_trace: poutine.Trace, guide_trace: poutine.Trace, max_plate_
         raise ValueError(f"{user} regularises a continuous code, and this guide has none: use ELBO or Beta")
     name, q_site = continuous[0]
     p_site: Any = model_trace.nodes[name]
+    if isinstance(base_of(q_site["fn"]), RelaxedCategorical | dist.Delta):
+        raise ValueError(
+            f"{user} regularises a code with a density of its own, and site '{name}' is a "
+            f"{type(base_of(q_site['fn'])).__name__}: use ELBO or Beta, or a category that is enumerated"
+        )
     if len(q_site["fn"].event_shape) != 1 or p_site["mask"] is not None:
         raise ValueError(
             f"{user} regularises rows of numbers, one for each datum: site '{name}' must have one event dimension and "
@@ -96,7 +102,7 @@ def read_code(model_trace: poutine.Trace, guide_trace: poutine.Trace, max_plate_
         if found["value"].shape[-1] != 1:
             raise ValueError(
                 f"{user} compares the data within each category, and site '{site}' has categories of its own for each "
-                "datum: leave out num_enumerated, and expand, so that all are summed"
+                "datum: use ELBO or Beta, or sum all of them (category='enumerated', no num_enumerated)"
             )
         term = found["fn"].log_prob(found["value"])
         log_p = term if log_p is None else log_p + term
