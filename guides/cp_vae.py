@@ -1,5 +1,7 @@
 """CP-VAE, inference half."""
 
+from typing import Any
+
 import pyro
 import torch.nn as nn
 from torch import Tensor
@@ -55,6 +57,6 @@ class CPVAEGuide(nn.Module):
         with data_plate(x, condition, size, needs=["x"]):
             features = self.trunk(x)
             q_c = self.category(features)
-            enumerate = "parallel" if q_c.has_enumerate_support else None
-            c = pyro.sample("c", q_c, infer={"enumerate": enumerate, "num_enumerated": self.num_enumerated})
+            how: Any = {"enumerate": "parallel", "num_enumerated": self.num_enumerated}
+            c = pyro.sample("c", q_c, infer=how if q_c.has_enumerate_support else {})
             pyro.sample("z", self.latent(features, c))

@@ -53,5 +53,5 @@ class ReleasedCPVAE(nn.Module):
             return pyro.sample("x", self.decoder(z, c=c), obs=x)
 
 
-def _anything(size: int) -> dist.Distribution:
+def _anything(size: int) -> dist.ImproperUniform:
     return dist.ImproperUniform(constraints.real_vector, (), (size,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -57,7 +58,8 @@ def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
         for c in categories:
             given = {"c": torch.full((len(rows),), c, device=pair.device)} if pair.num_categories else {}
             with pair.evaluating():
-                posterior = poutine.trace(poutine.condition(pair.guide, given)).get_trace(rows).nodes[site]["fn"]
+                trace = poutine.trace(poutine.condition(pair.guide, given)).get_trace(rows)
+            posterior: Any = trace.nodes[site]["fn"]
             if not is_normal(posterior):
                 raise ValueError(
                     f"the posterior of site '{site}' is {type(base_of(posterior)).__name__}, and the aggregate "

@@ -63,7 +63,7 @@ class Temperature(nn.Module):
         return self.value
 
 
-def category_of(logits: Tensor, temperature: Temperature | None, training: bool) -> dist.Distribution:
+def category_of(logits: Tensor, temperature: Temperature | None, training: bool) -> TorchDistributionMixin:
     """A categorical; in training with a temperature the relaxed one, of whose weights at evaluation one is 1."""
     if temperature is None or not training:
         return dist.Categorical(logits=logits)

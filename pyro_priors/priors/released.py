@@ -29,7 +29,7 @@ class ReleasedCategoryPrior(nn.Module):
         self.register_buffer("loc", torch.rand(num_categories, z_dim))
         self.register_buffer("raw_scale", torch.rand(num_categories, z_dim))
 
-    def forward(self, c: Tensor) -> dist.Distribution:
+    def forward(self, c: Tensor) -> dist.TorchDistribution:
         """p(z|c) as the training reads it.
 
         :param c: category numbers, shape ``left_shape``
@@ -37,11 +37,11 @@ class ReleasedCategoryPrior(nn.Module):
         """
         return dist.Normal(self.loc[c], 1 + (self.raw_scale[c] / 2).exp()).to_event(1)
 
-    def generated(self, c: Tensor) -> dist.Distribution:
+    def generated(self, c: Tensor) -> dist.TorchDistribution:
         """p(z|c) as the generation reads it, otherwise as :meth:`forward`."""
         return dist.Normal(self.loc[c], self.raw_scale[c].exp()).to_event(1)
 
-    def kl(self, q_z: dist.Distribution) -> Tensor:
+    def kl(self, q_z: dist.TorchDistribution) -> Tensor:
         """KL of a posterior of batch shape ``(batch,)`` from p(z|c), for each c: shape ``(batch, K)``."""
         every = torch.arange(len(self.loc), device=self.loc.device)
         return kl_divergence(q_z.expand((len(self.loc), *q_z.batch_shape)), self(every[:, None])).movedim(0, -1)
