@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 X_DIM, Z_DIM, HIDDEN = 784, 40, 300
+CONDITION_DIM = 280
+"""Of a completed image: its last ten rows, part of the 784."""
 
 
 class Gated(nn.Module):
@@ -167,3 +169,23 @@ class HVAE(nn.Module):
         z_1 = loc_1 + scale_1 * torch.randn_like(loc_1)
         kl = normal_kl(loc_2, scale_2) + normal_kl(loc_1, scale_1, *self.prior_z1(z_2))
         return (kl - log_bernoulli(self.out(self.decoder_trunk(z_1, z_2)), x)).mean()
+
+
+class CDVCVAE(nn.Module):
+    """Conditional VAE with the CDV prior of 32 components (Klushyn et al. 2019); the decoder sees z alone."""
+
+    def __init__(self, num_components: int = 32) -> None:
+        super().__init__()
+        self.pseudo_latents = nn.Sequential(two_layers(CONDITION_DIM), nn.Linear(HIDDEN, num_components * Z_DIM))
+        self.encoder = nn.Sequential(two_layers(X_DIM), Gaussian(HIDDEN))
+        self.decoder = nn.Sequential(two_layers(Z_DIM), nn.Linear(HIDDEN, X_DIM - CONDITION_DIM))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        loc, scale = self.encoder(torch.cat([x, condition], -1))
+        z = loc + scale * torch.randn_like(loc)
+        pseudo = self.pseudo_latents(condition).unflatten(-1, (-1, Z_DIM))
+        mean = self.decoder(pseudo).sigmoid()
+        given = condition.unsqueeze(-2).expand(*mean.shape[:-1], CONDITION_DIM)
+        p_loc, p_scale = self.encoder(torch.cat([mean, given], -1))
+        log_prior = torch.logsumexp(log_normal(z.unsqueeze(-2), p_loc, p_scale), -1) - math.log(p_loc.shape[-2])
+        return (log_normal(z, loc, scale) - log_prior - log_bernoulli(self.decoder(z), x)).mean()

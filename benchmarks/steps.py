@@ -22,6 +22,7 @@ PAIRS: dict[str, tuple[str, type[nn.Module], dict[str, Any]]] = {
     "vae, VampPrior of 500": ("vae", by_hand.VampVAE, {"prior": "vamp", "num_components": 500}),
     "vae, flow of 6 affine couplings": ("vae", by_hand.FlowVAE, {"prior": "flow"}),
     "hvae": ("hvae", by_hand.HVAE, {}),
+    "cdv_cvae, 32 components": ("cdv_cvae", by_hand.CDVCVAE, {"num_components": 32}),
 }
 
 
@@ -45,21 +46,28 @@ def step(loss: Callable[[Tensor], Tensor], parameters: Any, size: int = BATCH) -
 def contestants(title: str) -> dict[str, Callable[[], Any]]:
     name, hand, options = PAIRS[title]
 
+    rest = by_hand.CONDITION_DIM if name == "cdv_cvae" else 0
+
     def make() -> pp.Pair:
-        return pp.create(name, x_shape=(by_hand.X_DIM,), z_dim=by_hand.Z_DIM, **options)
+        sizes = {"x_shape": (by_hand.X_DIM - rest,)} | ({"condition_shape": (rest,)} if rest else {})
+        return pp.create(name, **sizes, z_dim=by_hand.Z_DIM, **options)
+
+    def given(loss: Callable[..., Any]) -> Callable[[Tensor], Any]:
+        """Of an image in two parts, x and condition, where the pair has one."""
+        return (lambda x: loss(x[:, :-rest], x[:, -rest:])) if rest else loss
 
     eager, compiled = hand(), hand()
     pairs = [make() for _ in range(3)]
     module = pairs[0].elbo(pairs[0].model, pairs[0].guide)
-    module(batches_of_noise()[0])  # registers the parameters
+    given(module)(batches_of_noise()[0])  # registers the parameters
     svi = SVI(pairs[1].model, pairs[1].guide, pyro.optim.Adam({"lr": 5e-4}), pairs[1].elbo)
     found = cycle(batches_of_noise())
     return {
-        "by hand, eager": step(eager, eager.parameters()),
-        "by hand, torch.compile": step(torch.compile(compiled), compiled.parameters()),
-        "ours, SVI.step": lambda: svi.step(next(found)),
-        "ours, ELBOModule": step(module, pairs[0].parameters()),
-        OURS: step(pp.compiled(pairs[2]), pairs[2].parameters()),
+        "by hand, eager": step(given(eager), eager.parameters()),
+        "by hand, torch.compile": step(given(torch.compile(compiled)), compiled.parameters()),
+        "ours, SVI.step": lambda: given(svi.step)(next(found)),
+        "ours, ELBOModule": step(given(module), pairs[0].parameters()),
+        OURS: step(given(pp.compiled(pairs[2])), pairs[2].parameters()),
     }
 
 
