@@ -31,7 +31,10 @@ from .objectives import ELBO, EnumELBO
 from .pair import Pair
 from .priors import (
     CategoryPrior,
+    CDVPrior,
     ConditionalGaussianPrior,
+    ConditionalMixturePrior,
+    ConditionalVampPrior,
     FlowPrior,
     GaussianPrior,
     MixturePrior,
@@ -45,6 +48,7 @@ __all__ = [
     "CPVAEConfig",
     "CVAEConfig",
     "HVAEConfig",
+    "MixtureCVAEConfig",
     "Networks",
     "PairConfig",
     "VAEConfig",
@@ -180,6 +184,20 @@ class CVAEConfig(PairConfig):
 
     condition_shape: tuple[int, ...] = ()
     """Shape of one condition."""
+    decoder_sees_condition: bool = True
+    """p(x|z,condition) (Klushyn et al. 2019, equation 2) or, without, p(x|z) (equation 3)."""
+
+
+@dataclass(frozen=True)
+class MixtureCVAEConfig(CVAEConfig):
+    """Conditional VAE with a mixture of K components as p(z|condition) (Klushyn et al. 2019)."""
+
+    decoder_sees_condition: bool = False
+    """p(x|z,condition) (equation 2) or, without, p(x|z) (equation 3, the paper's for this prior)."""
+    num_components: int = 32
+    """Number of components K."""
+    trained_weights: bool = False
+    """Weights of the components that depend on the condition, or 1/K each, as published."""
 
 
 @dataclass(frozen=True)
@@ -433,9 +451,47 @@ def _cp_vae(config: CPVAEConfig, networks: Networks) -> Pair:
     )
 
 
+def _conditional(config: CVAEConfig, networks: Networks) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder of a conditional pair."""
+    seen = config.condition_shape if config.decoder_sees_condition else None
+    decoder = _decoder(config, networks, condition_shape=seen)
+    return _encoder(config, networks, condition_shape=config.condition_shape), decoder
+
+
+def _conditional_pair(config: CVAEConfig, prior: nn.Module, encoder: nn.Module, decoder: nn.Module) -> Pair:
+    return Pair(models.CVAE(prior, decoder, config.decoder_sees_condition), guides.CVAEGuide(encoder))
+
+
 @register_pair("cvae", CVAEConfig, citations=("sohn2015", "klushyn2019"))
 def _cvae(config: CVAEConfig, networks: Networks) -> Pair:
     prior = ConditionalGaussianPrior(config.condition_shape, config.z_dim, config.hidden, config.gated)
-    decoder = _decoder(config, networks, condition_shape=config.condition_shape)
-    encoder = _encoder(config, networks, condition_shape=config.condition_shape)
-    return Pair(models.CVAE(prior, decoder), guides.CVAEGuide(encoder))
+    return _conditional_pair(config, prior, *_conditional(config, networks))
+
+
+@register_pair("cmog_cvae", MixtureCVAEConfig, citations=("klushyn2019", "sohn2015"))
+def _cmog_cvae(config: MixtureCVAEConfig, networks: Networks) -> Pair:
+    prior = ConditionalMixturePrior(config.condition_shape, config.z_dim, *_of_mixture(config))
+    return _conditional_pair(config, prior, *_conditional(config, networks))
+
+
+@register_pair("cvamp_cvae", MixtureCVAEConfig, citations=("klushyn2019", "tomczak2018", "sohn2015"))
+def _cvamp_cvae(config: MixtureCVAEConfig, networks: Networks) -> Pair:
+    encoder, decoder = _conditional(config, networks)
+    bounded = config.likelihood != "gaussian"  # data of any size
+    sizes = config.condition_shape, config.x_shape
+    prior = ConditionalVampPrior(encoder, *sizes, *_of_mixture(config), bounded=bounded)
+    return _conditional_pair(config, prior, encoder, decoder)
+
+
+@register_pair("cdv_cvae", MixtureCVAEConfig, citations=("klushyn2019", "sohn2015"))
+def _cdv_cvae(config: MixtureCVAEConfig, networks: Networks) -> Pair:
+    encoder, decoder = _conditional(config, networks)
+    sizes = config.condition_shape, config.z_dim
+    prior = CDVPrior(
+        encoder, decoder, *sizes, *_of_mixture(config), decoder_sees_condition=config.decoder_sees_condition
+    )
+    return _conditional_pair(config, prior, encoder, decoder)
+
+
+def _of_mixture(config: MixtureCVAEConfig) -> tuple[int, tuple[int, ...], bool, bool]:
+    return config.num_components, config.hidden, config.gated, config.trained_weights
