@@ -226,7 +226,7 @@ def _allowed_width(condition: NDArray) -> NDArray:
 
 
 def _share_below(value: NDArray) -> NDArray:
-    """Share of x in (0, 1) with x + 0.3 sin(2 pi x) below a value: sum over the three stretches, on each by its inverse."""
+    """Share of x in (0, 1) with x + 0.3 sin(2 pi x) below a value: the sum over the three stretches."""
     ends = np.array([0.0, *SINE_TURNS, 1.0])
     low, high = (np.broadcast_to(end, (*np.shape(value), 3)).copy() for end in (ends[:-1], ends[1:]))
     rising, value = np.array([1, -1, 1]), np.asarray(value)[..., None]
