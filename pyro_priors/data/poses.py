@@ -10,7 +10,8 @@ r"""What the six numbers of a pose are, each in [-1, 1].
 
 Centre: -1 and 1 at the left and right, upper and lower edge of the image. Opening: length of the edges along which a
 gripper opens, -1 for none and 1 for half of the image's side (more than any in Cornell's views), at an angle t,
-counter-clockwise from the horizontal. Jaw: the other edges', likewise. A rectangle turned by :math:`\pi` is the same grasp, and only twice the angle tells so.
+counter-clockwise from the horizontal. Jaw: the other edges', likewise. A rectangle turned by :math:`\pi` is the same
+grasp, and only twice the angle tells so.
 
 Klushyn et al. (2019) name a centre, a short and a long axis and an angle, and no numbers. Which axis is longer does not
 say how to grip (in 12% of Cornell's grasps it is the jaw), so that ours are told apart by what they are.
