@@ -84,6 +84,7 @@ class Training:
         total = config.max_epochs * self.steps_per_epoch
         self.bar: ProgressBar
         say = (lambda line: self.bar.note(line)) if show_progress else None
+        self.objective = objective if isinstance(objective, ELBO) else None
         self.loss_module = _Loss(CompiledObjective(pair, objective, say=say))
         fused = fabric.device.type in ("cpu", "cuda")
         optimizer = torch.optim.Adam(pair.parameters(), lr=config.learning_rate, fused=fused)
@@ -101,6 +102,8 @@ class Training:
             self.best = saved.best
             checkpoint.load_module_state(pair, saved.pair, str(folder.path))
             self.optimizer.load_state_dict(saved.optimizer)
+            if self.objective is not None:
+                self.objective.load_state(saved.objective, fabric.device)
             self.history = folder.history()[: self.progress.epoch]
         if self.progress.compile is None:  # a run that goes on, for more epochs perhaps, computes as it did
             pays = total >= STEPS_THAT_PAY
@@ -174,6 +177,8 @@ class Training:
         # a seed for each step makes the noise a function of the step: nothing to store, exact to resume
         self.seed(TRAINING, progress.step)
         self.loss_module.kl_weight = _kl_weight(config, progress.step, self.steps_per_epoch)
+        if self.objective is not None:
+            self.objective.begin_step(progress.step)
         # a last, smaller batch comes once an epoch, too seldom for a graph of its own
         self.loss_module.compiled = bool(self.progress.compile) and batch_size == min(
             config.batch_size, len(self.train)
@@ -196,6 +201,8 @@ class Training:
         self.fabric.backward(loss)
         norm = _clip(self.pair, self.parameters, config.clip_norm)
         self.optimizer.step()
+        if self.objective is not None:
+            self.objective.end_step()
         values = {"loss": loss.detach(), **parts}
         if self.fabric.world_size > 1:  # what is remembered, and saved, is of the whole batch
             values = {key: self.all_reduce(value, "mean") for key, value in values.items()}
@@ -291,7 +298,8 @@ class Training:
         if self.writer is not None:
             tensors = checkpoint.module_state(self.pair)
             record = dataclasses.asdict(self.progress)
-            self.writer.save_state(ResumeState(record, tensors, self.best, self.optimizer.state_dict()))
+            own = {} if self.objective is None else self.objective.state()
+            self.writer.save_state(ResumeState(record, tensors, self.best, self.optimizer.state_dict(), own))
         self.last_saved = time.monotonic()
 
     def stop_if_asked(self) -> None:
@@ -406,8 +414,10 @@ def _kl_weight(config: TrainConfig, step: int, steps_per_epoch: int) -> float | 
 
 def _check_finite(loss: Tensor, parts: dict[str, Tensor]) -> None:
     if not math.isfinite(loss.item()):
-        sites = [name.removeprefix("kl_") for name, value in parts.items() if not torch.isfinite(value)]
-        where = f" at site '{'x' if sites[0] == 'reconstruction' else sites[0]}'" if sites else ""
+        names = [name for name, value in parts.items() if not torch.isfinite(value)]
+        where = f" by its {names[0]}" if names else ""
+        if names and (names[0] == "reconstruction" or names[0].startswith("kl_")):
+            where = f" at site '{'x' if names[0] == 'reconstruction' else names[0].removeprefix('kl_')}'"
         raise TrainingDiverged(f"the loss became {loss.item()}{where}")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,14 @@ class ResumeState:
     :param pair: the pair's tensors
     :param best: the best pair's tensors, empty before the first validation
     :param optimizer: the optimizer's state dict
+    :param objective: tensors of the objective, such as those of a network of its own
     """
 
     progress: dict[str, Any]
     pair: dict[str, Tensor]
     best: dict[str, Tensor]
     optimizer: dict[str, Any]
+    objective: dict[str, Tensor] = field(default_factory=dict)
 
 
 class RunFolder:
@@ -175,6 +177,7 @@ class RunFolder:
         """Write ``last/``, keeping the state before it too."""
         tensors = {f"pair/{key}": value for key, value in state.pair.items()}
         tensors |= {f"best/{key}": value for key, value in state.best.items()}
+        tensors |= {f"objective/{key}": value for key, value in state.objective.items()}
         for index, values in state.optimizer["state"].items():
             tensors |= {f"optimizer/{index}/{key}": value for key, value in values.items()}
         record = {"progress": state.progress, "param_groups": state.optimizer["param_groups"]}
@@ -197,7 +200,7 @@ class RunFolder:
             # or else the next writing would keep the refused state as its previous one
             previous = (self.path / "last" / "state.previous.json").read_bytes()
             checkpoint.write_atomically(self.path / "last" / "state.json", previous)
-        groups: dict[str, dict[str, Tensor]] = {"pair": {}, "best": {}, "optimizer": {}}
+        groups: dict[str, dict[str, Tensor]] = {"pair": {}, "best": {}, "optimizer": {}, "objective": {}}
         for key, value in tensors.items():
             group, name = key.split("/", 1)
             groups[group][name] = value
@@ -206,7 +209,7 @@ class RunFolder:
             index, name = key.split("/")
             optimizer_state.setdefault(int(index), {})[name] = value
         optimizer = {"state": optimizer_state, "param_groups": record["param_groups"]}
-        return ResumeState(record["progress"], groups["pair"], groups["best"], optimizer)
+        return ResumeState(record["progress"], groups["pair"], groups["best"], optimizer, groups["objective"])
 
     def save_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> None:
         """Write ``pair/``, the best pair so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import pickle
@@ -125,7 +126,11 @@ def fit(
     the state of torch's random generators are as before when it returns.
 
     Several processes share each batch and its noise: they end with the parameters of one process, up to the order of
-    sums, where the latent sites are Gaussian (other sites draw noise of their own in each process).
+    sums, where the latent sites are Gaussian (other sites draw noise of their own in each process). Objectives that
+    compare the data of a batch with each other (Capacity, TotalCorrelation, Factor, Info) are for one process.
+
+    The objective is used through a copy, to which the number of training data is filled in where it needs it and was
+    not given it; what it trains itself, such as Factor's discriminator, begins anew from ``seed``.
 
     SIGINT and SIGTERM end the current step, write the resume state and raise KeyboardInterrupt or SystemExit.
 
@@ -143,7 +148,7 @@ def fit(
     :raises CheckpointError: if the run to be resumed cannot be read
     """
     config = dataclasses.replace(config or TrainConfig(), **_known(options))
-    objective = pair.elbo if objective is None else objective
+    objective = copy.copy(pair.elbo if objective is None else objective)
     if not isinstance(data, Splits):
         raise ValueError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
     if not hasattr(objective, "differentiable_loss"):
@@ -152,6 +157,13 @@ def fit(
             f"objective {given} has no differentiable_loss: give one of pyro_priors.objectives, or Pyro's Trace_ELBO, "
             "TraceMeanField_ELBO or TraceEnum_ELBO; others train with SVI"
         )
+    if isinstance(objective, ELBO):
+        objective.begin(len(data.train), config.seed)
+        if objective.couples_data and config.num_processes > 1:
+            raise ValueError(
+                f"num_processes is {config.num_processes}, but {type(objective).__name__} compares the data of a batch "
+                "with each other, and each process has a share of them: give num_processes=1"
+            )
     _check_fits(pair, data)
     _check_sites(pair, data, config.warmup_sites)
     if config.tensorboard:

@@ -158,6 +158,36 @@ def test_conditional_objective(conditional_run):
     assert config["pair"]["config"]["condition_shape"] == [32] and config["pair"]["config"]["x_shape"] == [32]
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("capacity", "--objective.capacity 3 --objective.num-steps 4", {"capacity": 3.0, "num_steps": 4}),
+        ("total-correlation", "--objective.estimator weighted", {"estimator": "weighted", "num_data": None}),
+        ("factor", "--objective.hidden 9 8 --objective.gamma 2", {"hidden": [9, 8], "gamma": 2.0}),
+        ("info", "--objective.no-unbiased --objective.lambd 5", {"unbiased": False, "lambd": 5.0}),
+    ],
+)
+def test_regularised_objectives(name, options, expected, tmp_path):
+    """By their names, with options, on a flow; resumed, they find what they were begun with."""
+    run = tmp_path / "run"
+    arguments = [
+        "vae",
+        *DIGITS,
+        "--pair.prior",
+        "flow",
+        "--pair.flow-hidden",
+        "8",
+        "--objective",
+        name,
+        *options.split(),
+    ]
+    assert train(run, *arguments) == 0
+    config = json.loads((run / "config.json").read_text())["objective"]
+    assert config["name"] == name and config["config"] | expected == config["config"]
+    assert train(run, *arguments, "--resume", "--train.max-epochs", "3") == 0
+    assert len(runs.records(run)) == 3
+
+
 def test_evaluate(digits_run, capsys):
     assert main(["evaluate", str(digits_run), "--num-samples", "5", "--seed", "1"]) == 0
     output = capsys.readouterr().out

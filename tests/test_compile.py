@@ -23,7 +23,17 @@ import pyro_priors as pp
 import runs
 from pairs import NAMES, Variant, batch, create, randomise, variants
 from pyro_priors import _compile, loop
-from pyro_priors.objectives import ELBO, Beta, CompiledObjective, EnumELBO, KLWeight
+from pyro_priors.objectives import (
+    ELBO,
+    Beta,
+    Capacity,
+    CompiledObjective,
+    EnumELBO,
+    Factor,
+    Info,
+    KLWeight,
+    TotalCorrelation,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -87,6 +97,10 @@ OBJECTIVES = {
     "sampled-kl": lambda: ELBO(analytic_kl=False),
     "particles": lambda: ELBO(num_particles=3),
     "beta": lambda: Beta(beta=2.5),
+    "capacity": lambda: Capacity(),
+    "total-correlation": lambda: TotalCorrelation(num_data=20),
+    "factor": lambda: Factor(hidden=(7, 9)),
+    "info": lambda: Info(lambd=10.0),
 }
 STOCK = {
     "Trace_ELBO": lambda: infer.Trace_ELBO(),
@@ -206,6 +220,72 @@ def test_the_objectives_own_weight_is_read_and_left(traced):
         assert_close(found, objective(pair.model, pair.guide)(*args))
     with pytest.raises(ValueError, match="must be above 0, got 0"):
         loss.outputs(args[0], None, 0)
+
+
+def test_a_capacity_is_an_input_of_the_graph(traced):
+    pair, args = randomise(create("vae")), batch("vae")
+    loss = pp.compiled(pair, Capacity(capacity=4.0, num_steps=8))
+    expected, found = [], []
+    for step in (0, 1, 5, 100):
+        loss.objective.begin_step(step)
+        found.append(compiled_loss(loss, args))
+        assert_same(found[-1], eager(pair, loss.objective, args))
+        expected.append(min(4.0, step / 2))
+        assert loss.objective.current_capacity == expected[-1], "the graph leaves it"
+    assert len(traced) == 1 and len({value.item() for value, _ in found}) == 4
+
+
+@pytest.mark.parametrize("objective", ["factor", "total-correlation", "capacity", "info"])
+@pytest.mark.parametrize("name", NAMES)
+def test_penalties_are_reported_as_by_the_eager_objective(name, objective, traced):
+    pair, args, elbo = randomise(create(name)), batch(name), OBJECTIVES[objective]()
+    torch.manual_seed(SEED)
+    outputs = pp.compiled(pair, elbo).outputs(*args, *(None,) * (2 - len(args)), 0.3)
+    elbo.kl_weight = 0.3
+    torch.manual_seed(SEED)
+    terms = elbo.terms(pair.model, pair.guide, *args)
+    assert outputs.keys() == {"loss"} | terms.means().keys()
+    for key, value in {"loss": terms.loss.detach(), **terms.means()}.items():
+        assert_close(outputs[key].detach(), value)
+
+
+def check_discriminator(steps=4):
+    """Steps of pair and discriminator, compiled and eagerly from the same start: the same parameters of both."""
+    ends = []
+    for how in ("compiled", "eager"):
+        torch.manual_seed(SEED)
+        pair, args, objective = randomise(create("cp_vae")), batch("cp_vae"), Factor(hidden=(7, 9), learning_rate=0.05)
+        loss = pp.compiled(pair, objective)
+        optimizer = torch.optim.Adam(pair.parameters(), lr=0.01)
+        for step in range(steps):
+            torch.manual_seed(step)
+            if how == "compiled":
+                loss(*args).backward()
+            else:
+                objective.differentiable_loss(pair.model, pair.guide, *args).backward()
+            optimizer.step()
+            objective.end_step()
+            pair.zero_grad()
+        assert all(parameter.grad is None for parameter in objective.discriminator.parameters())
+        ends.append([*pair.parameters(), *objective.discriminator.parameters()])
+    assert_close(ends[0], ends[1], rtol=1e-9, atol=1e-11)
+    first = Factor(hidden=(7, 9))
+    first.prepare(pair.model, pair.guide, *args)
+    assert not torch.equal(first.discriminator.layers[1].weight, objective.discriminator.layers[1].weight)
+
+
+def test_a_compiled_discriminator_learns_as_the_eager_one(traced):
+    check_discriminator()
+    assert len(traced) == 1
+
+
+def test_making_the_discriminator_draws_no_number_and_leaves_no_trace(traced):
+    pair, args, objective = create("cp_vae"), batch("cp_vae"), Factor(hidden=(7,))
+    random = torch.get_rng_state()
+    objective.prepare(pair.model, pair.guide, *args)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert not pyro.get_param_store().keys()
+    assert all(parameter.grad is None for parameter in pair.parameters())
 
 
 class TwoLevels(nn.Module):
@@ -701,6 +781,17 @@ def test_machine_code_computes_the_same(name):
     )
     assert torch.equal(torch.get_rng_state(), after)
     assert len(set(drawn)) == 3, "fresh noise at every call"
+
+
+@pytest.mark.parametrize("objective", ["capacity", "total-correlation", "info"])
+def test_machine_code_of_penalties(objective):
+    pair, args = randomise(create("vae", prior="flow")), batch("vae")
+    loss = pp.compiled(pair, OBJECTIVES[objective]())
+    assert_same(compiled_loss(loss, args, 0.4), eager(pair, loss.objective, args, 0.4))
+
+
+def test_machine_code_trains_the_discriminator():
+    check_discriminator()
 
 
 def test_machine_code_moves_buffers_and_keeps_the_order_of_noise():

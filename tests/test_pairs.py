@@ -27,6 +27,12 @@ each_variant = pytest.mark.parametrize("variant", variants(), ids=str)
 
 ELBOS = {
     **OBJECTIVES,
+    "factor": lambda: OBJECTIVES["factor"](hidden=(7, 5)),
+    "total-correlation": lambda: OBJECTIVES["total-correlation"](num_data=20),
+    "total-correlation-weighted-particles": lambda: OBJECTIVES["total-correlation"](
+        estimator="weighted", num_data=20, num_particles=3
+    ),
+    "info-biased": lambda: OBJECTIVES["info"](kernel="inverse_multiquadratic", unbiased=False, num_particles=3),
     "elbo-sampled-kl": lambda: ELBO(analytic_kl=False),
     "elbo-particles": lambda: ELBO(num_particles=3),
     "beta-particles": lambda: OBJECTIVES["beta"](num_particles=3),

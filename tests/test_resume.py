@@ -110,6 +110,37 @@ def test_resume_is_exact_with_schedule_patience_and_clipping(digits, tmp_path, m
     assert_same_end(tmp_path / "run", fit(tmp_path / "run", digits, resume=True, **options), (whole, state))
 
 
+@pytest.mark.parametrize("step", [1, 5, 9])
+@pytest.mark.parametrize("compile", ["never", pytest.param("always", marks=pytest.mark.slow)])
+def test_resume_is_exact_with_a_discriminator_of_the_objective(digits, tmp_path, monkeypatch, step, compile):
+    """Its parameters and its optimizer's state are in ``last/`` too, and go on."""
+    whole = tmp_path / "whole"
+    options = {"objective": pp.objectives.Factor(hidden=(9, 8), learning_rate=0.01), "compile": compile}
+    state = runs.state(fit(whole, digits, **options))
+    fit_until(monkeypatch, step, tmp_path / "run", digits, **options)
+    assert_same_end(tmp_path / "run", fit(tmp_path / "run", digits, resume=True, **options), (whole, state))
+    names = {name for name in checkpoint.read(whole / "last", "state")[0] if name.startswith("objective/")}
+    assert {"objective/discriminator/layers.2.weight", "objective/optimizer/0/exp_avg"} < names
+    assert options["objective"].discriminator is None, "fit works on a copy"
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        pp.objectives.Capacity(capacity=2.0, num_steps=8),
+        pp.objectives.TotalCorrelation(),
+        pp.objectives.Info(lambd=10.0),
+    ],
+    ids=["capacity", "total-correlation", "info"],
+)
+def test_resume_is_exact_with_penalties(digits, tmp_path, monkeypatch, objective):
+    whole = tmp_path / "whole"
+    state = runs.state(fit(whole, digits, objective=objective))
+    fit_until(monkeypatch, 5, tmp_path / "run", digits, objective=objective)
+    end = fit(tmp_path / "run", digits, resume=True, objective=objective)
+    assert_same_end(tmp_path / "run", end, (whole, state))
+
+
 def test_resume_of_a_finished_run_changes_nothing(digits, tmp_path, uninterrupted):
     run = tmp_path / "run"
     fit(run, digits)

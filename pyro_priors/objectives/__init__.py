@@ -6,12 +6,23 @@ from typing import Any
 from pyro import infer
 
 from .beta import Beta
+from .capacity import Capacity
 from .compile import CompiledObjective, compiled
 from .elbo import ELBO, EnumELBO, Terms
+from .factor import Factor
 from .importance import log_importance_weights
+from .info import Info
 from .kl_weight import KLWeight
+from .total_correlation import TotalCorrelation
 
-OBJECTIVES: dict[str, type[ELBO]] = {"beta": Beta, "elbo": ELBO}
+OBJECTIVES: dict[str, type[ELBO]] = {
+    "beta": Beta,
+    "capacity": Capacity,
+    "elbo": ELBO,
+    "factor": Factor,
+    "info": Info,
+    "total-correlation": TotalCorrelation,
+}
 """Objectives by their names on the command line. ``elbo`` enumerates what a guide marks for enumeration."""
 
 
@@ -29,10 +40,14 @@ __all__ = [
     "ELBO",
     "OBJECTIVES",
     "Beta",
+    "Capacity",
     "CompiledObjective",
     "EnumELBO",
+    "Factor",
+    "Info",
     "KLWeight",
     "Terms",
+    "TotalCorrelation",
     "compiled",
     "log_importance_weights",
     "options_of",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -58,7 +58,8 @@ class CompiledObjective(nn.Module):
     loss                                nats per datum for an objective of ours; summed over the batch for one of Pyro's
     noise                               torch's, as the eager objective draws it after the same seed
     parameters and buffers              the pair's own: read at each call, gradients in their ``.grad``
-    ``objective.kl_weight``             read at each call: a new weight needs no new graph
+    ``objective.kl_weight``, capacity   read at each call: a new weight needs no new graph
+    objective's own networks            trained by ``objective.end_step()``, after ``backward``
     precision, device, train and eval,  a graph for each, ``torch.autocast`` too
     attributes of networks, objective
     handlers around a call              run eagerly, as does what cannot be traced, after one ``EagerWarning`` that says
@@ -83,8 +84,7 @@ class CompiledObjective(nn.Module):
             )
         self.pair = pair
         self.objective: Any = objective
-        modules = [pair, *(value for value in vars(objective).values() if isinstance(value, nn.Module))]
-        self._compiled = CompiledFunction(self._traced, modules, "loss", max_graphs, otherwise=self.eager, say=say)
+        self._compiled = CompiledFunction(self._traced, [pair], "loss", max_graphs, otherwise=self.eager, say=say)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """
@@ -98,13 +98,20 @@ class CompiledObjective(nn.Module):
         return self.outputs(x, condition, getattr(self.objective, "kl_weight", 1.0))["loss"]
 
     def outputs(self, x: Tensor, condition: Tensor | None, kl_weight: Weight) -> dict[str, Tensor]:
-        """``"loss"`` at this KL weight; for an objective of ours also its bound's parts, batch means at weight 1."""
+        """``"loss"`` at this KL weight; for an objective of ours also its bound's parts and its penalties, batch means
+        at weight 1."""
         KLWeight(kl_weight)  # refuses what is not above 0
         by_site = dict(kl_weight) if isinstance(kl_weight, Mapping) else {"": kl_weight}
         dtype = torch.float32 if x.device.type == "mps" else torch.float64  # float64: a Python number, to the last bit
         tensors = {site: torch.as_tensor(number, dtype=dtype, device=x.device) for site, number in by_site.items()}
         weight = tensors if isinstance(kl_weight, Mapping) else tensors[""]
-        outputs = self._compiled(x, condition, weight, key=_key(self.objective))
+        names = getattr(self.objective, "scheduled", ())
+        scheduled = [torch.as_tensor(getattr(self.objective, name), dtype=dtype, device=x.device) for name in names]
+        if isinstance(self.objective, ELBO):
+            self.objective.prepare(self.pair.model, self.pair.guide, x, condition)
+        own = (value for value in vars(self.objective).values() if isinstance(value, nn.Module))
+        self._compiled.modules = [self.pair, *own]
+        outputs = self._compiled(x, condition, weight, scheduled, key=_key(self.objective))
         for name in [name for name in outputs if name.startswith(_SUPPORT)]:
             if not outputs.pop(name) and pyro.settings.get("validate_distributions_torch"):
                 raise ValueError(
@@ -113,18 +120,22 @@ class CompiledObjective(nn.Module):
                 )
         return outputs
 
-    def eager(self, x: Tensor, condition: Tensor | None, kl_weight: Weight) -> dict[str, Tensor]:
+    def eager(
+        self, x: Tensor, condition: Tensor | None, kl_weight: Weight, scheduled: Sequence[Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """The same as :meth:`outputs` without a graph."""
         model, guide = self.pair.model, self.pair.guide
         if isinstance(self.objective, ELBO):
-            return _loss_and_parts(self.objective, model, guide, x, condition, kl_weight)
+            return _loss_and_parts(self.objective, model, guide, x, condition, kl_weight, scheduled)
         weigh = KLWeight(kl_weight)
         return {"loss": self.objective.differentiable_loss(weigh(model), weigh(guide), x, condition)}
 
-    def _traced(self, x: Tensor, condition: Tensor | None, kl_weight: Weight) -> dict[str, Tensor]:
+    def _traced(
+        self, x: Tensor, condition: Tensor | None, kl_weight: Weight, scheduled: Sequence[Tensor] = ()
+    ) -> dict[str, Tensor]:
         with _InSupport() as support:
             if (equal := _equal_of_ours(self.objective)) is None:
-                outputs = self.eager(x, condition, kl_weight)
+                outputs = self.eager(x, condition, kl_weight, scheduled)
             else:
                 found = _loss_and_parts(equal, self.pair.model, self.pair.guide, x, condition, kl_weight)
                 outputs = {"loss": found["loss"] * len(x)}
@@ -135,20 +146,33 @@ _SUPPORT = "support of "
 
 
 def _key(objective: infer.ELBO) -> tuple[Any, ...]:
-    """What an objective is at this moment, less the KL's weight, which is an input."""
-    found = {name: value for name, value in vars(objective).items() if name != "kl_weight"}
+    """What an objective is at this moment, less the KL's weight and what else is scheduled, which are inputs."""
+    inputs = ("kl_weight", *getattr(objective, "scheduled", ()))
+    found = {name: value for name, value in vars(objective).items() if name not in inputs}
     return tuple((name, value if isinstance(value, Hashable) else repr(value)) for name, value in found.items())
 
 
 def _loss_and_parts(
-    elbo: ELBO, model: nn.Module, guide: nn.Module, x: Tensor, condition: Tensor | None, kl_weight: Weight
+    elbo: ELBO,
+    model: nn.Module,
+    guide: nn.Module,
+    x: Tensor,
+    condition: Tensor | None,
+    kl_weight: Weight,
+    scheduled: Sequence[Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    before, elbo.kl_weight = elbo.kl_weight, kl_weight
+    set_here: dict[str, Any] = {"kl_weight": kl_weight}
+    if scheduled is not None:
+        set_here |= zip(elbo.scheduled, scheduled, strict=True)
+    before = {name: getattr(elbo, name) for name in set_here}
     try:
+        for name, value in set_here.items():
+            setattr(elbo, name, value)
         terms = elbo.terms(model, guide, x, condition)
     finally:  # the objective is the user's, or the pair's: a schedule leaves nothing in it
-        elbo.kl_weight = before
-    return {"loss": terms.loss, **{name: value.detach().mean() for name, value in terms.parts.items()}}
+        for name, value in before.items():
+            setattr(elbo, name, value)
+    return {"loss": terms.loss, **terms.means()}
 
 
 def _equal_of_ours(objective: infer.ELBO) -> ELBO | None:

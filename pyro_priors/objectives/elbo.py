@@ -7,8 +7,8 @@ is read off the plate ``"data"``. Pyro's stock ELBOs sum over the batch instead;
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, cast
 
 import torch
 from pyro import poutine
@@ -32,12 +32,18 @@ class Terms:
 
     :param parts: per datum, shape ``(batch,)``, at weight 1: ``"reconstruction"``, the expected log-likelihood, and
         ``"kl_SITE"`` for each latent site
-    :param scales: what the objective multiplies each part with in the loss; 1 for the reconstruction
+    :param scales: what the objective multiplies each part and penalty with in the loss; 1 for the reconstruction
+    :param penalties: what an objective adds to the loss and not to the bound, by name: scalars of the whole batch, in
+        nats per datum or in the units that the objective states, at weight 1
+    :param own: losses of the objective's own networks, by name: their gradients go along with the loss's, their values
+        are no part of it
     :param whole: the loss, where it was computed chunk by chunk, and the parts have no gradient
     """
 
     parts: dict[str, Tensor]
     scales: dict[str, float | Tensor]
+    penalties: dict[str, Tensor] = field(default_factory=dict)
+    own: dict[str, Tensor] = field(default_factory=dict)
     whole: Tensor | None = None
 
     @property
@@ -48,11 +54,21 @@ class Terms:
 
     @property
     def loss(self) -> Tensor:
-        """Mean over the batch of the weighted KL less the reconstruction, a scalar."""
+        """Mean over the batch of the weighted KL less the reconstruction, and the weighted penalties, a scalar."""
         if self.whole is not None:
             return self.whole
-        terms = ((value if name.startswith("kl_") else -value, self.scales[name]) for name, value in self.parts.items())
-        return cast(Tensor, sum((scale * value).mean() for value, scale in terms))
+        terms = [
+            (self.scales[name] * (value if name.startswith("kl_") else -value)).mean()
+            for name, value in self.parts.items()
+        ]
+        terms += [self.scales[name] * value for name, value in self.penalties.items()]
+        terms += [value - value.detach() for value in self.own.values()]
+        return cast(Tensor, sum(terms))
+
+    def means(self) -> dict[str, Tensor]:
+        """Parts, penalties and losses of own networks as scalars without gradient: means over the batch at weight 1."""
+        found = {**self.parts, **self.penalties, **self.own}
+        return {name: value.detach().mean() for name, value in found.items()}
 
 
 class ELBO(TraceEnum_ELBO):
@@ -83,6 +99,18 @@ class ELBO(TraceEnum_ELBO):
     :raises ValueError: in use, if a site is neither enumerated nor reparameterised, is outside the plate ``"data"``,
         or is scaled differently in model and guide
 
+    An objective of one's own extends ``_terms``, or ``weigh``. What it may need besides, which does nothing here:
+
+    ======================= ========================================================================================
+    :meth:`begin`           called by :func:`pyro_priors.fit` on its copy of the objective, before the training
+    :meth:`begin_step`      called by ``fit`` before each step; in a loop of your own, call it yourself
+    :meth:`end_step`        called by ``fit`` and ``SVI`` after each backward pass; elsewhere call it yourself
+    :meth:`state`           kept by ``fit`` in ``last/``, and given to :meth:`load_state` when a run is resumed
+    ``scheduled``           names of attributes that change from step to step: in a compiled graph inputs, as
+                            ``kl_weight`` is
+    ``couples_data``        True if the loss is no mean of terms of each datum alone, so that processes cannot share it
+    ======================= ========================================================================================
+
     References: Frantzeska Lavda, Magda Gregorova and Alexandros Kalousis, Improving VAE generations of multimodal data
     through data-dependent conditional priors, 2019, arXiv:1911.10885. Runjing Liu et al., Rao-Blackwellized stochastic
     gradients for discrete distributions, ICML 2019, arXiv:1810.04777.
@@ -109,6 +137,28 @@ class ELBO(TraceEnum_ELBO):
 
     kl_weight: Weight
     """Weight of the KL, set from outside by a schedule: for all latent sites or by site name; the bound has 1."""
+
+    scheduled: ClassVar[tuple[str, ...]] = ()
+    couples_data: ClassVar[bool] = False
+
+    def begin(self, num_data: int, seed: int) -> None:
+        """Fill in what depends on the training data and was not given, and forget what a training has left."""
+
+    def begin_step(self, step: int) -> None:
+        """Set what changes from step to step; steps are counted from 0."""
+
+    def end_step(self) -> None:
+        """Train the objective's own networks by the gradients of the last backward pass."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed training must find again, besides its options and its step."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor], device: torch.device) -> None:
+        """Restore what :meth:`state` gave."""
+
+    def prepare(self, model: torch.nn.Module, guide: torch.nn.Module, *args) -> None:
+        """Make networks of the objective's own for these programs, if it has some and they are not yet made."""
 
     def weigh(self, program: Callable) -> Callable:
         """The program with its latent sites weighted; what objectives with weights of their own extend."""
@@ -146,7 +196,7 @@ class ELBO(TraceEnum_ELBO):
             first += size
         if torch.is_grad_enabled():
             loss = cast(Tensor, _WithGradients.apply(loss, gradients, *parameters))
-        return Terms(parts, scales, loss)
+        return Terms(parts, scales, whole=loss)
 
     def differentiable_loss(self, model, guide, *args, **kwargs) -> Tensor:
         """:returns: the loss in nats per datum, a scalar with gradient"""
@@ -159,6 +209,7 @@ class ELBO(TraceEnum_ELBO):
         """
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         loss.backward()
+        self.end_step()
         return loss.item()
 
     def loss(self, model, guide, *args, **kwargs) -> float:
