@@ -401,9 +401,9 @@ def test_from_arrays_errors(arrays, message):
         (
             "mnits",
             {},
-            r"unknown data set 'mnits': did you mean 'mnist'\? Known are digits, .*or a path .* \.npz",
+            r"unknown data set 'mnits': did you mean 'mnist'\? Known are cornell, digits, .*or a path .* \.npz",
         ),
-        ("qqqq", {}, r"unknown data set 'qqqq': Known are digits, fashion_mnist"),
+        ("qqqq", {}, r"unknown data set 'qqqq': Known are cornell, digits, fashion_mnist"),
         (
             "digits",
             {"binarize": "none"},

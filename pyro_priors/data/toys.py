@@ -213,11 +213,10 @@ def inverse_sine_log_density(x: Tensor, condition: Tensor) -> Tensor:
     :param condition: shape ``left_shape + (1,)``
     :returns: shape ``left_shape``
     """
-    x, condition = (value.squeeze(-1) for value in torch.broadcast_tensors(x, condition))
-    allowed = (x > 0) & (x < 1) & ((x + 0.3 * torch.sin(2 * math.pi * x) - condition).abs() <= SINE_NOISE)
-    width = _allowed_width(condition.double().cpu().numpy())
-    log_density = -torch.from_numpy(np.log(np.maximum(width, np.finfo(float).tiny))).to(x)
-    return torch.where(allowed, log_density, -math.inf)
+    width = torch.from_numpy(_allowed_width(condition.double().cpu().numpy())).clamp(min=torch.finfo(x.dtype).tiny)
+    band = (x + 0.3 * torch.sin(2 * math.pi * x) - condition).abs() <= SINE_NOISE
+    allowed = (x > 0) & (x < 1) & band
+    return torch.where(allowed, -width.log().to(x), -math.inf).squeeze(-1)
 
 
 def _allowed_width(condition: NDArray) -> NDArray:
