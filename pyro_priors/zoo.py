@@ -294,8 +294,8 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
     :param name: one of :func:`names`
     :param encoder: your own network in the encoder's place: from x (and the condition, in a conditional pair) to a
         distribution over z; for ``cp_vae`` the trunk, from x to ``hidden[-1]`` features; for ``hvae`` q(z2|x)
-    :param decoder: your own network in the decoder's place: from z (and keyword ``c`` or ``condition``; from z1 and z2
-        for ``hvae``) to a distribution over x with event shape ``x_shape``
+    :param decoder: your own network in the decoder's place: from z (and keyword ``c``, or where it sees it
+        ``condition``; from z1 and z2 for ``hvae``) to a distribution over x with event shape ``x_shape``
     :param config: fields of the pair's config dataclass; ``x_shape`` always, ``condition_shape`` for conditional pairs
     :raises ValueError: if a name or an option is unknown (the message names the nearest) or a value is out of range
     """
@@ -470,7 +470,7 @@ def _cvae(config: CVAEConfig, networks: Networks) -> Pair:
 
 @register_pair("cmog_cvae", MixtureCVAEConfig, citations=("klushyn2019", "sohn2015"))
 def _cmog_cvae(config: MixtureCVAEConfig, networks: Networks) -> Pair:
-    prior = ConditionalMixturePrior(config.condition_shape, config.z_dim, *_of_mixture(config))
+    prior = ConditionalMixturePrior(config.condition_shape, config.z_dim, **_of_mixture(config))
     return _conditional_pair(config, prior, *_conditional(config, networks))
 
 
@@ -478,20 +478,22 @@ def _cmog_cvae(config: MixtureCVAEConfig, networks: Networks) -> Pair:
 def _cvamp_cvae(config: MixtureCVAEConfig, networks: Networks) -> Pair:
     encoder, decoder = _conditional(config, networks)
     bounded = config.likelihood != "gaussian"  # data of any size
-    sizes = config.condition_shape, config.x_shape
-    prior = ConditionalVampPrior(encoder, *sizes, *_of_mixture(config), bounded=bounded)
+    prior = ConditionalVampPrior(
+        encoder, config.condition_shape, config.x_shape, bounded=bounded, **_of_mixture(config)
+    )
     return _conditional_pair(config, prior, encoder, decoder)
 
 
 @register_pair("cdv_cvae", MixtureCVAEConfig, citations=("klushyn2019", "sohn2015"))
 def _cdv_cvae(config: MixtureCVAEConfig, networks: Networks) -> Pair:
     encoder, decoder = _conditional(config, networks)
-    sizes = config.condition_shape, config.z_dim
+    sees = config.decoder_sees_condition
     prior = CDVPrior(
-        encoder, decoder, *sizes, *_of_mixture(config), decoder_sees_condition=config.decoder_sees_condition
+        encoder, decoder, config.condition_shape, config.z_dim, decoder_sees_condition=sees, **_of_mixture(config)
     )
     return _conditional_pair(config, prior, encoder, decoder)
 
 
-def _of_mixture(config: MixtureCVAEConfig) -> tuple[int, tuple[int, ...], bool, bool]:
-    return config.num_components, config.hidden, config.gated, config.trained_weights
+def _of_mixture(config: MixtureCVAEConfig) -> dict[str, Any]:
+    names = ("num_components", "hidden", "gated", "trained_weights")
+    return {name: getattr(config, name) for name in names}
