@@ -10,11 +10,14 @@ __all__ = ["CVAE"]
 
 
 class CVAE(nn.Module):
-    r"""Conditional variational autoencoder (Sohn et al. 2015; Klushyn et al. 2019, equation 2).
+    r"""Conditional variational autoencoder (Sohn et al. 2015; Klushyn et al. 2019, equations 2 and 3).
 
     .. math::
         z &\sim p(z \mid \mathrm{condition}) \\
-        x &\sim p(x \mid z, \mathrm{condition})
+        x &\sim p(x \mid z, \mathrm{condition}) \quad\text{or}\quad p(x \mid z)
+
+    The decoder of the original conditional VAE sees the condition (equation 2). Where it does not (equation 3), z has
+    to carry all that the condition says of x.
 
     ============= ===================== =====================================
     site          shape                 what
@@ -26,17 +29,19 @@ class CVAE(nn.Module):
     ``condition``, shape ``condition_shape``, is what both papers call x.
 
     :param prior: module from the condition to p(z|condition), event shape ``(z_dim,)``
-    :param decoder: module from z and keyword condition to p(x|z,condition), event shape ``x_shape``
+    :param decoder: module from z, and where it sees it keyword condition, to p(x|...), event shape ``x_shape``
+    :param decoder_sees_condition: equation 2; False: equation 3
 
     References: Kihyuk Sohn, Honglak Lee and Xinchen Yan, Learning structured output representation using deep
     conditional generative models, NIPS 2015. Alexej Klushyn, Nutan Chen, Botond Cseke, Justin Bayer and Patrick van
     der Smagt, Increasing the generalisation capacity of conditional VAEs, ICANN 2019.
     """
 
-    def __init__(self, prior: nn.Module, decoder: nn.Module) -> None:
+    def __init__(self, prior: nn.Module, decoder: nn.Module, decoder_sees_condition: bool = True) -> None:
         super().__init__()
         self.prior = prior
         self.decoder = decoder
+        self.decoder_sees_condition = decoder_sees_condition
 
     def forward(self, x: Tensor | None = None, condition: Tensor | None = None, size: int | None = None) -> Tensor:
         """
@@ -48,4 +53,5 @@ class CVAE(nn.Module):
         register("cvae.model", self)
         with data_plate(x, condition, size, needs=["condition"]):
             z = pyro.sample("z", self.prior(condition))
-            return pyro.sample("x", self.decoder(z, condition=condition), obs=x)
+            decoded = self.decoder(z, condition=condition) if self.decoder_sees_condition else self.decoder(z)
+            return pyro.sample("x", decoded, obs=x)

@@ -201,11 +201,12 @@ class Training:
         self.fabric.backward(loss)
         norm = _clip(self.pair, self.parameters, config.clip_norm)
         self.optimizer.step()
-        if self.objective is not None:
-            self.objective.end_step()
         values = {"loss": loss.detach(), **parts}
         if self.fabric.world_size > 1:  # what is remembered, and saved, is of the whole batch
             values = {key: self.all_reduce(value, "mean") for key, value in values.items()}
+        if self.objective is not None:
+            self.objective.observe(values)
+            self.objective.end_step()
         progress.add({key: value.item() for key, value in values.items()}, batch_size, norm)
 
     def seed(self, purpose: int, step: int) -> None:

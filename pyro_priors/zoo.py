@@ -31,7 +31,10 @@ from .objectives import ELBO, EnumELBO
 from .pair import Pair
 from .priors import (
     CategoryPrior,
+    CDVPrior,
     ConditionalGaussianPrior,
+    ConditionalMixturePrior,
+    ConditionalVampPrior,
     FlowPrior,
     GaussianPrior,
     MixturePrior,
@@ -45,6 +48,7 @@ __all__ = [
     "CPVAEConfig",
     "CVAEConfig",
     "HVAEConfig",
+    "MixtureCVAEConfig",
     "Networks",
     "PairConfig",
     "VAEConfig",
@@ -180,6 +184,20 @@ class CVAEConfig(PairConfig):
 
     condition_shape: tuple[int, ...] = ()
     """Shape of one condition."""
+    decoder_sees_condition: bool = True
+    """p(x|z,condition) (Klushyn et al. 2019, equation 2) or, without, p(x|z) (equation 3)."""
+
+
+@dataclass(frozen=True)
+class MixtureCVAEConfig(CVAEConfig):
+    """Conditional VAE with a mixture of K components as p(z|condition) (Klushyn et al. 2019)."""
+
+    decoder_sees_condition: bool = False
+    """p(x|z,condition) (equation 2) or, without, p(x|z) (equation 3, the paper's for this prior)."""
+    num_components: int = 32
+    """Number of components K."""
+    trained_weights: bool = False
+    """Weights of the components that depend on the condition, or 1/K each, as published."""
 
 
 @dataclass(frozen=True)
@@ -276,8 +294,8 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
     :param name: one of :func:`names`
     :param encoder: your own network in the encoder's place: from x (and the condition, in a conditional pair) to a
         distribution over z; for ``cp_vae`` the trunk, from x to ``hidden[-1]`` features; for ``hvae`` q(z2|x)
-    :param decoder: your own network in the decoder's place: from z (and keyword ``c`` or ``condition``; from z1 and z2
-        for ``hvae``) to a distribution over x with event shape ``x_shape``
+    :param decoder: your own network in the decoder's place: from z (and keyword ``c``, or where it sees it
+        ``condition``; from z1 and z2 for ``hvae``) to a distribution over x with event shape ``x_shape``
     :param config: fields of the pair's config dataclass; ``x_shape`` always, ``condition_shape`` for conditional pairs
     :raises ValueError: if a name or an option is unknown (the message names the nearest) or a value is out of range
     """
@@ -433,9 +451,49 @@ def _cp_vae(config: CPVAEConfig, networks: Networks) -> Pair:
     )
 
 
+def _conditional(config: CVAEConfig, networks: Networks) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder of a conditional pair."""
+    seen = config.condition_shape if config.decoder_sees_condition else None
+    decoder = _decoder(config, networks, condition_shape=seen)
+    return _encoder(config, networks, condition_shape=config.condition_shape), decoder
+
+
+def _conditional_pair(config: CVAEConfig, prior: nn.Module, encoder: nn.Module, decoder: nn.Module) -> Pair:
+    return Pair(models.CVAE(prior, decoder, config.decoder_sees_condition), guides.CVAEGuide(encoder))
+
+
 @register_pair("cvae", CVAEConfig, citations=("sohn2015", "klushyn2019"))
 def _cvae(config: CVAEConfig, networks: Networks) -> Pair:
     prior = ConditionalGaussianPrior(config.condition_shape, config.z_dim, config.hidden, config.gated)
-    decoder = _decoder(config, networks, condition_shape=config.condition_shape)
-    encoder = _encoder(config, networks, condition_shape=config.condition_shape)
-    return Pair(models.CVAE(prior, decoder), guides.CVAEGuide(encoder))
+    return _conditional_pair(config, prior, *_conditional(config, networks))
+
+
+@register_pair("cmog_cvae", MixtureCVAEConfig, citations=("klushyn2019", "sohn2015"))
+def _cmog_cvae(config: MixtureCVAEConfig, networks: Networks) -> Pair:
+    prior = ConditionalMixturePrior(config.condition_shape, config.z_dim, **_of_mixture(config))
+    return _conditional_pair(config, prior, *_conditional(config, networks))
+
+
+@register_pair("cvamp_cvae", MixtureCVAEConfig, citations=("klushyn2019", "tomczak2018", "sohn2015"))
+def _cvamp_cvae(config: MixtureCVAEConfig, networks: Networks) -> Pair:
+    encoder, decoder = _conditional(config, networks)
+    bounded = config.likelihood != "gaussian"  # data of any size
+    prior = ConditionalVampPrior(
+        encoder, config.condition_shape, config.x_shape, bounded=bounded, **_of_mixture(config)
+    )
+    return _conditional_pair(config, prior, encoder, decoder)
+
+
+@register_pair("cdv_cvae", MixtureCVAEConfig, citations=("klushyn2019", "sohn2015"))
+def _cdv_cvae(config: MixtureCVAEConfig, networks: Networks) -> Pair:
+    encoder, decoder = _conditional(config, networks)
+    sees = config.decoder_sees_condition
+    prior = CDVPrior(
+        encoder, decoder, config.condition_shape, config.z_dim, decoder_sees_condition=sees, **_of_mixture(config)
+    )
+    return _conditional_pair(config, prior, encoder, decoder)
+
+
+def _of_mixture(config: MixtureCVAEConfig) -> dict[str, Any]:
+    names = ("num_components", "hidden", "gated", "trained_weights")
+    return {name: getattr(config, name) for name in names}

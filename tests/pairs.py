@@ -22,8 +22,11 @@ BATCH = 5
 NUM_CATEGORIES = 3
 
 SMALL: dict[str, dict[str, Any]] = {
+    "cdv_cvae": {"condition_shape": (8,), "num_components": 9},
+    "cmog_cvae": {"condition_shape": (8,), "num_components": 9},
     "cp_vae": {"num_categories": NUM_CATEGORIES},
     "cvae": {"condition_shape": (8,)},
+    "cvamp_cvae": {"condition_shape": (8,), "num_components": 9},
     "hvae": {"z1_dim": 3},
     "vae": {},
 }
@@ -38,6 +41,9 @@ SMALL_PRIORS: dict[str, dict[str, Any]] = {
 
 LATENT: dict[str, dict[str, int]] = {"hvae": {"z2": 2, "z1": 3}}
 """Continuous latent sites, in the guide's order, and their sizes, where they are not z alone."""
+
+MIXTURES_GIVEN_A_CONDITION = ("cdv_cvae", "cmog_cvae", "cvamp_cvae")
+"""Pairs whose prior is a mixture that depends on the condition."""
 
 NAMES = [name for name in zoo.names() if name in SMALL]
 
@@ -90,7 +96,10 @@ def variants() -> list[Variant]:
         Variant("cp_vae", (("category", "sparse"), ("num_enumerated", 1))),
         Variant("cp_vae", (("category", "relaxed"), ("num_enumerated", 1))),
         Variant("cp_vae", (("released_code", True),)),
+        Variant("cvae", (("decoder_sees_condition", False),)),
     ]
+    for name in MIXTURES_GIVEN_A_CONDITION:
+        found.append(Variant(name, (("decoder_sees_condition", True), ("trained_weights", True), ("hidden", (5,)))))
     return found
 
 

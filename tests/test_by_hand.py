@@ -14,7 +14,7 @@ from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch.testing import assert_close
 
 from by_hand import cp_vae, cvae, hvae, vae
-from pairs import BATCH, NUM_CATEGORIES, batch, create, gradients, latent_sites, randomise
+from pairs import BATCH, MIXTURES_GIVEN_A_CONDITION, NUM_CATEGORIES, batch, create, gradients, latent_sites, randomise
 from pyro_priors.objectives import ELBO, Beta, EnumELBO, KLWeight
 from pyro_priors.priors.transforms import FLOWS
 
@@ -36,6 +36,12 @@ PAIRS = {
     "hvae-flow": ("hvae", {"prior": "flow"}, hvae),
     "cp_vae": ("cp_vae", {}, cp_vae),
     "cvae": ("cvae", {}, cvae),
+    "cvae-equation-3": ("cvae", {"decoder_sees_condition": False}, cvae),
+    **{name: (name, {}, cvae) for name in MIXTURES_GIVEN_A_CONDITION},
+    **{
+        f"{name}-equation-2-trained-weights": (name, {"decoder_sees_condition": True, "trained_weights": True}, cvae)
+        for name in MIXTURES_GIVEN_A_CONDITION
+    },
 }
 SITE_WEIGHTS = {"z": 0.3, "c": 0.7, "z1": 0.4, "z2": 0.6}
 
@@ -136,6 +142,7 @@ PYRO = {
     "hvae": [(Trace_ELBO, False), (TraceMeanField_ELBO, True), (TraceEnum_ELBO, False)],
     "hvae-vamp": [(Trace_ELBO, False), (TraceMeanField_ELBO, True)],
     "cvae": [(Trace_ELBO, False), (TraceMeanField_ELBO, True)],
+    **{name: [(Trace_ELBO, False), (TraceMeanField_ELBO, True)] for name in MIXTURES_GIVEN_A_CONDITION},
     "cp_vae": [(TraceEnum_ELBO, False)],
 }
 

@@ -339,7 +339,7 @@ def test_a_pair_that_is_not_of_the_zoo_says_how_to_load_it(tmp_path):
     ("name", "options", "message"),
     [
         ("cp_vea", {}, "pair 'cp_vea' is unknown: did you mean 'cp_vae'?"),
-        ("transformer", {}, "pair 'transformer' is unknown: choose one of cp_vae, cvae,"),
+        ("transformer", {}, "pair 'transformer' is unknown: choose one of cdv_cvae, cmog_cvae, cp_vae,"),
         ("vae", {"zdim": 3}, "pair 'vae' has no option 'zdim': did you mean 'z_dim'?"),
         ("vae", {"num_categories": 3}, "pair 'vae' has no option 'num_categories': choose one of x_shape, z_dim,"),
         ("vae", {"prior": "standart"}, "prior 'standart' is unknown: did you mean 'standard'?"),

@@ -162,6 +162,7 @@ def test_conditional_objective(conditional_run):
     ("name", "options", "expected"),
     [
         ("capacity", "--objective.capacity 3 --objective.num-steps 4", {"capacity": 3.0, "num_steps": 4}),
+        ("constrained", "--objective.kappa-squared 20 --objective.beta 0.1", {"kappa_squared": 20.0, "beta": 0.1}),
         ("total-correlation", "--objective.estimator weighted", {"estimator": "weighted", "num_data": None}),
         ("factor", "--objective.hidden 9 8 --objective.gamma 2", {"hidden": [9, 8], "gamma": 2.0}),
         ("info", "--objective.no-unbiased --objective.lambd 5", {"unbiased": False, "lambd": 5.0}),

@@ -8,10 +8,11 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from pyro_priors.data import DataConfig, Part, Splits, batches, from_arrays, load, names, num_batches
+from pyro_priors.data import DataConfig, Part, Splits, batches, from_arrays, load, names, num_batches, toys
 from pyro_priors.data.omniglot import _reduce
 
 TOYS = ["four_gaussians", "mixture", "moons"]
+CONDITIONAL_TOYS = {"inverse_sine": toys.inverse_sine_log_density, "one_to_many": toys.one_to_many_log_density}
 X = np.random.default_rng(0).random((40, 3)).astype(np.float32)
 
 
@@ -50,7 +51,7 @@ def global_generators_untouched():
 # toys and digits
 
 
-@pytest.mark.parametrize("name", [*TOYS, "digits"])
+@pytest.mark.parametrize("name", [*TOYS, *CONDITIONAL_TOYS, "digits"])
 def test_is_sound_and_seeded(name):
     splits = load(name)
     _assert_sound(splits)
@@ -68,6 +69,8 @@ def test_is_sound_and_seeded(name):
         ("mixture", (50_000, 10_000, 10_000), (1,), 2),
         ("four_gaussians", (10_000, 2_000, 2_000), (2,), 4),
         ("moons", (2_000, 200, 200), (2,), 2),
+        ("inverse_sine", (10_000, 2_000, 2_000), (1,), 3),
+        ("one_to_many", (10_000, 2_000, 2_000), (1,), 4),
         ("digits", (1_297, 250, 250), (64,), 10),
     ],
 )
@@ -101,11 +104,68 @@ def test_true_log_likelihood_is_the_mean_over_the_sample(name):
     assert abs(error) < 4 * values.std().item() / len(values) ** 0.5
 
 
+@pytest.mark.parametrize("name", CONDITIONAL_TOYS)
+def test_true_conditional_log_likelihood_is_the_mean_over_the_sample(name):
+    """4 standard errors: fails by chance once in 16,000; n = 10,000. Every datum is possible."""
+    splits = load(name)
+    values = CONDITIONAL_TOYS[name](splits.train.x.double(), splits.train.condition.double())
+    assert values.shape == (10_000,) and values.isfinite().all()
+    error = values.mean().item() - splits.true_log_likelihood
+    assert abs(error) < 4 * values.std().item() / len(values) ** 0.5
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("one_to_many", -1.3, 1.2), ("inverse_sine", 0.0, 1.0)])
+def test_conditional_densities_integrate_to_one(name, low, high):
+    """By midpoints, at 200 conditions; where a density has ends, to the width of a cell."""
+    step = (high - low) / 20_000
+    x = (low + step * (torch.arange(20_000, dtype=torch.float64) + 0.5))[:, None]
+    condition = load(name).test.condition[:200].double()
+    mass = CONDITIONAL_TOYS[name](x, condition[:, None]).exp().sum(-1) * step
+    assert_array_equal(mass.shape, (200,))
+    tolerance = 1e-9 if name == "one_to_many" else 6 * step * CONDITIONAL_TOYS[name](x, condition[:, None]).max().exp()
+    assert (mass - 1).abs().max() < tolerance
+
+
+def test_one_to_many_has_targets_where_it_says():
+    """Each quarter of the conditions has all its targets at even odds (4 standard errors), and no others."""
+    data = load("one_to_many").train
+    for piece, heights in enumerate(toys.ONE_TO_MANY_HEIGHTS):
+        here = data.condition[:, 0].long() == piece
+        x, label = data.x[here, 0], data.label[here]
+        distance = (x[:, None] - torch.tensor(heights)).abs()
+        assert torch.equal(distance.argmin(-1), label) and distance.min(-1).values.max() < 6 * toys.ONE_TO_MANY_SD
+        share = torch.bincount(label, minlength=len(heights)) / len(label)
+        odds = 1 / len(heights)
+        assert ((share - odds).abs() <= 4 * (odds * (1 - odds) / len(label)) ** 0.5).all()
+    assert data.condition.min() >= 0 and data.condition.max() < 4
+    outside = toys.one_to_many_log_density(torch.zeros(2, 1), torch.tensor([[-0.1], [4.0]]))
+    assert outside.tolist() == [-np.inf, -np.inf]
+
+
+def test_inverse_sine_s_labels_are_its_stretches():
+    """x + 0.3 sin(2 pi x) rises, falls and rises: all three lead to a condition near 0.5."""
+    x = torch.linspace(0, 1, 10_001, dtype=torch.float64)
+    rises = (x + 0.3 * torch.sin(2 * torch.pi * x)).diff() > 0
+    stretch = torch.bucketize((x[1:] + x[:-1]) / 2, torch.tensor(toys.SINE_TURNS))
+    assert torch.equal(rises, stretch != 1)
+    data = load("inverse_sine").train
+    middle = (data.condition[:, 0] - 0.5).abs() < 0.05
+    assert set(data.label[middle].tolist()) == {0, 1, 2}
+    assert torch.equal(torch.bucketize(data.x[:, 0], torch.tensor(toys.SINE_TURNS, dtype=torch.float32)), data.label)
+
+
+def test_inverse_sine_quadrature_is_converged():
+    assert toys._inverse_sine_log_likelihood(200) == pytest.approx(load("inverse_sine").true_log_likelihood, abs=1e-9)
+
+
 def test_true_log_likelihoods():
     """Of K components without overlap: minus the entropy of one, minus log K. Overlap only raises it."""
     one = -0.5 * np.log(2 * np.pi * np.e * 0.1**2)
     assert 0 < load("mixture").true_log_likelihood - (one - np.log(2)) < 3e-5
     assert load("four_gaussians").true_log_likelihood == pytest.approx(2 * one - np.log(4), abs=1e-9)
+    narrow = -0.5 * np.log(2 * np.pi * np.e * 0.03**2)
+    mean_log_number = np.log([3, 2, 4, 1]).mean()
+    assert load("one_to_many").true_log_likelihood == pytest.approx(narrow - mean_log_number, abs=1e-6)
 
 
 def test_moons_quadrature_is_converged():
@@ -341,9 +401,9 @@ def test_from_arrays_errors(arrays, message):
         (
             "mnits",
             {},
-            r"unknown data set 'mnits': did you mean 'mnist'\? Known are digits, .*or a path .* \.npz",
+            r"unknown data set 'mnits': did you mean 'mnist'\? Known are cornell, digits, .*or a path .* \.npz",
         ),
-        ("qqqq", {}, r"unknown data set 'qqqq': Known are digits, fashion_mnist"),
+        ("qqqq", {}, r"unknown data set 'qqqq': Known are cornell, digits, fashion_mnist"),
         (
             "digits",
             {"binarize": "none"},
@@ -447,7 +507,8 @@ def test_root_comes_from_option_environment_home(monkeypatch, tmp_path):
 
 
 def test_names():
-    assert names() == ["digits", "fashion_mnist", "four_gaussians", "mixture", "mnist", "moons", "omniglot"]
+    toys = ["four_gaussians", "inverse_sine", "mixture", "moons", "one_to_many"]
+    assert names() == sorted(["cornell", "digits", "fashion_mnist", "mnist", "omniglot", *toys])
 
 
 def test_repr_shows_shapes_not_values():

@@ -28,6 +28,7 @@ each_variant = pytest.mark.parametrize("variant", variants(), ids=str)
 
 ELBOS = {
     **OBJECTIVES,
+    "constrained": lambda: OBJECTIVES["constrained"](kappa_squared=5.0),
     "factor": lambda: OBJECTIVES["factor"](hidden=(7, 5)),
     "total-correlation": lambda: OBJECTIVES["total-correlation"](num_data=20),
     "total-correlation-weighted-particles": lambda: OBJECTIVES["total-correlation"](

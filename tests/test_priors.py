@@ -16,10 +16,13 @@ import pyro_priors as pp
 import runs
 from pairs import BATCH, SMALL_PRIORS, batch, create, gradients, randomise
 from pyro_priors import _compile
-from pyro_priors.nn import Encoder
+from pyro_priors.nn import BernoulliLikelihood, Decoder, Encoder
 from pyro_priors.priors import (
     CategoryPrior,
+    CDVPrior,
     ConditionalGaussianPrior,
+    ConditionalMixturePrior,
+    ConditionalVampPrior,
     FlowPrior,
     GaussianMixture,
     GaussianPrior,
@@ -43,6 +46,29 @@ MIXTURES = {
     "vamp": (lambda z_dim: VampPrior(Encoder((3,), z_dim, (5,)), (3,), 4), lambda: ()),
     "vamp-trained-weights": (lambda z_dim: VampPrior(Encoder((3,), z_dim, (5,)), (3,), 4, True, False), lambda: ()),
 }
+
+
+def _encoder(z_dim):
+    return Encoder((3,), z_dim, (5,), condition_shape=(4,))
+
+
+def _decoder(z_dim):
+    return Decoder(z_dim, (3,), BernoulliLikelihood(1), (5,))
+
+
+CONDITIONAL = {
+    "cmog": lambda z_dim: ConditionalMixturePrior((4,), z_dim, 6, (5,)),
+    "cmog-trained-weights": lambda z_dim: ConditionalMixturePrior((4,), z_dim, 6, (5,), True, True),
+    "cvamp": lambda z_dim: ConditionalVampPrior(_encoder(z_dim), (4,), (3,), 6, (5,)),
+    "cvamp-trained-weights": lambda z_dim: ConditionalVampPrior(
+        _encoder(z_dim), (4,), (3,), 6, (5,), trained_weights=True, bounded=False
+    ),
+    "cdv": lambda z_dim: CDVPrior(_encoder(z_dim), _decoder(z_dim), (4,), z_dim, 6, (5,)),
+    "cdv-trained-weights": lambda z_dim: CDVPrior(
+        _encoder(z_dim), _decoder(z_dim), (4,), z_dim, 6, (5,), trained_weights=True
+    ),
+}
+MIXTURES |= {name: (prior, lambda: (torch.ones(4),)) for name, prior in CONDITIONAL.items()}
 OTHERS = {flow: (lambda z_dim, flow=flow: FlowPrior(z_dim, flow, 3, (7, 8)), lambda: ()) for flow in FLOWS}
 PRIORS = GAUSSIANS | MIXTURES | OTHERS
 

@@ -1,4 +1,4 @@
-"""Toy data whose true mean log density is known: what a perfect model would reach."""
+"""Toy data whose true mean log density, or conditional one, is known: what a perfect model would reach."""
 
 import math
 from collections.abc import Callable
@@ -6,16 +6,21 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .registry import DataConfig, data_set
 from .splits import Part, Splits
 
-__all__: list[str] = []
+__all__ = ["ONE_TO_MANY_HEIGHTS", "ONE_TO_MANY_SD", "inverse_sine_log_density", "one_to_many_log_density"]
 
 MIXTURE_MEANS, MIXTURE_SD = np.array([0.1, 1.0]), 0.1
 """Of the data set ``mixture``."""
 
-Sampler = Callable[[int, np.random.Generator], tuple[NDArray, NDArray]]
+ONE_TO_MANY_HEIGHTS, ONE_TO_MANY_SD = ((-0.7, 0.1, 0.8), (-0.3, 0.5), (-0.9, -0.4, 0.2, 0.6), (0.0,)), 0.03
+"""Of the data set ``one_to_many``: the targets of conditions in [0, 1), [1, 2), [2, 3) and [3, 4), and their scale."""
+
+Sampler = Callable[[int, np.random.Generator], tuple[NDArray, ...]]
+"""From a size and a generator to x, labels or None, and conditions if there are any."""
 
 
 def _draw(
@@ -31,8 +36,9 @@ def _draw(
     random = np.random.default_rng(config.seed)
     parts = []
     for size in sizes:
-        x, label = sample(size, random)
-        parts.append(Part(torch.from_numpy(x.astype(np.float32)), None, torch.from_numpy(label.astype(np.int64))))
+        x, label, *condition = sample(size, random)
+        given = torch.from_numpy(condition[0].astype(np.float32)) if condition else None
+        parts.append(Part(torch.from_numpy(x.astype(np.float32)), given, torch.from_numpy(label.astype(np.int64))))
     train, valid, test = parts
     return Splits(
         name,
@@ -112,6 +118,141 @@ def moons(config: DataConfig) -> Splits:
         source=f"scikit-learn's make_moons, noise {noise}, seed {config.seed}; the test part is ours",
         true_log_likelihood=_moons_log_density(noise),
     )
+
+
+@data_set("one_to_many")
+def one_to_many(config: DataConfig) -> Splits:
+    """Conditions in [0, 4), each with 3, 2, 4 or 1 targets; both one-dimensional (Klushyn et al. 2019, figure 2).
+
+    The condition is uniform, x one of the targets of its quarter, at even odds, plus N(0, 0.03^2): number and places of
+    the targets change abruptly at 1, 2 and 3. The paper takes a set of Tang and Salakhutdinov (NIPS 2013) whose formula
+    is published nowhere; this one is ours, of the same kind, with a known density
+    (:func:`one_to_many_log_density`). 10,000 training, 2,000 validation and 2,000 test points. The label is the number
+    of the target in its quarter, from below.
+    """
+    num_targets = np.array([len(heights) for heights in ONE_TO_MANY_HEIGHTS])
+    table = np.array([heights + (0.0,) * (num_targets.max() - len(heights)) for heights in ONE_TO_MANY_HEIGHTS])
+
+    def sample(size: int, random: np.random.Generator) -> tuple[NDArray, NDArray, NDArray]:
+        # as float32 before the quarter is decided, so that no rounding moves a condition to the next one
+        condition = (random.integers(4 * 2**20, size=size) / 2**20).astype(np.float32)
+        piece = condition.astype(np.int64)
+        label = random.integers(num_targets[piece])
+        x = table[piece, label] + ONE_TO_MANY_SD * random.standard_normal(size)
+        return x[:, None], label, condition[:, None]
+
+    return _draw(
+        "one_to_many",
+        sample,
+        (10_000, 2_000, 2_000),
+        config,
+        source=f"drawn with seed {config.seed}; targets, standard deviation {ONE_TO_MANY_SD} and sizes are ours",
+        true_log_likelihood=float(
+            np.mean([mixture_log_density(np.array(heights), ONE_TO_MANY_SD) for heights in ONE_TO_MANY_HEIGHTS])
+        ),
+    )
+
+
+def one_to_many_log_density(x: Tensor, condition: Tensor) -> Tensor:
+    """log p(x|condition) of the data set ``one_to_many``.
+
+    :param x: shape ``left_shape + (1,)``
+    :param condition: in [0, 4), shape ``left_shape + (1,)``
+    :returns: shape ``left_shape``
+    """
+    density = torch.full(torch.broadcast_shapes(x.shape, condition.shape), -math.inf, dtype=x.dtype, device=x.device)
+    for piece, heights in enumerate(ONE_TO_MANY_HEIGHTS):
+        each = torch.distributions.Normal(x.new_tensor(heights), ONE_TO_MANY_SD).log_prob(x)  # left_shape + (targets,)
+        here = (condition >= piece) & (condition < piece + 1)
+        density = torch.where(here, each.logsumexp(-1, keepdim=True) - math.log(len(heights)), density)
+    return density.squeeze(-1)
+
+
+@data_set("inverse_sine")
+def inverse_sine(config: DataConfig) -> Splits:
+    r"""Bishop's inverse problem: which x had the sine as its outcome; condition and x one-dimensional.
+
+    .. math:: x \sim U(0, 1), \qquad \mathrm{condition} = x + 0.3 \sin(2 \pi x) + U(-0.1, 0.1)
+
+    Up to three stretches of x lead to one condition. p(x|condition) is uniform over them
+    (:func:`inverse_sine_log_density`). 10,000 training, 2,000 validation and 2,000 test points are ours. The label is
+    the stretch: x before, between and after the turns of the sine.
+
+    Reference: Christopher M. Bishop, Mixture density networks, 1994; one of the three sets of Tang and Salakhutdinov
+    (NIPS 2013), from whom Klushyn et al. (2019) take theirs.
+    """
+
+    def sample(size: int, random: np.random.Generator) -> tuple[NDArray, NDArray, NDArray]:
+        x = random.random(size)
+        condition = _sine(x) + random.uniform(-SINE_NOISE, SINE_NOISE, size)
+        return x[:, None], np.digitize(x, SINE_TURNS), condition[:, None]
+
+    return _draw(
+        "inverse_sine",
+        sample,
+        (10_000, 2_000, 2_000),
+        config,
+        source=f"drawn with seed {config.seed}; sizes are ours",
+        true_log_likelihood=_inverse_sine_log_likelihood(),
+    )
+
+
+SINE_NOISE = 0.1
+SINE_TURNS = np.arccos(-1 / (0.6 * math.pi)) / (2 * math.pi) * np.array([1, -1]) + np.array([0, 1])
+"""Where x + 0.3 sin(2 pi x) turns, in (0, 1)."""
+
+
+def _sine(x: NDArray) -> NDArray:
+    return x + 0.3 * np.sin(2 * math.pi * x)
+
+
+def inverse_sine_log_density(x: Tensor, condition: Tensor) -> Tensor:
+    """log p(x|condition) of the data set ``inverse_sine``, -infinity where x cannot be.
+
+    :param x: shape ``left_shape + (1,)``
+    :param condition: shape ``left_shape + (1,)``
+    :returns: shape ``left_shape``
+    """
+    width = torch.from_numpy(_allowed_width(condition.double().cpu().numpy())).clamp(min=torch.finfo(x.dtype).tiny)
+    band = (x + 0.3 * torch.sin(2 * math.pi * x) - condition).abs() <= SINE_NOISE
+    allowed = (x > 0) & (x < 1) & band
+    return torch.where(allowed, -width.log().to(x), -math.inf).squeeze(-1)
+
+
+def _allowed_width(condition: NDArray) -> NDArray:
+    """Length of all x in (0, 1) that can lead to a condition."""
+    return _share_below(condition + SINE_NOISE) - _share_below(condition - SINE_NOISE)
+
+
+def _share_below(value: NDArray) -> NDArray:
+    """Share of x in (0, 1) with x + 0.3 sin(2 pi x) below a value: the sum over the three stretches."""
+    ends = np.array([0.0, *SINE_TURNS, 1.0])
+    low, high = (np.broadcast_to(end, (*np.shape(value), 3)).copy() for end in (ends[:-1], ends[1:]))
+    rising, value = np.array([1, -1, 1]), np.asarray(value)[..., None]
+    for _ in range(52):  # bisection, to the last bit
+        middle = (low + high) / 2
+        before = rising * (_sine(middle) - value) < 0
+        low, high = np.where(before, middle, low), np.where(before, high, middle)
+    share = np.where(rising > 0, low - ends[:-1], ends[1:] - low)
+    return share.sum(-1)
+
+
+def _inverse_sine_log_likelihood(num: int = 64) -> float:
+    """E[log p(x|condition)] by Gauss-Legendre quadrature of -5 w log w, with w(condition) the allowed width.
+
+    The width has kinks where the band around a condition reaches a turn of the sine or an end of (0, 1): between them,
+    with nodes that crowd at both sides, the rule converges fast.
+    """
+    turns = _sine(np.array([0.0, *SINE_TURNS, 1.0]))
+    edges = np.unique(np.concatenate([turns - SINE_NOISE, turns + SINE_NOISE]))
+    nodes, weights = np.polynomial.legendre.leggauss(num)
+    angle, slope = 0.25 * math.pi * (nodes + 1) * 2, 0.5 * math.pi * weights
+    t, w = 0.5 * (1 - np.cos(angle)), 0.5 * np.sin(angle) * slope  # on (0, 1), square roots at its ends smoothed
+    total = 0.0
+    for left, right in zip(edges, edges[1:], strict=False):
+        width = np.maximum(_allowed_width(left + (right - left) * t), np.finfo(float).tiny)
+        total += (right - left) * float((w * -width * np.log(width)).sum()) / (2 * SINE_NOISE)
+    return total
 
 
 def mixture_log_density(means: NDArray, sd: float) -> float:

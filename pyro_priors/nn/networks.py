@@ -73,6 +73,9 @@ class Encoder(nn.Module):
     :param branched: x and condition pass a layer each before they join (:class:`BranchedMLP`)
     """
 
+    broadcasts = True
+    """Several x may share a condition whose left dimensions broadcast with theirs: its part is computed once."""
+
     def __init__(
         self,
         x_shape: Sequence[int],
@@ -113,6 +116,9 @@ class Decoder(nn.Module):
     :param num_categories: number of categories, 0 for none
     :param branched: z and condition pass a layer each before they join (:class:`BranchedMLP`); for no categories
     """
+
+    broadcasts = True
+    """Several z may share a condition whose left dimensions broadcast with theirs: its part is computed once."""
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from pyro import infer
 from .beta import Beta
 from .capacity import Capacity
 from .compile import CompiledObjective, compiled
+from .constrained import Constrained
 from .elbo import ELBO, EnumELBO, Terms
 from .factor import Factor
 from .importance import log_importance_weights
@@ -18,6 +19,7 @@ from .total_correlation import TotalCorrelation
 OBJECTIVES: dict[str, type[ELBO]] = {
     "beta": Beta,
     "capacity": Capacity,
+    "constrained": Constrained,
     "elbo": ELBO,
     "factor": Factor,
     "info": Info,
@@ -42,6 +44,7 @@ __all__ = [
     "Beta",
     "Capacity",
     "CompiledObjective",
+    "Constrained",
     "EnumELBO",
     "Factor",
     "Info",

@@ -58,8 +58,9 @@ class CompiledObjective(nn.Module):
     loss                                nats per datum for an objective of ours; summed over the batch for one of Pyro's
     noise                               torch's, as the eager objective draws it after the same seed
     parameters and buffers              the pair's own: read at each call, gradients in their ``.grad``
-    ``objective.kl_weight``, capacity   read at each call: a new weight needs no new graph
-    objective's own networks            trained by ``objective.end_step()``, after ``backward``
+    ``objective.kl_weight``, capacity,  read at each call: a new weight needs no new graph
+    constrained beta
+    objective's own networks, and beta  trained, and moved, by ``objective.end_step()``, after ``backward``
     precision, device, train and eval,  a graph for each, ``torch.autocast`` too
     attributes of networks, objective
     handlers around a call              run eagerly, as does what cannot be traced, after one ``EagerWarning`` that says
@@ -95,7 +96,10 @@ class CompiledObjective(nn.Module):
             likelihood
         """
         self.pair._check(x, condition)
-        return self.outputs(x, condition, getattr(self.objective, "kl_weight", 1.0))["loss"]
+        outputs = self.outputs(x, condition, getattr(self.objective, "kl_weight", 1.0))
+        if isinstance(self.objective, ELBO):
+            self.objective.observe(outputs)
+        return outputs["loss"]
 
     def outputs(self, x: Tensor, condition: Tensor | None, kl_weight: Weight) -> dict[str, Tensor]:
         """``"loss"`` at this KL weight; for an objective of ours also its bound's parts and its penalties, batch means

@@ -7,7 +7,7 @@ is read off the plate ``"data"``. Pyro's stock ELBOs sum over the batch instead;
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
@@ -105,6 +105,7 @@ class ELBO(TraceEnum_ELBO):
     ======================= ========================================================================================
     :meth:`begin`           called by :func:`pyro_priors.fit` on its copy of the objective, before the training
     :meth:`begin_step`      called by ``fit`` before each step; in a loop of your own, call it yourself
+    :meth:`observe`         called with the parts of a batch, or their means, after its loss and before the next
     :meth:`end_step`        called by ``fit`` and ``SVI`` after each backward pass; elsewhere call it yourself
     :meth:`state`           kept by ``fit`` in ``last/``, and given to :meth:`load_state` when a run is resumed
     ``scheduled``           names of attributes that change from step to step: in a compiled graph inputs, as
@@ -147,6 +148,9 @@ class ELBO(TraceEnum_ELBO):
 
     def begin_step(self, step: int) -> None:
         """Set what changes from step to step; steps are counted from 0."""
+
+    def observe(self, parts: Mapping[str, Tensor]) -> None:
+        """Take the parts of a step's batch, or their means, for :meth:`end_step`."""
 
     def end_step(self) -> None:
         """Train the objective's own networks by the gradients of the last backward pass."""
@@ -203,7 +207,9 @@ class ELBO(TraceEnum_ELBO):
 
     def differentiable_loss(self, model, guide, *args, **kwargs) -> Tensor:
         """:returns: the loss in nats per datum, a scalar with gradient"""
-        return self.terms(model, guide, *args, **kwargs).loss
+        terms = self.terms(model, guide, *args, **kwargs)
+        self.observe(terms.parts)
+        return terms.loss
 
     def loss_and_grads(self, model, guide, *args, **kwargs) -> float:
         """Add the loss's gradients to the parameters'.

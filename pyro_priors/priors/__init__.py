@@ -1,7 +1,8 @@
 """Priors: modules that return a Pyro distribution over z, for the model to sample from."""
 
 from .category import CategoryPrior
-from .conditional import ConditionalGaussianPrior
+from .conditional import ComponentNetwork, ConditionalGaussianPrior, ConditionalMixturePrior
+from .conditional_vamp import CDVPrior, ConditionalVampPrior
 from .flow import FlowPrior
 from .gaussian import GaussianPrior
 from .mixture import GaussianMixture, MixturePrior
@@ -10,8 +11,12 @@ from .standard import StandardPrior
 from .vamp import VampPrior
 
 __all__ = [
+    "CDVPrior",
     "CategoryPrior",
+    "ComponentNetwork",
     "ConditionalGaussianPrior",
+    "ConditionalMixturePrior",
+    "ConditionalVampPrior",
     "FlowPrior",
     "GaussianMixture",
     "GaussianPrior",

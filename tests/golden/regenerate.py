@@ -16,8 +16,11 @@ HERE = Path(__file__).parent
 SIZES = {"x_shape": (6,), "z_dim": 2, "hidden": (4, 3)}
 FLOW = {"prior": "flow", "num_transforms": 3, "flow_hidden": (5, 4)}
 CONFIGS = {
+    "cdv_cvae": {"condition_shape": (2,), "num_components": 5},
+    "cmog_cvae": {"condition_shape": (2,), "num_components": 5, "trained_weights": True},
     "cp_vae": {"num_categories": 3},
     "cvae": {"condition_shape": (2,)},
+    "cvamp_cvae": {"condition_shape": (2,), "num_components": 5},
     "hvae": {"z1_dim": 3, "prior": "vamp", "num_components": 5},
     "vae": {"prior": "gaussian", "likelihood": "gaussian"},
     "vae-affine_coupling": FLOW,

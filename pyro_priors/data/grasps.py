@@ -1,0 +1,152 @@
+"""Cornell grasping: poses of a gripper (x), given the image of an object (the condition)."""
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .poses import pose_from, pose_of
+from .registry import DataConfig, data_root, data_set
+from .splits import Part, Splits
+
+__all__: list[str] = []
+
+SIDE = 64
+CROP = 320
+"""Side of what is cut out of the middle of an official image, 640 x 480 pixels."""
+
+VIEWS, VIEWS_SIDE = "cornell_64_gray.npz", 224
+
+
+@dataclass(frozen=True)
+class _Grasps:
+    """Grey images, shape ``(N, 64, 64)``, the object of each, and poses with the number of the image of each."""
+
+    images: NDArray
+    objects: NDArray
+    poses: Tensor
+    image: NDArray
+    source: str
+
+
+@data_set("cornell")
+def cornell(config: DataConfig) -> Splits:
+    """Cornell grasping (Jiang et al. 2011; Lenz et al. 2015): x is a pose, six numbers, its condition an image.
+
+    The poses are those of :data:`~pyro_priors.data.poses.POSE`, the images 64x64, grey, in [0, 1]. An image with n
+    grasps is the condition of n examples, which follow each other. The folder ``cornell`` of the data folder has one of
+
+    1. the official files, in subfolders or not: an image ``pcd####r.png`` and corners ``pcd####cpos.txt`` each. The
+       middle 320x320 pixels are kept and reduced by area averaging; rectangles with NaN are skipped.
+    2. ``cornell_64_gray.npz``: several turned and shifted views of each image, angles rounded to 10 degrees.
+
+    Grasps with their centre outside of the image are left out. A tenth of the objects each, drawn with ``seed``, are
+    the validation and the test part. In both forms an object is one official image with all its views: which images
+    show one thing in several positions is in neither. All views take 0.5 GB of memory as float32.
+
+    What the paper leaves open is ours: how 640x480 became its 250x250 and then 64x64 pixels (320 is that of Redmon and
+    Angelova 2015), the numbers of a pose, and the split.
+    """
+    folder = data_root(config) / "cornell"
+    corners = sorted(folder.rglob("pcd*cpos.txt"))
+    if corners:
+        grasps = _official(folder, corners)
+    elif (folder / VIEWS).is_file():
+        grasps = _views(folder / VIEWS)
+    else:
+        raise FileNotFoundError(
+            f"cornell: no pcd####cpos.txt with pcd####r.png, nor {VIEWS}, in {folder}: put the official files there, "
+            "or set PYRO_PRIORS_DATA (or the option root) to the folder that has cornell/"
+        )
+    return _split(grasps, config.seed)
+
+
+def _official(folder: Path, files: list[Path]) -> _Grasps:
+    pictures = {path.name: path for path in folder.rglob("pcd*r.png")}
+    images, poses, image = [], [], []
+    for number, file in enumerate(files):
+        picture = file.name.replace("cpos.txt", "r.png")
+        if picture not in pictures:
+            raise FileNotFoundError(f"{file} has no image: put {picture} into {folder}")
+        grey, corner = _grey(pictures[picture])
+        rectangles = _rectangles(file)
+        images.append(grey)
+        poses.append(pose_of(rectangles - torch.tensor(corner), CROP))
+        image += [number] * len(rectangles)
+    source = f"official files, the middle {CROP}x{CROP} pixels of each image"
+    return _Grasps(np.stack(images), np.arange(len(images)), torch.cat(poses), np.array(image, dtype=int), source)
+
+
+def _grey(file: Path) -> tuple[NDArray, tuple[float, float]]:
+    """The middle of an image at 64x64, and where its upper left corner was."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as image:
+            left, top = ((size - CROP) // 2 for size in image.size)
+            if min(left, top) < 0:
+                raise ValueError(f"{file} has {image.size} pixels, fewer than {CROP}x{CROP}: give the official 640x480")
+            middle = image.convert("L").crop((left, top, left + CROP, top + CROP))
+    except (OSError, UnidentifiedImageError) as error:
+        raise ValueError(f"{file}: not a readable image ({error}): replace it") from None
+    return np.asarray(middle.resize((SIDE, SIDE), Image.Resampling.BOX)), (left, top)
+
+
+def _rectangles(file: Path) -> Tensor:
+    """Corners in pixels, shape ``(num, 4, 2)``; four lines ``x y`` each, less the rectangles with NaN."""
+    try:
+        numbers = np.array(file.read_text().split(), dtype=np.float64)
+        corners = torch.from_numpy(numbers.reshape(-1, 4, 2)).float()
+    except ValueError as error:
+        raise ValueError(f"{file}: not four lines 'x y' for each rectangle ({error}): replace it") from None
+    return corners[corners.isfinite().all((1, 2))]
+
+
+def _views(file: Path) -> _Grasps:
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            images, objects, image = (arrays[key] for key in ("images", "source_image", "rect_image_index"))
+            places = torch.from_numpy(arrays["rect_cx_cy_w_h_224"]).float()
+            angle = torch.from_numpy(arrays["rect_theta_deg"]).float().deg2rad()
+        poses = pose_from(places[:, :2], places[:, 2:], angle, VIEWS_SIDE)
+        if images.shape[1:] != (SIDE, SIDE) or len(objects) != len(images) or image.max() >= len(images):
+            raise ValueError(f"images of shape {images.shape} with {len(objects)} sources")
+        order = np.argsort(image, kind="stable")
+        grasps = _Grasps(images, objects, poses[torch.from_numpy(order)], image[order], f"views in {VIEWS}")
+    except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{file}: not readable as views of 64x64 pixels with rectangles ({error}): replace it"
+        ) from None
+    return grasps
+
+
+def _split(grasps: _Grasps, seed: int) -> Splits:
+    inside = (grasps.poses[:, :2].abs() <= 1).all(1).numpy()
+    objects = np.unique(grasps.objects)
+    held_out = max(1, round(len(objects) / 10))
+    if len(objects) < 3:
+        raise ValueError(f"cornell: {len(objects)} images with grasps, too few for three parts: give at least 3")
+    order = np.random.default_rng(seed).permutation(objects)
+    chosen = order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out]  # train, valid, test
+    object_of_pose = grasps.objects[grasps.image]
+    train, valid, test = (_part(grasps, inside & np.isin(object_of_pose, part)) for part in chosen)
+    return Splits(
+        "cornell",
+        train,
+        valid,
+        test,
+        likelihood="gaussian",
+        condition_image_shape=(1, SIDE, SIDE),
+        source=f"{grasps.source}; {'/'.join(str(len(part)) for part in chosen)} objects by image, seed {seed}; "
+        f"{(~inside).sum()} of {len(inside)} grasps left out, their centres lie outside",
+    )
+
+
+def _part(grasps: _Grasps, rows: NDArray) -> Part:
+    images = torch.from_numpy(grasps.images[grasps.image[rows]]).to(torch.float32).div_(255)
+    return Part(grasps.poses[torch.from_numpy(rows)], images.unsqueeze(1))
