@@ -1,8 +1,8 @@
 """Time and memory of a compiled training step of ``cp_vae`` with 10, 50, 150 and 500 categories, four ways.
 
-Full: all categories at once. Chunked: all, 50 at a time. Sparse: the 10 most probable, and one of the rest. Relaxed:
-one draw of weights. The steps of all are timed in turn in one process; peak memory is that of a process of its own for
-each, over that of one that has made the pair and the compiled module only.
+Full: all categories at once. Chunked: all, 50 at a time; these steps run eagerly. Sparse: the 10 most probable, and one
+of the rest. Relaxed: one draw of weights. The steps of all are timed in turn in one process; peak memory is that of a
+process of its own for each, over that of one that has made the pair and the compiled module only.
 """
 
 import json

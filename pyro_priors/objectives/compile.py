@@ -137,6 +137,8 @@ class CompiledObjective(nn.Module):
     def _traced(
         self, x: Tensor, condition: Tensor | None, kl_weight: Weight, scheduled: Sequence[Tensor] = ()
     ) -> dict[str, Tensor]:
+        if getattr(self.objective, "chunk_size", None) is not None:
+            raise ValueError("chunk_size bounds the memory of eager steps, one graph would hold all chunks")
         with _InSupport() as support:
             if (equal := _equal_of_ours(self.objective)) is None:
                 outputs = self.eager(x, condition, kl_weight, scheduled)
