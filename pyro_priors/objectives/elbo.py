@@ -181,6 +181,8 @@ class ELBO(TraceEnum_ELBO):
         size = cast(int, self.chunk_size)
         loss, parts, scales = torch.zeros(()), cast(dict[str, Tensor], {}), cast(dict[str, float | Tensor], {})
         gradients: dict[Tensor, Tensor] = {}
+        # what an x was computed of is needed by the next chunk as well; all else of a chunk's graph is freed with it
+        computed = any(isinstance(value, Tensor) and value.grad_fn is not None for value in (*args, *kwargs.values()))
         first = num = 0
         while first == 0 or first < num:
             chunk = Chunk(first, size)
@@ -194,13 +196,13 @@ class ELBO(TraceEnum_ELBO):
             terms = self._terms(*traces)
             leaves = _leaves(terms.loss)
             if leaves:
-                # what lies before the programs, of an x that was computed, is needed by the next chunk as well
-                found = torch.autograd.grad(terms.loss, leaves, retain_graph=True)
+                found = torch.autograd.grad(terms.loss, leaves, retain_graph=computed)
                 for leaf, gradient in zip(leaves, found, strict=True):
                     gradients[leaf] = gradients[leaf] + gradient if leaf in gradients else gradient
             loss, scales = loss + terms.loss.detach(), terms.scales
             parts = {name: value.detach() + parts.get(name, 0.0) for name, value in terms.parts.items()}
             first += size
+            del terms, traces  # before the next chunk is computed
         if gradients:
             loss = cast(Tensor, _WithGradients.apply(loss, list(gradients.values()), *gradients))
         return Terms(parts, scales, whole=loss)
