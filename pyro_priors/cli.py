@@ -350,6 +350,8 @@ def _reproduce(arguments: list[str]) -> None:
         """Train to this epoch at most, for now."""
         device: str = "auto"
         """auto, cpu, cuda or mps."""
+        precision: str | None = None
+        """Of the training, such as bf16-mixed; what a row was begun in when left out."""
         quiet: bool = False
         """Show no progress."""
 

@@ -252,6 +252,16 @@ def test_training_cut_short_goes_on(tmp_path, finished):
     assert runs.same_bits(ours, other)
 
 
+def test_a_row_keeps_the_precision_that_it_was_begun_in(tmp_path):
+    reproduce(tmp_path, rows=["vae"], max_epochs=1, precision="64-true")
+    report = reproduce(tmp_path, rows=["vae"])
+    config = json.loads((tmp_path / "test2026" / "digits-vae" / "config.json").read_text())
+    assert config["train"]["precision"] == "64-true"
+    assert "trained in 64-true, evaluated in float32" in report.table
+    with pytest.raises(ValueError, match="precision is '32-true' but the run in .* was started with '64-true'"):
+        reproduce(tmp_path, rows=["vae"], precision="32-true")
+
+
 def test_an_interrupted_command_goes_on(tmp_path, finished, monkeypatch, capsys):
     original, steps = loop.Training.train_step, []
 

@@ -61,6 +61,7 @@ def reproduce(
     num_samples: int | None = None,
     max_epochs: int | None = None,
     device: str = "auto",
+    precision: str | None = None,
     progress: bool = True,
 ) -> Report:
     """Train what is missing of an experiment, evaluate it, and put ours beside the published.
@@ -85,6 +86,8 @@ def reproduce(
     :param max_epochs: train to this epoch at most for now; without it, the same call goes on (where the learning rate
         falls to the last epoch, it is not as if it had not stopped)
     :param device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for training and evaluation
+    :param precision: of the training, such as ``"bf16-mixed"``, up to twice as fast where the processor has bfloat16;
+        what a row was begun in when left out, 32-true for a new one. Evaluation is in float32 always
     :param progress: show lines and bars
     :raises ValueError: if a name is unknown, an option is out of range, or a run folder holds a run of other options
     """
@@ -95,7 +98,7 @@ def reproduce(
             raise ValueError(f"{option} must be at least 1, got {value}")
     paper, own_name = name.split("/")
     runner = _Runner(
-        Path(out) / f"{paper}{'-quick' if quick else ''}", quick, num_samples, max_epochs, device, progress
+        Path(out) / f"{paper}{'-quick' if quick else ''}", quick, num_samples, max_epochs, device, precision, progress
     )
     for row in chosen:
         runner.config(row)  # a mistake in the options is told before anything is done
@@ -131,6 +134,7 @@ class _Runner:
     num_samples: int | None
     max_epochs: int | None
     device: str
+    precision: str | None
     progress: bool
     loaded: dict[str, Splits] = field(default_factory=dict)
 
@@ -147,6 +151,9 @@ class _Runner:
 
     def config(self, row: Row) -> TrainConfig:
         config = dataclasses.replace(row.quick if self.quick else row.train, device=self.device)
+        folder = RunFolder(self.folder / row.name)
+        begun_in = folder.config()["train"].get("precision") if folder.holds_a_run else None
+        config = dataclasses.replace(config, precision=self.precision or begun_in or config.precision)
         return config if self.max_epochs is None else dataclasses.replace(config, max_epochs=self.max_epochs)
 
     def run(
@@ -167,7 +174,7 @@ class _Runner:
             pair.load_weights(folder.path / "pair")
         elif (diverged := self.train(folder, pair, data, objective, config)) is not None:
             return Result(row, f"diverged: {diverged}"), None
-        pair.to(_device(self.device)).eval()
+        pair.to(_device(self.device), torch.float32).eval()
         estimates = self.evaluate(row, experiment, folder, pair, data, may_evaluate)
         history = folder.history()
         most = (row.quick if self.quick else row.train).max_epochs
@@ -180,6 +187,7 @@ class _Runner:
             cut_short=not reached.get("stopped") and len(history) < most,
             seconds_per_epoch=statistics.median(line["seconds"] for line in history),
             source=data.source,
+            precision=config.precision,
             evaluation={
                 key: (folder.evaluation() or {}).get(key) for key in ("part", "num_samples", "num_data", "seed")
             },

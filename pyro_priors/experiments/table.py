@@ -24,6 +24,7 @@ class Result:
     :param cut_short: whether it could have been trained for more
     :param seconds_per_epoch: median over the epochs
     :param source: what the data are
+    :param precision: of the training
     :param evaluation: how the numbers were computed
     """
 
@@ -34,6 +35,7 @@ class Result:
     cut_short: bool = False
     seconds_per_epoch: float | None = None
     source: str = ""
+    precision: str = "32-true"
     evaluation: dict[str, Any] = field(default_factory=dict)
 
 
@@ -89,6 +91,8 @@ def _notes(experiment: Experiment, result: Result) -> list[str]:
     found = list(result.row.differs)
     if result.source:
         found.append(f"data: {result.source}")
+    if result.precision != "32-true":
+        found.append(f"trained in {result.precision}, evaluated in float32")
     if "log_likelihood" in experiment.metrics and "log_likelihood" in result.estimates:
         size = result.evaluation["num_data"]
         of = f" of the first {size} test data, with the bound of the same data" if size else ""
@@ -120,6 +124,7 @@ def record(experiment: Experiment, results: Sequence[Result], quick: bool) -> di
                     c.title: c.published[result.row.name] for c in experiment.columns if result.row.name in c.published
                 },
                 "metrics": {name: dataclasses.asdict(estimate) for name, estimate in result.estimates.items()},
+                "precision": result.precision,
                 "evaluation": result.evaluation,
                 "epochs": result.epochs,
                 "cut_short": result.cut_short,
