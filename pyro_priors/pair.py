@@ -27,6 +27,9 @@ ROWS_PER_CALL = 2**12
 """Rows (data x samples x categories) that go through a network in one call of an evaluation: memory is bounded, and the
 activations of a perceptron of some hundred units stay in the caches."""
 
+VALUES_PER_CALL = 2**23
+"""Values of x in one such call, where that allows fewer rows: convolutions hold many features for each."""
+
 ROWS_AT_ONCE = 2**15
 """Most rows (data x categories) of one call of the programs in evaluations that hold all categories at once."""
 
@@ -263,7 +266,7 @@ class Pair(nn.Module):
             raise ValueError(f"compile must be one of always, auto, never, got {compile!r}")
         self._check(x, condition)
         num_categories = max(1, self.num_categories)
-        rows = max(1, ROWS_PER_CALL // num_categories)
+        rows = max(1, min(ROWS_PER_CALL, VALUES_PER_CALL // x[0].numel()) // num_categories)
         batch = min(100, rows, len(x))
         samples = min(max(1, rows // batch), num_samples)
 
