@@ -9,30 +9,49 @@ from .aggregate import (
     log_prior,
     low_posterior_samples,
     nearest_neighbour_kl,
+    prior_samples,
 )
 from .classifier import Classifier, trained_classifier
 from .clustering import hungarian_accuracy, majority_accuracy
-from .evaluate import METRICS, Estimate, evaluate, record
+from .evaluate import METRICS, ON_REQUEST, Estimate, evaluate, record
+from .generation import (
+    FEATURES,
+    Features,
+    features_for,
+    frechet,
+    image_distances,
+    kernel_distance,
+    precision_recall_density_coverage,
+)
 from .latent import active_categories, active_units, effective_categories
 
 __all__ = [
+    "FEATURES",
     "METRICS",
+    "ON_REQUEST",
     "Classifier",
     "Estimate",
+    "Features",
     "Leakage",
     "active_categories",
     "active_units",
     "aggregate_posterior",
     "effective_categories",
     "evaluate",
+    "features_for",
+    "frechet",
     "high_posterior_samples",
     "hungarian_accuracy",
+    "image_distances",
+    "kernel_distance",
     "leakage",
     "log_aggregate",
     "log_prior",
     "low_posterior_samples",
     "majority_accuracy",
     "nearest_neighbour_kl",
+    "precision_recall_density_coverage",
+    "prior_samples",
     "record",
     "trained_classifier",
 ]

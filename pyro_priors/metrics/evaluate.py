@@ -18,11 +18,19 @@ from ..data import Part, Splits, batches
 from ..nn import Temperature
 from ..objectives import ELBO
 from ..pair import Pair
-from .aggregate import aggregate_posterior, log_aggregate, log_prior, nearest_neighbour_kl, upper_site
+from .aggregate import (
+    aggregate_posterior,
+    log_aggregate,
+    log_prior,
+    nearest_neighbour_kl,
+    prior_samples,
+    upper_site,
+)
 from .clustering import hungarian_accuracy, majority_accuracy
+from .generation import image_distances
 from .latent import active_categories, active_units, effective_categories
 
-__all__ = ["METRICS", "Estimate", "evaluate", "record"]
+__all__ = ["METRICS", "ON_REQUEST", "Estimate", "evaluate", "record"]
 
 BATCH_SIZE = 500
 NUM_DRAWS = 5000
@@ -49,6 +57,7 @@ class _Context:
     data: Splits
     part: str
     num_samples: int
+    features: str
     progress: bool
 
 
@@ -60,6 +69,7 @@ def evaluate(
     metrics: Sequence[str] = (),
     num_samples: int = 500,
     seed: int = 0,
+    features: str = "auto",
     progress: bool = True,
 ) -> dict[str, Estimate]:
     """Evaluate a pair.
@@ -71,9 +81,10 @@ def evaluate(
     :param pair: the pair
     :param data: its data
     :param part: ``"train"``, ``"valid"`` or ``"test"``; a training part with dynamic binarisation is binarised once
-    :param metrics: names from :data:`METRICS`; all that apply when empty
+    :param metrics: names from :data:`METRICS`; when empty all that apply, but for those :data:`ON_REQUEST`
     :param num_samples: importance samples for each datum's log p(x)
     :param seed: seed of the noise
+    :param features: network that generated images are compared in (:func:`~pyro_priors.metrics.features_for`)
     :param progress: show a bar in a terminal
     :returns: estimates by name
     :raises ValueError: if a part or a metric is unknown
@@ -85,14 +96,14 @@ def evaluate(
             near = get_close_matches(name, METRICS, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(METRICS)}"
             raise ValueError(f"metric '{name}' is unknown: {hint}")
-    context = _Context(pair, data, part, num_samples, progress)
+    context = _Context(pair, data, part, num_samples, features, progress)
     devices = [pair.device] if pair.device.type == "cuda" else []
     was_training = pair.training
     results: dict[str, Estimate] = {}
     pair.eval()
     try:
         with torch.random.fork_rng(devices), pyro.get_param_store().scope(), torch.no_grad():
-            for name in metrics or METRICS:
+            for name in metrics or [name for name in METRICS if name not in ON_REQUEST]:
                 torch.manual_seed(seed)
                 results |= METRICS[name](context)
     finally:
@@ -207,7 +218,7 @@ def _prior_gap(context: _Context) -> dict[str, Estimate]:
         return {}
     x = torch.cat([x for x, _ in _rows(context, context.part)])
     q, site = aggregate_posterior(context.pair, x), upper_site(context.pair, x)
-    z_q, z_p = q.sample((NUM_DRAWS,)), context.pair.sample(NUM_DRAWS)[site]
+    z_q, z_p = q.sample((NUM_DRAWS,)), prior_samples(context.pair, site, NUM_DRAWS)
     forward, backward = (
         sign * (log_aggregate(q, z) - log_prior(context.pair, site, z)).cpu() for z, sign in ((z_q, 1), (z_p, -1))
     )
@@ -253,6 +264,14 @@ def _accuracy(context: _Context) -> dict[str, Estimate]:
     }
 
 
+def _generation(context: _Context) -> dict[str, Estimate]:
+    """Distances between generated and real images, in the features of a network that each unit names."""
+    if context.data.image_shape is None:
+        return {}
+    found = image_distances(context.pair, context.data, context.part, context.features)
+    return {name: Estimate(value, None, unit) for name, (value, unit) in found.items()}
+
+
 METRICS: dict[str, Callable[[_Context], dict[str, Estimate]]] = {
     "bound": _bound,
     "log_likelihood": _log_likelihood,
@@ -260,5 +279,10 @@ METRICS: dict[str, Callable[[_Context], dict[str, Estimate]]] = {
     "prior_gap": _prior_gap,
     "categories": _categories,
     "accuracy": _accuracy,
+    "generation": _generation,
 }
 """Metrics by name; one that does not apply to a pair or its data gives nothing."""
+
+ON_REQUEST = ("generation",)
+"""Metrics that are computed where they are named only: they take a network that may be missing, or has to be trained
+first."""
