@@ -508,7 +508,9 @@ def test_root_comes_from_option_environment_home(monkeypatch, tmp_path):
 
 def test_names():
     toys = ["four_gaussians", "inverse_sine", "mixture", "moons", "one_to_many"]
-    assert names() == sorted(["celeba", "cornell", "digits", "fashion_mnist", "mnist", "omniglot", "svhn", *toys])
+    assert names() == sorted(
+        ["celeba", "cornell", "digits", "fashion_mnist", "mnist", "omniglot", "shapes", "svhn", *toys]
+    )
 
 
 def test_repr_shows_shapes_not_values():

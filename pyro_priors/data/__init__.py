@@ -1,4 +1,4 @@
-"""Data: toys with known densities, images, grasps, and any ``.npz`` of one's own."""
+"""Data: toys with known densities, shapes with known factors, images, grasps, and any ``.npz`` of one's own."""
 
 import dataclasses
 import hashlib
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from . import faces, grasps, house_numbers, images, omniglot, toys  # noqa: F401  (they register their data sets)
+from . import faces, grasps, house_numbers, images, omniglot, shapes, toys  # noqa: F401  (they register their data sets)
 from .arrange import arrange
 from .batches import batches, num_batches
 from .files import from_arrays, read_npz

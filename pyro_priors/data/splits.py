@@ -61,6 +61,8 @@ class Splits:
     :param condition_image_shape: the same for the condition
     :param num_labels: number of classes, None without labels
     :param attribute_names: names of the attributes, in the order of their columns; None without
+    :param factor_sizes: number of values of each attribute, where the attributes are the independent factors that the
+        data were made of, counted from 0; None for others
     :param binarise: True when ``train.x`` holds grey levels in [0, 1] that are to be binarised afresh in
         every batch (dynamic binarisation; see :func:`batches`); ``valid`` and ``test`` are binarised once
         already
@@ -78,6 +80,7 @@ class Splits:
     condition_image_shape: tuple[int, ...] | None = None
     num_labels: int | None = None
     attribute_names: tuple[str, ...] | None = None
+    factor_sizes: tuple[int, ...] | None = None
     binarise: bool = False
     source: str = ""
     true_log_likelihood: float | None = None

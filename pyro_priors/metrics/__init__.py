@@ -14,6 +14,7 @@ from .aggregate import (
 from .classifier import Classifier, trained_classifier
 from .clustering import hungarian_accuracy, majority_accuracy
 from .evaluate import METRICS, ON_REQUEST, Estimate, evaluate, record
+from .factors import factor_information, mutual_information_gap
 from .generation import (
     FEATURES,
     Features,
@@ -38,6 +39,7 @@ __all__ = [
     "aggregate_posterior",
     "effective_categories",
     "evaluate",
+    "factor_information",
     "features_for",
     "frechet",
     "high_posterior_samples",
@@ -49,6 +51,7 @@ __all__ = [
     "log_prior",
     "low_posterior_samples",
     "majority_accuracy",
+    "mutual_information_gap",
     "nearest_neighbour_kl",
     "precision_recall_density_coverage",
     "prior_samples",

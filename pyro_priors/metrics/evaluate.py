@@ -27,6 +27,7 @@ from .aggregate import (
     upper_site,
 )
 from .clustering import hungarian_accuracy, majority_accuracy
+from .factors import factor_information, mutual_information_gap
 from .generation import image_distances
 from .latent import active_categories, active_units, effective_categories
 
@@ -264,6 +265,24 @@ def _accuracy(context: _Context) -> dict[str, Estimate]:
     }
 
 
+def _factors(context: _Context) -> dict[str, Estimate]:
+    """Mutual information gap of each factor that the data were made of, and its mean over them; of the upper code."""
+    part = context.data.parts[context.part]
+    if context.data.factor_sizes is None or part.attributes is None or context.pair.num_categories:
+        return {}
+    encoded = [context.pair.encode(x, given) for x, given in _rows(context, context.part)]
+    site = next(iter(encoded[0]))
+    loc, scale = (torch.cat([getattr(q[site], name).cpu() for q in encoded]) for name in ("mean", "stddev"))
+    if loc.shape[-1] < 2:
+        return {}
+    factors = part.attributes.long()
+    gaps = mutual_information_gap(factor_information(loc, scale, factors), factors)
+    names = context.data.attribute_names or ()
+    found = {f"mutual_information_gap_{name}": gap for name, gap in zip(names, gaps, strict=True)}
+    found = {"mutual_information_gap": gaps.mean()} | found
+    return {name: Estimate(gap.item(), None, "share of the factor's entropy") for name, gap in found.items()}
+
+
 def _generation(context: _Context) -> dict[str, Estimate]:
     """Distances between generated and real images, in the features of a network that each unit names."""
     if context.data.image_shape is None:
@@ -279,6 +298,7 @@ METRICS: dict[str, Callable[[_Context], dict[str, Estimate]]] = {
     "prior_gap": _prior_gap,
     "categories": _categories,
     "accuracy": _accuracy,
+    "factors": _factors,
     "generation": _generation,
 }
 """Metrics by name; one that does not apply to a pair or its data gives nothing."""
