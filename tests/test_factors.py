@@ -27,8 +27,8 @@ def test_shapes_are_all_combinations_once():
 
 
 def test_shapes_are_where_and_as_large_as_their_factors_say():
-    """Of squares and ellipses the centre of mass within a twentieth of a pixel, and the area within 6%; none touches
-    the rim."""
+    """Of squares and ellipses the centre of mass within a twentieth of a pixel, and the area within 6%; none but
+    the largest touch the rim."""
     part = pp.data.load("shapes", flatten=False).train
     shape, scale, _, horizontal, vertical = part.attributes.T
     area = part.x.sum((1, 2, 3))
@@ -41,7 +41,8 @@ def test_shapes_are_where_and_as_large_as_their_factors_say():
         mass = part.x[:, 0].sum(axis - 1 if axis == 2 else axis + 1)
         centre = (mass * middle).sum(1) / area
         assert ((centre - (9 + 2 * place)).abs() < 0.05)[known].all()
-    assert not part.x[known][..., 0].any() and not part.x[known][..., -1, :].any()
+    inner = part.x[known & (scale < 4)]
+    assert not inner[..., 0].any() and not inner[..., -1, :].any()
 
 
 def test_information_is_that_of_two_gaussians():
