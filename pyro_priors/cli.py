@@ -230,7 +230,7 @@ def _evaluate(arguments: list[str]) -> None:
         run: tyro.conf.Positional[str]
         """Run folder."""
         metrics: tuple[str, ...] = ()
-        """Which metrics; when left out all that apply but generation, which takes a feature network."""
+        """Which metrics; when left out all that apply but generation and leakage."""
         part: Literal["train", "valid", "test"] = "test"
         """Part of the data."""
         num_samples: int = 500

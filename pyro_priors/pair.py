@@ -19,6 +19,7 @@ from . import checkpoint
 from ._compile import CompiledFunction
 from ._sites import Mode, sample_sites
 from .objectives import ELBO, log_importance_weights
+from .priors import FlowPrior
 from .progress import progress_bar
 
 __all__ = ["Pair"]
@@ -90,12 +91,14 @@ class Pair(nn.Module):
 
             >>> pair.sample(64, c=3)["x"].shape      # 64 data of category 3
             >>> pair.sample(64, c="aggregate")       # c from the aggregate posterior, as the figures of Lavda et al.
+            >>> pair.sample(64, z0=torch.zeros(2))   # of a flow prior: from this point of its base
 
         :param size: number of samples
         :param condition: one condition, shape ``condition_shape``, for all, or one each, ``(size,) + condition_shape``
         :param fixed: values for sites, each one value for all samples or ``size`` values. For ``c`` also
             ``"aggregate"``, drawn from the aggregate posterior (equation 14) that training or :meth:`set_aggregate`
-            left, or ``"prior"``, which is the same as leaving it out
+            left, or ``"prior"``, which is the same as leaving it out. With a flow as the prior also ``z0``, points of
+            its base (the generation space of Bhalodia et al. 2019), which decide the site that it is the prior of
         :returns: one tensor of ``size`` rows for each site, and ``"x_mean"``, the mean of p(x|...), which is what one
             shows of a Bernoulli
         :raises ValueError: if a name is no site of the model or a value has the wrong length
@@ -109,6 +112,8 @@ class Pair(nn.Module):
         if isinstance(fixed.get("c"), str) and fixed["c"] == "prior":
             del fixed["c"]
         values = {name: self._fixed(name, value, size) for name, value in fixed.items()}
+        if "z0" in values:
+            values |= self._from_base(values.pop("z0"), values)
         with self.evaluating():
             program = poutine.condition(self.model, values)
             trace = poutine.trace(program).get_trace(None, condition, size)
@@ -144,6 +149,21 @@ class Pair(nn.Module):
                 raise ValueError(f"c must be a category from 0 to {self.num_categories - 1}, got {value.tolist()}")
             return self._row_each(name, value, size, 0)
         return self._row_each(name, value, size, 1)
+
+    def _from_base(self, z0: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The value of the site with a flow prior, by its name, that comes from a point of the flow's base."""
+        prior: Any = getattr(self.model, "prior", None)
+        if not isinstance(prior, FlowPrior):
+            raise ValueError(
+                "z0 was given, but the prior of this pair is no flow: give z, or make it with prior='flow'"
+            )
+        with self.evaluating():
+            trace = poutine.trace(self.model).get_trace(size=1)
+        # the prior's site is the first one of both unconditional models that take a flow
+        site = next(name for name, _ in sample_sites(trace))
+        if site in values:
+            raise ValueError(f"z0 and {site} were both given: z0 decides {site}, give one of them")
+        return {site: prior.from_base(z0.to(next(prior.parameters())))}
 
     def _condition_dim(self, condition: Tensor) -> int:
         shape = self._configured("condition_shape")

@@ -20,6 +20,7 @@ from ..objectives import ELBO
 from ..pair import Pair
 from .aggregate import (
     aggregate_posterior,
+    leakage,
     log_aggregate,
     log_prior,
     nearest_neighbour_kl,
@@ -36,6 +37,9 @@ __all__ = ["METRICS", "ON_REQUEST", "Estimate", "evaluate", "record"]
 BATCH_SIZE = 500
 NUM_DRAWS = 5000
 """Draws of aggregate posterior and prior for the gap between them."""
+
+LEAKAGE_QUANTILES = (0.001, 0.01, 0.1)
+"""Of log p(z) under the prior: thresholds of leakage that mean the same whatever the prior."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,27 @@ def _prior_gap(context: _Context) -> dict[str, Estimate]:
     }
 
 
+def _leakage(context: _Context) -> dict[str, Estimate]:
+    """Leakage scores at quantiles of log p(z) under the prior, and the share of the aggregate posterior below each: as
+    large as the quantile where nothing leaks. A score of which there are no draws is left out."""
+    if context.data.condition_shape is not None:
+        return {}
+    x = torch.cat([x for x, _ in _rows(context, context.part)])
+    q, site = aggregate_posterior(context.pair, x), upper_site(context.pair, x)
+    z = q.sample((NUM_DRAWS,))
+    log_q, log_p = log_aggregate(q, z).cpu(), log_prior(context.pair, site, z).cpu()
+    of_prior = log_prior(context.pair, site, prior_samples(context.pair, site, NUM_DRAWS)).cpu()
+    found: dict[str, Estimate] = {}
+    for quantile in LEAKAGE_QUANTILES:
+        (one,) = leakage(log_q, log_p, [of_prior.quantile(quantile).item()])
+        if one.share:
+            stderr = None if math.isnan(one.stderr) else one.stderr
+            found[f"leakage_{quantile:g}"] = Estimate(one.score, stderr, "nats")
+        spread = math.sqrt(one.share * (1 - one.share) / NUM_DRAWS)
+        found[f"share_below_{quantile:g}"] = Estimate(one.share, spread, "share of the aggregate posterior")
+    return found
+
+
 def _categories(context: _Context) -> dict[str, Estimate]:
     """Active and effective number of categories of the aggregate posterior on this part."""
     if not context.pair.num_categories:
@@ -296,6 +321,7 @@ METRICS: dict[str, Callable[[_Context], dict[str, Estimate]]] = {
     "log_likelihood": _log_likelihood,
     "active_units": _active_units,
     "prior_gap": _prior_gap,
+    "leakage": _leakage,
     "categories": _categories,
     "accuracy": _accuracy,
     "factors": _factors,
@@ -303,6 +329,6 @@ METRICS: dict[str, Callable[[_Context], dict[str, Estimate]]] = {
 }
 """Metrics by name; one that does not apply to a pair or its data gives nothing."""
 
-ON_REQUEST = ("generation",)
-"""Metrics that are computed where they are named only: they take a network that may be missing, or has to be trained
-first."""
+ON_REQUEST = ("generation", "leakage")
+"""Metrics that are computed where they are named only: the first takes a network that may be missing or untrained, the
+second says in six numbers what prior_gap says in one."""
