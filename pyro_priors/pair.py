@@ -154,9 +154,7 @@ class Pair(nn.Module):
         """The value of the site with a flow prior, by its name, that comes from a point of the flow's base."""
         prior: Any = getattr(self.model, "prior", None)
         if not isinstance(prior, FlowPrior):
-            raise ValueError(
-                "z0 was given, but the prior of this pair is no flow: give z, or make it with prior='flow'"
-            )
+            raise ValueError("z0 was given, but the prior of this pair is no flow: give z, or use prior='flow'")
         with self.evaluating():
             trace = poutine.trace(self.model).get_trace(size=1)
         # the prior's site is the first one of both unconditional models that take a flow

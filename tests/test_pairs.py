@@ -271,7 +271,7 @@ def test_sample_from_points_of_a_flow_s_base(float64, name):
     assert_close(pair.sample(3, z0=z0[0])[site], prior.from_base(z0[:1]).expand(3, -1))
     with pytest.raises(ValueError, match=f"z0 and {site} were both given"):
         pair.sample(5, z0=z0, **{site: z0})
-    with pytest.raises(ValueError, match="z0 was given, but the prior of this pair is no flow: give z, or make it"):
+    with pytest.raises(ValueError, match="z0 was given, but the prior of this pair is no flow: give z, or use"):
         create(name).sample(5, z0=z0)
 
 
