@@ -58,10 +58,10 @@ def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = 
 def pockets(pairs: Mapping[str, Pair], data: Splits) -> Figure:
     """What comes of pockets and leaks, for two-dimensional data and codes, one column for each pair.
 
-    Above samples, and the data in grey. In the middle codes: draws of the aggregate posterior of the training part (blue)
-    and of the prior (grey), the tenth of prior draws that the aggregate posterior likes least (low posterior, red: in
-    pockets) and the tenth of the aggregate posterior's that the prior likes least (high posterior, green: leaks). Below
-    what these two are decoded to.
+    Above samples, and the data in grey. In the middle codes: draws of the aggregate posterior of the training part
+    (blue) and of the prior (grey), the tenth of prior draws that the aggregate posterior likes least (low posterior,
+    red: in pockets) and the tenth of the aggregate posterior's that the prior likes least (high posterior, green:
+    leaks). Below what these two are decoded to.
 
     :param pairs: by title
     :param data: their data
@@ -99,8 +99,9 @@ QUANTILES = (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 def leakage_curves(pairs: Mapping[str, tuple[Pair, Splits]], thresholds: Sequence[float], num: int = 5000) -> Figure:
     """Leakage scores over thresholds in nats, and the share of the aggregate posterior below quantiles of the prior.
 
-    Titles that differ in ``"dp"`` alone share a colour, the one with it drawn through, the other dashed. On the right the
-    dotted line is where nothing leaks: as many draws of the aggregate posterior below a quantile as of the prior.
+    Titles that differ in ``"dp"`` and hyphens alone share a colour, the one with it drawn through, the other dashed. On
+    the right the dotted line is where nothing leaks: as many draws of the aggregate posterior below a quantile as of
+    the prior.
 
     :param pairs: pair and its data by title; the aggregate posterior is that of at most 5,000 training data
     :param thresholds: of log p(z), in nats
@@ -112,7 +113,7 @@ def leakage_curves(pairs: Mapping[str, tuple[Pair, Splits]], thresholds: Sequenc
     left, right = figure.subplots(1, 2)
     colours: dict[str, str] = {}
     for title, (pair, data) in pairs.items():
-        colour = colours.setdefault(title.replace("dp", ""), f"C{len(colours)}")
+        colour = colours.setdefault(title.replace("dp", "").replace("-", ""), f"C{len(colours)}")
         style = {"color": colour, "linestyle": "-" if "dp" in title else "--", "marker": ".", "label": title}
         x = data.train.x[:5000]
         q, site = aggregate_posterior(pair, x), upper_site(pair, x)

@@ -131,11 +131,16 @@ class VAEConfig(PairConfig):
     trained_weights: bool | None = None
     """Trained weights of the components, or 1/K each; left out: trained in a mixture, 1/K in vamp."""
     flow: str = "affine_coupling"
-    """Transforms of a flow: affine_coupling, spline_coupling, affine_autoregressive or spline_autoregressive."""
+    """Transforms of a flow: affine_coupling, spline_coupling, affine_autoregressive, spline_autoregressive, or one of
+    the package zuko, such as zuko.NSF."""
     num_transforms: int = 6
     """Number of transforms of a flow."""
     flow_hidden: tuple[int, ...] = (64, 64)
     """Sizes of the hidden layers in each transform of a flow."""
+    permutation: str = "reverse"
+    """Of z between two transforms of a flow: reverse, or random, drawn once."""
+    actnorm: bool = False
+    """A trained scale and shift of each value after each transform of a flow."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -155,6 +160,8 @@ _PRIORS_OF_OPTIONS = {
     "flow": ("flow",),
     "num_transforms": ("flow",),
     "flow_hidden": ("flow",),
+    "permutation": ("flow",),
+    "actnorm": ("flow",),
 }
 
 
@@ -300,7 +307,7 @@ def citations_of(name: str, config: Mapping[str, Any] | None = None) -> tuple[st
     config = config or {}
     keys = _entry(name).citations + _CITATIONS_OF_PRIORS.get(config.get("prior", ""), ())
     if config.get("prior") == "flow":
-        keys += _CITATIONS_OF_FLOWS[config["flow"]]
+        keys += _CITATIONS_OF_FLOWS.get(config["flow"], ())  # zuko knows its own
     return tuple(dict.fromkeys(keys))
 
 
@@ -405,7 +412,9 @@ def _vamp(config: VAEConfig, encoder: nn.Module) -> nn.Module:
 
 
 PRIORS: dict[str, Callable[[VAEConfig, nn.Module], nn.Module]] = {
-    "flow": lambda config, _: FlowPrior(config.z_dim, config.flow, config.num_transforms, config.flow_hidden),
+    "flow": lambda config, _: FlowPrior(
+        config.z_dim, config.flow, config.num_transforms, config.flow_hidden, config.permutation, config.actnorm
+    ),
     "gaussian": lambda config, _: GaussianPrior(config.z_dim),
     "mixture": lambda config, _: MixturePrior(config.num_components, config.z_dim, config.trained_weights is not False),
     "standard": lambda config, _: StandardPrior(config.z_dim),
