@@ -230,23 +230,31 @@ def _evaluate(arguments: list[str]) -> None:
         run: tyro.conf.Positional[str]
         """Run folder."""
         metrics: tuple[str, ...] = ()
-        """Which metrics; all that apply when left out."""
+        """Which metrics; when left out all that apply but generation and leakage."""
         part: Literal["train", "valid", "test"] = "test"
         """Part of the data."""
         num_samples: int = 500
         """Importance samples for each datum's log p(x)."""
         seed: int = 0
         """Seed of the noise."""
+        features: str = "auto"
+        """Feature network of generation: classifier, efficientnet-lite0, inception or auto."""
 
     options = _parse(Options, arguments, "evaluate")
     folder, pair, splits = _open_run(options.run)
     if options.num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {options.num_samples}")
     results = metrics.evaluate(
-        pair, splits, options.part, metrics=options.metrics, num_samples=options.num_samples, seed=options.seed
+        pair,
+        splits,
+        options.part,
+        metrics=options.metrics,
+        num_samples=options.num_samples,
+        seed=options.seed,
+        features=options.features,
     )
     given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
-    given["asked"] = list(options.metrics or metrics.METRICS)
+    given["asked"] = list(options.metrics or set(metrics.METRICS).difference(metrics.ON_REQUEST))
     folder.save_evaluation(metrics.record(pair, splits, results, **given))
     print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
     for name, estimate in results.items():

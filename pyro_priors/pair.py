@@ -19,6 +19,7 @@ from . import checkpoint
 from ._compile import CompiledFunction
 from ._sites import Mode, sample_sites
 from .objectives import ELBO, log_importance_weights
+from .priors import FlowPrior
 from .progress import progress_bar
 
 __all__ = ["Pair"]
@@ -26,6 +27,9 @@ __all__ = ["Pair"]
 ROWS_PER_CALL = 2**12
 """Rows (data x samples x categories) that go through a network in one call of an evaluation: memory is bounded, and the
 activations of a perceptron of some hundred units stay in the caches."""
+
+VALUES_PER_CALL = 2**23
+"""Values of x in one such call, where that allows fewer rows: convolutions hold many features for each."""
 
 ROWS_AT_ONCE = 2**15
 """Most rows (data x categories) of one call of the programs in evaluations that hold all categories at once."""
@@ -87,12 +91,14 @@ class Pair(nn.Module):
 
             >>> pair.sample(64, c=3)["x"].shape      # 64 data of category 3
             >>> pair.sample(64, c="aggregate")       # c from the aggregate posterior, as the figures of Lavda et al.
+            >>> pair.sample(64, z0=torch.zeros(2))   # of a flow prior: from this point of its base
 
         :param size: number of samples
         :param condition: one condition, shape ``condition_shape``, for all, or one each, ``(size,) + condition_shape``
         :param fixed: values for sites, each one value for all samples or ``size`` values. For ``c`` also
             ``"aggregate"``, drawn from the aggregate posterior (equation 14) that training or :meth:`set_aggregate`
-            left, or ``"prior"``, which is the same as leaving it out
+            left, or ``"prior"``, which is the same as leaving it out. With a flow as the prior also ``z0``, points of
+            its base (the generation space of Bhalodia et al. 2019), which decide the site that it is the prior of
         :returns: one tensor of ``size`` rows for each site, and ``"x_mean"``, the mean of p(x|...), which is what one
             shows of a Bernoulli
         :raises ValueError: if a name is no site of the model or a value has the wrong length
@@ -106,6 +112,8 @@ class Pair(nn.Module):
         if isinstance(fixed.get("c"), str) and fixed["c"] == "prior":
             del fixed["c"]
         values = {name: self._fixed(name, value, size) for name, value in fixed.items()}
+        if "z0" in values:
+            values |= self._from_base(values.pop("z0"), values)
         with self.evaluating():
             program = poutine.condition(self.model, values)
             trace = poutine.trace(program).get_trace(None, condition, size)
@@ -141,6 +149,19 @@ class Pair(nn.Module):
                 raise ValueError(f"c must be a category from 0 to {self.num_categories - 1}, got {value.tolist()}")
             return self._row_each(name, value, size, 0)
         return self._row_each(name, value, size, 1)
+
+    def _from_base(self, z0: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The value of the site with a flow prior, by its name, that comes from a point of the flow's base."""
+        prior: Any = getattr(self.model, "prior", None)
+        if not isinstance(prior, FlowPrior):
+            raise ValueError("z0 was given, but the prior of this pair is no flow: give z, or use prior='flow'")
+        with self.evaluating():
+            trace = poutine.trace(self.model).get_trace(size=1)
+        # the prior's site is the first one of both unconditional models that take a flow
+        site = next(name for name, _ in sample_sites(trace))
+        if site in values:
+            raise ValueError(f"z0 and {site} were both given: z0 decides {site}, give one of them")
+        return {site: prior.from_base(z0.to(next(prior.parameters())))}
 
     def _condition_dim(self, condition: Tensor) -> int:
         shape = self._configured("condition_shape")
@@ -263,7 +284,7 @@ class Pair(nn.Module):
             raise ValueError(f"compile must be one of always, auto, never, got {compile!r}")
         self._check(x, condition)
         num_categories = max(1, self.num_categories)
-        rows = max(1, ROWS_PER_CALL // num_categories)
+        rows = max(1, min(ROWS_PER_CALL, VALUES_PER_CALL // x[0].numel()) // num_categories)
         batch = min(100, rows, len(x))
         samples = min(max(1, rows // batch), num_samples)
 

@@ -17,7 +17,11 @@ from . import checkpoint, guides, models
 from .data import Splits
 from .nn import (
     MLP,
+    UPSAMPLING,
     CategoricalHead,
+    ConvDecoder,
+    ConvEncoder,
+    ConvTrunk,
     Decoder,
     Encoder,
     GaussianHead,
@@ -77,18 +81,36 @@ class PairConfig:
     """p(x|z): bernoulli, continuous_bernoulli, discretised_logistic or gaussian."""
     scale: float | None = None
     """Fixed scale of the gaussian likelihood; learned when left out."""
+    networks: str = "mlp"
+    """Encoder and decoder: mlp (perceptrons) or conv (of images that are not flattened; hidden are the layers between
+    convolutions and code, which may be none)."""
+    channels: tuple[int, ...] = ()
+    """Of conv: channels of its convolutions, each of which halves the image; left out: what the size asks for."""
+    upsampling: str = "auto"
+    """Of conv's decoder: resize, transposed, or auto, the one that the size asks for."""
 
     def __post_init__(self) -> None:
+        for name, known in (("networks", NETWORKS), ("upsampling", UPSAMPLING)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} '{getattr(self, name)}' is unknown: {hint(getattr(self, name), known)}")
+        conv = self.networks == "conv"
+        may_be_empty = ("channels", "hidden") if conv else ("channels",)
         for name, value in dataclasses.asdict(self).items():
-            if name in ("hidden", "flow_hidden") or name.endswith("_shape"):
-                if not isinstance(value, Sequence) or not all(map(_is_size, value)) or not value:
+            if name in ("channels", "hidden", "flow_hidden") or name.endswith("_shape"):
+                empty = not value and name not in may_be_empty
+                if not isinstance(value, Sequence) or not all(map(_is_size, value)) or empty:
                     raise ValueError(
                         f"{name} must be a tuple of whole numbers of at least 1, got {value!r}: give (300,)"
                     )
                 object.__setattr__(self, name, tuple(value))  # JSON has lists only
             elif name in _SIZES and value is not None and not _is_size(value):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name in () if conv else ("channels", "upsampling"):
+            if getattr(self, name) != getattr(PairConfig, name):
+                raise ValueError(f"{name}={getattr(self, name)!r} belongs to networks='conv': leave it out")
 
+
+NETWORKS = ("conv", "mlp")
 
 _SIZES = ("num_categories", "num_components", "num_enumerated", "num_transforms", "z1_dim", "z_dim")
 
@@ -109,11 +131,16 @@ class VAEConfig(PairConfig):
     trained_weights: bool | None = None
     """Trained weights of the components, or 1/K each; left out: trained in a mixture, 1/K in vamp."""
     flow: str = "affine_coupling"
-    """Transforms of a flow: affine_coupling, spline_coupling, affine_autoregressive or spline_autoregressive."""
+    """Transforms of a flow: affine_coupling, spline_coupling, affine_autoregressive, spline_autoregressive, or one of
+    the package zuko, such as zuko.NSF."""
     num_transforms: int = 6
     """Number of transforms of a flow."""
     flow_hidden: tuple[int, ...] = (64, 64)
     """Sizes of the hidden layers in each transform of a flow."""
+    permutation: str = "reverse"
+    """Of z between two transforms of a flow: reverse, or random, drawn once."""
+    actnorm: bool = False
+    """A trained scale and shift of each value after each transform of a flow."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,6 +160,8 @@ _PRIORS_OF_OPTIONS = {
     "flow": ("flow",),
     "num_transforms": ("flow",),
     "flow_hidden": ("flow",),
+    "permutation": ("flow",),
+    "actnorm": ("flow",),
 }
 
 
@@ -278,7 +307,7 @@ def citations_of(name: str, config: Mapping[str, Any] | None = None) -> tuple[st
     config = config or {}
     keys = _entry(name).citations + _CITATIONS_OF_PRIORS.get(config.get("prior", ""), ())
     if config.get("prior") == "flow":
-        keys += _CITATIONS_OF_FLOWS[config["flow"]]
+        keys += _CITATIONS_OF_FLOWS.get(config["flow"], ())  # zuko knows its own
     return tuple(dict.fromkeys(keys))
 
 
@@ -383,7 +412,9 @@ def _vamp(config: VAEConfig, encoder: nn.Module) -> nn.Module:
 
 
 PRIORS: dict[str, Callable[[VAEConfig, nn.Module], nn.Module]] = {
-    "flow": lambda config, _: FlowPrior(config.z_dim, config.flow, config.num_transforms, config.flow_hidden),
+    "flow": lambda config, _: FlowPrior(
+        config.z_dim, config.flow, config.num_transforms, config.flow_hidden, config.permutation, config.actnorm
+    ),
     "gaussian": lambda config, _: GaussianPrior(config.z_dim),
     "mixture": lambda config, _: MixturePrior(config.num_components, config.z_dim, config.trained_weights is not False),
     "standard": lambda config, _: StandardPrior(config.z_dim),
@@ -395,7 +426,19 @@ PRIORS: dict[str, Callable[[VAEConfig, nn.Module], nn.Module]] = {
 def _encoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Module:
     if networks.encoder is not None:
         return networks.encoder
-    return Encoder(config.x_shape, config.z_dim, config.hidden, config.gated, **options)
+    return _made_encoder(config, config.x_shape, config.z_dim, **options)
+
+
+def _made_encoder(
+    config: PairConfig,
+    x_shape: Sequence[int],
+    z_dim: int,
+    condition_shape: Sequence[int] | None = None,
+    branched: bool = False,
+) -> nn.Module:
+    if config.networks == "conv":  # x and condition have maps of their own there already
+        return ConvEncoder(x_shape, z_dim, config.hidden, config.gated, condition_shape, config.channels)
+    return Encoder(x_shape, z_dim, config.hidden, config.gated, condition_shape, branched)
 
 
 def _decoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Module:
@@ -403,6 +446,10 @@ def _decoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Modul
         return networks.decoder
     likelihood = make_likelihood(config.likelihood, len(config.x_shape), config.scale)
     z_dim = options.pop("z_dim", config.z_dim)
+    if config.networks == "conv":
+        options.pop("branched", None)
+        options |= {"channels": config.channels, "upsampling": config.upsampling}
+        return ConvDecoder(z_dim, config.x_shape, likelihood, config.hidden, config.gated, **options)
     return Decoder(z_dim, config.x_shape, likelihood, config.hidden, config.gated, **options)
 
 
@@ -419,17 +466,20 @@ def _hvae(config: HVAEConfig, networks: Networks) -> Pair:
     prior = PRIORS[config.prior](config, encoder)
     z1_dim, z2_shape = config.z1_dim or config.z_dim, (config.z_dim,)
     prior_z1 = ConditionalGaussianPrior(z2_shape, z1_dim, config.hidden, config.gated)
-    encoder_z1 = Encoder(config.x_shape, z1_dim, config.hidden, config.gated, z2_shape, branched=True)
+    encoder_z1 = _made_encoder(config, config.x_shape, z1_dim, z2_shape, branched=True)
     decoder = _decoder(config, networks, z_dim=z1_dim, condition_shape=z2_shape, branched=True)
     return Pair(models.HVAE(prior, prior_z1, decoder), guides.HVAEGuide(encoder, encoder_z1))
 
 
 @register_pair("cp_vae", CPVAEConfig, citations=("lavda2019",))
 def _cp_vae(config: CPVAEConfig, networks: Networks) -> Pair:
-    num, h_dim = config.num_categories, config.hidden[-1]
+    num = config.num_categories
     decoder = _decoder(config, networks, num_categories=num)
-    trunk = networks.encoder
-    if trunk is None:
+    trunk, h_dim = networks.encoder, config.hidden[-1] if config.hidden else 0
+    if trunk is None and config.networks == "conv":
+        trunk = ConvTrunk(config.x_shape, config.hidden, config.gated, channels=config.channels)
+        h_dim = trunk.out_dim
+    elif trunk is None:
         mlp = MLP(prod(config.x_shape), config.hidden, config.gated)
         trunk = nn.Sequential(nn.Flatten(-len(config.x_shape)), mlp)
     if config.released_code:
@@ -464,7 +514,8 @@ def _conditional_pair(config: CVAEConfig, prior: nn.Module, encoder: nn.Module, 
 
 @register_pair("cvae", CVAEConfig, citations=("sohn2015", "klushyn2019"))
 def _cvae(config: CVAEConfig, networks: Networks) -> Pair:
-    prior = ConditionalGaussianPrior(config.condition_shape, config.z_dim, config.hidden, config.gated)
+    network = _made_encoder(config, config.condition_shape, config.z_dim) if _sees_images(config) else None
+    prior = ConditionalGaussianPrior(config.condition_shape, config.z_dim, config.hidden, config.gated, network)
     return _conditional_pair(config, prior, *_conditional(config, networks))
 
 
@@ -496,4 +547,10 @@ def _cdv_cvae(config: MixtureCVAEConfig, networks: Networks) -> Pair:
 
 def _of_mixture(config: MixtureCVAEConfig) -> dict[str, Any]:
     names = ("num_components", "hidden", "gated", "trained_weights")
-    return {name: getattr(config, name) for name in names}
+    trunk = ConvTrunk(config.condition_shape, config.hidden, config.gated) if _sees_images(config) else None
+    return {name: getattr(config, name) for name in names} | {"trunk": trunk}
+
+
+def _sees_images(config: CVAEConfig) -> bool:
+    """Whether convolutions read the condition."""
+    return config.networks == "conv" and len(config.condition_shape) == 3

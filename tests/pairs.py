@@ -88,7 +88,15 @@ def variants() -> list[Variant]:
         images: list[tuple[str, Any]] = [("x_shape", (2, 3))]
         if "condition_shape" in fields:
             images.append(("condition_shape", (4, 2)))
-        found += [Variant(name, tuple(images)), Variant(name, (("gated", False), ("hidden", (32, 32))))]
+        conv: list[tuple[str, Any]] = [("networks", "conv"), ("x_shape", (2, 6, 5))]
+        if "condition_shape" in fields:
+            found.append(Variant(name, (*conv, ("upsampling", "transposed"))))
+            conv.append(("condition_shape", (1, 6, 5)))
+        found += [
+            Variant(name, tuple(conv)),
+            Variant(name, tuple(images)),
+            Variant(name, (("gated", False), ("hidden", (32, 32)))),
+        ]
     found += [Variant("vae", (("prior", "flow"), ("flow", flow))) for flow in FLOWS if flow != "affine_coupling"]
     found += [
         Variant("vae", (("prior", "vamp"), ("trained_weights", True), ("likelihood", "gaussian"), ("x_shape", (2, 3)))),

