@@ -401,7 +401,7 @@ def test_from_arrays_errors(arrays, message):
         (
             "mnits",
             {},
-            r"unknown data set 'mnits': did you mean 'mnist'\? Known are cornell, digits, .*or a path .* \.npz",
+            r"unknown data set 'mnits': did you mean 'mnist'\? Known are celeba, cornell, digits, .*or a path .* \.npz",
         ),
         ("qqqq", {}, r"unknown data set 'qqqq': Known are cornell, digits, fashion_mnist"),
         (
@@ -508,7 +508,7 @@ def test_root_comes_from_option_environment_home(monkeypatch, tmp_path):
 
 def test_names():
     toys = ["four_gaussians", "inverse_sine", "mixture", "moons", "one_to_many"]
-    assert names() == sorted(["cornell", "digits", "fashion_mnist", "mnist", "omniglot", *toys])
+    assert names() == sorted(["celeba", "cornell", "digits", "fashion_mnist", "mnist", "omniglot", "svhn", *toys])
 
 
 def test_repr_shows_shapes_not_values():

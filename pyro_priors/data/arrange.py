@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .levels import Levels
 from .registry import DataConfig
 from .splits import Part, Splits
 
@@ -80,11 +82,11 @@ def _condition_on_rows(splits: Splits, rows: int) -> Splits:
         raise ValueError(f"condition_rows must be below the image height {height}, got {rows}: take fewer")
 
     def cut(part: Part) -> Part:
-        condition = part.x[..., -rows:, :]
+        # contiguous copies: the uncut images can be freed, and batches are gathered from dense rows
+        condition = _each(part.x, lambda x: x[..., -rows:, :].contiguous())
         if splits.binarise and part is splits.train:
             condition = _binarise_once(condition)
-        # contiguous copies: the uncut images can be freed, and batches are gathered from dense rows
-        return replace(part, x=part.x[..., :-rows, :].contiguous(), condition=condition.contiguous())
+        return replace(part, x=_each(part.x, lambda x: x[..., :-rows, :].contiguous()), condition=condition)
 
     return replace(
         _map(splits, cut),
@@ -94,7 +96,15 @@ def _condition_on_rows(splits: Splits, rows: int) -> Splits:
     )
 
 
+def _each(x: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    return Levels(change(x.levels), x.dtype) if isinstance(x, Levels) else change(x)
+
+
 def _condition_on_labels(splits: Splits) -> Splits:
+    if splits.num_labels is None and splits.attribute_names is not None:
+        _refuse_second_condition(splits, "condition_labels")
+        given = _map(splits, lambda part: replace(part, condition=part.attributes))
+        return replace(given, source=f"{splits.source}; the attributes are the condition")
     if splits.num_labels is None:
         raise ValueError(f"condition_labels needs labels, {splits.name} has none: give label_train or drop the option")
     _refuse_second_condition(splits, "condition_labels")

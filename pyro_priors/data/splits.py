@@ -9,6 +9,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from .levels import rows_of
+
 __all__ = ["Part", "Splits", "check_labels", "check_unit_interval", "check_values"]
 
 
@@ -17,14 +19,17 @@ __all__ = ["Part", "Splits", "check_labels", "check_unit_interval", "check_value
 class Part:
     """One part of a data set (train, valid or test). All tensors share the first dimension N.
 
-    :param x: the data, float32, shape ``(N,) + x_shape``
+    :param x: the data, float32, shape ``(N,) + x_shape``; of large images :class:`~pyro_priors.data.Levels`, bytes that
+        come out as floats when they are indexed
     :param condition: what x is generated given, float32, shape ``(N,) + condition_shape``
     :param label: classes 0, ..., ``num_labels - 1``, int64, shape ``(N,)``; used only to report
+    :param attributes: what else is known of each datum, float32, shape ``(N, num_attributes)``; used only to report
     """
 
     x: Tensor
     condition: Tensor | None = None
     label: Tensor | None = None
+    attributes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -35,12 +40,14 @@ class Part:
             shapes.append(f"condition {tuple(self.condition.shape[1:])}")
         if self.label is not None:
             shapes.append("label")
+        if self.attributes is not None:
+            shapes.append(f"attributes {tuple(self.attributes.shape[1:])}")
         return f"Part({len(self)} of {', '.join(shapes)})"
 
     def take(self, index: Tensor | slice) -> "Part":
         """The examples at ``index``, a slice or a tensor of positions."""
-        condition = None if self.condition is None else self.condition[index]
-        return Part(self.x[index], condition, None if self.label is None else self.label[index])
+        fields = (self.x, self.condition, self.label, self.attributes)
+        return Part(*(None if values is None else rows_of(values, index) for values in fields))
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +60,7 @@ class Splits:
     :param image_shape: (channels, height, width) of x when it is an image, also when x is flattened
     :param condition_image_shape: the same for the condition
     :param num_labels: number of classes, None without labels
+    :param attribute_names: names of the attributes, in the order of their columns; None without
     :param binarise: True when ``train.x`` holds grey levels in [0, 1] that are to be binarised afresh in
         every batch (dynamic binarisation; see :func:`batches`); ``valid`` and ``test`` are binarised once
         already
@@ -69,6 +77,7 @@ class Splits:
     image_shape: tuple[int, ...] | None = None
     condition_image_shape: tuple[int, ...] | None = None
     num_labels: int | None = None
+    attribute_names: tuple[str, ...] | None = None
     binarise: bool = False
     source: str = ""
     true_log_likelihood: float | None = None

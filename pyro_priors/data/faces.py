@@ -1,0 +1,176 @@
+"""CelebA: faces in colour, decoded once into an array that is mapped into memory."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from ..progress import progress_bar
+from .levels import Levels
+from .registry import DataConfig, data_root, data_set
+from .splits import Part, Splits
+
+__all__: list[str] = []
+
+SIDE = 64
+WIDTH, HEIGHT, CROP = 178, 218, 148
+"""Of an official aligned image, and the side of the square in its middle that is kept."""
+
+NUM_ATTRIBUTES = 40
+
+
+@data_set("celeba")
+def celeba(config: DataConfig) -> Splits:
+    """CelebA (Liu et al. 2015): aligned faces in colour, 64x64, levels k/255, with 40 attributes of 0 or 1 each.
+
+    The folder ``celeba`` of the data folder holds, as torchvision lays them out, ``img_align_celeba/*.jpg`` (178x218,
+    or reduced to half that), ``list_attr_celeba.txt``, ``identity_CelebA.txt`` and, if there is one,
+    ``list_eval_partition.txt``; where they are not there, torchvision downloads them. Of each image the middle 148x148
+    (74x74) pixels are reduced to 64x64 by cubic interpolation; the paper's "cropped version" is described nowhere.
+
+    No person is in two parts. With ``list_eval_partition.txt`` the parts are the official ones, 162,770, 19,867 and
+    19,962 images; without it a tenth of the identities each, drawn with ``seed``, are the validation and the test part.
+
+    The images are decoded once, into an array in ``~/.cache/pyro_priors/decoded`` (2.5 GB for all of CelebA), which is
+    mapped into memory: batches alone are ever read. ``condition_labels`` makes the attributes the condition.
+    """
+    folder = data_root(config) / "celeba"
+    if not (folder / "img_align_celeba").is_dir():
+        _download(folder)
+    names, attributes, attribute_names = _attributes(folder / "list_attr_celeba.txt")
+    images = torch.from_numpy(_decoded([folder / "img_align_celeba" / name for name in names]))
+    whole = Part(cast(Any, Levels(images)), attributes=attributes)
+    if (folder / "list_eval_partition.txt").is_file():
+        part_of = _numbers(folder / "list_eval_partition.txt", names)
+        how = "the official parts"
+    else:
+        part_of = _by_identity(_numbers(folder / "identity_CelebA.txt", names), config.seed)
+        how = f"a tenth of the identities each for valid and test, seed {config.seed}"
+    parts = [whole.take(_rows(part_of == number)) for number in range(3)]
+    if not all(len(part) for part in parts):
+        raise ValueError(f"celeba: a part has no images in {folder}: give images of all three parts")
+    size = "x".join(map(str, _opened(folder / "img_align_celeba" / names[0]).size))
+    return Splits(
+        "celeba",
+        *parts,
+        likelihood="gaussian",
+        image_shape=(3, SIDE, SIDE),
+        attribute_names=attribute_names,
+        source=f"{len(names)} aligned images of {size} pixels, the middle reduced to {SIDE}x{SIDE}; {how}, "
+        f"{'/'.join(str(len(part)) for part in parts)} images",
+    )
+
+
+def _rows(chosen: NDArray) -> Any:
+    """Positions, as a slice where they follow each other, so that the mapped array is not copied."""
+    index = np.flatnonzero(chosen)
+    if len(index) and index[-1] - index[0] + 1 == len(index):
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return torch.from_numpy(index)
+
+
+def _attributes(path: Path) -> tuple[list[str], torch.Tensor, tuple[str, ...]]:
+    """Names of the images, their attributes as 0 and 1, and the attributes' names."""
+    try:
+        _, head, *lines = path.read_text().splitlines()
+        names, rows = zip(*(line.split(maxsplit=1) for line in lines if line.strip()), strict=True)
+        values = np.array([row.split() for row in rows], dtype=np.int8)
+        if values.shape[1] != NUM_ATTRIBUTES or len(head.split()) != NUM_ATTRIBUTES or not (abs(values) == 1).all():
+            raise ValueError(f"{values.shape[1]} values a line and {len(head.split())} names")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"celeba: {path} is missing: put it there, it is one of CelebA's own files") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not CelebA's list of {NUM_ATTRIBUTES} attributes of -1 or 1 ({error}): replace it"
+        ) from None
+    return list(names), torch.from_numpy((values > 0).astype(np.float32)), tuple(head.split())
+
+
+def _numbers(path: Path, names: list[str]) -> NDArray:
+    """The number that a file of lines ``NAME NUMBER`` has for each image."""
+    try:
+        found = {name: int(number) for name, number in (line.split() for line in path.read_text().splitlines())}
+        return np.array([found[name] for name in names])
+    except FileNotFoundError:
+        raise FileNotFoundError(f"celeba: {path} is missing: put it there, it is one of CelebA's own files") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: not a line 'NAME NUMBER' for each image ({error}): replace it") from None
+
+
+def _by_identity(identity: NDArray, seed: int) -> NDArray:
+    """0, 1 or 2 for each image, for train, valid and test."""
+    people = np.unique(identity)
+    held_out = max(1, round(len(people) / 10))
+    order = np.random.default_rng(seed).permutation(people)
+    return np.where(
+        np.isin(identity, order[:held_out]), 1, np.where(np.isin(identity, order[held_out : 2 * held_out]), 2, 0)
+    )
+
+
+def _decoded(files: list[Path]) -> NDArray:
+    """The images, uint8, shape ``(N, 3, 64, 64)``, mapped into memory; decoded where that has not been done yet."""
+    stamp = hashlib.sha256(f"{CROP} {SIDE} cubic".encode())
+    for file in files:
+        try:
+            stamp.update(f"{file.name} {file.stat().st_size}".encode())
+        except OSError as error:
+            raise FileNotFoundError(f"celeba: {file} is listed but cannot be read ({error}): put it there") from None
+    path = Path("~/.cache/pyro_priors/decoded").expanduser() / f"celeba_{SIDE}_{stamp.hexdigest()[:16]}.npy"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{os.getpid()}.{path.name}")
+        try:
+            array = open_memmap(unfinished, "w+", np.uint8, (len(files), 3, SIDE, SIDE))
+            with progress_bar(len(files), "decoding celeba") as bar:
+                for row, file in zip(array, files, strict=True):
+                    row[...] = _face(file)
+                    bar.update()
+            array.flush()
+            unfinished.replace(path)  # in one go, so that what is interrupted leaves no half array
+        finally:
+            unfinished.unlink(missing_ok=True)
+    # torch wants arrays that can be written to: writing here would change memory, and never the file
+    return np.load(path, mmap_mode="c")
+
+
+def _face(file: Path) -> NDArray:
+    """The middle of an aligned image, uint8, shape ``(3, 64, 64)``."""
+    from PIL import Image
+
+    image = _opened(file)
+    side = round(image.width * CROP / WIDTH)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    middle = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+    return np.asarray(middle).transpose(2, 0, 1)
+
+
+def _opened(file: Path) -> Any:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened:
+            image = opened.convert("RGB")
+    except OSError as error:  # also what Pillow raises for no image
+        raise ValueError(f"{file}: not a readable image ({error}): replace it") from None
+    if image.size not in ((WIDTH, HEIGHT), (WIDTH // 2, HEIGHT // 2)):
+        width, height = image.size
+        raise ValueError(f"{file} has {width}x{height} pixels: give the aligned {WIDTH}x{HEIGHT}, or half that")
+    return image
+
+
+def _download(folder: Path) -> None:
+    from torchvision.datasets import CelebA
+
+    try:
+        CelebA(str(folder.parent), split="all", target_type=["attr", "identity"], download=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise FileNotFoundError(
+            f"celeba: neither found in {folder} nor downloaded ({str(error) or 'damaged file'}): put "
+            "img_align_celeba/, list_attr_celeba.txt and identity_CelebA.txt there, or set PYRO_PRIORS_DATA (or the "
+            "option root) to the folder that has celeba/"
+        ) from error
