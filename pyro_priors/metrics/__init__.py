@@ -10,12 +10,14 @@ from .aggregate import (
     low_posterior_samples,
     nearest_neighbour_kl,
 )
+from .classifier import Classifier, trained_classifier
 from .clustering import hungarian_accuracy, majority_accuracy
 from .evaluate import METRICS, Estimate, evaluate, record
 from .latent import active_categories, active_units, effective_categories
 
 __all__ = [
     "METRICS",
+    "Classifier",
     "Estimate",
     "Leakage",
     "active_categories",
@@ -32,4 +34,5 @@ __all__ = [
     "majority_accuracy",
     "nearest_neighbour_kl",
     "record",
+    "trained_classifier",
 ]

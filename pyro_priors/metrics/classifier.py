@@ -1,0 +1,313 @@
+"""A classifier of images, trained on real data, that says what generated ones show and how far their features are."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import checkpoint
+from ..data import Part, Splits
+from ..progress import progress_bar
+
+__all__ = ["Classifier", "trained_classifier"]
+
+Target = Literal["label", "attributes", "condition"]
+TARGETS = get_args(Target)
+
+NAME = "classifier"
+AT_ONCE = 1000
+"""Images of one call outside of training."""
+
+CONFIDENT = 0.95
+"""Probability from which on an image counts as confidently classified in the record of a classifier."""
+
+SMALLEST_SIDE = 4
+
+
+class Classifier(nn.Module):
+    """Small convolutional network from images to one of n classes, or to n attributes that are there or not.
+
+    Convolutions that halve the image until it has 4 pixels a side or fewer, each with batch normalisation and ReLU;
+    then a layer of features, and logits. Logits are divided by a temperature, so that :meth:`probabilities` can be
+    thresholded: :func:`trained_classifier` fits it to validation data.
+
+    :param image_shape: (channels, height, width)
+    :param num_outputs: number of classes or attributes
+    :param attributes: outputs are attributes, each with a probability of its own; False: classes
+    :param channels: channels of the first convolutions; further ones have as many as the last of these
+    :param num_features: number of features
+    """
+
+    temperature: Tensor
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        num_outputs: int,
+        attributes: bool = False,
+        channels: Sequence[int] = (32, 64, 128),
+        num_features: int = 128,
+    ) -> None:
+        super().__init__()
+        if len(image_shape) != 3:
+            raise ValueError(f"image_shape must be (channels, height, width), got {tuple(image_shape)}")
+        self.image_shape, self.num_outputs, self.attributes = tuple(image_shape), num_outputs, attributes
+        self.num_features = num_features
+        size, (height, width) = image_shape[0], image_shape[1:]
+        layers: list[nn.Module] = []
+        level = 0
+        while not level or max(height, width) > SMALLEST_SIDE:
+            out = channels[min(level, len(channels) - 1)]
+            layers += [nn.Conv2d(size, out, 3, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+            height, width = -(-height // 2), -(-width // 2)
+            size, level = out, level + 1
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(size * height * width, num_features), nn.ReLU())
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(num_features, num_outputs))
+        self.register_buffer("temperature", torch.ones(num_outputs if attributes else ()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        :param x: shape ``(num,) + image_shape``
+        :returns: logits, shape ``(num, num_outputs)``
+        """
+        return self.head(self.body(x)) / self.temperature
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer sees of images, for distances between sets of them.
+
+        :param x: in [0, 1], shape ``left_shape + image_shape``, or flattened to ``left_shape + (size,)``
+        :returns: shape ``left_shape + (num_features,)``
+        """
+        return self._in_chunks(self.body, x)
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Probability of each class, or of each attribute.
+
+        :param x: as for :meth:`features`
+        :returns: shape ``left_shape + (num_outputs,)``
+        """
+        logits = self._in_chunks(self, x)
+        return logits.sigmoid() if self.attributes else logits.softmax(-1)
+
+    @torch.no_grad()
+    def _in_chunks(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """A network in evaluation mode, some images at a time, on the classifier's device."""
+        shape = next((s for s in (self.image_shape, (prod(self.image_shape),)) if x.shape[-len(s) :] == s), None)
+        if shape is None:
+            raise ValueError(
+                f"x must have rows of shape {self.image_shape}, or flattened, got {tuple(x.shape)}: this classifier is "
+                "of other images"
+            )
+        left_shape, was_training = x.shape[: -len(shape)], self.training
+        rows = x if len(left_shape) == 1 else x.reshape(-1, *shape)  # bytes that are mapped have one left dimension
+        self.eval()
+        try:
+            found = [network(self.images(part)) for part in rows.split(AT_ONCE)]
+        finally:
+            self.train(was_training)
+        return torch.cat(found).reshape(*left_shape, -1)
+
+    def images(self, x: Tensor) -> Tensor:
+        """Images in one row each, flattened or not, as the network takes them, on its device."""
+        return x.reshape(-1, *self.image_shape).to(self.temperature)
+
+
+def trained_classifier(
+    data: Splits,
+    folder: str | Path,
+    *,
+    target: Target = "label",
+    seed: int = 0,
+    max_epochs: int = 20,
+    patience: int = 5,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    device: str = "cpu",
+    progress: bool = True,
+) -> Classifier:
+    """The classifier of some data: read from a folder, or trained and written there.
+
+    Trained by Adam along a cosine on the training part, shifted by up to a fourteenth of the side, with the weights of
+    the epoch that the validation part likes best; then a temperature is fitted to the validation part (one for each
+    attribute), so that probabilities mean what they say on real images. Where the training part holds grey levels that
+    are binarised in every batch, half of the images are binarised and half stay grey: it is for means of a decoder as
+    for draws.
+
+    The record beside the weights, in ``classifier.json``, holds how it was trained and, of the test part, ``accuracy``,
+    ``share_confident`` (with a probability of at least 0.95) and ``accuracy_confident``; of attributes lists with one
+    number each.
+
+    :param data: images, whole ones: a condition that is the rest of an image is not part of what is classified
+    :param folder: where it is kept
+    :param target: ``"label"``: classes; ``"attributes"``, or where they are the ``"condition"``: each is there where
+        its number is above 0
+    :param seed: seed of weights and batches
+    :param max_epochs: epochs at most
+    :param patience: epochs without a better validation loss after which it stops
+    :param batch_size: size of a batch
+    :param learning_rate: of Adam, at first
+    :param device: where it is trained, and where the network returned is
+    :param progress: show a bar in a terminal
+    :returns: the network, in evaluation mode
+    :raises ValueError: if the data have no images or no such target, or the folder holds a classifier of other data or
+        trained in another way
+    """
+    if target not in TARGETS:
+        raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
+    if data.image_shape is None:
+        raise ValueError(f"data must hold images, {data.name} has x_shape {data.x_shape}: a classifier is of images")
+    targets = {name: _target(part, name, target) for name, part in data.parts.items()}
+    attributes = target != "label"
+    num_outputs = targets["train"].shape[-1] if attributes else int(data.num_labels or 0)
+    digest = hashlib.sha256(data.train.x[:AT_ONCE].contiguous().numpy().tobytes())
+    digest.update(targets["train"].contiguous().numpy().tobytes())
+    training: dict[str, Any] = {
+        "seed": seed,
+        "max_epochs": max_epochs,
+        "patience": patience,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+    }
+    trained_by = {
+        "data": {"name": data.name, "source": data.source, "sha256": digest.hexdigest()},
+        "network": {"image_shape": list(data.image_shape), "num_outputs": num_outputs, "attributes": attributes},
+        "training": training,
+    }
+    path = Path(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = Classifier(data.image_shape, num_outputs, attributes)
+    if (path / f"{NAME}.json").exists():
+        state, record = checkpoint.read(path, NAME)
+        for key, value in trained_by.items():
+            if record.get(key) != value:
+                raise ValueError(
+                    f"folder {path} holds a classifier whose {key} is {record.get(key)}, asked for is {value}: give "
+                    "another folder, or delete this one"
+                )
+        checkpoint.load_module_state(network, state, str(path))
+        return network.to(device).eval()
+    network.to(device)
+    devices = [network.temperature.device] if network.temperature.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        losses = _train(network, data, targets, progress, **training)
+    _calibrate(network, data.valid.x, targets["valid"])
+    found = {"valid_loss": losses, **_accuracy(network, data.test.x, targets["test"])}
+    checkpoint.write(path, NAME, checkpoint.module_state(network), {**trained_by, **found})
+    return network.eval()
+
+
+def _target(part: Part, name: str, target: Target) -> Tensor:
+    """Classes, shape ``(num,)``, or attributes as 0 and 1, shape ``(num, num_attributes)``."""
+    values: Tensor | None = getattr(part, target)
+    if values is None:
+        raise ValueError(
+            f"target is '{target}', and the {name} part has none: choose another one of {', '.join(TARGETS)}"
+        )
+    return values if target == "label" else (values.flatten(1) > 0).float()
+
+
+def _loss(network: Classifier, logits: Tensor, target: Tensor) -> Tensor:
+    if network.attributes:
+        return F.binary_cross_entropy_with_logits(logits, target)
+    return F.cross_entropy(logits, target)
+
+
+def _logits(network: Classifier, x: Tensor) -> Tensor:
+    return network._in_chunks(network, x).cpu()
+
+
+def _train(
+    network: Classifier,
+    data: Splits,
+    targets: dict[str, Tensor],
+    progress: bool,
+    *,
+    seed: int,
+    max_epochs: int,
+    patience: int,
+    batch_size: int,
+    learning_rate: float,
+) -> list[float]:
+    """Train, leave the best weights in the network, and return the validation loss of each epoch."""
+    torch.manual_seed(seed)
+    device, shift = network.temperature.device, min(network.image_shape[1:]) // 14
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max_epochs)
+    losses: list[float] = []
+    best: dict[str, Tensor] = {}
+    with progress_bar(max_epochs * len(data.train), NAME, progress) as bar:
+        for _ in range(max_epochs):
+            network.train()
+            for rows in torch.randperm(len(data.train)).split(batch_size):
+                if len(rows) == 1:  # batch statistics need two
+                    continue
+                x = network.images(data.train.x[rows])
+                if data.binarise:
+                    x = torch.where(torch.rand(len(x), 1, 1, 1, device=device) < 0.5, x, torch.bernoulli(x))
+                loss = _loss(network, network(_shifted(x, shift)), targets["train"][rows].to(device))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                bar.update(len(rows))
+            schedule.step()
+            losses.append(_loss(network, _logits(network, data.valid.x), targets["valid"]).item())
+            if losses[-1] == min(losses):
+                best = copy.deepcopy(network.state_dict())
+            elif len(losses) - losses.index(min(losses)) > patience:
+                break
+    network.load_state_dict(best)
+    return losses
+
+
+def _shifted(x: Tensor, most: int) -> Tensor:
+    """The images of a batch, moved by the same random number of pixels, edges repeated."""
+    if not most:
+        return x
+    height, width = x.shape[-2:]
+    top, left = torch.randint(2 * most + 1, (2,)).tolist()
+    return F.pad(x, [most] * 4, mode="replicate")[..., top : top + height, left : left + width]
+
+
+def _calibrate(network: Classifier, x: Tensor, target: Tensor) -> None:
+    """Set the temperature to the one of the smallest loss on these data (Guo et al. 2017)."""
+    logits = _logits(network, x).double()
+    log_temperature = torch.zeros(network.temperature.shape, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+    target = target.double() if network.attributes else target
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = _loss(network, logits / log_temperature.exp(), target)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    network.temperature.copy_(log_temperature.detach().exp())
+
+
+def _accuracy(network: Classifier, x: Tensor, target: Tensor) -> dict[str, Any]:
+    probabilities = network.probabilities(x).cpu()
+    if network.attributes:
+        confidence = torch.maximum(probabilities, 1 - probabilities)
+        right = (probabilities > 0.5) == (target > 0.5)
+    else:
+        confidence, chosen = probabilities.max(-1)
+        right = chosen == target
+    confident = confidence >= CONFIDENT
+    among = (right & confident).double().sum(0) / confident.sum(0).clamp(min=1)
+    found = {
+        "accuracy": right.double().mean(0),
+        "share_confident": confident.double().mean(0),
+        "accuracy_confident": among,
+    }
+    return {name: value.tolist() for name, value in found.items()}
