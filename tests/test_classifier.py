@@ -85,7 +85,7 @@ def test_it_is_trained_once_and_kept(digits, trained, tmp_path, monkeypatch):
     assert runs.same_bits(runs.state(again), runs.state(network)), "the seed decides"
     assert not runs.same_bits(runs.state(quick(digits, tmp_path / "other", seed=1, max_epochs=1)), runs.state(network))
     before = torch.get_rng_state()
-    monkeypatch.setattr(classifier, "_train", None)
+    monkeypatch.setattr(classifier, "train_judge", None)
     assert runs.same_bits(runs.state(quick(digits, folder)), runs.state(network))
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(ValueError, match=r"holds a classifier whose training is .*give another folder"):

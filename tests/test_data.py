@@ -403,7 +403,7 @@ def test_from_arrays_errors(arrays, message):
             {},
             r"unknown data set 'mnits': did you mean 'mnist'\? Known are celeba, cornell, digits, .*or a path .* \.npz",
         ),
-        ("qqqq", {}, r"unknown data set 'qqqq': Known are cornell, digits, fashion_mnist"),
+        ("qqqq", {}, r"unknown data set 'qqqq': Known are celeba, cornell, digits, fashion_mnist"),
         (
             "digits",
             {"binarize": "none"},

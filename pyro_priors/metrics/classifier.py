@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
@@ -14,9 +13,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import checkpoint
 from ..data import Part, Splits
-from ..progress import progress_bar
+from .judges import JudgeConfig, digest_of, kept, train_judge
 
 __all__ = ["Classifier", "trained_classifier"]
 
@@ -126,13 +124,9 @@ def trained_classifier(
     folder: str | Path,
     *,
     target: Target = "label",
-    seed: int = 0,
-    max_epochs: int = 20,
-    patience: int = 5,
-    batch_size: int = 128,
-    learning_rate: float = 1e-3,
     device: str = "cpu",
     progress: bool = True,
+    **config: Any,
 ) -> Classifier:
     """The classifier of some data: read from a folder, or trained and written there.
 
@@ -150,13 +144,9 @@ def trained_classifier(
     :param folder: where it is kept
     :param target: ``"label"``: classes; ``"attributes"``, or where they are the ``"condition"``: each is there where
         its number is above 0
-    :param seed: seed of weights and batches
-    :param max_epochs: epochs at most
-    :param patience: epochs without a better validation loss after which it stops
-    :param batch_size: size of a batch
-    :param learning_rate: of Adam, at first
     :param device: where it is trained, and where the network returned is
     :param progress: show a bar in a terminal
+    :param config: fields of :class:`~pyro_priors.metrics.JudgeConfig`: ``seed``, ``max_epochs``, ...
     :returns: the network, in evaluation mode
     :raises ValueError: if the data have no images or no such target, or the folder holds a classifier of other data or
         trained in another way
@@ -166,44 +156,38 @@ def trained_classifier(
     if data.image_shape is None:
         raise ValueError(f"data must hold images, {data.name} has x_shape {data.x_shape}: a classifier is of images")
     targets = {name: _target(part, name, target) for name, part in data.parts.items()}
-    attributes = target != "label"
+    judged_by, attributes = JudgeConfig(**config), target != "label"
     num_outputs = targets["train"].shape[-1] if attributes else int(data.num_labels or 0)
-    digest = hashlib.sha256(data.train.x[:AT_ONCE].contiguous().numpy().tobytes())
-    digest.update(targets["train"].contiguous().numpy().tobytes())
-    training: dict[str, Any] = {
-        "seed": seed,
-        "max_epochs": max_epochs,
-        "patience": patience,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-    }
     trained_by = {
-        "data": {"name": data.name, "source": data.source, "sha256": digest.hexdigest()},
+        "data": {"name": data.name, "source": data.source, "sha256": digest_of(data.train.x, targets["train"])},
         "network": {"image_shape": list(data.image_shape), "num_outputs": num_outputs, "attributes": attributes},
-        "training": training,
+        "training": dataclasses.asdict(judged_by),
     }
-    path = Path(folder)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = Classifier(data.image_shape, num_outputs, attributes)
-    if (path / f"{NAME}.json").exists():
-        state, record = checkpoint.read(path, NAME)
-        for key, value in trained_by.items():
-            if record.get(key) != value:
-                raise ValueError(
-                    f"folder {path} holds a classifier whose {key} is {record.get(key)}, asked for is {value}: give "
-                    "another folder, or delete this one"
-                )
-        checkpoint.load_module_state(network, state, str(path))
-        return network.to(device).eval()
-    network.to(device)
-    devices = [network.temperature.device] if network.temperature.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        losses = _train(network, data, targets, progress, **training)
-    _calibrate(network, data.valid.x, targets["valid"])
-    found = {"valid_loss": losses, **_accuracy(network, data.test.x, targets["test"])}
-    checkpoint.write(path, NAME, checkpoint.module_state(network), {**trained_by, **found})
+        torch.manual_seed(judged_by.seed)
+        network = Classifier(data.image_shape, num_outputs, attributes).to(device)
+        kept(network, Path(folder), NAME, trained_by, lambda: _train(network, data, targets, judged_by, progress))
     return network.eval()
+
+
+def _train(
+    network: Classifier, data: Splits, targets: dict[str, Tensor], config: JudgeConfig, progress: bool
+) -> dict[str, Any]:
+    """Train and calibrate the network, and return what its record holds."""
+    shift = min(network.image_shape[1:]) // 14
+
+    def batch_loss(rows: Tensor) -> Tensor:
+        x = network.images(data.train.x[rows])
+        if data.binarise:
+            x = torch.where(torch.rand(len(x), 1, 1, 1).to(x) < 0.5, x, torch.bernoulli(x))
+        return _loss(network, network(_shifted(x, shift)), targets["train"][rows].to(x.device))
+
+    def valid_loss() -> float:
+        return _loss(network, _logits(network, data.valid.x), targets["valid"]).item()
+
+    losses = train_judge(network, len(data.train), batch_loss, valid_loss, config, NAME, progress)
+    _calibrate(network, data.valid.x, targets["valid"])
+    return {"valid_loss": losses, **_accuracy(network, data.test.x, targets["test"])}
 
 
 def _target(part: Part, name: str, target: Target) -> Tensor:
@@ -224,49 +208,6 @@ def _loss(network: Classifier, logits: Tensor, target: Tensor) -> Tensor:
 
 def _logits(network: Classifier, x: Tensor) -> Tensor:
     return network._in_chunks(network, x).cpu()
-
-
-def _train(
-    network: Classifier,
-    data: Splits,
-    targets: dict[str, Tensor],
-    progress: bool,
-    *,
-    seed: int,
-    max_epochs: int,
-    patience: int,
-    batch_size: int,
-    learning_rate: float,
-) -> list[float]:
-    """Train, leave the best weights in the network, and return the validation loss of each epoch."""
-    torch.manual_seed(seed)
-    device, shift = network.temperature.device, min(network.image_shape[1:]) // 14
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max_epochs)
-    losses: list[float] = []
-    best: dict[str, Tensor] = {}
-    with progress_bar(max_epochs * len(data.train), NAME, progress) as bar:
-        for _ in range(max_epochs):
-            network.train()
-            for rows in torch.randperm(len(data.train)).split(batch_size):
-                if len(rows) == 1:  # batch statistics need two
-                    continue
-                x = network.images(data.train.x[rows])
-                if data.binarise:
-                    x = torch.where(torch.rand(len(x), 1, 1, 1, device=device) < 0.5, x, torch.bernoulli(x))
-                loss = _loss(network, network(_shifted(x, shift)), targets["train"][rows].to(device))
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                bar.update(len(rows))
-            schedule.step()
-            losses.append(_loss(network, _logits(network, data.valid.x), targets["valid"]).item())
-            if losses[-1] == min(losses):
-                best = copy.deepcopy(network.state_dict())
-            elif len(losses) - losses.index(min(losses)) > patience:
-                break
-    network.load_state_dict(best)
-    return losses
 
 
 def _shifted(x: Tensor, most: int) -> Tensor:

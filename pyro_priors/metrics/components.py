@@ -1,0 +1,118 @@
+"""Whether the components of a conditional mixture prior are where the codes of data are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..pair import Pair
+from ..priors import GaussianMixture
+
+__all__ = ["Components", "posterior_means", "prior_components"]
+
+AT_ONCE = 500
+QUANTILE = 0.99
+"""Of the distances of held-out codes to the nearest code: a component beyond it is off the manifold."""
+
+
+@torch.no_grad()
+def posterior_means(pair: Pair, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    """Means of q(z|x,condition), shape ``(num, z_dim)``, on the CPU."""
+    found = []
+    for start in range(0, len(x), AT_ONCE):
+        rows = slice(start, start + AT_ONCE)
+        given = None if condition is None else condition[rows].to(pair.device)
+        found.append(pair.encode(x[rows].to(pair.device), given)["z"].mean.cpu())
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def prior_components(pair: Pair, condition: Tensor) -> GaussianMixture:
+    """p(z|condition) as a mixture, that of a single Gaussian too, on the CPU.
+
+    :param condition: shape ``(num,) + condition_shape``
+    :returns: mixture with batch shape ``(num,)`` and event shape ``(z_dim,)``
+    """
+    logits, locs, scales = [], [], []
+    for part in condition.split(AT_ONCE):
+        with pair.evaluating():
+            network: Any = pair.model.prior
+            prior = network(part.to(pair.device))
+        if not isinstance(prior, GaussianMixture):
+            prior = GaussianMixture(prior.mean.new_zeros(1), prior.mean.unsqueeze(-2), prior.stddev.unsqueeze(-2))
+        logits.append(prior.logits.expand(len(part), -1).cpu())
+        locs.append(prior.loc.cpu())
+        scales.append(prior.scale.cpu())
+    return GaussianMixture(torch.cat(logits), torch.cat(locs), torch.cat(scales))
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    r"""Distances of the components of p(z|condition) from the manifold of the encoded data.
+
+    The manifold is a set of codes, the posterior means of training data. A component is on it, given a condition, where
+    its mean is no farther from the nearest code than 99% of held-out codes are. A component left the manifold
+    altogether if it is off it given more than half of the conditions.
+
+    :param nearest: distance of each component's mean to the nearest code, shape ``(num_conditions, K)``
+    :param held_out: distance of each held-out code to the nearest code, shape ``(num_held_out,)``
+    :param counts: mean number over the conditions of codes within each of ``radii``, shape ``(K, num_radii)``
+    :param radii: shape ``(num_radii,)``
+    """
+
+    nearest: Tensor
+    held_out: Tensor
+    counts: Tensor
+    radii: Tensor
+
+    @property
+    def limit(self) -> float:
+        """Largest distance of a component that is on the manifold."""
+        return self.held_out.quantile(QUANTILE).item()
+
+    @property
+    def off(self) -> Tensor:
+        """Whether each component is off the manifold given each condition, shape ``(num_conditions, K)``."""
+        return self.nearest > self.limit
+
+    @property
+    def num_off(self) -> float:
+        """Mean number over the conditions of components that are off."""
+        return self.off.double().sum(-1).mean().item()
+
+    @property
+    def stderr(self) -> float:
+        """Its standard error over the conditions."""
+        return self.off.double().sum(-1).std().item() / math.sqrt(len(self.off))
+
+    @property
+    def num_left(self) -> int:
+        """Number of components that are off given more than half of the conditions."""
+        return int((self.off.double().mean(0) > 0.5).sum())
+
+    @classmethod
+    def measure(cls, locs: Tensor, codes: Tensor, held_out: Tensor, num_radii: int = 100) -> Components:
+        """Measure all distances.
+
+        :param locs: means of the components given each condition, shape ``(num_conditions, K, z_dim)``
+        :param codes: codes of the training data, shape ``(num_codes, z_dim)``
+        :param held_out: codes of other data, shape ``(num_held_out, z_dim)``
+
+        What differs from the paper (section 4.2 of Klushyn et al. 2019): it shows the number of codes as a function of
+        the distance to a component, as ``counts`` does, counts by eye the components that are far, and does not say
+        given which condition; ours are of many conditions, and the limit is the data's own.
+        """
+        centre = codes.mean(0)
+        reach = max((values - centre).norm(dim=-1).max().item() for values in (locs, codes))
+        radii = torch.linspace(0, reach, num_radii)
+        nearest, counts = [], torch.zeros(locs.shape[1], num_radii + 1)
+        for part in locs:
+            distances = torch.cdist(part, codes)  # (K, num_codes)
+            nearest.append(distances.amin(-1))
+            counts.scatter_add_(-1, torch.bucketize(distances, radii), torch.ones_like(distances))
+        reference = torch.cat([torch.cdist(part, codes).amin(-1) for part in held_out.split(AT_ONCE)])
+        return cls(torch.stack(nearest), reference, counts.cumsum(-1)[:, :-1] / len(locs), radii)

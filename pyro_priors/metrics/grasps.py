@@ -1,0 +1,259 @@
+"""What generated grasp poses are worth: a discriminator of pairs of image and pose, and the rectangle metric."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data import Part, Splits
+from ..data.poses import POSE, corners_of
+from .judges import JudgeConfig, digest_of, kept, train_judge
+
+__all__ = [
+    "GraspDiscriminator",
+    "agree",
+    "images_of",
+    "jaccard",
+    "rectangle_metric",
+    "trained_discriminator",
+]
+
+NAME = "discriminator"
+AT_ONCE = 1000
+CERTAIN = 0.99
+LEAST_OVERLAP, MOST_ANGLE = 0.25, math.radians(30)
+
+
+class GraspDiscriminator(nn.Module):
+    r"""Probability that image and pose belong together.
+
+    .. math:: D(x, y) \to \frac{p(x, y)}{p(x, y) + p(x)\, p(y)}
+
+    so that a score of 0.99 stands for a pose that is 99 times as dense given this image as it is on the whole.
+    Convolutions that halve the image, a layer of the pose, and two layers of both.
+
+    :param image_shape: (channels, height, width) of the condition
+    :param channels: channels of the convolutions
+    :param hidden: size of the other layers
+
+    What differs from the paper: it describes the data and not the network, which is ours.
+
+    Reference: section 4.3 of Klushyn et al. (2019), after Jeffrey Mahler et al., Dex-Net 2.0, RSS 2017.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        channels: Sequence[int] = (32, 64, 128, 256),
+        hidden: int = 256,
+    ) -> None:
+        super().__init__()
+        self.image_shape = tuple(image_shape)
+        size, height, width = image_shape
+        layers: list[nn.Module] = []
+        for out in channels:
+            layers += [nn.Conv2d(size, out, 4, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+            size, height, width = out, height // 2, width // 2
+        self.of_image = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(size * height * width, hidden))
+        self.of_pose = nn.Sequential(nn.Linear(len(POSE), hidden), nn.ReLU(), nn.Linear(hidden, hidden))
+        self.of_both = nn.Sequential(
+            nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(0.3), nn.Linear(hidden, 1)
+        )
+
+    def forward(self, pose: Tensor, image: Tensor) -> Tensor:
+        """
+        :param pose: shape ``(num,) + left_shape + (6,)``
+        :param image: shape ``(num,) + image_shape``, or flattened
+        :returns: logits, shape ``(num,) + left_shape``
+        """
+        seen = self.of_image(self.images(image))
+        seen = seen.reshape(-1, *[1] * (pose.dim() - 2), seen.shape[-1])
+        return self.of_both(seen + self.of_pose(pose)).squeeze(-1)
+
+    def images(self, image: Tensor) -> Tensor:
+        """Images in one row each, flattened or not, as the network takes them, on its device."""
+        return image.reshape(-1, *self.image_shape).to(next(self.parameters()))
+
+    @torch.no_grad()
+    def scores(self, pose: Tensor, image: Tensor) -> Tensor:
+        """D of poses, several for each image or one, in evaluation mode; shapes as in :meth:`forward`."""
+        was_training, like = self.training, next(self.parameters())
+        self.eval()
+        try:
+            parts = zip(pose.split(AT_ONCE), image.split(AT_ONCE), strict=True)
+            return torch.cat([self(poses.to(like), images).sigmoid().cpu() for poses, images in parts])
+        finally:
+            self.train(was_training)
+
+
+def trained_discriminator(
+    data: Splits, folder: str | Path, *, device: str = "cpu", progress: bool = True, **config: Any
+) -> GraspDiscriminator:
+    """The discriminator of some grasps: read from a folder, or trained and written there.
+
+    Half of what it sees in training are the pairs of the training part, half the same images with poses of others drawn
+    at random; each batch is mirrored or not, both ways. The weights of the epoch of the smallest loss on the validation
+    part are kept. The record beside them, in ``discriminator.json``, has of the test part ``accuracy`` over pairs and
+    others in equal parts, and the share of either that scores at least 0.99.
+
+    :param data: poses as x, images as conditions
+    :param folder: where it is kept
+    :param device: where it is trained, and where the network returned is
+    :param progress: show a bar in a terminal
+    :param config: fields of :class:`~pyro_priors.metrics.JudgeConfig`: ``seed``, ``max_epochs``, ...
+    :returns: the network, in evaluation mode
+    :raises ValueError: if the condition is no image, or the folder holds a discriminator of other data or trained in
+        another way
+    """
+    if data.condition_image_shape is None or data.x_shape != (len(POSE),):
+        raise ValueError(f"data must have poses as x and images as conditions, {data.name} has not: use 'cornell'")
+    judged_by = JudgeConfig(**config)
+    trained_by = {
+        "data": {"name": data.name, "source": data.source, "sha256": digest_of(data.train.x)},
+        "training": dataclasses.asdict(judged_by),
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(judged_by.seed)
+        network = GraspDiscriminator(data.condition_image_shape).to(device)
+        kept(network, Path(folder), NAME, trained_by, lambda: _train(network, data, judged_by, progress))
+    return network.eval()
+
+
+def _train(network: GraspDiscriminator, data: Splits, config: JudgeConfig, progress: bool) -> dict[str, Any]:
+    """Train the network, and return what its record holds."""
+    device, train = next(network.parameters()).device, data.train
+    belongs = torch.tensor([1.0, 0.0], device=device)
+
+    def batch_loss(rows: Tensor) -> Tensor:
+        pose = torch.stack([train.x[rows], train.x[torch.randint(len(train), rows.shape)]], 1)
+        pose, image = _mirrored(pose, network.images(_condition(train)[rows]))
+        logits = network(pose.to(device), image)
+        return F.binary_cross_entropy_with_logits(logits, belongs.expand_as(logits))
+
+    def true_and_other(part: Part) -> Tensor:
+        generator = torch.Generator().manual_seed(config.seed)
+        other = part.x[torch.randperm(len(part), generator=generator)]
+        return network.scores(torch.stack([part.x, other], 1), _condition(part))
+
+    def valid_loss() -> float:
+        scores = true_and_other(data.valid)
+        return F.binary_cross_entropy(scores, belongs.cpu().expand_as(scores)).item()
+
+    losses = train_judge(network, len(train), batch_loss, valid_loss, config, NAME, progress)
+    true, other = true_and_other(data.test).unbind(1)
+    return {
+        "valid_loss": losses,
+        "accuracy": ((true > 0.5).double().mean().item() + (other <= 0.5).double().mean().item()) / 2,
+        "share_above_99_of_pairs": (true >= CERTAIN).double().mean().item(),
+        "share_above_99_of_others": (other >= CERTAIN).double().mean().item(),
+    }
+
+
+def _condition(part: Part) -> Tensor:
+    assert part.condition is not None  # trained_discriminator says so
+    return part.condition
+
+
+def _mirrored(pose: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch mirrored at the vertical axis, at the horizontal one, at both or none: angles change their sign."""
+    for axis, dim in ((0, -1), (1, -2)):
+        if torch.rand(()) < 0.5:
+            sign = torch.ones(len(POSE))
+            sign[[axis, POSE.index("sin 2t")]] = -1
+            pose, image = pose * sign.to(pose), image.flip(dim)
+    return pose, image
+
+
+def images_of(part: Part) -> tuple[Tensor, Tensor]:
+    """The images of a part, whose grasps follow each other, and the number of the image of each grasp.
+
+    :returns: shapes ``(num_images,) + condition_shape`` and ``(num_grasps,)``
+    """
+    return torch.unique_consecutive(_condition(part), dim=0, return_inverse=True)
+
+
+def jaccard(corners: Tensor, others: Tensor) -> Tensor:
+    """Area that two rectangles share over the area that they cover together, 0 where one has none.
+
+    The corners of what they share are corners of one inside of the other, and crossings of their edges.
+
+    :param corners: in order around each, as :func:`~pyro_priors.data.poses.corners_of` gives, shape
+        ``left_shape + (4, 2)``
+    :param others: likewise; left shapes broadcast
+    :returns: shape ``left_shape``
+    """
+    a, b = torch.broadcast_tensors(corners.double(), others.double())
+    crossings, crossed = _crossings(a, b)
+    points = torch.cat([a, b, crossings], -2)  # left_shape + (24, 2)
+    there = torch.cat([_inside(a, b), _inside(b, a), crossed], -1)
+    first = there.to(torch.uint8).argmax(-1)[..., None, None].expand(*points.shape[:-2], 1, 2)
+    points = torch.where(there.unsqueeze(-1), points, points.gather(-2, first))  # the others fall together with one
+    centre = (points * there.unsqueeze(-1)).sum(-2, keepdim=True) / there.sum(-1).clamp(min=1)[..., None, None]
+    angle = torch.atan2(*(points - centre).flip(-1).unbind(-1))
+    around = points.gather(-2, angle.argsort(-1).unsqueeze(-1).expand_as(points))
+    shared = torch.where(there.any(-1), _area(around), 0.0)
+    together = _area(a) + _area(b) - shared
+    return torch.where(together > 0, shared / together.clamp(min=1e-12), 0.0)
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def _area(corners: Tensor) -> Tensor:
+    return 0.5 * _cross(corners, corners.roll(-1, -2)).sum(-1).abs()
+
+
+def _inside(points: Tensor, corners: Tensor) -> Tensor:
+    """Whether each point is inside of a rectangle or on its edge, which is the case of no point if it has no area."""
+    edges = (corners.roll(-1, -2) - corners).unsqueeze(-3)
+    side = _cross(edges, points.unsqueeze(-2) - corners.unsqueeze(-3))  # left_shape + (points, edges)
+    within = (side >= 0).all(-1) | (side <= 0).all(-1)
+    return within & (_area(corners) > 0).unsqueeze(-1)
+
+
+def _crossings(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each edge of one crosses each of the other, shape ``left_shape + (16, 2)``, and whether it does."""
+    from_a, along_a = a.unsqueeze(-2), (a.roll(-1, -2) - a).unsqueeze(-2)
+    from_b, along_b = b.unsqueeze(-3), (b.roll(-1, -2) - b).unsqueeze(-3)
+    turn = _cross(along_a, along_b)  # 0 where they are parallel
+    safe = torch.where(turn == 0, 1.0, turn)
+    s, t = _cross(from_b - from_a, along_b) / safe, _cross(from_b - from_a, along_a) / safe
+    does = (turn != 0) & (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1)
+    return (from_a + s.unsqueeze(-1) * along_a).flatten(-3, -2), does.flatten(-2)
+
+
+def agree(pose: Tensor, other: Tensor) -> Tensor:
+    """Whether two grasps are one by the rectangle metric: overlap above 0.25, and angles less than 30 degrees apart.
+
+    :param pose: shape ``left_shape + (6,)``, see :data:`~pyro_priors.data.poses.POSE`
+    :param other: likewise; left shapes broadcast
+    :returns: shape ``left_shape``
+
+    Reference: Yun Jiang, Stephen Moseson and Ashutosh Saxena, Efficient grasping from RGBD images: learning using a
+    new rectangle representation, ICRA 2011.
+    """
+    (sine, cosine), (other_sine, other_cosine) = (values[..., 4:].unbind(-1) for values in (pose, other))
+    across, along = sine * other_cosine - cosine * other_sine, cosine * other_cosine + sine * other_sine
+    apart = torch.atan2(across, along).abs() / 2
+    return (jaccard(corners_of(pose), corners_of(other)) > LEAST_OVERLAP) & (apart < MOST_ANGLE)
+
+
+def rectangle_metric(pose: Tensor, truth: Tensor, image: Tensor) -> Tensor:
+    """Whether each generated grasp agrees with one of those of its image (:func:`agree`).
+
+    :param pose: generated, shape ``(num_images, num_samples, 6)``
+    :param truth: the grasps that are known, shape ``(num_grasps, 6)``
+    :param image: number of the image of each of these, shape ``(num_grasps,)``
+    :returns: shape ``(num_images, num_samples)``
+    """
+    matched = agree(pose[image], truth.unsqueeze(1))  # (num_grasps, num_samples)
+    return torch.zeros(pose.shape[:2]).index_add_(0, image, matched.float()) > 0
