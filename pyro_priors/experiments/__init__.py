@@ -5,7 +5,7 @@ rest, as does ``pyro-priors reproduce PAPER/EXPERIMENT``.
 """
 
 from . import lavda2019  # noqa: F401  (it adds its experiments)
-from .experiment import Column, Experiment, Row, Trained, add, find, log_likelihood, names, number
+from .experiment import Column, Experiment, Row, Trained, add, find, log_likelihood, names, number, seeds
 from .run import Report, reproduce
 from .table import Result
 
@@ -22,4 +22,5 @@ __all__ = [
     "names",
     "number",
     "reproduce",
+    "seeds",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data import Splits
@@ -17,7 +19,7 @@ from ..zoo import hint
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Column", "Experiment", "Row", "Trained", "add", "find", "log_likelihood", "names", "number"]
+__all__ = ["Column", "Experiment", "Row", "Trained", "add", "find", "log_likelihood", "names", "number", "seeds"]
 
 Estimates = Mapping[str, Estimate]
 
@@ -38,7 +40,9 @@ class Row:
     :param num_samples: importance samples for log p(x)
     :param num_data: data of the test part whose log p(x) is computed, the first ones; 0: all
     :param measures: further estimates of the pair and its data, beside the metrics of the experiment
+    :param judges: further estimates that take more than these: the row, or a network that judges
     :param differs: what differs from what the paper did
+    :param of: of a row that is one of several seeds: their common name (:func:`seeds`)
     """
 
     name: str
@@ -53,7 +57,23 @@ class Row:
     num_samples: int = 500
     num_data: int = 0
     measures: tuple[Callable[[Pair, Splits], dict[str, Estimate]], ...] = ()
+    judges: tuple[Callable[[Trained], dict[str, Estimate]], ...] = ()
     differs: tuple[str, ...] = ()
+    of: str = ""
+
+
+def seeds(row: Row, num: int) -> tuple[Row, ...]:
+    """A row once for each seed 0, 1, ..., called NAME-seed0, NAME-seed1, ...; a table shows them as one, NAME.
+
+    :param row: with any seed
+    :param num: number of seeds
+    """
+
+    def of(seed: int) -> Row:
+        train, quick = (dataclasses.replace(config, seed=seed) for config in (row.train, row.quick))
+        return dataclasses.replace(row, name=f"{row.name}-seed{seed}", train=train, quick=quick, of=row.name)
+
+    return tuple(of(seed) for seed in range(num))
 
 
 @dataclass(frozen=True)
@@ -110,11 +130,18 @@ def log_likelihood(sign: int = 1, digits: int = 2) -> Callable[[Estimates], str]
 
 @dataclass(frozen=True)
 class Trained:
-    """A row whose pair is there, and the data that it was trained on."""
+    """A row whose pair is there, and the data that it was trained on.
+
+    :param row: the row
+    :param pair: its pair
+    :param data: its data
+    :param judges: folder that keeps networks that judge what is generated, each in a folder of its own
+    """
 
     row: Row
     pair: Pair
     data: Splits
+    judges: Path = Path("runs/judges")
 
 
 @dataclass(frozen=True)
@@ -141,17 +168,23 @@ class Experiment:
     def select(self, patterns: Sequence[str]) -> tuple[Row, ...]:
         """The rows that a pattern names, whole or by the end of their names after a hyphen; all without patterns.
 
+        A name that several seeds share stands for them all, and ``seed0`` for the first of each.
+
         :param patterns: such as ``"cp-10"`` for ``mnist-cp-10``, or ``"*-cp-*"``
         :raises ValueError: if one names no row
         """
         chosen: set[str] = set()
         for pattern in patterns:
-            found = [row.name for row in self.rows if fnmatchcase(f"-{row.name}", f"*-{pattern}")]
+            found = [
+                row.name
+                for row in self.rows
+                if any(fnmatchcase(f"-{name}", f"*-{pattern}") for name in (row.name, row.of) if name)
+            ]
             if not found:
-                ends = [row.name for row in self.rows] + [row.name.split("-", 1)[-1] for row in self.rows]
-                near = get_close_matches(pattern, ends, n=1)
+                names = list(dict.fromkeys(row.of or row.name for row in self.rows))
+                near = get_close_matches(pattern, names + [name.split("-", 1)[-1] for name in names], n=1)
                 suggestion = f"did you mean '{near[0]}'? " if near else ""
-                known = ", ".join(row.name for row in self.rows)
+                known = ", ".join(names)
                 raise ValueError(f"{self.name} has no row '{pattern}': {suggestion}Its rows are {known}")
             chosen.update(found)
         return tuple(row for row in self.rows if row.name in chosen or not patterns)

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,8 @@ class _Runner:
         elif (diverged := self.train(folder, pair, data, objective, config)) is not None:
             return Result(row, f"diverged: {diverged}"), None
         pair.to(_device(self.device)).eval()
-        estimates = self.evaluate(row, experiment, folder, pair, data, may_evaluate)
+        trained = Trained(row, pair, data, self.folder.parent / "judges")
+        estimates = self.evaluate(trained, experiment, folder, may_evaluate)
         history = folder.history()
         most = (row.quick if self.quick else row.train).max_epochs
         reached = folder.progress() or {}
@@ -184,7 +186,7 @@ class _Runner:
                 key: (folder.evaluation() or {}).get(key) for key in ("part", "num_samples", "num_data", "seed")
             },
         )
-        return result, Trained(row, pair, data)
+        return result, trained
 
     def train(
         self, folder: RunFolder, pair: Pair, data: Splits, objective: Any, config: TrainConfig
@@ -208,10 +210,12 @@ class _Runner:
         return None
 
     def evaluate(
-        self, row: Row, experiment: Experiment, folder: RunFolder, pair: Pair, data: Splits, may_evaluate: bool
+        self, trained: Trained, experiment: Experiment, folder: RunFolder, may_evaluate: bool
     ) -> dict[str, Estimate]:
         """What the experiment asks of the row: from ``evaluation.json`` what is there already, computed what is not."""
-        measures = {measure.__name__: measure for measure in row.measures}
+        row, pair, data = trained.row, trained.pair, trained.data
+        measures = {measure.__name__: partial(measure, pair, data) for measure in row.measures}
+        measures |= {judge.__name__: partial(judge, trained) for judge in row.judges}
         asked = [*experiment.metrics, *measures]
         samples = self.num_samples or (QUICK_SAMPLES if self.quick else row.num_samples)
         given: dict[str, Any] = {"part": "test", "seed": 0, "num_samples": samples}
@@ -238,7 +242,7 @@ class _Runner:
                 for name in missing:
                     if name in measures:
                         torch.manual_seed(given["seed"])
-                        found |= measures[name](pair, data)
+                        found |= measures[name]()
             if "log_likelihood" not in missing:  # it stays as it was computed
                 given |= {key: old[key] for key in ("num_samples", "num_data") if key in old}
             new = metrics.record(pair, data, found, **given, asked=sorted(known.union(missing)))

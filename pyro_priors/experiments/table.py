@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,7 +46,7 @@ def markdown(experiment: Experiment, results: Sequence[Result], quick: bool) -> 
         heads.append(column.title)
     heads += ["epochs", "s/epoch", "notes"]
     notes: list[str] = []
-    lines = [_line(experiment, result, notes) for result in results]
+    lines = [_line(experiment, result, notes) for result in _together(results)]
     widths = [max(len(line[i]) for line in [heads, *lines]) for i in range(len(heads))]
 
     def join(cells: Sequence[str]) -> str:
@@ -63,6 +64,35 @@ def markdown(experiment: Experiment, results: Sequence[Result], quick: bool) -> 
     text += [f"- {note}" for note in experiment.differs]
     text += [f"{i}. {note}" for i, note in enumerate(notes, 1)]
     return "\n".join(text) + "\n"
+
+
+def _together(results: Sequence[Result]) -> list[Result]:
+    """The results, those of the seeds of a row as one."""
+    by_name: dict[str, list[Result]] = {}
+    for result in results:
+        by_name.setdefault(result.row.of or result.row.name, []).append(result)
+    return [_of_seeds(name, found) if found[0].row.of else found[0] for name, found in by_name.items()]
+
+
+def _of_seeds(name: str, results: list[Result]) -> Result:
+    """One result of several seeds: of each estimate the mean, ± the standard deviation over the seeds."""
+    there = [result for result in results if result.estimates]
+    first = dataclasses.replace((there or results)[0].row, name=name)
+    if not there:
+        return dataclasses.replace(results[0], row=first)
+    over = "± standard error over the data" if len(there) == 1 else "mean ± standard deviation over them"
+    row = dataclasses.replace(first, differs=(*first.differs, f"{len(there)} of {len(results)} seeds, {over}"))
+    estimates = {}
+    for key, one in there[0].estimates.items():
+        values = [result.estimates[key].value for result in there if key in result.estimates]
+        estimates[key] = Estimate(statistics.mean(values), statistics.stdev(values), one.unit) if values[1:] else one
+    return dataclasses.replace(
+        there[0],
+        row=row,
+        estimates=estimates,
+        cut_short=any(result.cut_short for result in there),
+        epochs=max(result.epochs for result in there),
+    )
 
 
 def _line(experiment: Experiment, result: Result, notes: list[str]) -> list[str]:
@@ -110,6 +140,7 @@ def record(experiment: Experiment, results: Sequence[Result], quick: bool) -> di
         "rows": [
             {
                 "name": result.row.name,
+                "of": result.row.of,
                 "pair": result.row.pair,
                 "pair_options": dict(result.row.pair_options),
                 "data": result.row.data,
