@@ -14,6 +14,7 @@ from .classifier import Classifier, trained_classifier
 from .clustering import hungarian_accuracy, majority_accuracy
 from .components import Components, posterior_means, prior_components
 from .evaluate import METRICS, Estimate, evaluate, record
+from .given import samples_given
 from .grasps import GraspDiscriminator, agree, images_of, jaccard, rectangle_metric, trained_discriminator
 from .judges import JudgeConfig
 from .latent import active_categories, active_units, effective_categories
@@ -50,6 +51,7 @@ __all__ = [
     "prior_components",
     "record",
     "rectangle_metric",
+    "samples_given",
     "trained_classifier",
     "trained_discriminator",
     "variety",
