@@ -147,7 +147,7 @@ class Labels:
 def completed(monkeypatch, tmp_path):
     """A pair of the digits' upper halves given the lower, and what stands in for a classifier."""
     labels = Labels()
-    monkeypatch.setattr(klushyn2019, "trained_classifier", lambda data, folder: labels)
+    monkeypatch.setattr(klushyn2019, "trained_classifier", lambda data, folder, **config: labels)
     monkeypatch.setattr(klushyn2019, "CONDITIONS_AT_ONCE", 16)
     data = runs.small_data(condition_rows=4)
     config = pp.TrainConfig(max_epochs=1)
@@ -227,7 +227,7 @@ def test_grasps(monkeypatch, tmp_path):
 @pytest.mark.parametrize("left_out", [False, True], ids=["all rows", "first row"])
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_drawn(name, left_out, tmp_path, monkeypatch):
-    monkeypatch.setattr(klushyn2019, "trained_classifier", lambda data, folder: Labels())
+    monkeypatch.setattr(klushyn2019, "trained_classifier", lambda data, folder, **config: Labels())
     found = experiments.find(name)
     sources = {"cornell": grasp_data(), "four_gaussians": runs.small_data("four_gaussians")}
     sources["one_to_many"] = runs.small_data("one_to_many")

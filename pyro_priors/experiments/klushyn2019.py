@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import data as data_sets
 from .. import plots
-from ..data import Splits, batches
+from ..data import Part, Splits, batches
 from ..data.toys import ONE_TO_MANY_HEIGHTS, ONE_TO_MANY_SD, inverse_sine_log_density, one_to_many_log_density
 from ..metrics import (
     Components,
@@ -51,6 +51,11 @@ def _of_method(method: str, num_components: int, **options: Any) -> dict[str, An
     return {"pair": f"{method}_cvae", "pair_options": options | {"num_components": num_components}}
 
 
+def _condition(part: Part) -> Tensor:
+    assert part.condition is not None  # of all data here but the four Gaussians
+    return part.condition
+
+
 def _mean(values: Tensor, unit: str) -> Estimate:
     values = values.double()
     return Estimate(values.mean().item(), values.std().item() / math.sqrt(len(values)), unit)
@@ -62,11 +67,11 @@ TOY = TrainConfig(
     max_epochs=100, warmup_epochs=50, batch_size=100, learning_rate=2e-3, schedule="cosine", compile="always"
 )
 TOY_QUICK = dataclasses.replace(TOY, max_epochs=40, warmup_epochs=20)
-ONE_EPOCH = {
+ONE_EPOCH: dict[str, Any] = {
     "train": dataclasses.replace(TOY, warmup_epochs=1),
     "quick": dataclasses.replace(TOY_QUICK, warmup_epochs=1),
 }
-NO_WARMUP = {
+NO_WARMUP: dict[str, Any] = {
     "train": dataclasses.replace(TOY, warmup_epochs=0),
     "quick": dataclasses.replace(TOY_QUICK, warmup_epochs=0),
 }
@@ -109,16 +114,16 @@ def _targets(condition: Tensor) -> tuple[Tensor, Tensor]:
     table = torch.full((4, max(map(len, ONE_TO_MANY_HEIGHTS))), math.inf)
     for quarter, heights in enumerate(ONE_TO_MANY_HEIGHTS):
         table[quarter, : len(heights)] = torch.tensor(heights)
-    quarter = condition[:, 0].long()
-    return table[quarter], quarter
+    of_condition = condition[:, 0].long()
+    return table[of_condition], of_condition
 
 
 def between_targets(pair: Pair, data: Splits) -> dict[str, Estimate]:
     """Of samples given the test conditions of ``one_to_many``: the share that is farther than four standard deviations
     from every target of its condition (true: 0.00006), and the number of targets, of all ten, that get at least half
     of the samples that they should."""
-    targets, quarter = _targets(data.test.condition)
-    x = samples_given(pair, data.test.condition, NUM_DRAWN)["x"]  # (conditions, samples, 1)
+    targets, quarter = _targets(_condition(data.test))
+    x = samples_given(pair, _condition(data.test), NUM_DRAWN)["x"]  # (conditions, samples, 1)
     near = (x - targets.unsqueeze(1)).abs() <= FAR * ONE_TO_MANY_SD  # (conditions, samples, targets)
     found = 0
     for number_of, heights in enumerate(ONE_TO_MANY_HEIGHTS):
@@ -132,9 +137,11 @@ def between_targets(pair: Pair, data: Splits) -> dict[str, Estimate]:
 
 def off_the_curve(pair: Pair, data: Splits) -> dict[str, Estimate]:
     """Of samples given the test conditions of ``inverse_sine``: the share with no possible x within 0.02."""
-    x = samples_given(pair, data.test.condition, NUM_DRAWN)["x"]
+    x = samples_given(pair, _condition(data.test), NUM_DRAWN)["x"]
     near = x.unsqueeze(-2) + torch.linspace(-0.02, 0.02, 9)[:, None]  # (conditions, samples, 9, 1)
-    possible = inverse_sine_log_density(near, data.test.condition[:, None, None].expand(*near.shape)).isfinite().any(-1)
+    possible = (
+        inverse_sine_log_density(near, _condition(data.test)[:, None, None].expand(*near.shape)).isfinite().any(-1)
+    )
     return {"between_modes": _mean((~possible).double().mean(1), "share of samples")}
 
 
@@ -204,12 +211,12 @@ NUM_CODES, NUM_HELD_OUT, NUM_CONDITIONS = 10_000, 2_000, 300
 
 def _variety(trained: Trained) -> list[Variety]:
     """Classes of completions of the test conditions, by a classifier of whole images."""
-    data, condition = trained.data, trained.data.test.condition
+    data = trained.data
     recipe = (data.recipe or {}).get("config", {})
     whole = data_sets.load(data.name, **recipe | {"condition_rows": 0})
-    classifier = trained_classifier(whole, trained.judges / f"classifier-{data.name}")
+    classifier = trained_classifier(whole, trained.judges / f"classifier-{data.name}", max_epochs=10)
     found = []
-    for part in condition.split(CONDITIONS_AT_ONCE):
+    for part in _condition(data.test).split(CONDITIONS_AT_ONCE):
         x = samples_given(trained.pair, part, NUM_DRAWN)["x_mean"].flatten(0, 1)
         images = plots.shown(x, part.repeat_interleave(NUM_DRAWN, 0), data)
         found.append(classifier.probabilities(images).unflatten(0, (len(part), NUM_DRAWN)))
@@ -230,7 +237,7 @@ def _components(pair: Pair, data: Splits) -> Components:
     x, condition = next(batches(data.train, NUM_CODES, seed=0, epoch=0, binarise=data.binarise, shuffle=False))
     codes = posterior_means(pair, x, condition)
     test = data.test.take(slice(NUM_HELD_OUT))
-    prior = prior_components(pair, data.test.condition[:NUM_CONDITIONS])
+    prior = prior_components(pair, _condition(data.test)[:NUM_CONDITIONS])
     return Components.measure(prior.loc, codes, posterior_means(pair, test.x, test.condition))
 
 
@@ -292,7 +299,7 @@ def grasps_by_metric(trained: Trained) -> dict[str, Estimate]:
     pose = samples_given(trained.pair, images, NUM_DRAWN)["x_mean"]
     agrees = rectangle_metric(pose, data.test.x, image)
     certain = discriminator.scores(pose, images) >= CERTAIN
-    known = discriminator.scores(data.test.x, data.test.condition) >= CERTAIN
+    known = discriminator.scores(data.test.x, _condition(data.test)) >= CERTAIN
     return {
         "certain": _mean(certain.double().mean(1), "share of poses"),
         "certain_of_known": _mean(known, "share of poses"),
@@ -408,13 +415,13 @@ def _toy_densities(trained: Mapping[str, Trained]) -> Figure:
     there = _first_of(trained, "toy")
     test = next(iter(there.values())).data.test
     drawn = {"data": test.x} | {
-        title: samples_given(one.pair, test.condition, 1)["x"][:, 0] for title, one in there.items()
+        title: samples_given(one.pair, _condition(test), 1)["x"][:, 0] for title, one in there.items()
     }
     figure = Figure(figsize=(3 * len(drawn), 3.2), layout="constrained")
     for axes, (title, x) in zip(
         figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0], drawn.items(), strict=True
     ):
-        axes.scatter(test.condition[:, 0], x[:, 0], s=3, linewidth=0)
+        axes.scatter(_condition(test)[:, 0], x[:, 0], s=3, linewidth=0)
         axes.set(title=title, xlabel="condition", ylim=(-1.3, 1.3))
     figure.supylabel("x")
     return figure

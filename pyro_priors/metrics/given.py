@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro
 import torch
 from pyro import poutine
@@ -29,7 +31,8 @@ def samples_given(pair: Pair, condition: Tensor, num: int) -> dict[str, Tensor]:
         for part in condition.split(max(1, ROWS_AT_ONCE // num)):
             with pyro.plate("samples", num, dim=-2):
                 trace = poutine.trace(pair.model).get_trace(None, part.to(pair.device), len(part))
-            sites = {name: trace.nodes[name]["value"] for name in ("z", "x")}
-            for name, value in (sites | {"x_mean": trace.nodes["x"]["fn"].mean}).items():
+            decoded: Any = trace.nodes["x"]["fn"]
+            sites: dict[str, Any] = {name: trace.nodes[name]["value"] for name in ("z", "x")}
+            for name, value in (sites | {"x_mean": decoded.mean}).items():
                 found.setdefault(name, []).append(value.transpose(0, 1).cpu())
     return {name: torch.cat(values) for name, values in found.items()}
