@@ -334,19 +334,33 @@ def magnification(pair: Pair, data: Splits, num: int = 1000) -> Figure:
     return figure
 
 
-def completions(pairs: Mapping[str, Pair], data: Splits, num_rows: int = 8, num_columns: int = 9) -> Figure:
+def completions(sets: Sequence[tuple[Splits, Mapping[str, Pair]]], num_rows: int = 8, num_columns: int = 9) -> Figure:
     """Test images, and completions of their last rows by each pair (Fig. 4 of Klushyn et al. 2019).
 
-    A panel for each pair: in the first column an image, in the others the means of x given its condition, which is
-    below the white line.
+    A row of panels for each data set, in it a panel for each pair: in the first column an image, in the others the
+    means of x given its condition, which is below the white line.
 
-    :param pairs: by title
-    :param data: images with a condition that is the rest of each (``condition_rows``)
+    :param sets: data, images with a condition that is the rest of each (``condition_rows``), and pairs by title
     :param num_rows: number of images
     :param num_columns: completions of each
     :raises ValueError: if the condition is no part of the image
     """
     from matplotlib.figure import Figure
+
+    most = max(len(pairs) for _, pairs in sets)
+    figure = Figure(figsize=(3.4 * most, (0.34 * num_rows + 0.4) * len(sets) + 0.3), layout="constrained")
+    all_axes = figure.subplots(len(sets), most, squeeze=False)
+    for (data, pairs), of_set in zip(sets, all_axes, strict=True):
+        for axes, (title, pair) in zip(of_set, pairs.items(), strict=False):
+            _completed(axes, pair, data, num_rows, num_columns)
+            axes.set(title=title)
+        for axes in of_set[len(pairs) :]:
+            axes.set_axis_off()
+    return figure
+
+
+def _completed(axes: Any, pair: Pair, data: Splits, num_rows: int, num_columns: int) -> None:
+    """One panel of :func:`completions`."""
     from torchvision.utils import make_grid
 
     condition = data.test.condition
@@ -356,19 +370,15 @@ def completions(pairs: Mapping[str, Pair], data: Splits, num_rows: int = 8, num_
         )
     x, given, upper = data.test.x[:num_rows], condition[:num_rows], data.image_shape[-2]
     width, height = data.image_shape[-1], upper + data.condition_image_shape[-2]
-    figure = Figure(figsize=(3.4 * len(pairs), 0.34 * num_rows * height / width + 0.6), layout="constrained")
-    for axes, (title, pair) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs.items(), strict=True):
-        drawn = samples_given(pair, given, num_columns)["x_mean"]
-        rows = torch.cat([x.unsqueeze(1), drawn.reshape(len(x), num_columns, *x.shape[1:])], 1)
-        repeated = given.repeat_interleave(num_columns + 1, 0)
-        images = shown(rows.flatten(0, 1), repeated, data).float().clamp(0, 1)
-        grid = make_grid(images, num_columns + 1, padding=1, pad_value=0.5).permute(1, 2, 0)
-        axes.imshow(grid.numpy(), interpolation="nearest")
-        for row in range(len(x)):
-            left = row * (height + 1) + 0.5 + upper
-            axes.plot([width + 1.5, (num_columns + 1) * (width + 1) - 0.5], [left, left], color="white", linewidth=0.8)
-        axes.set(xticks=[], yticks=[], title=title)
-    return figure
+    drawn = samples_given(pair, given, num_columns)["x_mean"]
+    rows = torch.cat([x.unsqueeze(1), drawn.reshape(len(x), num_columns, *x.shape[1:])], 1)
+    images = shown(rows.flatten(0, 1), given.repeat_interleave(num_columns + 1, 0), data).float().clamp(0, 1)
+    grid = make_grid(images, num_columns + 1, padding=1, pad_value=0.5).permute(1, 2, 0)
+    axes.imshow(grid.numpy(), interpolation="nearest")
+    for row in range(len(x)):
+        at = row * (height + 1) + 0.5 + upper
+        axes.plot([width + 1.5, (num_columns + 1) * (width + 1) - 0.5], [at, at], color="white", linewidth=0.8)
+    axes.set(xticks=[], yticks=[])
 
 
 def grasps(poses: Mapping[str, Sequence[Tensor]], images: Tensor) -> Figure:

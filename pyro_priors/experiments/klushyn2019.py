@@ -64,9 +64,9 @@ def _mean(values: Tensor, unit: str) -> Estimate:
 # Toys, section 4.1. The paper's own is not to be had; its schedule, one epoch of warm-up, is a variant here.
 
 TOY = TrainConfig(
-    max_epochs=100, warmup_epochs=50, batch_size=100, learning_rate=2e-3, schedule="cosine", compile="always"
+    max_epochs=300, warmup_epochs=150, batch_size=250, learning_rate=5e-3, schedule="cosine", compile="always"
 )
-TOY_QUICK = dataclasses.replace(TOY, max_epochs=40, warmup_epochs=20)
+TOY_QUICK = dataclasses.replace(TOY, max_epochs=100, warmup_epochs=50)
 ONE_EPOCH: dict[str, Any] = {
     "train": dataclasses.replace(TOY, warmup_epochs=1),
     "quick": dataclasses.replace(TOY_QUICK, warmup_epochs=1),
@@ -214,7 +214,8 @@ def _variety(trained: Trained) -> list[Variety]:
     data = trained.data
     recipe = (data.recipe or {}).get("config", {})
     whole = data_sets.load(data.name, **recipe | {"condition_rows": 0})
-    classifier = trained_classifier(whole, trained.judges / f"classifier-{data.name}", max_epochs=10)
+    folder, device = trained.judges / f"classifier-{data.name}", str(trained.pair.device)
+    classifier = trained_classifier(whole, folder, max_epochs=10, device=device)
     found = []
     for part in _condition(data.test).split(CONDITIONS_AT_ONCE):
         x = samples_given(trained.pair, part, NUM_DRAWN)["x_mean"].flatten(0, 1)
@@ -294,7 +295,8 @@ def grasps_by_metric(trained: Trained) -> dict[str, Estimate]:
     """Of ten generated poses for each test image: the share that the discriminator gives at least 0.99, beside that
     of the known poses, the share that agrees with a known one, and that of images with at least one which does."""
     data = trained.data
-    discriminator = trained_discriminator(data, trained.judges / "discriminator-cornell")
+    folder, device = trained.judges / "discriminator-cornell", str(trained.pair.device)
+    discriminator = trained_discriminator(data, folder, device=device)
     images, image = images_of(data.test)
     pose = samples_given(trained.pair, images, NUM_DRAWN)["x_mean"]
     agrees = rectangle_metric(pose, data.test.x, image)
@@ -450,10 +452,11 @@ def _priors_by_condition(trained: Mapping[str, Trained], num: int = 1000) -> Fig
 
 
 def _completions(trained: Mapping[str, Trained]) -> Figure:
-    """Of the first data set of which a method is there."""
-    there = _first_of(trained, "mnist") or _first_of(trained, "fashion")
-    data = next(iter(there.values())).data
-    return plots.completions({title: one.pair for title, one in there.items()}, data)
+    """A row of panels for each data set of which a method is there."""
+    sets = [_first_of(trained, prefix) for prefix in ("mnist", "fashion")]
+    named = [{title: one.pair for title, one in there.items()} for there in sets]
+    data = [next((one.data for one in there.values()), None) for there in sets]
+    return plots.completions([(found, pairs) for found, pairs in zip(data, named, strict=True) if found is not None])
 
 
 def _box_plots(trained: Mapping[str, Trained]) -> Figure:
