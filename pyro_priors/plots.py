@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from .data import Part, Splits
+from .data.poses import corners_of
+from .metrics import log_magnification, samples_given
 from .metrics.aggregate import log_prior, upper_site
 from .pair import Pair
 
@@ -23,13 +25,16 @@ if TYPE_CHECKING:
 __all__ = [
     "aggregate_category",
     "categories",
+    "completions",
     "curves",
     "density",
     "figures",
+    "grasps",
     "histograms",
     "image_grid",
     "image_panels",
     "latent_scatter",
+    "magnification",
     "prior_density",
     "reconstructions",
     "samples",
@@ -284,6 +289,122 @@ def _planar_site(pair: Pair, data: Splits) -> str:
     x, _ = _first(data.test, 1, pair)
     site = upper_site(pair, x)
     return site if pair.encode(x)[site].event_shape == (2,) else ""
+
+
+@torch.no_grad()
+def magnification(pair: Pair, data: Splits, num: int = 1000) -> Figure:
+    """The codes of test data over the decoder's magnification factor, and samples (Fig. 1 of Klushyn et al. 2019).
+
+    Left: one draw of q(z|x) for each datum by label, over the common logarithm of the factor in grey
+    (:func:`~pyro_priors.metrics.log_magnification`). Right: the data in grey under samples.
+
+    :param pair: an unconditional pair with a decoder of its own and a code of two dimensions
+    :param data: their data, of two dimensions too
+    :param num: number of test data, and of samples
+    :raises ValueError: if code or data are not of two dimensions
+    """
+    from matplotlib.figure import Figure
+
+    site = _planar_site(pair, data)
+    if not site or data.x_shape != (2,):
+        raise ValueError(f"magnification draws codes and data of two dimensions, {data.name} with this pair has others")
+    drawn, x = pair.sample(num), data.test.x[:num]
+    z = pair.encode(x.to(pair.device))[site].sample().cpu()
+    prior = drawn[site].cpu()
+    low, high = torch.cat([z, prior]).aminmax(dim=0)
+    first, second = (torch.linspace(*ends, 200) for ends in zip(low.tolist(), high.tolist(), strict=True))
+    decoder: Any = pair.model.decoder
+    grid = torch.cartesian_prod(first, second).to(pair.device)
+    with pair.evaluating():
+        factor = log_magnification(lambda z: decoder(z).mean, grid).reshape(200, 200).T.cpu() / math.log(10)
+    lowest = factor.quantile(0.02).item()  # where it is all but 0 it says no more
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    shown = left.pcolormesh(
+        *(values.numpy() for values in (first, second, factor)), cmap="Greys", shading="nearest", vmin=lowest
+    )
+    figure.colorbar(shown, ax=left, label="magnification factor, common logarithm")
+    colours = {} if data.test.label is None else {"c": data.test.label[:num], "cmap": "tab10", "vmax": 9}
+    left.scatter(*z.T, s=4, linewidth=0, **colours)
+    left.set(xlabel=f"{site} 1", ylabel=f"{site} 2", title="codes of data, and magnification factor")
+    right.scatter(*x.T, s=4, linewidth=0, color="lightgrey", label="data")
+    right.scatter(*drawn["x"].cpu().T, s=4, linewidth=0, label="samples")
+    right.set(xlabel="$x_1$", ylabel="$x_2$", title=f"{num:,} samples")
+    right.legend(loc="center")
+    return figure
+
+
+def completions(sets: Sequence[tuple[Splits, Mapping[str, Pair]]], num_rows: int = 8, num_columns: int = 9) -> Figure:
+    """Test images, and completions of their last rows by each pair (Fig. 4 of Klushyn et al. 2019).
+
+    A row of panels for each data set, in it a panel for each pair: in the first column an image, in the others the
+    means of x given its condition, which is below the white line.
+
+    :param sets: data, images with a condition that is the rest of each (``condition_rows``), and pairs by title
+    :param num_rows: number of images
+    :param num_columns: completions of each
+    :raises ValueError: if the condition is no part of the image
+    """
+    from matplotlib.figure import Figure
+
+    most = max(len(pairs) for _, pairs in sets)
+    figure = Figure(figsize=(3.4 * most, (0.34 * num_rows + 0.4) * len(sets) + 0.3), layout="constrained")
+    all_axes = figure.subplots(len(sets), most, squeeze=False)
+    for (data, pairs), of_set in zip(sets, all_axes, strict=True):
+        for axes, (title, pair) in zip(of_set, pairs.items(), strict=False):
+            _completed(axes, pair, data, num_rows, num_columns)
+            axes.set(title=title)
+        for axes in of_set[len(pairs) :]:
+            axes.set_axis_off()
+    return figure
+
+
+def _completed(axes: Any, pair: Pair, data: Splits, num_rows: int, num_columns: int) -> None:
+    """One panel of :func:`completions`."""
+    from torchvision.utils import make_grid
+
+    condition = data.test.condition
+    if data.image_shape is None or data.condition_image_shape is None or condition is None:
+        raise ValueError(
+            f"completions draws images that a condition completes, {data.name} has none: condition_rows=10"
+        )
+    x, given, upper = data.test.x[:num_rows], condition[:num_rows], data.image_shape[-2]
+    width, height = data.image_shape[-1], upper + data.condition_image_shape[-2]
+    drawn = samples_given(pair, given, num_columns)["x_mean"]
+    rows = torch.cat([x.unsqueeze(1), drawn.reshape(len(x), num_columns, *x.shape[1:])], 1)
+    images = shown(rows.flatten(0, 1), given.repeat_interleave(num_columns + 1, 0), data).float().clamp(0, 1)
+    grid = make_grid(images, num_columns + 1, padding=1, pad_value=0.5).permute(1, 2, 0)
+    axes.imshow(grid.numpy(), interpolation="nearest")
+    for row in range(len(x)):
+        at = row * (height + 1) + 0.5 + upper
+        axes.plot([width + 1.5, (num_columns + 1) * (width + 1) - 0.5], [at, at], color="white", linewidth=0.8)
+    axes.set(xticks=[], yticks=[])
+
+
+def grasps(poses: Mapping[str, Sequence[Tensor]], images: Tensor) -> Figure:
+    """Grasp poses on the images of objects, a row for each kind of poses (Fig. 7 of Klushyn et al. 2019).
+
+    Red edges are those along which the gripper opens, black ones its jaws.
+
+    :param poses: by title: of each image its poses, shape ``(num, 6)`` (:data:`~pyro_priors.data.poses.POSE`)
+    :param images: grey, shape ``(num_images, 1, height, width)``
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.7 * len(images) + 0.4, 1.75 * len(poses) + 0.4), layout="constrained")
+    side = images.shape[-1]
+    for row, (title, of_images) in zip(
+        figure.subplots(len(poses), len(images), squeeze=False), poses.items(), strict=True
+    ):
+        row[0].set_ylabel(title)
+        for axes, image, pose in zip(row, images, of_images, strict=True):
+            axes.imshow(image[0].numpy(), cmap="gray", vmin=0, vmax=1)
+            for corners in corners_of(pose, side) - 0.5:  # the middle of the first pixel is 0 here
+                for edge in range(4):
+                    ends = corners[[edge, (edge + 1) % 4]]
+                    axes.plot(*ends.T.numpy(), color="black" if edge % 2 else "red", linewidth=1)
+            axes.set(xticks=[], yticks=[], xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5))
+    return figure
 
 
 def density(pair: Pair, data: Splits, num: int = 10_000, **fixed: Any) -> Figure:

@@ -25,6 +25,7 @@ from .generation import (
     kernel_distance,
     precision_recall_density_coverage,
 )
+from .given import samples_given
 from .grasps import GraspDiscriminator, agree, images_of, jaccard, rectangle_metric, trained_discriminator
 from .judges import JudgeConfig
 from .latent import active_categories, active_units, effective_categories
@@ -72,6 +73,7 @@ __all__ = [
     "prior_samples",
     "record",
     "rectangle_metric",
+    "samples_given",
     "trained_classifier",
     "trained_discriminator",
     "variety",

@@ -52,7 +52,7 @@ class GraspDiscriminator(nn.Module):
     def __init__(
         self,
         image_shape: Sequence[int],
-        channels: Sequence[int] = (32, 64, 128, 256),
+        channels: Sequence[int] = (16, 32, 64, 128),
         hidden: int = 256,
     ) -> None:
         super().__init__()
