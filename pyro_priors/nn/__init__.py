@@ -1,6 +1,7 @@
 """Networks that return distributions: encoders, decoders, and the likelihoods that decoders end in."""
 
 from .conv import UPSAMPLING, ConvDecoder, ConvEncoder, ConvTrunk
+from .calibrated import CALIBRATIONS, OptimalGaussianLikelihood, OptimalNormal, make_calibrated
 from .likelihoods import (
     LIKELIHOODS,
     BernoulliLikelihood,
@@ -19,6 +20,7 @@ from .relaxed import RelaxedCategorical, Temperature, category_of, chosen
 from .released import ReleasedCategoricalHead, ReleasedGaussianHead, he_
 
 __all__ = [
+    "CALIBRATIONS",
     "LIKELIHOODS",
     "MLP",
     "UPSAMPLING",
@@ -39,6 +41,8 @@ __all__ = [
     "JoinedLinear",
     "JointBernoulli",
     "Likelihood",
+    "OptimalGaussianLikelihood",
+    "OptimalNormal",
     "RelaxedCategorical",
     "ReleasedCategoricalHead",
     "ReleasedGaussianHead",
@@ -46,6 +50,7 @@ __all__ = [
     "category_of",
     "chosen",
     "he_",
+    "make_calibrated",
     "make_likelihood",
     "positive",
     "raw_of",

@@ -67,18 +67,20 @@ class ContinuousBernoulliLikelihood(BernoulliLikelihood):
 
 
 class GaussianLikelihood(BernoulliLikelihood):
-    """Real data: N(loc, scale^2) with the decoder's output as loc and one scale for all values.
+    """Real data: N(loc, scale^2) with the decoder's output as loc and one scale for all values, or for each channel.
 
     :param event_dim: number of dimensions of one datum
     :param scale: the fixed scale, in units of x; learned, starting at 1, when None
+    :param num_channels: size of x's first dimension, each value of which learns a scale; None for one scale
     """
 
-    def __init__(self, event_dim: int, scale: float | None = None) -> None:
+    def __init__(self, event_dim: int, scale: float | None = None, num_channels: int | None = None) -> None:
         super().__init__(event_dim)
         if scale is not None and not scale > 0:
             raise ValueError(f"scale must be positive, got {scale}: give scale=0.1, or leave it out to learn it")
         self.fixed_scale = scale
-        self.raw_scale = nn.Parameter(torch.tensor(raw_of(1.0))) if scale is None else None
+        shape = () if num_channels is None else (num_channels, *(1,) * (event_dim - 1))
+        self.raw_scale = nn.Parameter(torch.full(shape, raw_of(1.0))) if scale is None else None
 
     def forward(self, raw: Tensor) -> dist.Distribution:
         scale: Any = self.fixed_scale if self.raw_scale is None else positive(self.raw_scale)

@@ -1,0 +1,132 @@
+"""Gaussian likelihoods whose scale is calibrated: the best one in closed form, a learned one, or a fixed one."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.types import _size
+
+from .likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+
+__all__ = ["CALIBRATIONS", "OptimalGaussianLikelihood", "OptimalNormal", "make_calibrated"]
+
+
+class OptimalGaussianLikelihood(BernoulliLikelihood):
+    r"""N(loc, scale^2) with the decoder's output as loc and the scale that makes the batch most probable.
+
+    .. math::
+        \mathrm{scale}^2 = \arg\max_{s^2} \log \mathcal{N}(x \mid \mathrm{loc}, s^2 I)
+            = \frac{1}{P} \lVert x - \mathrm{loc} \rVert^2
+
+    (De 2025, equation 10; Rybkin et al. 2021). P counts all values of all data of the batch, particles included: one
+    scalar. With it the reconstruction is :math:`-\frac{P}{2} \log \mathrm{MSE}` and a constant (De's equation 11); its
+    gradient goes through the scale too. :math:`\log \mathrm{scale}` then passes :math:`-6 + \mathrm{softplus}(\cdot +
+    6)`, as in the code of Rybkin et al., so that a batch that is met exactly has a finite density; scales far above
+    :math:`e^{-6}` are hardly moved (0.1 becomes 0.1025).
+
+    ============= ======================================================================================================
+    mode          scale
+    ============= ======================================================================================================
+    training      that of the values whose log-density is asked for; each such call moves the running estimate
+    evaluation    the running estimate of the squared error, frozen: of validation, importance weights and samples
+    ============= ======================================================================================================
+
+    In training the number is therefore the largest likelihood of the batch under any scale, and not a density of x;
+    in evaluation it is a density. Samples have the running scale in both modes. The estimate is the mean over the first
+    ``1 / momentum`` batches and decays by ``momentum`` from then on; it is a buffer, and goes into every checkpoint.
+
+    :param event_dim: number of dimensions of one datum
+    :param momentum: weight of a batch in the running estimate
+    :param min_log_scale: lower end of the scale's logarithm; in the units of x, so for values in [0, 1] or near them
+
+    References: Oleh Rybkin, Kostas Daniilidis and Sergey Levine, Simple and effective VAE training with calibrated
+    decoders, ICML 2021, arXiv:2006.13202. Tuhin Subhra De, Improving conditional VAE with approximation using
+    normalizing flows, 2025, arXiv:2511.08946. Both evaluate with the scale of the evaluation's own batch, which is
+    optimistic and depends on the batch; here it is frozen.
+    """
+
+    squared_error: Tensor
+    num_batches: Tensor
+
+    def __init__(self, event_dim: int, momentum: float = 0.01, min_log_scale: float = -6.0) -> None:
+        super().__init__(event_dim)
+        self.momentum, self.min_log_scale = momentum, min_log_scale
+        self.register_buffer("squared_error", torch.ones(()))
+        self.register_buffer("num_batches", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, raw: Tensor) -> dist.Distribution:
+        return OptimalNormal(self._only(raw), self).to_event(self.event_dim)
+
+    def scale(self, squared_error: Tensor | None = None) -> Tensor:
+        """The scale, a scalar, that belongs to a mean squared error; the running one when left out."""
+        error = self.squared_error if squared_error is None else squared_error
+        log_scale = 0.5 * error.clamp(min=torch.finfo(error.dtype).tiny).log()
+        return torch.exp(self.min_log_scale + F.softplus(log_scale - self.min_log_scale))
+
+    @torch.no_grad()
+    def observe(self, squared_error: Tensor) -> None:
+        """Move the running estimate by a batch's mean squared error, a scalar."""
+        self.num_batches.add_(1)
+        weight = self.num_batches.to(self.squared_error).reciprocal().clamp(min=self.momentum)
+        self.squared_error.add_(weight * (squared_error - self.squared_error))
+
+
+class OptimalNormal(dist.Normal):
+    """Gaussian of a scale that, in training, is found from the values whose log-density is asked for.
+
+    :param loc: shape ``batch_shape``
+    :param likelihood: whose running estimate gives the scale, and is moved in training
+    """
+
+    def __init__(self, loc: Tensor, likelihood: OptimalGaussianLikelihood, validate_args: bool | None = None) -> None:
+        self.likelihood, self.training = likelihood, likelihood.training
+        super().__init__(loc, likelihood.scale(), validate_args=validate_args)
+
+    def expand(self, batch_shape: _size, _instance: object = None) -> "OptimalNormal":
+        return OptimalNormal(self.loc.expand(batch_shape), self.likelihood, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if not self.training:
+            return super().log_prob(value)
+        squared_error = (value - self.loc).square().mean()
+        self.likelihood.observe(squared_error)
+        return dist.Normal(self.loc, self.likelihood.scale(squared_error)).log_prob(value)
+
+
+CALIBRATIONS = ("fixed", "learned", "learned_by_channel", "optimal")
+"""Ways to find the scale of a Gaussian likelihood."""
+
+
+def make_calibrated(calibration: str, x_shape: Sequence[int], scale: float | None = None) -> Likelihood:
+    """The Gaussian likelihood whose scale is found in one of these ways.
+
+    ====================== ===========================================================
+    ``optimal``            in closed form, :class:`OptimalGaussianLikelihood`
+    ``learned``            one parameter, as :class:`GaussianLikelihood` has it
+    ``learned_by_channel`` one for each channel of images, the first dimension of x
+    ``fixed``              ``scale``, 1 when left out
+    ====================== ===========================================================
+
+    :param calibration: one of ``CALIBRATIONS``
+    :param x_shape: shape of one datum
+    :param scale: the fixed scale, in units of x
+    :raises ValueError: if the name is unknown, x has no channels, or a scale is given that is not fixed
+    """
+    if calibration not in CALIBRATIONS:
+        near = get_close_matches(calibration, CALIBRATIONS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(CALIBRATIONS)}"
+        raise ValueError(f"calibration '{calibration}' is unknown: {hint}")
+    if scale is not None and calibration != "fixed":
+        raise ValueError(f"scale={scale} belongs to calibration='fixed', got calibration='{calibration}': leave it out")
+    if calibration == "learned_by_channel" and len(x_shape) != 3:
+        raise ValueError(
+            "calibration='learned_by_channel' needs images, x_shape=(channels, height, width), got "
+            f"{tuple(x_shape)}: load them with flatten=False (--data.no-flatten), or use calibration='learned'"
+        )
+    if calibration == "optimal":
+        return OptimalGaussianLikelihood(len(x_shape))
+    fixed = (1.0 if scale is None else scale) if calibration == "fixed" else None
+    return GaussianLikelihood(len(x_shape), fixed, x_shape[0] if calibration == "learned_by_channel" else None)
