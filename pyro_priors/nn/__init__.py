@@ -2,6 +2,7 @@
 
 from .conv import UPSAMPLING, ConvDecoder, ConvEncoder, ConvTrunk
 from .calibrated import CALIBRATIONS, OptimalGaussianLikelihood, OptimalNormal, make_calibrated
+from .conditions import CONDITION_NETWORKS, AttributeConv, ConditionMLP, make_condition_network
 from .likelihoods import (
     LIKELIHOODS,
     BernoulliLikelihood,
@@ -21,12 +22,15 @@ from .released import ReleasedCategoricalHead, ReleasedGaussianHead, he_
 
 __all__ = [
     "CALIBRATIONS",
+    "CONDITION_NETWORKS",
     "LIKELIHOODS",
     "MLP",
     "UPSAMPLING",
+    "AttributeConv",
     "BernoulliLikelihood",
     "BranchedMLP",
     "CategoricalHead",
+    "ConditionMLP",
     "ContinuousBernoulli",
     "ContinuousBernoulliLikelihood",
     "ConvDecoder",
@@ -51,6 +55,7 @@ __all__ = [
     "chosen",
     "he_",
     "make_calibrated",
+    "make_condition_network",
     "make_likelihood",
     "positive",
     "raw_of",

@@ -2,6 +2,7 @@
 
 from .category import CategoryPrior
 from .conditional import ComponentNetwork, ConditionalGaussianPrior, ConditionalMixturePrior
+from .conditional_flow import CONDITIONAL_FLOWS, ConditionalFlowPrior
 from .conditional_vamp import CDVPrior, ConditionalVampPrior
 from .flow import FlowPrior
 from .gaussian import GaussianPrior
@@ -11,9 +12,11 @@ from .standard import StandardPrior
 from .vamp import VampPrior
 
 __all__ = [
+    "CONDITIONAL_FLOWS",
     "CDVPrior",
     "CategoryPrior",
     "ComponentNetwork",
+    "ConditionalFlowPrior",
     "ConditionalGaussianPrior",
     "ConditionalMixturePrior",
     "ConditionalVampPrior",

@@ -14,7 +14,7 @@ from .standard import StandardPrior
 from .transforms import FLOWS, ActNorm, FlowNetwork, Permutation, Reverse
 from .zuko_flows import PREFIX, ZukoFlow
 
-__all__ = ["FlowPrior"]
+__all__ = ["FlowDistribution", "FlowPrior"]
 
 PERMUTATIONS = ("random", "reverse")
 
@@ -137,10 +137,10 @@ class FlowPrior(nn.Module):
 
     def forward(self) -> dist.Distribution:
         """:returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``"""
-        return _Flow(self.base(), self.transforms())
+        return FlowDistribution(self.base(), self.transforms())
 
 
-class _Flow(dist.TransformedDistribution):
+class FlowDistribution(dist.TransformedDistribution):
     """Pyro's, whose density of its own sample has a gradient: there the transforms recall how they made it, without."""
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
