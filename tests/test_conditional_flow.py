@@ -147,7 +147,7 @@ def test_every_parameter_has_a_gradient_and_a_copy_is_independent(kind):
 def test_the_density_of_its_own_draw_has_a_gradient(kind):
     """There the transforms recall how they made the draw, which had none."""
     prior = flow_prior(kind, 4)
-    p = prior(torch.randn(8, *CONDITION))
+    p = prior(torch.randn(64, *CONDITION))
     log_prob = p.log_prob(p.sample())
     assert all(value.any() for value in torch.autograd.grad(log_prob.sum(), list(prior.parameters())))
 
