@@ -19,6 +19,16 @@ BIBTEX = {
     Karaletsos, Theofanis and Singh, Rohit and Szerlip, Paul and Horsfall, Paul and Goodman, Noah D.},
   journal = {Journal of Machine Learning Research}, volume = {20}, number = {28}, pages = {1--6}, year = {2019}
 }""",
+    "de2025": """@article{de2025improving,
+  title = {Improving Conditional {VAE} with approximation using Normalizing Flows},
+  author = {De, Tuhin Subhra},
+  journal = {arXiv preprint arXiv:2511.08946}, year = {2025}
+}""",
+    "dinh2015": """@inproceedings{dinh2015nice,
+  title = {{NICE}: Non-linear Independent Components Estimation},
+  author = {Dinh, Laurent and Krueger, David and Bengio, Yoshua},
+  booktitle = {International Conference on Learning Representations, workshop}, year = {2015}, eprint = {1410.8516}
+}""",
     "dinh2017": """@inproceedings{dinh2017density,
   title = {Density estimation using {Real NVP}},
   author = {Dinh, Laurent and Sohl-Dickstein, Jascha and Bengio, Samy},
@@ -28,6 +38,11 @@ BIBTEX = {
   title = {Neural Spline Flows},
   author = {Durkan, Conor and Bekasov, Artur and Murray, Iain and Papamakarios, George},
   booktitle = {Advances in Neural Information Processing Systems}, volume = {32}, year = {2019}, eprint = {1906.04032}
+}""",
+    "kim2021": """@inproceedings{kim2021conditional,
+  title = {Conditional Variational Autoencoder with Adversarial Learning for End-to-End Text-to-Speech},
+  author = {Kim, Jaehyeon and Kong, Jungil and Son, Juhee},
+  booktitle = {International Conference on Machine Learning}, year = {2021}, eprint = {2106.06103}
 }""",
     "kingma2014": """@inproceedings{kingma2014auto,
   title = {Auto-Encoding Variational {Bayes}},
@@ -48,6 +63,11 @@ BIBTEX = {
   title = {Masked Autoregressive Flow for Density Estimation},
   author = {Papamakarios, George and Pavlakou, Theo and Murray, Iain},
   booktitle = {Advances in Neural Information Processing Systems}, volume = {30}, year = {2017}, eprint = {1705.07057}
+}""",
+    "rybkin2021": """@inproceedings{rybkin2021simple,
+  title = {Simple and Effective {VAE} Training with Calibrated Decoders},
+  author = {Rybkin, Oleh and Daniilidis, Kostas and Levine, Sergey},
+  booktitle = {International Conference on Machine Learning}, year = {2021}, eprint = {2006.13202}
 }""",
     "sohn2015": """@inproceedings{sohn2015learning,
   title = {Learning Structured Output Representation using Deep Conditional Generative Models},

@@ -140,7 +140,10 @@ def _pair_options(name: str) -> type:
     annotations: dict[str, Any] = {key: tyro.conf.Suppress[tuple[int, ...]] for key in filled_in if key in names}
     help_text = "p(x|z): bernoulli, continuous_bernoulli, discretised_logistic or gaussian; auto: what fits the data."
     annotations["likelihood"] = Annotated[str, tyro.conf.arg(help=help_text)]
-    body = {key: filled_in[key] for key in filled_in if key in names} | {"likelihood": "auto"}
+    if config_class.only_likelihood:
+        annotations["likelihood"] = tyro.conf.Suppress[str]
+    filled_in["likelihood"] = config_class.only_likelihood or "auto"
+    body = {key: filled_in[key] for key in filled_in if key in names}
     body |= {"__annotations__": annotations, "__doc__": config_class.__doc__}
     return dataclass(frozen=True)(type(config_class.__name__, (config_class,), body))
 

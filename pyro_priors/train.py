@@ -22,6 +22,7 @@ from . import checkpoint, zoo
 from ._sites import sample_sites
 from .data import DataConfig, Levels, Splits
 from .loop import History, Training, TrainingDiverged, summary_writer, to_like
+from .nn import OptimalGaussianLikelihood
 from .objectives import ELBO, options_of
 from .pair import Pair
 from .priors import VampPrior
@@ -165,6 +166,11 @@ def fit(
                 f"num_processes is {config.num_processes}, but {type(objective).__name__} compares the data of a batch "
                 "with each other, and each process has a share of them: give num_processes=1"
             )
+    if config.num_processes > 1 and any(isinstance(module, OptimalGaussianLikelihood) for module in pair.modules()):
+        raise ValueError(
+            f"num_processes is {config.num_processes}, but the optimal scale is that of a whole batch, and each "
+            "process has a share of it: give num_processes=1, or make the pair with calibration='learned'"
+        )
     _check_fits(pair, data)
     _check_sites(pair, data, config.warmup_sites)
     if config.tensorboard:

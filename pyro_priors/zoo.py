@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn as nn
@@ -16,6 +16,8 @@ import torch.nn as nn
 from . import checkpoint, guides, models
 from .data import Splits
 from .nn import (
+    CALIBRATIONS,
+    CONDITION_NETWORKS,
     MLP,
     UPSAMPLING,
     CategoricalHead,
@@ -29,13 +31,16 @@ from .nn import (
     ReleasedGaussianHead,
     Temperature,
     he_,
+    make_calibrated,
     make_likelihood,
 )
 from .objectives import ELBO, EnumELBO
 from .pair import Pair
 from .priors import (
+    CONDITIONAL_FLOWS,
     CategoryPrior,
     CDVPrior,
+    ConditionalFlowPrior,
     ConditionalGaussianPrior,
     ConditionalMixturePrior,
     ConditionalVampPrior,
@@ -55,6 +60,9 @@ __all__ = [
     "MixtureCVAEConfig",
     "Networks",
     "PairConfig",
+    "SigmaCVAEConfig",
+    "SigmaCVAENFConfig",
+    "SigmaVAEConfig",
     "VAEConfig",
     "config_class",
     "create",
@@ -89,7 +97,15 @@ class PairConfig:
     upsampling: str = "auto"
     """Of conv's decoder: resize, transposed, or auto, the one that the size asks for."""
 
+    only_likelihood: ClassVar[str] = ""
+    """The one likelihood of a pair that has no choice of them."""
+
     def __post_init__(self) -> None:
+        if self.only_likelihood and self.likelihood != self.only_likelihood:
+            raise ValueError(
+                f"likelihood='{self.likelihood}' does not fit this pair, whose likelihood is {self.only_likelihood}: "
+                "leave it out"
+            )
         for name, known in (("networks", NETWORKS), ("upsampling", UPSAMPLING)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} '{getattr(self, name)}' is unknown: {hint(getattr(self, name), known)}")
@@ -230,6 +246,70 @@ class MixtureCVAEConfig(CVAEConfig):
 
 
 @dataclass(frozen=True)
+class _CalibratedConfig(PairConfig):
+    """A pair whose likelihood is a Gaussian with a calibrated scale."""
+
+    likelihood: str = "gaussian"
+    """p(x|z): gaussian; no other."""
+    scale: float | None = None
+    """The scale of calibration='fixed', 1 when left out."""
+    calibration: str = "optimal"
+    """Scale of the Gaussian: optimal (of each batch, in closed form), learned, learned_by_channel or fixed."""
+
+    only_likelihood: ClassVar[str] = "gaussian"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.calibration not in CALIBRATIONS:
+            raise ValueError(f"calibration '{self.calibration}' is unknown: {hint(self.calibration, CALIBRATIONS)}")
+
+
+@dataclass(frozen=True)
+class SigmaVAEConfig(_CalibratedConfig, VAEConfig):
+    """Sigma-VAE (Rybkin et al. 2021): a VAE whose Gaussian has the scale that fits each batch best."""
+
+
+@dataclass(frozen=True)
+class SigmaCVAEConfig(_CalibratedConfig, VAEConfig):
+    """Sigma-CVAE (De 2025): p(z) p(x|z,condition), with the scale that fits each batch best."""
+
+    condition_shape: tuple[int, ...] = ()
+    """Shape of one condition."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prior == "vamp":
+            raise ValueError(
+                "prior='vamp' needs an encoder of x alone, and this one sees the condition: use prior='mixture' or "
+                "'flow', or pair 'cvamp_cvae'"
+            )
+
+
+@dataclass(frozen=True)
+class SigmaCVAENFConfig(_CalibratedConfig, CVAEConfig):
+    """Sigma-CVAE with a flow prior (De 2025): p(z|condition) p(x|z,condition)."""
+
+    flow: str = "affine"
+    """Couplings of the prior's flow: affine, additive (volume-preserving) or none."""
+    num_transforms: int = 4
+    """Number of couplings."""
+    flow_hidden: tuple[int, ...] = (64, 64)
+    """Sizes of the hidden layers in each coupling."""
+    couplings_see_condition: bool = False
+    """Couplings that depend on the condition too; the paper's do not."""
+    condition_network: str = "mlp"
+    """What reads the condition for the prior: mlp, or conv (1-D convolutions along the attributes, the paper's)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, known in (("flow", CONDITIONAL_FLOWS), ("condition_network", sorted(CONDITION_NETWORKS))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} '{getattr(self, name)}' is unknown: {hint(getattr(self, name), known)}")
+        if self.flow != "none" and self.z_dim < 2:
+            raise ValueError(f"couplings need z_dim of at least 2, got {self.z_dim}: use flow='none' for one dimension")
+
+
+@dataclass(frozen=True)
 class Networks:
     """A user's own networks, each standing for the one that a factory would build."""
 
@@ -246,6 +326,8 @@ class _Entry:
 
 _CITATIONS_OF_PRIORS = {"flow": ("bhalodia2019",), "vamp": ("tomczak2018",)}
 _CITATIONS_OF_FLOWS = {
+    "additive": ("dinh2015",),
+    "affine": ("dinh2017",),
     "affine_autoregressive": ("papamakarios2017",),
     "affine_coupling": ("dinh2017",),
     "spline_autoregressive": ("durkan2019",),
@@ -306,8 +388,8 @@ def citations_of(name: str, config: Mapping[str, Any] | None = None) -> tuple[st
     """
     config = config or {}
     keys = _entry(name).citations + _CITATIONS_OF_PRIORS.get(config.get("prior", ""), ())
-    if config.get("prior") == "flow":
-        keys += _CITATIONS_OF_FLOWS.get(config["flow"], ())  # zuko knows its own
+    if config.get("prior") == "flow" or "prior" not in config:
+        keys += _CITATIONS_OF_FLOWS.get(config.get("flow", ""), ())
     return tuple(dict.fromkeys(keys))
 
 
@@ -358,7 +440,7 @@ def create_for(name: str, data: Splits, seed: int, **config: Any) -> Pair:
     """
     config |= {"x_shape": data.x_shape}
     if config.get("likelihood", "auto") == "auto":
-        config["likelihood"] = data.likelihood
+        config["likelihood"] = config_class(name).only_likelihood or data.likelihood
     if any(field.name == "condition_shape" for field in dataclasses.fields(config_class(name))):
         if data.condition_shape is None:
             raise ValueError(
@@ -444,7 +526,10 @@ def _made_encoder(
 def _decoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Module:
     if networks.decoder is not None:
         return networks.decoder
-    likelihood = make_likelihood(config.likelihood, len(config.x_shape), config.scale)
+    if isinstance(config, _CalibratedConfig):
+        likelihood = make_calibrated(config.calibration, config.x_shape, config.scale)
+    else:
+        likelihood = make_likelihood(config.likelihood, len(config.x_shape), config.scale)
     z_dim = options.pop("z_dim", config.z_dim)
     if config.networks == "conv":
         options.pop("branched", None)
@@ -453,6 +538,7 @@ def _decoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Modul
     return Decoder(z_dim, config.x_shape, likelihood, config.hidden, config.gated, **options)
 
 
+@register_pair("sigma_vae", SigmaVAEConfig, citations=("rybkin2021", "kingma2014"))
 @register_pair("vae", VAEConfig, citations=("kingma2014",))
 def _vae(config: VAEConfig, networks: Networks) -> Pair:
     encoder = _encoder(config, networks)
@@ -516,6 +602,30 @@ def _conditional_pair(config: CVAEConfig, prior: nn.Module, encoder: nn.Module, 
 def _cvae(config: CVAEConfig, networks: Networks) -> Pair:
     network = _made_encoder(config, config.condition_shape, config.z_dim) if _sees_images(config) else None
     prior = ConditionalGaussianPrior(config.condition_shape, config.z_dim, config.hidden, config.gated, network)
+    return _conditional_pair(config, prior, *_conditional(config, networks))
+
+
+@register_pair("sigma_cvae", SigmaCVAEConfig, citations=("de2025", "rybkin2021", "sohn2015"))
+def _sigma_cvae(config: SigmaCVAEConfig, networks: Networks) -> Pair:
+    encoder = _encoder(config, networks, condition_shape=config.condition_shape)
+    decoder = _decoder(config, networks, condition_shape=config.condition_shape)
+    prior = PRIORS[config.prior](config, encoder)
+    return Pair(models.CVAE(prior, decoder, prior_sees_condition=False), guides.CVAEGuide(encoder))
+
+
+@register_pair("sigma_cvae_nf", SigmaCVAENFConfig, citations=("de2025", "kim2021", "rybkin2021", "sohn2015"))
+def _sigma_cvae_nf(config: SigmaCVAENFConfig, networks: Networks) -> Pair:
+    prior = ConditionalFlowPrior(
+        config.condition_shape,
+        config.z_dim,
+        config.flow,
+        config.num_transforms,
+        config.flow_hidden,
+        config.hidden,
+        config.gated,
+        config.condition_network,
+        config.couplings_see_condition,
+    )
     return _conditional_pair(config, prior, *_conditional(config, networks))
 
 

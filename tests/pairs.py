@@ -28,6 +28,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "cvae": {"condition_shape": (8,)},
     "cvamp_cvae": {"condition_shape": (8,), "num_components": 9},
     "hvae": {"z1_dim": 3},
+    "sigma_cvae": {"condition_shape": (8,)},
+    "sigma_cvae_nf": {"condition_shape": (8,), "num_transforms": 3, "flow_hidden": (11, 12)},
+    "sigma_vae": {},
     "vae": {},
 }
 """Options of each pair beside SIZES."""
@@ -44,6 +47,9 @@ LATENT: dict[str, dict[str, int]] = {"hvae": {"z2": 2, "z1": 3}}
 
 MIXTURES_GIVEN_A_CONDITION = ("cdv_cvae", "cmog_cvae", "cvamp_cvae")
 """Pairs whose prior is a mixture that depends on the condition."""
+
+CALIBRATED = ("sigma_cvae", "sigma_cvae_nf", "sigma_vae")
+"""Pairs whose likelihood is a Gaussian with a calibrated scale."""
 
 NAMES = [name for name in zoo.names() if name in SMALL]
 
@@ -84,7 +90,12 @@ def variants() -> list[Variant]:
     for name in NAMES:
         fields = {field.name for field in dataclasses.fields(zoo.config_class(name))}
         priors = [(("prior", prior),) for prior in zoo.PRIORS] if "prior" in fields else [()]
-        found += [Variant(name, (("likelihood", likelihood), *prior)) for likelihood in LIKELIHOODS for prior in priors]
+        if name == "sigma_cvae":  # whose encoder is none of x alone
+            priors.remove((("prior", "vamp"),))
+        likelihoods = [("likelihood", likelihood) for likelihood in LIKELIHOODS]
+        if name in CALIBRATED:
+            likelihoods = [("calibration", calibration) for calibration in ("optimal", "learned")]
+        found += [Variant(name, (likelihood, *prior)) for likelihood in likelihoods for prior in priors]
         images: list[tuple[str, Any]] = [("x_shape", (2, 3))]
         if "condition_shape" in fields:
             images.append(("condition_shape", (4, 2)))
@@ -105,6 +116,11 @@ def variants() -> list[Variant]:
         Variant("cp_vae", (("category", "relaxed"), ("num_enumerated", 1))),
         Variant("cp_vae", (("released_code", True),)),
         Variant("cvae", (("decoder_sees_condition", False),)),
+        Variant("sigma_vae", (("calibration", "learned_by_channel"), ("x_shape", (2, 3, 4)))),
+        Variant("sigma_cvae", (("calibration", "fixed"), ("scale", 0.3))),
+        Variant("sigma_cvae_nf", (("flow", "additive"), ("couplings_see_condition", True))),
+        Variant("sigma_cvae_nf", (("flow", "none"), ("decoder_sees_condition", False))),
+        Variant("sigma_cvae_nf", (("condition_network", "conv"), ("couplings_see_condition", True))),
     ]
     for name in MIXTURES_GIVEN_A_CONDITION:
         found.append(Variant(name, (("decoder_sees_condition", True), ("trained_weights", True), ("hidden", (5,)))))
@@ -125,7 +141,7 @@ def batch(name: str, size: int = BATCH, **options: Any) -> tuple[Tensor, ...]:
     """Arguments of the pair's programs: x that its likelihood allows, and a condition where it has one."""
     options = SIZES | SMALL[name] | options
     x = torch.rand(size, *options["x_shape"])
-    match options.get("likelihood", "bernoulli"):
+    match "gaussian" if name in CALIBRATED else options.get("likelihood", "bernoulli"):
         case "bernoulli":
             x = (x < 0.5).to(x.dtype)
         case "discretised_logistic":

@@ -36,7 +36,8 @@ def is_conditional(name: str) -> bool:
 
 def small_pair(name: str, data: Splits, seed: int = 0, **options: Any) -> pp.Pair:
     """A pair that fits the data, the same one for the same seed."""
-    config = NETWORKS | {"x_shape": data.x_shape, "likelihood": data.likelihood} | options
+    likelihood = zoo.config_class(name).only_likelihood or data.likelihood
+    config = NETWORKS | {"x_shape": data.x_shape, "likelihood": likelihood} | options
     if is_conditional(name):
         config["condition_shape"] = data.condition_shape
     with torch.random.fork_rng():

@@ -13,7 +13,7 @@ import torch
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch.testing import assert_close
 
-from by_hand import cp_vae, cvae, hvae, vae
+from by_hand import cp_vae, cvae, hvae, sigma_cvae, sigma_cvae_nf, sigma_vae, vae
 from pairs import BATCH, MIXTURES_GIVEN_A_CONDITION, NUM_CATEGORIES, batch, create, gradients, latent_sites, randomise
 from pyro_priors.objectives import ELBO, Beta, EnumELBO, KLWeight
 from pyro_priors.priors.transforms import FLOWS
@@ -42,6 +42,18 @@ PAIRS = {
         f"{name}-equation-2-trained-weights": (name, {"decoder_sees_condition": True, "trained_weights": True}, cvae)
         for name in MIXTURES_GIVEN_A_CONDITION
     },
+    "sigma_vae": ("sigma_vae", {}, sigma_vae),
+    "sigma_vae-mixture": ("sigma_vae", {"prior": "mixture"}, sigma_vae),
+    "sigma_cvae": ("sigma_cvae", {}, sigma_cvae),
+    "sigma_cvae-flow": ("sigma_cvae", {"prior": "flow"}, sigma_cvae),
+    "sigma_cvae_nf": ("sigma_cvae_nf", {}, sigma_cvae_nf),
+    "sigma_cvae_nf-additive": ("sigma_cvae_nf", {"flow": "additive"}, sigma_cvae_nf),
+    "sigma_cvae_nf-conditioned": (
+        "sigma_cvae_nf",
+        {"couplings_see_condition": True, "decoder_sees_condition": False},
+        sigma_cvae_nf,
+    ),
+    "sigma_cvae_nf-none": ("sigma_cvae_nf", {"flow": "none"}, sigma_cvae_nf),
 }
 SITE_WEIGHTS = {"z": 0.3, "c": 0.7, "z1": 0.4, "z2": 0.6}
 
@@ -144,6 +156,9 @@ PYRO = {
     "cvae": [(Trace_ELBO, False), (TraceMeanField_ELBO, True)],
     **{name: [(Trace_ELBO, False), (TraceMeanField_ELBO, True)] for name in MIXTURES_GIVEN_A_CONDITION},
     "cp_vae": [(TraceEnum_ELBO, False)],
+    "sigma_vae": [(Trace_ELBO, False), (TraceMeanField_ELBO, True)],
+    "sigma_cvae": [(Trace_ELBO, False), (TraceMeanField_ELBO, True)],
+    "sigma_cvae_nf": [(Trace_ELBO, False)],
 }
 
 
@@ -211,3 +226,15 @@ def test_terms_are_the_equations_parts(key):
     assert_close(-terms.bound.mean(), bound, rtol=1e-10, atol=1e-13)
     weighted, _ = _by_hand(key, pair, args, elbo_by_hand, kl_weights=SITE_WEIGHTS, beta=2.5)
     assert_close(terms.loss, weighted, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("key", ["sigma_cvae_nf", "sigma_cvae_nf-additive", "sigma_cvae_nf-conditioned"])
+def test_samples_of_the_flow_prior_go_through_the_inverse_by_hand(key):
+    """The pair's own samples at the same noise, and p(x|z,condition) at them."""
+    pair, (_, condition), _ = _set_up(key)
+    torch.manual_seed(SEED)
+    drawn = pair.sample(BATCH, condition)
+    torch.manual_seed(SEED)
+    noise = torch.normal(torch.zeros(BATCH, 2), torch.ones(BATCH, 2))
+    z = sigma_cvae_nf.sample_by_hand(dict(pair.state_dict()), condition, noise)
+    assert_close(drawn["z"], z, rtol=1e-10, atol=1e-12)

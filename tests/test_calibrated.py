@@ -6,6 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import pyro_priors as pp
+import runs
+from pairs import CALIBRATED, batch, create, randomise
+from pyro_priors import loop
 from pyro_priors.nn import CALIBRATIONS, OptimalGaussianLikelihood, OptimalNormal, make_calibrated
 
 
@@ -153,3 +157,91 @@ def test_the_fixed_scale_is_1_or_the_one_given():
 def test_errors_name_the_remedy(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_calibrated(*arguments)
+
+
+# in pairs
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_a_compiled_step_moves_the_running_scale_as_an_eager_one(float64, name):
+    """Also by inductor's code; validation and samples read it, and leave it."""
+    torch.manual_seed(1)
+    pair = randomise(create(name))
+    twin, args = create(name), batch(name)
+    twin.load_state_dict(pair.state_dict())
+    loss = pp.compiled(pair)
+    for seed in range(3):
+        for step in (lambda: loss(*args), lambda: twin.elbo.differentiable_loss(twin.model, twin.guide, *args)):
+            torch.manual_seed(seed)
+            step()
+        ours, expected = (one.model.decoder.likelihood for one in (pair, twin))
+        assert_close(ours.squared_error, expected.squared_error, rtol=1e-10, atol=0)
+        assert ours.num_batches == expected.num_batches == seed + 1
+    pair.log_prob(*args, num_samples=3)
+    pair.sample(3, *(arg[0] for arg in args[1:]))
+    pair.eval()
+    loss(*args)
+    assert ours.num_batches == 3
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_the_bound_of_a_validation_has_the_frozen_scale_and_is_a_bound(name):
+    """Of each datum alone: the same in a batch of one, and the scale that ``fit`` left."""
+    data = runs.small_data(binarise="none", condition_labels=name != "sigma_vae")
+    pair = runs.small_pair(name, data)
+    history = pp.fit(pair, data, max_epochs=2, batch_size=32, learning_rate=1e-2, progress=False)
+    likelihood = pair.model.decoder.likelihood
+    assert likelihood.num_batches == 3 * (history.best_epoch + 1)
+    assert history.epochs[history.best_epoch]["valid_bound"] == pytest.approx(runs.validation_bound(pair, data))
+    pair.eval()
+    part = data.test.take(slice(4))
+    given = () if part.condition is None else (part.condition,)
+    whole = pair.elbo.terms(pair.model, pair.guide, part.x, *given)
+    assert whole.bound.isfinite().all() and likelihood.num_batches == 3 * (history.best_epoch + 1)
+
+
+@pytest.mark.parametrize("step", [1, 4, 7])
+def test_resume_is_exact_with_a_running_scale(tmp_path, monkeypatch, step):
+    """The estimate is in the checkpoint, and goes on from there."""
+    data = runs.small_data(binarise="none", condition_labels=True)
+    options = {"max_epochs": 3, "batch_size": 32, "checkpoint_seconds": 0.0, "progress": False, "compile": "never"}
+    whole = runs.small_pair("sigma_cvae_nf", data)
+    pp.fit(whole, data, out=tmp_path / "whole", **options)
+    original = loop.Training.train_step
+
+    def stop_at(self, *args):
+        if self.progress.step == step:
+            raise KeyboardInterrupt
+        original(self, *args)
+
+    monkeypatch.setattr(loop.Training, "train_step", stop_at)
+    with pytest.raises(KeyboardInterrupt):
+        pp.fit(runs.small_pair("sigma_cvae_nf", data), data, out=tmp_path / "run", **options)
+    monkeypatch.undo()
+    pair = runs.small_pair("sigma_cvae_nf", data)
+    pp.fit(pair, data, out=tmp_path / "run", resume=True, **options)
+    assert runs.same_bits(runs.state(pair), runs.state(whole))
+    assert "model.decoder.likelihood.squared_error" in runs.saved_pair(tmp_path / "run")
+    assert runs.records(tmp_path / "run") == runs.records(tmp_path / "whole")
+
+
+def test_several_processes_have_no_common_optimum():
+    data = runs.small_data(binarise="none")
+    with pytest.raises(ValueError, match="num_processes is 2, but the optimal scale is that of a whole batch"):
+        pp.fit(runs.small_pair("sigma_vae", data), data, num_processes=2, max_epochs=1, progress=False)
+
+
+def test_what_a_pair_has_no_choice_of_is_said():
+    sizes = {"x_shape": (6,), "condition_shape": (3,)}
+    with pytest.raises(ValueError, match="likelihood='bernoulli' does not fit this pair, whose likelihood is gaussian"):
+        pp.create("sigma_vae", x_shape=(6,), likelihood="bernoulli")
+    with pytest.raises(ValueError, match="calibration 'optimum' is unknown: did you mean 'optimal'"):
+        pp.create("sigma_vae", x_shape=(6,), calibration="optimum")
+    with pytest.raises(ValueError, match="prior='vamp' needs an encoder of x alone"):
+        pp.create("sigma_cvae", prior="vamp", **sizes)
+    with pytest.raises(ValueError, match="flow 'afine' is unknown: did you mean 'affine'"):
+        pp.create("sigma_cvae_nf", flow="afine", **sizes)
+    with pytest.raises(ValueError, match="condition_network 'cnov' is unknown: did you mean 'conv'"):
+        pp.create("sigma_cvae_nf", condition_network="cnov", **sizes)
+    with pytest.raises(ValueError, match="couplings need z_dim of at least 2, got 1"):
+        pp.create("sigma_cvae_nf", z_dim=1, **sizes)

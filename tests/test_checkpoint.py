@@ -428,8 +428,9 @@ def test_a_name_is_registered_once():
 @pytest.mark.parametrize("name", NAMES)
 def test_citation_prints_the_papers_and_pyro(name):
     """Every key of a pair's is there, as an entry that BibTeX can read: balanced braces, its own key."""
-    text = pp.citation(create(name))
-    keys = (*zoo.citations_of(name), "bingham2019")
+    pair = create(name)
+    text = pp.citation(pair)
+    keys = (*zoo.citations_of(name, pair.recipe["config"]), "bingham2019")
     assert zoo.citations_of(name)
     for key in keys:
         assert BIBTEX[key] in text

@@ -55,7 +55,7 @@ class OptimalGaussianLikelihood(BernoulliLikelihood):
         super().__init__(event_dim)
         self.momentum, self.min_log_scale = momentum, min_log_scale
         self.register_buffer("squared_error", torch.ones(()))
-        self.register_buffer("num_batches", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("num_batches", torch.zeros(()))
 
     def forward(self, raw: Tensor) -> dist.Distribution:
         return OptimalNormal(self._only(raw), self).to_event(self.event_dim)
@@ -70,7 +70,7 @@ class OptimalGaussianLikelihood(BernoulliLikelihood):
     def observe(self, squared_error: Tensor) -> None:
         """Move the running estimate by a batch's mean squared error, a scalar."""
         self.num_batches.add_(1)
-        weight = self.num_batches.to(self.squared_error).reciprocal().clamp(min=self.momentum)
+        weight = self.num_batches.reciprocal().clamp(min=self.momentum)
         self.squared_error.add_(weight * (squared_error - self.squared_error))
 
 
