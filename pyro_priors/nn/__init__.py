@@ -3,6 +3,7 @@
 from .conv import UPSAMPLING, ConvDecoder, ConvEncoder, ConvTrunk
 from .calibrated import CALIBRATIONS, OptimalGaussianLikelihood, OptimalNormal, make_calibrated
 from .conditions import CONDITION_NETWORKS, AttributeConv, ConditionMLP, make_condition_network
+from .conv import UPSAMPLING, ConvDecoder, ConvEncoder, ConvTrunk
 from .likelihoods import (
     LIKELIHOODS,
     BernoulliLikelihood,
