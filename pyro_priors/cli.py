@@ -139,10 +139,9 @@ def _pair_options(name: str) -> type:
     names = {option.name for option in dataclasses.fields(config_class)}
     annotations: dict[str, Any] = {key: tyro.conf.Suppress[tuple[int, ...]] for key in filled_in if key in names}
     help_text = "p(x|z): bernoulli, continuous_bernoulli, discretised_logistic or gaussian; auto: what fits the data."
-    annotations["likelihood"] = Annotated[str, tyro.conf.arg(help=help_text)]
-    if config_class.only_likelihood:
-        annotations["likelihood"] = tyro.conf.Suppress[str]
-    filled_in["likelihood"] = config_class.only_likelihood or "auto"
+    if not config_class.only_likelihood:
+        annotations["likelihood"] = Annotated[str, tyro.conf.arg(help=help_text)]
+        filled_in["likelihood"] = "auto"
     body = {key: filled_in[key] for key in filled_in if key in names}
     body |= {"__annotations__": annotations, "__doc__": config_class.__doc__}
     return dataclass(frozen=True)(type(config_class.__name__, (config_class,), body))

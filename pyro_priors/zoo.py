@@ -112,7 +112,7 @@ class PairConfig:
         conv = self.networks == "conv"
         may_be_empty = ("channels", "hidden") if conv else ("channels",)
         for name, value in dataclasses.asdict(self).items():
-            if name in ("channels", "hidden", "flow_hidden") or name.endswith("_shape"):
+            if name in ("channels", "condition_hidden", "flow_hidden", "hidden") or name.endswith("_shape"):
                 empty = not value and name not in may_be_empty
                 if not isinstance(value, Sequence) or not all(map(_is_size, value)) or empty:
                     raise ValueError(
@@ -299,6 +299,8 @@ class SigmaCVAENFConfig(_CalibratedConfig, CVAEConfig):
     """Couplings that depend on the condition too; the paper's do not."""
     condition_network: str = "mlp"
     """What reads the condition for the prior: mlp, or conv (1-D convolutions along the attributes, the paper's)."""
+    condition_hidden: tuple[int, ...] = (300, 300)
+    """Sizes of the layers of that mlp."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -621,7 +623,7 @@ def _sigma_cvae_nf(config: SigmaCVAENFConfig, networks: Networks) -> Pair:
         config.flow,
         config.num_transforms,
         config.flow_hidden,
-        config.hidden,
+        config.condition_hidden,
         config.gated,
         config.condition_network,
         config.couplings_see_condition,

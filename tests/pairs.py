@@ -29,7 +29,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "cvamp_cvae": {"condition_shape": (8,), "num_components": 9},
     "hvae": {"z1_dim": 3},
     "sigma_cvae": {"condition_shape": (8,)},
-    "sigma_cvae_nf": {"condition_shape": (8,), "num_transforms": 3, "flow_hidden": (11, 12)},
+    "sigma_cvae_nf": {
+        "condition_shape": (8,),
+        "num_transforms": 3,
+        "flow_hidden": (11, 12),
+        "condition_hidden": (7, 9),
+    },
     "sigma_vae": {},
     "vae": {},
 }

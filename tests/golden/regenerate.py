@@ -15,6 +15,7 @@ import pyro_priors as pp
 HERE = Path(__file__).parent
 SIZES = {"x_shape": (6,), "z_dim": 2, "hidden": (4, 3)}
 FLOW = {"prior": "flow", "num_transforms": 3, "flow_hidden": (5, 4)}
+SIGMA_NF = {"condition_shape": (2,), "num_transforms": 3, "flow_hidden": (5, 4), "condition_hidden": (3, 5)}
 CONFIGS = {
     "cdv_cvae": {"condition_shape": (2,), "num_components": 5},
     "cmog_cvae": {"condition_shape": (2,), "num_components": 5, "trained_weights": True},
@@ -23,8 +24,8 @@ CONFIGS = {
     "cvamp_cvae": {"condition_shape": (2,), "num_components": 5},
     "hvae": {"z1_dim": 3, "prior": "vamp", "num_components": 5},
     "sigma_cvae": {"condition_shape": (2,), "prior": "mixture", "num_components": 5},
-    "sigma_cvae_nf": {"condition_shape": (2,), "num_transforms": 3, "flow_hidden": (5, 4)},
-    "sigma_cvae_nf-additive": {"condition_shape": (2,), "flow": "additive", "couplings_see_condition": True},
+    "sigma_cvae_nf": SIGMA_NF,
+    "sigma_cvae_nf-additive": {**SIGMA_NF, "flow": "additive", "couplings_see_condition": True},
     "sigma_vae": {},
     "vae": {"prior": "gaussian", "likelihood": "gaussian"},
     "vae-affine_coupling": FLOW,
