@@ -158,6 +158,7 @@ class Training:
             rank=self.fabric.global_rank,
             world_size=world_size,
             start=progress.step_in_epoch,
+            augment=self.data.augment,
         ):
             batch_size = min(config.batch_size, len(self.train) - progress.step_in_epoch * config.batch_size)
             try:

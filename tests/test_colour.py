@@ -243,6 +243,17 @@ def test_celeba_is_decoded_once_and_mapped(tmp_path, home, monkeypatch):
     assert list(home.iterdir()) == [array]
 
 
+def test_celeba_of_another_side(tmp_path, home):
+    """That of De (2025), kept beside the usual one, with the attributes as the condition."""
+    _celeba(tmp_path)
+    usual, other = (load("celeba", root=str(tmp_path), flatten=False, condition_labels=True, side=n) for n in (64, 86))
+    assert other.x_shape == other.image_shape == (3, 86, 86) and "at 86x86" in other.source
+    assert usual.x_shape == (3, 64, 64) and len(list(home.iterdir())) == 2
+    assert other.condition_shape == (40,) and torch.equal(other.test.condition, usual.test.attributes)
+    with pytest.raises(ValueError, match="side must be a whole number of at least 8 pixels, got 3"):
+        load("celeba", root=str(tmp_path), side=3)
+
+
 def test_celeba_errors(tmp_path, home, monkeypatch):
     import torchvision.datasets
     from PIL import Image

@@ -8,13 +8,25 @@ from typing import Any
 
 from . import faces, grasps, house_numbers, images, omniglot, shapes, toys  # noqa: F401  (they register their data sets)
 from .arrange import arrange
+from .augment import Augment
 from .batches import batches, num_batches
 from .files import from_arrays, read_npz
 from .levels import Levels
 from .registry import DataConfig, find, make_config, names
 from .splits import Part, Splits
 
-__all__ = ["DataConfig", "Levels", "Part", "Splits", "batches", "from_arrays", "load", "names", "num_batches"]
+__all__ = [
+    "Augment",
+    "DataConfig",
+    "Levels",
+    "Part",
+    "Splits",
+    "batches",
+    "from_arrays",
+    "load",
+    "names",
+    "num_batches",
+]
 
 
 def load(name: str | os.PathLike, **config: Any) -> Splits:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .augment import Augment
 from .levels import Levels
 from .registry import DataConfig
 from .splits import Part, Splits
@@ -34,6 +35,8 @@ def arrange(splits: Splits, config: DataConfig) -> Splits:
         splits = _condition_on_rows(splits, config.condition_rows)
     if config.condition_labels:
         splits = _condition_on_labels(splits)
+    if config.flip or config.rotate:
+        splits = _augment(splits, config)
     return _flatten(splits) if config.flatten else splits
 
 
@@ -115,6 +118,21 @@ def _condition_on_labels(splits: Splits) -> Splits:
         return replace(part, condition=F.one_hot(part.label, num_labels).to(part.x.dtype))
 
     return replace(_map(splits, one_hot), source=f"{splits.source}; the label is the condition")
+
+
+def _augment(splits: Splits, config: DataConfig) -> Splits:
+    if splits.image_shape is None:
+        raise ValueError(f"flip and rotate need a set of images, {splits.name} has x_shape {splits.x_shape}: drop them")
+    if splits.condition_image_shape is not None:
+        raise ValueError("flip and rotate would part x from the condition that is the rest of its image: drop them")
+    if config.rotate and splits.likelihood == "bernoulli" and not splits.binarise:
+        raise ValueError(
+            "rotate interpolates, and would leave no 0 and 1 of binary images: binarise='dynamic' or 'none'"
+        )
+    turned = [f"turned by up to {config.rotate:g} degrees"] if config.rotate else []
+    what = " and ".join([*(["flipped"] if config.flip else []), *turned])
+    augment = Augment(splits.image_shape, config.flip, float(config.rotate))
+    return replace(splits, augment=augment, source=f"{splits.source}; training images {what} at random")
 
 
 def _refuse_second_condition(splits: Splits, option: str) -> None:

@@ -7,9 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .augment import Augment
 from .splits import Part
 
 __all__ = ["batches", "num_batches"]
+
+AUGMENTATION = 1  # a stream of its own beside the binarisation's
 
 
 def num_batches(part: Part, batch_size: int) -> int:
@@ -28,13 +31,14 @@ def batches(
     rank: int = 0,
     world_size: int = 1,
     start: int = 0,
+    augment: Augment | None = None,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The batches (x, condition) of one epoch.
 
     Nothing is remembered from one batch to the next: the permutation depends on (seed, epoch) only, the
-    binarisation noise on (seed, epoch, step) only. Training that stopped in the middle of an epoch goes on
-    with ``start`` and sees exactly what it would have seen. Torch's global generator is neither read nor
-    changed.
+    binarisation noise and what augmentation does on (seed, epoch, step) only. Training that stopped in the
+    middle of an epoch goes on with ``start`` and sees exactly what it would have seen. Torch's global generator
+    is neither read nor changed.
 
     The permutation is drawn on the CPU, the noise on the device of ``part``: the order is the same
     everywhere, the noise on one kind of device.
@@ -53,6 +57,7 @@ def batches(
         stay in step
     :param world_size: number of processes
     :param start: number of batches to skip
+    :param augment: what to do to the images at random, before they are binarised
     :returns: iterator over x, shape ``(n,) + x_shape``, and condition, shape ``(n,) + condition_shape`` or
         None
     :raises ValueError: if a number is out of range, before the first batch is asked for
@@ -64,7 +69,7 @@ def batches(
     for name, value in (("seed", seed), ("epoch", epoch), ("start", start)):
         if value < 0:
             raise ValueError(f"{name} must be 0 or more, got {value}")
-    return _iterate(part, batch_size, seed, epoch, binarise, shuffle, rank, world_size, start)
+    return _iterate(part, batch_size, seed, epoch, binarise, shuffle, rank, world_size, start, augment)
 
 
 def _iterate(
@@ -77,6 +82,7 @@ def _iterate(
     rank: int,
     world_size: int,
     start: int,
+    augment: Augment | None,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     device = part.x.device
     order = None
@@ -91,6 +97,9 @@ def _iterate(
         low, high = rank * size // world_size, (rank + 1) * size // world_size
         rows = slice(first + low, first + high)
         x = _rows(part.x, order, rows)
+        if augment is not None:
+            noise_generator.manual_seed(_mix(seed, epoch, step + 1, AUGMENTATION))
+            x = augment.apply(x, augment.draw(size, noise_generator)[low:high])
         if binarise:
             noise_generator.manual_seed(_mix(seed, epoch, step + 1))
             noise = torch.rand((size, *part.x.shape[1:]), generator=noise_generator, device=device, dtype=x.dtype)
@@ -103,6 +112,6 @@ def _rows(values: Tensor, order: Tensor | None, rows: slice) -> Tensor:
     return values[rows] if order is None else values.index_select(0, order[rows])
 
 
-def _mix(seed: int, epoch: int, stream: int) -> int:
+def _mix(seed: int, epoch: int, stream: int, *purpose: int) -> int:
     """One well mixed seed of 63 bits: neighbouring seeds, epochs and steps give unrelated streams."""
-    return int(np.random.SeedSequence((seed, epoch, stream)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int(np.random.SeedSequence((seed, epoch, stream, *purpose)).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -17,7 +17,6 @@ from .splits import Part, Splits
 
 __all__: list[str] = []
 
-SIDE = 64
 WIDTH, HEIGHT, CROP = 178, 218, 148
 """Of an official aligned image, and the side of the square in its middle that is kept."""
 
@@ -26,12 +25,13 @@ NUM_ATTRIBUTES = 40
 
 @data_set("celeba")
 def celeba(config: DataConfig) -> Splits:
-    """CelebA (Liu et al. 2015): aligned faces in colour, 64x64, levels k/255, with 40 attributes of 0 or 1 each.
+    """CelebA (Liu et al. 2015): aligned faces in colour, 64x64 or of another ``side``, levels k/255, with 40 attributes
+    of 0 or 1 each.
 
     The folder ``celeba`` of the data folder holds, as torchvision lays them out, ``img_align_celeba/*.jpg`` (178x218,
     or reduced to half that), ``list_attr_celeba.txt``, ``identity_CelebA.txt`` and, if there is one,
     ``list_eval_partition.txt``; where they are not there, torchvision downloads them. Of each image the middle 148x148
-    (74x74) pixels are reduced to 64x64 by cubic interpolation; the paper's "cropped version" is described nowhere.
+    (74x74) pixels are brought to that size by cubic interpolation; the paper's "cropped version" is described nowhere.
 
     No person is in two parts. With ``list_eval_partition.txt`` the parts are the official ones, 162,770, 19,867 and
     19,962 images; without it a tenth of the identities each, drawn with ``seed``, are the validation and the test part.
@@ -43,7 +43,7 @@ def celeba(config: DataConfig) -> Splits:
     if not (folder / "img_align_celeba").is_dir():
         _download(folder)
     names, attributes, attribute_names = _attributes(folder / "list_attr_celeba.txt")
-    images = torch.from_numpy(_decoded([folder / "img_align_celeba" / name for name in names]))
+    images = torch.from_numpy(_decoded([folder / "img_align_celeba" / name for name in names], config.side))
     whole = Part(cast(Any, Levels(images)), attributes=attributes)
     if (folder / "list_eval_partition.txt").is_file():
         part_of = _numbers(folder / "list_eval_partition.txt", names)
@@ -59,9 +59,9 @@ def celeba(config: DataConfig) -> Splits:
         "celeba",
         *parts,
         likelihood="gaussian",
-        image_shape=(3, SIDE, SIDE),
+        image_shape=(3, config.side, config.side),
         attribute_names=attribute_names,
-        source=f"{len(names)} aligned images of {size} pixels, the middle reduced to {SIDE}x{SIDE}; {how}, "
+        source=f"{len(names)} aligned images of {size} pixels, the middle at {config.side}x{config.side}; {how}, "
         f"{'/'.join(str(len(part)) for part in parts)} images",
     )
 
@@ -112,23 +112,23 @@ def _by_identity(identity: NDArray, seed: int) -> NDArray:
     )
 
 
-def _decoded(files: list[Path]) -> NDArray:
-    """The images, uint8, shape ``(N, 3, 64, 64)``, mapped into memory; decoded where that has not been done yet."""
-    stamp = hashlib.sha256(f"{CROP} {SIDE} cubic".encode())
+def _decoded(files: list[Path], side: int) -> NDArray:
+    """The images, uint8, shape ``(N, 3, side, side)``, mapped into memory; decoded where that has not been done yet."""
+    stamp = hashlib.sha256(f"{CROP} {side} cubic".encode())
     for file in files:
         try:
             stamp.update(f"{file.name} {file.stat().st_size}".encode())
         except OSError as error:
             raise FileNotFoundError(f"celeba: {file} is listed but cannot be read ({error}): put it there") from None
-    path = Path("~/.cache/pyro_priors/decoded").expanduser() / f"celeba_{SIDE}_{stamp.hexdigest()[:16]}.npy"
+    path = Path("~/.cache/pyro_priors/decoded").expanduser() / f"celeba_{side}_{stamp.hexdigest()[:16]}.npy"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{os.getpid()}.{path.name}")
         try:
-            array = open_memmap(unfinished, "w+", np.uint8, (len(files), 3, SIDE, SIDE))
+            array = open_memmap(unfinished, "w+", np.uint8, (len(files), 3, side, side))
             with progress_bar(len(files), "decoding celeba") as bar:
                 for row, file in zip(array, files, strict=True):
-                    row[...] = _face(file)
+                    row[...] = _face(file, side)
                     bar.update()
             array.flush()
             unfinished.replace(path)  # in one go, so that what is interrupted leaves no half array
@@ -138,14 +138,14 @@ def _decoded(files: list[Path]) -> NDArray:
     return np.load(path, mmap_mode="c")
 
 
-def _face(file: Path) -> NDArray:
-    """The middle of an aligned image, uint8, shape ``(3, 64, 64)``."""
+def _face(file: Path, side: int) -> NDArray:
+    """The middle of an aligned image, uint8, shape ``(3, side, side)``."""
     from PIL import Image
 
     image = _opened(file)
-    side = round(image.width * CROP / WIDTH)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    middle = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+    crop = round(image.width * CROP / WIDTH)
+    left, top = (image.width - crop) // 2, (image.height - crop) // 2
+    middle = image.resize((side, side), Image.Resampling.BICUBIC, (left, top, left + crop, top + crop))
     return np.asarray(middle).transpose(2, 0, 1)
 
 

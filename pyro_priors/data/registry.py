@@ -31,6 +31,12 @@ class DataConfig:
     """Use the label, one-hot, as the condition; of celeba the 40 attributes."""
     flatten: bool = True
     """Images as (channels * height * width,) instead of (channels, height, width)."""
+    side: int = 64
+    """Of celeba: height and width of the images in pixels (De 2025: 86)."""
+    flip: bool = False
+    """Exchange left and right in half of the training images, drawn afresh in every batch."""
+    rotate: float = 0.0
+    """Turn each training image by up to so many degrees to either side, drawn afresh in every batch."""
     limit: int = 0
     """Keep only this many training examples, the first ones; 0 keeps all. For quick trials."""
     seed: int = 0
@@ -43,7 +49,11 @@ class DataConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise ValueError(f"{name} must be an integer of 0 or more, got {value!r}")
-        for name in ("condition_labels", "flatten"):
+        if not isinstance(self.side, int) or isinstance(self.side, bool) or self.side < 8:
+            raise ValueError(f"side must be a whole number of at least 8 pixels, got {self.side!r}")
+        if not isinstance(self.rotate, int | float) or not 0 <= self.rotate <= 180:
+            raise ValueError(f"rotate must be an angle from 0 to 180 degrees, got {self.rotate!r}")
+        for name in ("condition_labels", "flatten", "flip"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.seed >= 2**32:  # the limit of scikit-learn's and numpy's older generators

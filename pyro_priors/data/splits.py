@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from .augment import Augment
 from .levels import rows_of
 
 __all__ = ["Part", "Splits", "check_labels", "check_unit_interval", "check_values"]
@@ -66,6 +67,7 @@ class Splits:
     :param binarise: True when ``train.x`` holds grey levels in [0, 1] that are to be binarised afresh in
         every batch (dynamic binarisation; see :func:`batches`); ``valid`` and ``test`` are binarised once
         already
+    :param augment: what is done to the images of ``train`` at random, in every batch
     :param source: one line: which form was found, how it was split, what differs from the paper's split
     :param true_log_likelihood: mean log density in nats per datum where the density is known (toys)
     :param recipe: name and options that :func:`load` was called with, for the record of a run; None for arrays
@@ -82,6 +84,7 @@ class Splits:
     attribute_names: tuple[str, ...] | None = None
     factor_sizes: tuple[int, ...] | None = None
     binarise: bool = False
+    augment: Augment | None = None
     source: str = ""
     true_log_likelihood: float | None = None
     recipe: dict[str, Any] | None = None
