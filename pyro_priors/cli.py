@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from . import data, experiments, metrics, objectives, plots, train, zoo
+from . import control, data, experiments, metrics, objectives, plots, train, zoo
 from .checkpoint import CheckpointError
 from .data import DataConfig
 from .pair import Pair
@@ -30,7 +30,8 @@ USAGE = """usage: pyro-priors COMMAND ...
   list                                        pairs, priors, objectives, data, metrics, experiments
   train PAIR --data NAME|FILE.npz --out RUN   train a pair; --objective NAME; --resume goes on where a run stopped
   evaluate RUN                                table on the screen, and RUN/evaluation.json
-  sample RUN --num 64 --out samples.png       samples as a picture or .npz; --category 3; --condition 0 1
+  sample RUN --num 64 --out samples.png       samples as a picture or .npz; --category 3; --condition 0 1;
+                                              by name: --condition "Male=1,Smiling=-1", --grid, --to, --edit
   plot RUN                                    every figure, in RUN/figures
   reproduce PAPER/EXPERIMENT                  a table or figure of a paper: trains what is missing, puts ours beside the
                                               published; --row NAME; --quick; --no-train; interrupted, it goes on
@@ -282,8 +283,17 @@ def _sample(arguments: list[str]) -> None:
         """Number of samples."""
         category: str = "prior"
         """Of a pair with categories: a number, prior, or aggregate (the aggregate posterior)."""
-        condition: tuple[int, ...] = ()
-        """Of a conditional pair: rows of the test part whose conditions are used, in turn."""
+        condition: tuple[str, ...] = ()
+        """Of a conditional pair: rows of the test part whose conditions are used, in turn; or conditions by name, such
+        as "Male=1,Smiling=-1" or label=7, in turn."""
+        grid: tuple[str, ...] = ()
+        """A row for each combination of these attributes, or for each class: label."""
+        to: str = ""
+        """A condition by name: eight steps from --condition to this one in each row."""
+        edit: tuple[int, ...] = ()
+        """Rows of the test part: each as it is, reconstructed, and under --condition."""
+        transport: bool = False
+        """With --edit: move the code along the prior with the condition, instead of keeping it."""
         seed: int = 0
         """Seed of the noise."""
 
@@ -301,17 +311,12 @@ def _sample(arguments: list[str]) -> None:
         if not pair.num_categories:
             raise ValueError(f"--category {options.category}: this pair has no categories")
         fixed["c"] = int(options.category) if options.category.lstrip("-").isdigit() else options.category
-    condition = splits.test.condition
-    if condition is not None:
-        rows = options.condition or tuple(range(min(options.num, len(splits.test))))
-        if not all(0 <= row < len(splits.test) for row in rows):
-            raise ValueError(f"--condition must be rows of the test part, 0 to {len(splits.test) - 1}, got {rows}")
-        condition = condition[torch.tensor(rows)[torch.arange(options.num) % len(rows)]]
-    elif options.condition:
-        raise ValueError(f"--condition {options.condition}: this pair takes no condition")
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
-        drawn = pair.sample(options.num, condition, **fixed)
+        if (made := _controlled(options, pair, splits)) is None:
+            condition = _conditions_of_rows(options, splits)
+            made = control.Controlled(pair.sample(options.num, condition, **fixed), condition, 8)
+    drawn = made.sites | ({} if made.condition is None else {"condition": made.condition})
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         import numpy as np
@@ -319,8 +324,51 @@ def _sample(arguments: list[str]) -> None:
         arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in drawn.items()}
         np.savez(out, **arrays)
     else:
-        plots.image_grid(plots.shown(drawn["x_mean"], condition, splits), 8).savefig(out, dpi=120)
-    print(f"{options.num} samples in {out}")
+        images = plots.shown(drawn["x_mean"], made.condition, splits)
+        plots.image_grid(images, made.num_columns, row_labels=made.row_labels).savefig(out, dpi=120)
+    print(f"{len(drawn['x_mean'])} samples in {out}")
+
+
+def _conditions_of_rows(options: Any, splits: data.Splits) -> Any:
+    """Conditions of the test part: of the rows that --condition names, or the first ones."""
+    known = splits.test.condition
+    if known is None:
+        if options.condition:
+            raise ValueError(f"--condition {' '.join(options.condition)}: this pair takes no condition")
+        return None
+    rows = [int(row) for row in options.condition] or list(range(min(options.num, len(splits.test))))
+    if not all(0 <= row < len(splits.test) for row in rows):
+        raise ValueError(f"--condition must be rows of the test part, 0 to {len(splits.test) - 1}, got {tuple(rows)}")
+    return known[torch.tensor(rows)[torch.arange(options.num) % len(rows)]]
+
+
+def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Controlled | None:
+    """What is asked for by name; None where it is not."""
+    by_name = not all(text.lstrip("-").isdigit() for text in options.condition)
+    ways = {"--grid": options.grid, "--to": options.to, "--edit": options.edit}
+    chosen = [name for name, given in ways.items() if given]
+    if len(chosen) > 1:
+        raise ValueError(f"{' and '.join(chosen)} are two pictures: choose one of them")
+    if chosen and splits.test.condition is None:
+        raise ValueError(f"{chosen[0]} needs a conditional pair, and this one takes no condition")
+    if options.transport and not options.edit:
+        raise ValueError("--transport belongs to --edit: leave it out, or name rows of the test part with --edit")
+    if chosen in (["--to"], ["--edit"]) and (len(options.condition) != 1 or not by_name):
+        raise ValueError(f"{chosen[0]} needs one --condition by name, such as {_example(splits)}")
+    if options.grid:
+        return control.grid(pair, splits, options.grid, ",".join(options.condition))
+    if options.to:
+        return control.between(pair, splits, options.condition[0], options.to, -(-options.num // 8))
+    if options.edit:
+        return control.edited(pair, splits, options.edit, options.condition[0], options.transport)
+    if by_name and splits.test.condition is not None:
+        return control.asked(pair, splits, options.condition, options.num)
+    return None
+
+
+def _example(splits: data.Splits) -> str:
+    names = splits.condition_names or ("Male",)
+    return f"label={names[-1]}" if splits.condition_of == "label" else f"{names[-1]}=1"
 
 
 def _plot(arguments: list[str]) -> None:

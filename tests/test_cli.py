@@ -406,7 +406,7 @@ MISTAKES = {
     "category": ("sample RUN --category 7", r"c must be a category from 0 to 3, got 7"),
     "negative category": ("sample RUN --category -1", r"c must be a category from 0 to 3, got -1|--category"),
     "category word": ("sample RUN --category three", r"c must be a category, .*'aggregate'.*got 'three'"),
-    "condition": ("sample RUN --condition 0", r"--condition \(0,\): this pair takes no condition"),
+    "condition": ("sample RUN --condition 0", "--condition 0: this pair takes no condition"),
     "broken pair": ("plot BROKEN", r"pair-.*safetensors does not have the checksum .*truncated or altered"),
     "broken config": ("plot UNREADABLE", r"config\.json cannot be read .*truncated or altered"),
     "unfinished": ("evaluate UNFINISHED", r"UNFINISHED has no finished pair yet: go on training with --resume"),

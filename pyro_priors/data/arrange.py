@@ -107,7 +107,8 @@ def _condition_on_labels(splits: Splits) -> Splits:
     if splits.num_labels is None and splits.attribute_names is not None:
         _refuse_second_condition(splits, "condition_labels")
         given = _map(splits, lambda part: replace(part, condition=part.attributes))
-        return replace(given, source=f"{splits.source}; the attributes are the condition")
+        source = f"{splits.source}; the attributes are the condition"
+        return replace(given, source=source, condition_of="attributes")
     if splits.num_labels is None:
         raise ValueError(f"condition_labels needs labels, {splits.name} has none: give label_train or drop the option")
     _refuse_second_condition(splits, "condition_labels")
@@ -117,7 +118,8 @@ def _condition_on_labels(splits: Splits) -> Splits:
         assert part.label is not None  # num_labels says so
         return replace(part, condition=F.one_hot(part.label, num_labels).to(part.x.dtype))
 
-    return replace(_map(splits, one_hot), source=f"{splits.source}; the label is the condition")
+    source = f"{splits.source}; the label is the condition"
+    return replace(_map(splits, one_hot), source=source, condition_of="label")
 
 
 def _augment(splits: Splits, config: DataConfig) -> Splits:

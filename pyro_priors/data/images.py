@@ -1,5 +1,6 @@
 """Image sets that need no or a small download: scikit-learn's digits, MNIST and Fashion-MNIST."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -76,7 +77,8 @@ def fashion_mnist(config: DataConfig) -> Splits:
     """Fashion-MNIST, 28x28, split as :func:`mnist`."""
     from torchvision.datasets import FashionMNIST
 
-    return _official_with_last_10k("fashion_mnist", FashionMNIST, config)
+    splits = _official_with_last_10k("fashion_mnist", FashionMNIST, config)
+    return replace(splits, label_names=tuple(FashionMNIST.classes))
 
 
 def _official_with_last_10k(name: str, kind: "type[MNIST]", config: DataConfig) -> Splits:

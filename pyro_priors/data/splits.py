@@ -61,6 +61,8 @@ class Splits:
     :param image_shape: (channels, height, width) of x when it is an image, also when x is flattened
     :param condition_image_shape: the same for the condition
     :param num_labels: number of classes, None without labels
+    :param label_names: names of the classes; their numbers when left out
+    :param condition_of: ``"label"`` or ``"attributes"`` where the condition is these (one-hot, or 0 and 1)
     :param attribute_names: names of the attributes, in the order of their columns; None without
     :param factor_sizes: number of values of each attribute, where the attributes are the independent factors that the
         data were made of, counted from 0; None for others
@@ -81,6 +83,8 @@ class Splits:
     image_shape: tuple[int, ...] | None = None
     condition_image_shape: tuple[int, ...] | None = None
     num_labels: int | None = None
+    label_names: tuple[str, ...] | None = None
+    condition_of: str | None = None
     attribute_names: tuple[str, ...] | None = None
     factor_sizes: tuple[int, ...] | None = None
     binarise: bool = False
@@ -98,6 +102,15 @@ class Splits:
     def condition_shape(self) -> tuple[int, ...] | None:
         """Shape of one condition, None for data without."""
         return None if self.train.condition is None else tuple(self.train.condition.shape[1:])
+
+    @property
+    def condition_names(self) -> tuple[str, ...] | None:
+        """Names of the values of a condition that is a label or attributes; None for another, or none."""
+        if self.condition_of == "attributes":
+            return self.attribute_names
+        if self.condition_of == "label" and self.num_labels is not None:
+            return self.label_names or tuple(map(str, range(self.num_labels)))
+        return None
 
     @property
     def parts(self) -> dict[str, Part]:

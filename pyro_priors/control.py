@@ -1,0 +1,250 @@
+"""Samples under conditions that are asked for by name: alone, over a grid, between two; and data under another one.
+
+For data whose condition is a label or attributes (``--data.condition-labels``). What is asked is a text,
+``"Male=1,Smiling=-1"`` or ``"label=Sneaker"``; an attribute is there (1) or not (0, or -1 as CelebA's file has it).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from ._sites import base_of
+from .data import Splits
+from .pair import Pair
+from .zoo import hint
+
+__all__ = ["Controlled", "asked", "between", "condition_of", "edited", "grid", "moved", "parse"]
+
+VALUES = {"1": 1.0, "0": 0.0, "-1": 0.0}
+
+
+@dataclass(frozen=True, eq=False)
+class Controlled:
+    """What was generated, row by row of a picture.
+
+    :param sites: one tensor by site, and ``"x_mean"``; as many rows as the picture has places
+    :param condition: what each was generated given, shape ``(num,) + condition_shape``; None for nothing
+    :param num_columns: places in a row of the picture
+    :param row_labels: one for each row
+    """
+
+    sites: dict[str, Tensor]
+    condition: Tensor | None
+    num_columns: int
+    row_labels: tuple[str, ...] = ()
+
+
+def parse(text: str, data: Splits) -> dict[str, float]:
+    """What a text asks for: of attributes value by name, of a label 1 by the name of the class.
+
+    :param text: ``"Male=1,Smiling=-1"`` or ``"label=7"``
+    :param data: whose condition it is
+    :raises ValueError: if a name or a value is unknown (the message names the nearest), or the condition of the data
+        has no names
+    """
+    names = data.condition_names
+    if names is None:
+        raise ValueError(
+            f"condition '{text}': the condition of {data.name} has no names, as labels and attributes "
+            "(--data.condition-labels) have: name rows of the test part instead, such as 0 1"
+        )
+    found: dict[str, float] = {}
+    for item in filter(None, (item.strip() for item in text.split(","))):
+        name, equals, value = (part.strip() for part in item.partition("="))
+        if not equals:
+            example = "label=" + names[-1] if data.condition_of == "label" else f"{names[-1]}=1"
+            raise ValueError(f"condition '{item}' must be NAME=VALUE, such as {example}")
+        if data.condition_of == "label":
+            if name != "label" or value not in names:
+                said = f"'{name}' is unknown: give label=CLASS" if name != "label" else f"label '{value}' is unknown: "
+                raise ValueError(f"condition {said}{'' if name != 'label' else hint(value, names)}")
+            name, value = value, "1"
+        if name not in names:
+            raise ValueError(f"attribute '{name}' is unknown: {hint(name, names)}")
+        if value not in VALUES:
+            raise ValueError(f"attribute {name} must be 1 (there) or 0 or -1 (not there), got '{value}'")
+        found[name] = VALUES[value]
+    if not found or (data.condition_of == "label" and len(found) > 1):
+        wanted = "one label" if data.condition_of == "label" else "at least one attribute"
+        raise ValueError(f"condition '{text}' must name {wanted}")
+    return found
+
+
+def condition_of(wanted: Mapping[str, float], data: Splits, num: int) -> Tensor:
+    """Conditions with what is wanted; of attributes, the others are those of real data.
+
+    These are the training data that have all that is wanted, or as much of it as any has, in turn: a man with lipstick
+    has the other attributes of one who wears it, where there is one, and else of a man without or a woman with.
+
+    :param wanted: from :func:`parse`
+    :param data: whose condition it is
+    :param num: how many
+    :returns: shape ``(num,) + condition_shape``
+    """
+    names, known = data.condition_names or (), data.train.condition
+    columns = [names.index(name) for name in wanted]
+    values = torch.tensor(list(wanted.values()))
+    if known is None or data.condition_of == "label":
+        found = torch.zeros(num, len(names))
+    else:
+        agree = ((known[:, columns] > 0.5) == (values > 0.5)).sum(1)
+        best = (agree == agree.max()).nonzero()[:, 0]
+        found = known[best[torch.arange(num) % len(best)]].clone()
+    found[:, columns] = values
+    return found
+
+
+def asked(pair: Pair, data: Splits, texts: Sequence[str], num: int) -> Controlled:
+    """Samples under each condition that is asked for, in turn.
+
+    :param pair: a conditional pair
+    :param data: its data
+    :param texts: as for :func:`parse`
+    :param num: number of samples, all conditions together
+    """
+    each = [condition_of(parse(text, data), data, num) for text in texts]
+    condition = torch.stack([each[i % len(each)][i // len(each)] for i in range(num)])
+    return Controlled(pair.sample(num, condition), condition, 8)
+
+
+def grid(pair: Pair, data: Splits, names: Sequence[str], text: str = "", num_columns: int = 8) -> Controlled:
+    """A row for each class, or for each combination of some attributes; one column has one draw of noise.
+
+    Attributes that neither vary nor are asked for are the same within a column.
+
+    :param pair: a conditional pair
+    :param data: its data
+    :param names: ``["label"]``, or names of attributes, 5 at most
+    :param text: what is asked for in all rows, as for :func:`parse`
+    :param num_columns: samples in each row
+    :raises ValueError: if there is nothing to vary, or too much
+    """
+    if data.condition_of == "label":
+        if list(names) != ["label"]:
+            raise ValueError(f"a grid over the classes of {data.name} is 'label', got {', '.join(names)}")
+        rows = [{name: 1.0} for name in data.condition_names or ()]
+        labels = [next(iter(row)) for row in rows]
+    else:
+        if not 1 <= len(names) <= 5:
+            raise ValueError(f"a grid has 1 to 5 attributes, got {len(names)}: it has a row for each combination")
+        order = [next(iter(parse(f"{name}=1", data))) for name in names]
+        rows = [dict(zip(order, values, strict=True)) for values in itertools.product((0.0, 1.0), repeat=len(order))]
+        labels = [" ".join(f"{'+' if value else '-'}{name}" for name, value in row.items()) for row in rows]
+    fixed = parse(text, data) if text else {}
+    base = condition_of(fixed or rows[-1], data, num_columns)
+    sheets = [base if data.condition_of == "attributes" else torch.zeros_like(base) for _ in rows]
+    condition = torch.cat([_with(sheet, row, data) for sheet, row in zip(sheets, rows, strict=True)])
+    return Controlled(_same_noise(pair, condition, num_columns), condition, num_columns, tuple(labels))
+
+
+def between(pair: Pair, data: Splits, start: str, end: str, num_rows: int = 4, steps: int = 8) -> Controlled:
+    """From one condition to another along a straight line; one row has one draw of noise.
+
+    Conditions within are not of the data, whose attributes are 0 or 1 and whose label is one.
+
+    :param pair: a conditional pair
+    :param data: its data
+    :param start: as for :func:`parse`
+    :param end: likewise; attributes that it does not name stay as they are
+    :param num_rows: number of draws
+    :param steps: number of conditions, both ends included
+    """
+    if steps < 2:
+        raise ValueError(f"steps must be at least 2, the two ends, got {steps}")
+    first = condition_of(parse(start, data), data, num_rows)
+    last = _with(first if data.condition_of == "attributes" else torch.zeros_like(first), parse(end, data), data)
+    share = torch.linspace(0, 1, steps)[:, None, None]
+    condition = (1 - share) * first + share * last  # (steps, rows, ...)
+    drawn = _same_noise(pair, condition.flatten(0, 1), num_rows)
+    order = torch.arange(steps * num_rows).reshape(steps, num_rows).T.flatten()
+    return Controlled({name: value[order] for name, value in drawn.items()}, condition.flatten(0, 1)[order], steps)
+
+
+@torch.no_grad()
+def edited(pair: Pair, data: Splits, rows: Sequence[int], text: str, transport: bool = False) -> Controlled:
+    """Data of the test part as they are, as they are reconstructed, and under another condition.
+
+    :param pair: a conditional pair
+    :param data: its data
+    :param rows: of the test part
+    :param text: what is changed, as for :func:`parse`; other attributes stay
+    :param transport: move the code with the condition too (:func:`moved`)
+    :returns: pictures in rows of three; ``sites`` has ``"x_mean"`` alone
+    :raises ValueError: if a row is not there
+    """
+    num = len(data.test)
+    if not rows or not all(0 <= row < num for row in rows):
+        raise ValueError(f"rows to edit must be of the test part, 0 to {num - 1}, got {tuple(rows)}")
+    part = data.test.take(torch.tensor(list(rows)))
+    x, known = part.x.to(pair.device), part.condition
+    assert known is not None  # parse has refused data without
+    new = _with(known if data.condition_of == "attributes" else torch.zeros_like(known), parse(text, data), data)
+    z = pair.encode(x, known.to(pair.device))["z"].mean
+    other = moved(pair, z, known.to(pair.device), new.to(pair.device)) if transport else z
+    same = pair.sample(len(x), known, z=z)["x_mean"]
+    changed = pair.sample(len(x), new, z=other)["x_mean"]
+    images = torch.stack([x, same, changed], 1).flatten(0, 1)
+    condition = torch.stack([known, known, new], 1).flatten(0, 1)
+    return Controlled({"x_mean": images}, condition, 3)
+
+
+@torch.no_grad()
+def moved(pair: Pair, z: Tensor, condition: Tensor, new: Tensor) -> Tensor:
+    r"""Codes moved from where they are under one condition to the same place under another.
+
+    .. math:: z' = f'^{-1}\Big(\mathrm{loc}' + \mathrm{scale}' \odot \frac{f(z) - \mathrm{loc}}{\mathrm{scale}}\Big)
+
+    with flow, location and scale of p(z|condition), and dashed of p(z|new): what z has in common with other data of its
+    condition changes, what it has of its own stays. Where the prior does not see the condition, z stays.
+
+    :param pair: a pair with a Gaussian prior of the condition, or a flow to one
+    :param z: shape ``(num, z_dim)``
+    :param condition: shape ``(num,) + condition_shape``
+    :param new: likewise
+    :raises ValueError: if the prior is none of these
+    """
+    if not getattr(pair.model, "prior_sees_condition", True):
+        return z
+    with pair.evaluating():
+        before, after = pair.model.prior(condition), pair.model.prior(new)
+    for transform in reversed(_transforms(before)):
+        z = transform.inv(z)
+    normals = [base_of(p.base_dist if isinstance(p, dist.TransformedDistribution) else p) for p in (before, after)]
+    if not all(isinstance(p, dist.Normal) for p in normals):
+        raise ValueError(
+            "a code is moved along a Gaussian prior, or a flow to one, and that of this pair is "
+            f"{type(before).__name__}: leave transport out"
+        )
+    z = normals[1].loc + normals[1].scale * (z - normals[0].loc) / normals[0].scale
+    for transform in _transforms(after):
+        z = transform(z)
+    return z
+
+
+def _transforms(p: Any) -> list[Any]:
+    return list(p.transforms) if isinstance(p, dist.TransformedDistribution) else []
+
+
+def _with(condition: Tensor, wanted: Mapping[str, float], data: Splits) -> Tensor:
+    """The conditions with some values set."""
+    found = condition.clone()
+    for name, value in wanted.items():
+        found[:, (data.condition_names or ()).index(name)] = value
+    return found
+
+
+def _same_noise(pair: Pair, condition: Tensor, num: int) -> dict[str, Tensor]:
+    """Samples of each ``num`` conditions in turn, all from the same noise."""
+    seed = int(torch.randint(2**31, ()))
+    sheets = []
+    for part in condition.split(num):
+        torch.manual_seed(seed)
+        sheets.append(pair.sample(num, part))
+    return {name: torch.cat([sheet[name] for sheet in sheets]) for name in sheets[0]}

@@ -1,0 +1,226 @@
+"""Samples under conditions asked for by name: what the names mean, and that nothing else changes than was asked."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+import runs
+from pyro_priors import control
+from pyro_priors.cli import main
+from pyro_priors.data import Part, Splits
+
+NAMES = ("Male", "Smiling", "Hat", "Beard")
+KNOWN = torch.tensor([[0, 0, 0, 0], [1, 1, 0, 1], [0, 1, 1, 0], [1, 0, 0, 1], [0, 1, 0, 0]]).float()
+
+
+def attributed():
+    """Images of 2x3 with four attributes each; no training datum is male with a hat."""
+    torch.manual_seed(0)
+    parts = [Part(torch.rand(5, 6), KNOWN.clone(), attributes=KNOWN.clone()) for _ in range(3)]
+    return Splits("made", *parts, "gaussian", image_shape=(1, 2, 3), attribute_names=NAMES, condition_of="attributes")
+
+
+def labelled(**options):
+    return runs.small_data(binarise="none", condition_labels=True, **options)
+
+
+def pair_for(data, name="sigma_cvae_nf", **options):
+    sizes = {"flow_hidden": (5, 6), "condition_hidden": (7,)} if name == "sigma_cvae_nf" else {}
+    return runs.small_pair(name, data, **sizes, **options).eval()
+
+
+# names
+
+
+def test_texts_say_what_is_wanted():
+    data = attributed()
+    assert control.parse("Male=1, Smiling=-1,Hat=0", data) == {"Male": 1.0, "Smiling": 0.0, "Hat": 0.0}
+    assert control.parse("label=7", labelled()) == {"7": 1.0}
+    named = dataclasses.replace(labelled(), label_names=tuple("abcdefghij"))
+    assert control.parse("label=c", named) == {"c": 1.0}
+    assert data.condition_names == NAMES and labelled().condition_names == tuple("0123456789")
+    assert runs.small_data(condition_rows=4).condition_names is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        ("attributes", "Smilling=1", "attribute 'Smilling' is unknown: did you mean 'Smiling'?"),
+        ("attributes", "xyz=1", "attribute 'xyz' is unknown: choose one of Male, Smiling, Hat, Beard"),
+        ("attributes", "Male=2", r"attribute Male must be 1 \(there\) or 0 or -1 \(not there\), got '2'"),
+        ("attributes", "Male", "condition 'Male' must be NAME=VALUE, such as Beard=1"),
+        ("attributes", ",", "condition ',' must name at least one attribute"),
+        ("label", "label=11", "condition label '11' is unknown: did you mean '1'"),
+        ("label", "digit=1", "condition 'digit' is unknown: give label=CLASS"),
+        ("label", "label=1,label=2", "condition 'label=1,label=2' must name one label"),
+        ("label", "3", "condition '3' must be NAME=VALUE, such as label=9"),
+        ("rows", "Male=1", "the condition of digits has no names, as labels and attributes"),
+    ],
+)
+def test_mistakes_are_told_with_the_nearest_name(kind, text, message):
+    data = {"attributes": attributed, "label": labelled, "rows": lambda: runs.small_data(condition_rows=4)}[kind]()
+    with pytest.raises(ValueError, match=message) as caught:
+        control.parse(text, data)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_attributes_are_those_of_data_that_have_what_is_wanted():
+    """In turn over all that do; where none has all of it, over those that have most of it, with the rest set."""
+    data = attributed()
+    found = control.condition_of({"Male": 1.0}, data, 3)
+    assert torch.equal(found, KNOWN[[1, 3, 1]])
+    assert torch.equal(control.condition_of({"Smiling": 1.0, "Male": 0.0}, data, 2), KNOWN[[2, 4]])
+    found = control.condition_of({"Male": 1.0, "Hat": 1.0}, data, 3)  # of a man without, or another with, a hat
+    assert torch.equal(found[:, 1], KNOWN[[1, 2, 3], 1]) and found[:, [0, 2]].all()
+    assert torch.equal(data.train.condition, KNOWN)
+    found = control.condition_of({"7": 1.0}, labelled(), 2)
+    assert torch.equal(found, torch.eye(10)[[7, 7]])
+
+
+# pictures
+
+
+def test_several_conditions_come_in_turn():
+    data = labelled()
+    made = control.asked(pair_for(data), data, ["label=3", "label=5"], 5)
+    assert made.condition.argmax(1).tolist() == [3, 5, 3, 5, 3]
+    assert made.sites["x_mean"].shape == (5, 64)
+
+
+def test_a_grid_varies_what_it_names_and_nothing_else():
+    """All combinations, the same noise and the same other attributes in each row."""
+    data = attributed()
+    pair = pair_for(data, "sigma_cvae", prior="standard")
+    torch.manual_seed(3)
+    made = control.grid(pair, data, ["Smiling", "Hat"], "Male=1", num_columns=3)
+    assert made.row_labels == ("-Smiling -Hat", "-Smiling +Hat", "+Smiling -Hat", "+Smiling +Hat")
+    rows = made.condition.reshape(4, 3, 4)
+    assert rows[:, :, 1:3].tolist() == [[[0, 0]] * 3, [[0, 1]] * 3, [[1, 0]] * 3, [[1, 1]] * 3]
+    assert rows[:, :, 0].all() and torch.equal(rows[:, :, 3], rows[:1, :, 3].expand(4, 3))
+    z = made.sites["z"].reshape(4, 3, -1)
+    assert torch.equal(z, z[:1].expand_as(z)) and not torch.equal(z[0, 0], z[0, 1])
+    made = control.grid(pair_for(labelled()), labelled(), ["label"], num_columns=2)
+    assert torch.equal(made.condition, torch.eye(10).repeat_interleave(2, 0)) and made.row_labels[4] == "4"
+
+
+def test_steps_between_two_conditions():
+    data = labelled()
+    made = control.between(pair_for(data), data, "label=3", "label=5", num_rows=2, steps=5)
+    condition = made.condition.reshape(2, 5, 10)
+    assert made.num_columns == 5
+    for row in condition:
+        assert_close(row[:, 3], torch.linspace(1, 0, 5))
+        assert_close(row[:, 5], torch.linspace(0, 1, 5))
+        assert_close(row.sum(1), torch.ones(5))
+    data = attributed()
+    made = control.between(pair_for(data), data, "Male=1", "Hat=1", num_rows=2, steps=3)
+    assert torch.equal(made.condition.reshape(2, 3, 4)[:, :, 0], torch.ones(2, 3))  # what the end leaves unnamed stays
+    assert_close(made.condition.reshape(2, 3, 4)[:, :, 2], torch.tensor([[0.0, 0.5, 1.0]] * 2))
+    with pytest.raises(ValueError, match="steps must be at least 2, the two ends, got 1"):
+        control.between(pair_for(data), data, "Male=1", "Hat=1", steps=1)
+
+
+def test_between_and_grids_have_one_noise_along_a_line():
+    data = labelled()
+    pair = pair_for(data, "sigma_cvae", prior="standard")
+    z = control.between(pair, data, "label=3", "label=5", num_rows=2, steps=5).sites["z"].reshape(2, 5, -1)
+    assert torch.equal(z, z[:, :1].expand_as(z)) and not torch.equal(z[0], z[1])
+
+
+def test_data_are_edited_from_their_own_code():
+    """In rows of three: as it is, reconstructed, and decoded from the same code under the new condition."""
+    data = attributed()
+    pair = pair_for(data)
+    made = control.edited(pair, data, [2, 0], "Male=1")
+    images, condition = made.sites["x_mean"].reshape(2, 3, 6), made.condition.reshape(2, 3, 4)
+    x, known = data.test.x[[2, 0]], KNOWN[[2, 0]]
+    assert torch.equal(images[:, 0], x) and torch.equal(condition[:, 1], known)
+    assert_close(images[:, 1], pair.reconstruct(x, known))
+    new = known.clone()
+    new[:, 0] = 1
+    assert torch.equal(condition[:, 2], new)
+    z = pair.encode(x, known)["z"].mean
+    assert_close(images[:, 2], pair.sample(2, new, z=z)["x_mean"])
+    moved = control.edited(pair, data, [2, 0], "Male=1", transport=True).sites["x_mean"].reshape(2, 3, 6)
+    assert torch.equal(moved[:, :2], images[:, :2]) and not torch.allclose(moved[:, 2], images[:, 2])
+    with pytest.raises(ValueError, match=r"rows to edit must be of the test part, 0 to 4, got \(5,\)"):
+        control.edited(pair, data, [5], "Male=1")
+
+
+@pytest.mark.parametrize("flow", ["affine", "additive", "none"])
+def test_a_moved_code_keeps_its_place_in_the_prior(flow):
+    """The noise that a code has under one condition it has under the other: a sample of the first is moved to the
+    sample of the second at the same seed; back is the identity."""
+    data = attributed()
+    pair = pair_for(data, flow=flow, couplings_see_condition=flow != "none")
+    for parameter in pair.model.prior.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.3)
+    one, other = KNOWN[:3], KNOWN[2:]
+    z = []
+    for condition in (one, other):
+        torch.manual_seed(1)
+        z.append(pair.sample(3, condition)["z"])
+    assert_close(control.moved(pair, z[0], one, other), z[1], rtol=1e-4, atol=1e-5)
+    assert_close(control.moved(pair, z[0], one, one), z[0], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(*z, atol=1e-2)
+
+
+def test_codes_of_other_priors_stay_or_are_refused():
+    data = attributed()
+    z = torch.randn(5, 2)
+    assert control.moved(pair_for(data, "sigma_cvae", prior="mixture", num_components=3), z, KNOWN, KNOWN) is z
+    pair = runs.small_pair("cmog_cvae", data, num_components=3)
+    with pytest.raises(ValueError, match="a code is moved along a Gaussian prior, .* is GaussianMixture: leave"):
+        control.moved(pair, z, KNOWN, KNOWN)
+
+
+# from the command line
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("control") / "run"
+    options = "--data.condition-labels --data.binarise none --data.limit 96 --train.max-epochs 1 --pair.z-dim 2"
+    assert main(f"train sigma_cvae_nf --data digits --out {folder} --quiet {options}".split()) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "num"),
+    [
+        ("--condition label=3 --num 5", 5),
+        ("--condition 0 1 --num 5", 5),
+        ("--grid label", 80),
+        ("--condition label=3 --to label=5 --num 16", 16),
+        ("--condition label=3 --edit 0 4", 6),
+        ("--condition label=3 --edit 0 4 --transport", 6),
+    ],
+)
+def test_samples_on_the_command_line(run, tmp_path, arguments, num, capsys):
+    assert main(["sample", str(run), "--out", str(tmp_path / "s.npz"), *arguments.split()]) == 0
+    arrays = np.load(tmp_path / "s.npz")
+    assert arrays["x_mean"].shape == (num, 64) and arrays["condition"].shape == (num, 10)
+    assert main(["sample", str(run), "--out", str(tmp_path / "s.png"), *arguments.split()]) == 0
+    assert (tmp_path / "s.png").stat().st_size > 1000
+    assert f"{num} samples in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--condition label=33", "label '33' is unknown: did you mean '3'"),
+        ("--grid lable", "a grid over the classes of digits is 'label', got lable"),
+        ("--grid label --edit 0", "--grid and --edit are two pictures: choose one of them"),
+        ("--edit 0", "--edit needs one --condition by name, such as label=9"),
+        ("--to label=3 --condition 0", "--to needs one --condition by name, such as label=9"),
+        ("--condition label=3 --transport", "--transport belongs to --edit"),
+        ("--condition 250", "--condition must be rows of the test part, 0 to 249"),
+    ],
+)
+def test_mistakes_on_the_command_line(run, arguments, message, capsys):
+    assert main(["sample", str(run), *arguments.split()]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
