@@ -16,12 +16,14 @@ from .clustering import hungarian_accuracy, majority_accuracy
 from .components import Components, posterior_means, prior_components
 from .evaluate import METRICS, ON_REQUEST, Estimate, evaluate, record
 from .factors import factor_information, mutual_information_gap
+from .fidelity import condition_fidelity, diversity, mean_pairwise_distance
 from .generation import (
     FEATURES,
     Features,
     features_for,
     frechet,
     image_distances,
+    kept_classifier,
     kernel_distance,
     precision_recall_density_coverage,
 )
@@ -48,6 +50,8 @@ __all__ = [
     "active_units",
     "aggregate_posterior",
     "agree",
+    "condition_fidelity",
+    "diversity",
     "effective_categories",
     "evaluate",
     "factor_information",
@@ -58,6 +62,7 @@ __all__ = [
     "image_distances",
     "images_of",
     "jaccard",
+    "kept_classifier",
     "kernel_distance",
     "leakage",
     "log_aggregate",
@@ -66,6 +71,7 @@ __all__ = [
     "low_posterior_samples",
     "majority_accuracy",
     "mutual_information_gap",
+    "mean_pairwise_distance",
     "nearest_neighbour_kl",
     "posterior_means",
     "precision_recall_density_coverage",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data import Part, Splits, batches
-from ..nn import Temperature
+from ..nn import GaussianLikelihood, OptimalGaussianLikelihood, Temperature
 from ..objectives import ELBO
 from ..pair import Pair
 from .aggregate import (
@@ -29,7 +29,8 @@ from .aggregate import (
 )
 from .clustering import hungarian_accuracy, majority_accuracy
 from .factors import factor_information, mutual_information_gap
-from .generation import image_distances
+from .fidelity import condition_fidelity, diversity
+from .generation import features_for, image_distances, kept_classifier
 from .latent import active_categories, active_units, effective_categories
 
 __all__ = ["METRICS", "ON_REQUEST", "Estimate", "evaluate", "record"]
@@ -316,6 +317,34 @@ def _generation(context: _Context) -> dict[str, Estimate]:
     return {name: Estimate(value, None, unit) for name, (value, unit) in found.items()}
 
 
+def _fidelity(context: _Context) -> dict[str, Estimate]:
+    """Whether generated images have the condition that was asked for, by a classifier of these data."""
+    if context.data.condition_names is None or context.data.image_shape is None:
+        return {}
+    classifier = kept_classifier(context.data, context.pair.device)
+    found = condition_fidelity(context.pair, context.data, classifier, context.part)
+    return {name: Estimate(*values) for name, values in found.items()}
+
+
+def _diversity(context: _Context) -> dict[str, Estimate]:
+    """How different images generated under one condition are, in the features of a network that the unit names."""
+    if context.data.condition_names is None or context.data.image_shape is None:
+        return {}
+    network = features_for(context.features, context.data, context.pair.device)
+    unit = f"distance in features of {network.name}"
+    found = diversity(context.pair, context.data, network, unit, context.part)
+    return {name: Estimate(*values) for name, values in found.items()}
+
+
+def _scale(context: _Context) -> dict[str, Estimate]:
+    """Scale of a Gaussian p(x|z) that is one number, or has one for each channel: their root mean square."""
+    likelihood = getattr(getattr(context.pair.model, "decoder", None), "likelihood", None)
+    if not isinstance(likelihood, GaussianLikelihood | OptimalGaussianLikelihood):
+        return {}
+    given: Any = likelihood(torch.zeros(1, *context.data.x_shape, device=context.pair.device))
+    return {"scale": Estimate(given.variance.mean().sqrt().item(), None, "standard deviation of p(x|z), units of x")}
+
+
 METRICS: dict[str, Callable[[_Context], dict[str, Estimate]]] = {
     "bound": _bound,
     "log_likelihood": _log_likelihood,
@@ -325,10 +354,13 @@ METRICS: dict[str, Callable[[_Context], dict[str, Estimate]]] = {
     "categories": _categories,
     "accuracy": _accuracy,
     "factors": _factors,
+    "scale": _scale,
     "generation": _generation,
+    "fidelity": _fidelity,
+    "diversity": _diversity,
 }
 """Metrics by name; one that does not apply to a pair or its data gives nothing."""
 
-ON_REQUEST = ("generation", "leakage")
-"""Metrics that are computed where they are named only: the first takes a network that may be missing or untrained, the
-second says in six numbers what prior_gap says in one."""
+ON_REQUEST = ("generation", "fidelity", "diversity", "leakage")
+"""Metrics that are computed where they are named only: the first three take a network that may be missing or untrained,
+the last says in six numbers what prior_gap says in one."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..data import Splits
 from ..pair import Pair
 from .aggregate import aggregate_posterior, low_posterior_samples, upper_site
-from .classifier import trained_classifier
+from .classifier import Classifier, trained_classifier
 
 __all__ = [
     "FEATURES",
@@ -25,6 +25,7 @@ __all__ = [
     "features_for",
     "frechet",
     "image_distances",
+    "kept_classifier",
     "kernel_distance",
     "precision_recall_density_coverage",
 ]
@@ -103,7 +104,13 @@ def _efficientnet(data: Splits, device: torch.device) -> Features:
     return Features("efficientnet-lite0", 1280, compute)
 
 
-def _classifier(data: Splits, device: torch.device) -> Features:
+def kept_classifier(data: Splits, device: torch.device | str = "cpu") -> Classifier:
+    """The classifier of the labels, or else attributes, of these very data; trained where it is not there yet.
+
+    :param data: images with labels or attributes
+    :param device: where it computes
+    :raises ValueError: if they have neither
+    """
     if data.num_labels is None and data.attribute_names is None:
         raise ValueError(
             f"features='classifier' needs labels or attributes, {data.name} has none: use 'efficientnet-lite0'"
@@ -112,7 +119,11 @@ def _classifier(data: Splits, device: torch.device) -> Features:
     folder = Path("~/.cache/pyro_priors/classifiers").expanduser() / f"{data.name}-{of}"
     target: Any = "label" if data.num_labels is not None else "attributes"
     with torch.enable_grad():  # also within an evaluation, which needs none
-        network = trained_classifier(data, folder, target=target).to(device)
+        return trained_classifier(data, folder, target=target).to(device)
+
+
+def _classifier(data: Splits, device: torch.device) -> Features:
+    network = kept_classifier(data, device)
     return Features(f"classifier of {data.name}", network.num_features, network.features)
 
 

@@ -1,0 +1,149 @@
+"""Whether what is generated has the condition that was asked for, and how different it is given one condition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..data import Splits
+from ..pair import Pair
+from .classifier import Classifier
+
+__all__ = ["condition_fidelity", "diversity", "mean_pairwise_distance"]
+
+NUM_IMAGES = 10_000
+"""Most generated images of a fidelity."""
+
+AT_ONCE = 500
+
+Found = dict[str, tuple[float, float | None, str]]
+
+
+def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: str = "test") -> Found:
+    """Share of generated images in which a classifier of real ones finds what was asked for.
+
+    One image for each condition of the part, 10,000 at most: the mean of p(x|z,condition) at a z of the prior. Of
+    labels the share whose most probable class is the one asked for. Of attributes, most of which are rare, the mean
+    over the attributes of the balanced accuracy (of the share found where it was asked for, and of the share not found
+    where it was not): 0.5 for images that do not depend on the condition; and the plain accuracy beside it.
+
+    ================================= ===================================================================
+    ``fidelity``                      of generated images
+    ``fidelity_of_data``              of the part's own images: what the classifier itself leaves to reach
+    ``fidelity_NAME``                 of a class or an attribute
+    ``fidelity_plain``, ``..of_data`` of attributes: the accuracy
+    ================================= ===================================================================
+
+    :param pair: a conditional pair
+    :param data: its data, whose condition is a label or attributes
+    :param classifier: of the label, or of the attributes, of these data
+    :param part: whose conditions are asked for
+    :returns: value, standard error and unit by name
+    :raises ValueError: if the condition is neither
+    """
+    names, known = data.condition_names, data.parts[part].condition
+    if names is None or known is None:
+        raise ValueError(
+            f"fidelity is to a condition that is a label or attributes, and that of {data.name} is not: load it with "
+            "condition_labels=True"
+        )
+    asked = known[:NUM_IMAGES] > 0.5  # (num, num_names)
+    seen = {"": [], "_of_data": []}
+    for start in range(0, len(asked), AT_ONCE):
+        rows = slice(start, min(start + AT_ONCE, len(asked)))
+        drawn = pair.sample(rows.stop - rows.start, known[rows])["x_mean"].clamp(0, 1)
+        for suffix, images in (("", drawn), ("_of_data", data.parts[part].x[rows])):
+            seen[suffix].append(classifier.probabilities(images).cpu())
+    found: Found = {}
+    for suffix, parts in seen.items():
+        probabilities = torch.cat(parts)
+        judge = _of_attributes if classifier.attributes else _of_labels
+        found |= {f"fidelity{key}{suffix}": value for key, value in judge(probabilities, asked, names).items()}
+    return {name: value for name, value in found.items() if not math.isnan(value[0])}
+
+
+def _of_labels(probabilities: Tensor, asked: Tensor, names: tuple[str, ...]) -> Found:
+    label = asked.double().argmax(1)
+    right = (probabilities.argmax(1) == label).double()
+    each = {f"_{name}": _share(right[label == k]) for k, name in enumerate(names)}
+    return {"": _share(right), **each}
+
+
+def _of_attributes(probabilities: Tensor, asked: Tensor, names: tuple[str, ...]) -> Found:
+    right = (probabilities > 0.5) == asked
+    shares = [[right[asked[:, k] == there, k].double().mean() for there in (True, False)] for k in range(len(names))]
+    balanced = torch.tensor(shares).mean(1)
+    known = balanced[~balanced.isnan()]  # an attribute that all have, or none, has no balanced accuracy
+    found: Found = {
+        "": (known.mean().item(), None, "mean balanced accuracy of the attributes"),
+        "_plain": (right.double().mean().item(), None, "mean accuracy of the attributes"),
+    }
+    return found | {f"_{name}": (balanced[k].item(), None, "balanced accuracy") for k, name in enumerate(names)}
+
+
+def _share(right: Tensor) -> tuple[float, float | None, str]:
+    value = right.mean().item() if len(right) else math.nan
+    return value, math.sqrt(value * (1 - value) / max(len(right), 1)) if len(right) else None, "share of images"
+
+
+def mean_pairwise_distance(features: Tensor) -> Tensor:
+    """Mean Euclidean distance of two different rows.
+
+    :param features: shape ``left_shape + (num, num_features)``
+    :returns: shape ``left_shape``
+    """
+    num = features.shape[-2]
+    return torch.cdist(features, features).sum((-2, -1)) / (num * (num - 1))
+
+
+def diversity(
+    pair: Pair,
+    data: Splits,
+    features: Callable[[Tensor], Tensor],
+    unit: str,
+    part: str = "test",
+    num_conditions: int = 20,
+    num_images: int = 50,
+) -> Found:
+    """Mean distance of two images generated under one condition, in the features of a network.
+
+    Of a label every class is a condition; of attributes the first of the part. Beside it that of the part's own images:
+    of a label within each class, of attributes, of which hardly two images have the same, over all of them.
+
+    :param pair: a conditional pair
+    :param data: its data
+    :param features: from images, shape ``(num, *image_shape)``, to ``(num, num_features)``
+    :param unit: what names the network
+    :param part: whose conditions are asked for
+    :param num_conditions: most conditions of attributes
+    :param num_images: images of each condition
+    :returns: value, standard error over the conditions and unit: ``diversity`` and ``diversity_of_data``
+    """
+    known = data.parts[part].condition
+    if data.condition_names is None or known is None or data.image_shape is None:
+        raise ValueError(
+            f"diversity is that of images under a label or attributes, and {data.name} has no such condition: load it "
+            "with condition_labels=True"
+        )
+
+    def spread(images: Tensor) -> Tensor:
+        return mean_pairwise_distance(features(images.reshape(len(images), *data.image_shape).cpu()))
+
+    if data.condition_of == "label":
+        conditions = torch.eye(len(data.condition_names)).to(known)
+        label = known.argmax(1)
+        rows = [(label == k).nonzero()[:num_images, 0] for k in range(len(conditions))]
+        real = torch.stack([spread(data.parts[part].x[index]) for index in rows if len(index) > 1])
+    else:
+        conditions = known[:num_conditions]
+        real = spread(data.parts[part].x[: num_conditions * num_images])[None]
+    made = torch.stack(
+        [spread(pair.sample(num_images, one)["x_mean"].clamp(0, 1)) for one in conditions]  # one condition for all
+    )
+    return {
+        name: (values.mean().item(), values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None, unit)
+        for name, values in (("diversity", made), ("diversity_of_data", real))
+    }

@@ -1,0 +1,143 @@
+"""Fidelity to a condition and diversity under one, of pairs and judges whose answers are known."""
+
+import dataclasses
+import math
+
+import pyro.distributions as dist
+import pytest
+import torch
+import torch.nn as nn
+from torch.testing import assert_close
+
+import pyro_priors as pp
+import runs
+from pyro_priors.data import Part, Splits
+from pyro_priors.metrics import METRICS, ON_REQUEST, condition_fidelity, diversity, evaluate, mean_pairwise_distance
+
+NAMES = ("first", "second", "third", "fourth")
+
+
+class Shows(nn.Module):
+    """A decoder whose image is the condition, but for what it forgets, with the code's noise in its last row.
+
+    :param forgets: attributes that are never there
+    """
+
+    def __init__(self, forgets=(), noise=0.0):
+        super().__init__()
+        self.forgets, self.noise = forgets, noise
+
+    def forward(self, z, condition=None):
+        seen = condition.clone()
+        for k in self.forgets:
+            seen[..., k] = 0.0
+        image = torch.cat([seen, self.noise * z[..., :4].tanh().abs()], -1)
+        return dist.Normal(image.unflatten(-1, (1, 2, 4)), 0.1).to_event(3)
+
+
+class Reads:
+    """A judge that reads the condition off the image's first row."""
+
+    def __init__(self, attributes):
+        self.attributes = attributes
+
+    def probabilities(self, x):
+        return x.reshape(len(x), 2, 4)[:, 0]
+
+
+def made(kind):
+    torch.manual_seed(0)
+    if kind == "label":
+        label = torch.arange(40) % 4
+        condition = torch.eye(4)[label]
+    else:
+        condition = (torch.rand(40, 4) < torch.tensor([0.5, 0.1, 0.9, 0.0])).float()
+    x = torch.stack([condition, torch.rand(40, 4)], 1)[:, None]
+    if kind == "label":
+        part = Part(x, condition, label)
+        options = {"num_labels": 4, "label_names": NAMES, "condition_of": "label"}
+    else:
+        part = Part(x, condition, attributes=condition)
+        options = {"attribute_names": NAMES, "condition_of": "attributes"}
+    return Splits("made", part, part, part, "gaussian", image_shape=(1, 2, 4), **options)
+
+
+def pair_that(data, **options):
+    shows = Shows(**options)
+    return pp.create("sigma_cvae", x_shape=data.x_shape, condition_shape=(4,), z_dim=4, hidden=(5,), decoder=shows)
+
+
+def test_labels_are_found_where_they_are_shown():
+    data = made("label")
+    found = condition_fidelity(pair_that(data), data, Reads(False))
+    assert {name: value[0] for name, value in found.items()} == dict.fromkeys(found, 1.0)
+    assert found.keys() == {
+        f"fidelity{key}{suffix}" for key in ("", *(f"_{n}" for n in NAMES)) for suffix in ("", "_of_data")
+    }
+    found = condition_fidelity(pair_that(data, forgets=(2,)), data, Reads(False))
+    assert found["fidelity"][0] == 0.75 and found["fidelity_third"][0] == 0.0 and found["fidelity_of_data"][0] == 1.0
+    assert found["fidelity"][1] == pytest.approx(math.sqrt(0.75 * 0.25 / 40))
+
+
+def test_rare_attributes_count_as_much_as_common_ones():
+    """One that is never shown has a balanced accuracy of a half, however rare it is; one that no datum has has none."""
+    data = made("attributes")
+    found = condition_fidelity(pair_that(data, forgets=(1, 2)), data, Reads(True))
+    assert found["fidelity_first"][0] == 1.0
+    assert found["fidelity_second"][0] == found["fidelity_third"][0] == 0.5
+    assert "fidelity_fourth" not in found and found["fidelity"][0] == pytest.approx(2 / 3)
+    condition = data.test.condition
+    plain = 1 - (condition[:, 1].mean() + condition[:, 2].mean()) / 4
+    assert found["fidelity_plain"][0] == pytest.approx(plain.item()) and found["fidelity_of_data"][0] == 1.0
+
+
+def test_mean_pairwise_distance_by_hand(float64):
+    x = torch.randn(3, 5, 4)
+    for k in range(3):
+        pairs = [(x[k, i] - x[k, j]).norm() for i in range(5) for j in range(5) if i != j]
+        assert_close(mean_pairwise_distance(x)[k], sum(pairs) / 20)
+
+
+@pytest.mark.parametrize("kind", ["label", "attributes"])
+def test_diversity_is_what_varies_under_one_condition(kind):
+    """0 for a pair that shows nothing but the condition; more for one that shows its noise."""
+    data = made(kind)
+    found = [diversity(pair_that(data, noise=noise), data, lambda x: x.flatten(1), "pixels") for noise in (0, 0.5, 1)]
+    values = [one["diversity"][0] for one in found]
+    assert values[0] == pytest.approx(0, abs=1e-6) and 0 < values[1] < values[2]
+    assert found[0]["diversity_of_data"][0] > 0 and found[2]["diversity"][2] == "pixels"
+    if kind == "label":  # within each class: all but the row of the condition
+        rows = torch.stack([data.test.x[k::4].flatten(1) for k in range(4)])
+        assert found[0]["diversity_of_data"][0] == pytest.approx(mean_pairwise_distance(rows).mean().item())
+
+
+def test_conditions_without_names_are_refused():
+    data = dataclasses.replace(made("label"), condition_of=None)
+    with pytest.raises(ValueError, match="fidelity is to a condition that is a label or attributes, and that of made"):
+        condition_fidelity(pair_that(data), data, Reads(False))
+    with pytest.raises(ValueError, match="diversity is that of images under a label or attributes, and made has no"):
+        diversity(pair_that(data), data, lambda x: x.flatten(1), "pixels")
+
+
+def test_both_are_metrics_that_are_asked_for(tmp_path, monkeypatch):
+    """With the classifier of the data, trained once below the home; nothing for a pair without such a condition."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = runs.small_data(binarise="none", condition_labels=True)
+    assert {"fidelity", "diversity"} <= METRICS.keys() and {"fidelity", "diversity"} <= set(ON_REQUEST)
+    pair = runs.small_pair("sigma_cvae", data)
+    found = evaluate(pair, data, metrics=["fidelity", "diversity", "scale"], progress=False)
+    assert 0 <= found["fidelity"].value <= 1 and found["fidelity"].unit == "share of images"
+    assert found["fidelity_of_data"].value > found["fidelity"].value  # nothing is trained but the classifier
+    assert found["diversity"].unit == "distance in features of classifier of digits"
+    likelihood = pair.model.decoder.likelihood
+    assert found["scale"].value == pytest.approx(likelihood.scale().item())
+    plain = runs.small_data()
+    assert evaluate(runs.small_pair("vae", plain), plain, metrics=["fidelity", "diversity", "scale"]) == {}
+
+
+@pytest.mark.parametrize("calibration", ["optimal", "learned", "learned_by_channel", "fixed"])
+def test_the_scale_of_a_gaussian_is_told(calibration):
+    data = runs.small_data(binarise="none", flatten=False)
+    pair = runs.small_pair("sigma_vae", data, calibration=calibration)
+    found = evaluate(pair, data, metrics=["scale"], progress=False)["scale"]
+    assert found.value == pytest.approx(1.0, abs=0.01) and found.unit == "standard deviation of p(x|z), units of x"
