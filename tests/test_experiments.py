@@ -402,7 +402,7 @@ def images(shape=(1, 28, 28)):
 
 def test_every_row_is_a_pair_of_the_zoo():
     toy = runs.small_data("mixture")
-    for name in experiments.names():
+    for name in (name for name in experiments.names() if name.startswith("lavda2019/")):
         for one in experiments.find(name).rows:
             known = {field.name for field in dataclasses.fields(zoo.config_class(one.pair))}
             unknown = one.pair_options.keys() - known

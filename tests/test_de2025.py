@@ -1,0 +1,103 @@
+"""The experiments of De (2025): rows that are pairs of the zoo, what is measured of them, and their figures."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+import pyro_priors as pp
+from pyro_priors import experiments, zoo
+from pyro_priors.data import Part, Splits
+from pyro_priors.experiments import Trained, de2025
+from pyro_priors.experiments.table import Result, markdown
+from pyro_priors.metrics import Estimate
+
+ATTRIBUTES = ("Bald", "Black_Hair", "Blond_Hair", "Eyeglasses", "Goatee", "Heavy_Makeup", "Male", "Smiling")
+ATTRIBUTES += ("Wearing_Hat", "Wearing_Lipstick")
+
+
+def small(name, size=16):
+    """Data of each name's kind, without the data: images of 16x16."""
+    torch.manual_seed(0)
+    channels = 3 if name == "celeba" else 1
+    condition = (torch.rand(30, 10) < 0.5).float() if name == "celeba" else torch.eye(10)[torch.arange(30) % 10]
+    known = {"attributes": condition} if name == "celeba" else {"label": condition.argmax(1)}
+    part = Part(torch.rand(30, channels, size, size), condition, **known)
+    options = {"attribute_names": ATTRIBUTES, "condition_of": "attributes"}
+    if name != "celeba":
+        options = {"num_labels": 10, "condition_of": "label"}
+    return Splits(name, part, part.take(slice(10)), part.take(slice(10)), "gaussian", (channels, size, size), **options)
+
+
+def trained(row):
+    data = small(row.data)
+    options = row.pair_options | {"channels": (4, 8), "z_dim": 3}
+    return Trained(row, zoo.create_for(row.pair, data, 0, **options).eval(), data)
+
+
+def test_the_rows_of_the_paper_and_more():
+    names = [name for name in experiments.names() if name.startswith("de2025/")]
+    assert names == ["de2025/table1", "de2025/flows", "de2025/fig3", "de2025/fig5"]
+    rows = {row.name: row for name in names for row in experiments.find(name).rows}
+    for name in names:
+        for one in experiments.find(name).rows:
+            assert one == rows[one.name], "rows of one name are one row: they share a run folder"
+            known = {field.name for field in dataclasses.fields(zoo.config_class(one.pair))}
+            assert not one.pair_options.keys() - known, one.name
+            pp.data.DataConfig(**one.data_options)
+    table = experiments.find("de2025/table1")
+    assert len(table.select(["mnist-sigma-nf"])) == 3 and len(table.select(["seed0"])) == 6
+    assert [row.name for row in table.select(["celeba-*"])] == list(de2025.PUBLISHED_NLL)
+    assert rows["mnist-gaussian-seed0"].pair_options["calibration"] == "fixed"
+    assert rows["celeba-sigma-nf"].pair_options["condition_network"] == "conv"
+
+
+@pytest.mark.parametrize("name", ["mnist-gaussian-seed0", "fashion_mnist-sigma-seed1", "celeba-sigma-nf"])
+def test_rows_are_pairs_of_images_of_their_size(name):
+    """Four convolutions each way give images of the size that goes in, that of the paper's faces too."""
+    (row,) = experiments.find("de2025/table1").select([name])
+    for size in (64, 86) if row.data == "celeba" else (28,):
+        data = small(row.data, size)
+        pair = zoo.create_for(row.pair, data, 0, **row.pair_options)
+        x, condition = data.test.x[:2], data.test.condition[:2]
+        assert pair.reconstruct(x, condition).shape == x.shape
+        assert len(pair.guide.encoder.trunk.convolutions) == len(pair.model.decoder.layers) == 4
+
+
+def test_what_the_published_likelihood_may_be():
+    """The three numbers of the paper, from the scales that REFERENCE gives for them: s = 0.200, 0.183, 0.179."""
+    size = 3 * 86 * 86
+    assert size / 2 * math.log(2 * math.pi) > 20_389 > max(de2025.PUBLISHED_NLL.values())
+    for published, scale in zip(de2025.PUBLISHED_NLL.values(), (0.2, 0.183, 0.179), strict=True):
+        assert size * (math.log(scale) + 0.5 * math.log(2 * math.pi) + 0.5) == pytest.approx(published, abs=70)
+
+
+def test_the_reading_is_the_density_at_the_scale_that_fits():
+    (row,) = experiments.find("de2025/table1").select(["mnist-sigma-nf-seed0"])
+    one = trained(row)
+    found = de2025.reconstruction(one.pair, one.data)
+    mse, size = found["squared_error"].value, math.prod(one.data.x_shape)
+    errors = torch.full((size,), math.sqrt(mse))
+    expected = -torch.distributions.Normal(0.0, math.sqrt(mse)).log_prob(errors).sum().item()
+    assert found["nll_at_best_scale"].value == pytest.approx(expected, rel=1e-5)
+    assert found["best_scale"].value == pytest.approx(math.sqrt(mse))
+
+
+def test_cells_show_ours_beside_that_of_data():
+    (row,) = experiments.find("de2025/table1").select(["celeba-sigma"])
+    estimates = {name: Estimate(value, None, "") for name, value in (("fidelity", 0.6), ("fidelity_of_data", 0.9))}
+    text = markdown(experiments.find("de2025/table1"), [Result(row, "", estimates)], quick=False)
+    assert "0.600 (0.900)" in text and "-6223" in text and "173.5" in text
+
+
+@pytest.mark.parametrize("left_out", [False, True], ids=["all rows", "first row"])
+@pytest.mark.parametrize("name", ["de2025/fig3", "de2025/fig5"])
+def test_every_figure_is_drawn(name, left_out, tmp_path):
+    found = experiments.find(name)
+    there = {row.name: trained(row) for row in found.rows[: 1 if left_out else None]}
+    figure = found.figure(there)
+    figure.savefig(tmp_path / "figure.png", dpi=50)
+    columns = 3 if name == "de2025/fig5" else 4
+    shown = [axes for axes in figure.axes if axes.images]
+    assert len(shown) == (columns - 2 if left_out else 3 * columns)
