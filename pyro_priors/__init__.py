@@ -2,12 +2,13 @@
 
 Names that most scripts need are here; the parts are :mod:`~pyro_priors.models`, :mod:`~pyro_priors.guides`,
 :mod:`~pyro_priors.priors`, :mod:`~pyro_priors.nn`, :mod:`~pyro_priors.objectives`, :mod:`~pyro_priors.data`,
-:mod:`~pyro_priors.metrics`, :mod:`~pyro_priors.plots` and :mod:`~pyro_priors.experiments`.
+:mod:`~pyro_priors.metrics`, :mod:`~pyro_priors.plots`, :mod:`~pyro_priors.control` and
+:mod:`~pyro_priors.experiments`.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import data, experiments, metrics, nn, objectives, plots, priors
+from . import control, data, experiments, metrics, nn, objectives, plots, priors
 from ._compile import EagerWarning
 from .checkpoint import CheckpointError
 from .citations import citation
@@ -30,6 +31,7 @@ __all__ = [
     "TrainingDiverged",
     "citation",
     "compiled",
+    "control",
     "create",
     "data",
     "data_plate",
