@@ -17,8 +17,8 @@
 # time. De (2025, arXiv:2511.08946) changes two things in it:
 #
 # * **the scale of the Gaussian** $p(x \mid z, \mathrm{condition}) = \mathcal{N}(\hat x, \sigma^2 I)$, which is usually
-#   1, so that errors of the picture count for next to nothing beside the KL, and it blurs: for each batch it is the best
-#   one, $\sigma^2 = \mathrm{MSE}(x, \hat x)$ in closed form (Rybkin et al. 2021);
+#   1, so that errors of the picture count for next to nothing beside the KL, and it blurs: for each batch it is the
+#   best one, $\sigma^2 = \mathrm{MSE}(x, \hat x)$ in closed form (Rybkin et al. 2021);
 # * **the prior** of the code: $p(z \mid \mathrm{condition}) = \mathcal{N}(f(z);\, \mu, \sigma)\, |\det \partial f /
 #   \partial z|$, with a flow $f$ and a network for $\mu, \sigma$ of the condition, in the place of $\mathcal{N}(0, I)$.
 #
