@@ -1,6 +1,5 @@
 """Networks that return distributions: encoders, decoders, and the likelihoods that decoders end in."""
 
-from .conv import UPSAMPLING, ConvDecoder, ConvEncoder, ConvTrunk
 from .calibrated import CALIBRATIONS, OptimalGaussianLikelihood, OptimalNormal, make_calibrated
 from .conditions import CONDITION_NETWORKS, AttributeConv, ConditionMLP, make_condition_network
 from .conv import UPSAMPLING, ConvDecoder, ConvEncoder, ConvTrunk
