@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .data import Part, Splits
 from .data.poses import corners_of
+from .latent_plots import image_rows, leakage_curves, path, pockets
 from .metrics import log_magnification, samples_given
 from .metrics.aggregate import log_prior, upper_site
 from .pair import Pair
@@ -33,8 +34,12 @@ __all__ = [
     "histograms",
     "image_grid",
     "image_panels",
+    "image_rows",
     "latent_scatter",
+    "leakage_curves",
     "magnification",
+    "path",
+    "pockets",
     "prior_density",
     "reconstructions",
     "samples",
