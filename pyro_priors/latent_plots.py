@@ -68,7 +68,7 @@ def pockets(pairs: Mapping[str, Pair], data: Splits) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.7 * len(pairs) + 0.6, 8.2), layout="constrained")
+    figure = Figure(figsize=(2.7 * len(pairs) + 2, 8.2), layout="constrained")
     all_axes = figure.subplots(3, len(pairs), squeeze=False)
     x = data.train.x[:NUM_CODES]
     for (title, pair), axes in zip(pairs.items(), all_axes.T, strict=True):
@@ -87,7 +87,7 @@ def pockets(pairs: Mapping[str, Pair], data: Splits) -> Figure:
             axes[2].scatter(*decoded.T, s=5, color=colour, label=f"{name}, decoded")
         axes[1].set(xlabel="$z_1$", ylabel="$z_2$")
     for row in all_axes:
-        row[0].legend(fontsize="x-small", loc="upper right", markerscale=2)
+        row[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
         for axes in row[1:]:
             axes.set_ylabel("")
     return figure
@@ -109,7 +109,7 @@ def leakage_curves(pairs: Mapping[str, tuple[Pair, Splits]], thresholds: Sequenc
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     colours: dict[str, str] = {}
     for title, (pair, data) in pairs.items():
@@ -125,11 +125,11 @@ def leakage_curves(pairs: Mapping[str, tuple[Pair, Splits]], thresholds: Sequenc
         right.plot(QUANTILES, [one.share for one in leakage(log_q, log_p, taus)], **style)
     right.plot(QUANTILES, QUANTILES, color="black", linestyle=":")
     left.set(xlabel="threshold of log p(z), nats", ylabel="leakage score, nats")
-    left.set_xscale("symlog")
     right.set(xlabel="quantile of log p(z) under the prior", ylabel="share of the aggregate posterior below")
     right.set_xscale("log")
     right.set_yscale("symlog", linthresh=1e-4)
-    right.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
+    right.set_ylim(bottom=-2e-5)
+    right.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5), handlelength=4)
     return figure
 
 
