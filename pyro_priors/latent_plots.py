@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = 
     :returns: shape ``(num, z_dim)``
     :raises ValueError: if the prior is no flow, and ``in_base`` is asked for
     """
-    prior = pair.model.prior
+    prior: Any = pair.model.prior
     if in_base and not isinstance(prior, FlowPrior):
         raise ValueError("in_base was asked for, and the prior of this pair is no flow: leave it out")
     share = torch.linspace(0, 1, num, device=start.device)[:, None]

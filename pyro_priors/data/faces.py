@@ -55,9 +55,12 @@ def celeba(config: DataConfig) -> Splits:
     if not all(len(part) for part in parts):
         raise ValueError(f"celeba: a part has no images in {folder}: give images of all three parts")
     size = "x".join(map(str, _opened(folder / "img_align_celeba" / names[0]).size))
+    train, valid, test = parts
     return Splits(
         "celeba",
-        *parts,
+        train,
+        valid,
+        test,
         likelihood="gaussian",
         image_shape=(3, config.side, config.side),
         attribute_names=attribute_names,

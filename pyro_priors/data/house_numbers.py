@@ -51,9 +51,12 @@ def svhn(config: DataConfig) -> Splits:
 
 def _splits(parts: list[Part], source: str) -> Splits:
     sizes = "/".join(str(len(part)) for part in parts)
+    train, valid, test = parts
     return Splits(
         "svhn",
-        *parts,
+        train,
+        valid,
+        test,
         likelihood="gaussian",
         image_shape=SHAPE,
         num_labels=NUM_LABELS,

@@ -47,8 +47,9 @@ class Part:
 
     def take(self, index: Tensor | slice) -> "Part":
         """The examples at ``index``, a slice or a tensor of positions."""
-        fields = (self.x, self.condition, self.label, self.attributes)
-        return Part(*(None if values is None else rows_of(values, index) for values in fields))
+        rest = (self.condition, self.label, self.attributes)
+        condition, label, attributes = (None if values is None else rows_of(values, index) for values in rest)
+        return Part(rows_of(self.x, index), condition, label, attributes)
 
 
 @dataclass(frozen=True, eq=False)

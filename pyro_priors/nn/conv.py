@@ -280,8 +280,8 @@ class ConvDecoder(nn.Module):
         in_dim, *joined = last
         self.first = JoinedLinear(in_dim, prod(shapes[-1]), *joined)
         out_channels = [likelihood.num_outputs * x_shape[0], *(shape[0] for shape in shapes[1:-1])]
-        layers = list(zip(plan.convolutions, out_channels, shapes, shapes[1:], strict=False))[::-1]
-        self.layers = nn.ModuleList(_back(one, *rest, resize) for one, *rest in layers)
+        steps = list(zip(plan.convolutions, out_channels, shapes, shapes[1:], strict=False))[::-1]
+        self.layers = nn.ModuleList(_back(one, out, before, after, resize) for one, out, before, after in steps)
         self.norms = nn.ModuleList(_norm(channels, plan) for channels in out_channels[:0:-1])
 
     def forward(self, z: Tensor, condition: Tensor | None = None, c: Tensor | None = None) -> dist.Distribution:
@@ -301,14 +301,14 @@ class ConvDecoder(nn.Module):
 
 
 def _back(
-    one: _Convolution, out_channels: int, before: tuple[int, ...], after: tuple[int, ...], resize: bool
+    one: _Convolution, out_channels: int, before: tuple[int, int, int], after: tuple[int, int, int], resize: bool
 ) -> nn.Module:
     """From features of shape ``after`` back to the size of ``before``, which ``one`` made them of."""
     size = before[1:]
     if resize and one.stride > 1:
         convolution = _started(nn.Conv2d(after[0], out_channels, 3))
         return nn.Sequential(nn.Upsample(size), nn.ReplicationPad2d(1), convolution)
-    smallest = [(n - 1) * one.stride - 2 * one.padding + one.kernel for n in after[1:]]
-    left_over = tuple(n - m for n, m in zip(size, smallest, strict=True))
+    height, width = ((n - 1) * one.stride - 2 * one.padding + one.kernel for n in after[1:])
+    left_over = (size[0] - height, size[1] - width)
     layer = nn.ConvTranspose2d(after[0], out_channels, one.kernel, one.stride, one.padding, left_over)
     return _started(layer)

@@ -73,9 +73,10 @@ class ComponentNetwork(nn.Module):
         super().__init__()
         self.condition_dim, self.shape = len(condition_shape), (num_components, *shape)
         self.flatten = trunk is None
-        self.trunk: Any = MLP(prod(condition_shape), hidden, gated) if trunk is None else trunk
-        self.components = JoinedLinear(self.trunk.out_dim, prod(self.shape), num_blocks=num_components)
-        self.weights = JoinedLinear(self.trunk.out_dim, num_components) if trained_weights else None
+        network: Any = MLP(prod(condition_shape), hidden, gated) if trunk is None else trunk
+        self.trunk, num_features = network, network.out_dim
+        self.components = JoinedLinear(num_features, prod(self.shape), num_blocks=num_components)
+        self.weights = JoinedLinear(num_features, num_components) if trained_weights else None
 
     def num_left(self, condition: Tensor) -> int:
         """Number of dimensions of ``left_shape``."""
