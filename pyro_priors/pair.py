@@ -178,7 +178,9 @@ class Pair(nn.Module):
             if value is None:
                 continue
             if not isinstance(value, Tensor):
-                raise ValueError(f"{name} must be a tensor, got {type(value).__name__}: give torch.as_tensor({name})")
+                kind = type(value).__name__
+                remedy = f"some rows, {name}[:1000]" if kind == "Levels" else f"torch.as_tensor({name})"
+                raise ValueError(f"{name} must be a tensor, got {kind}: give {remedy}")
             if not value.is_floating_point() or not len(value):
                 raise ValueError(
                     f"{name} must hold at least one datum of floating-point values, got {value.dtype} "

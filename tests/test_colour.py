@@ -89,6 +89,13 @@ def test_a_pair_trained_on_levels_is_that_of_floats(likelihood, tmp_path):
     assert by["levels"][1] == by["floats"][1]
 
 
+def test_a_pair_asks_for_rows_of_levels():
+    pair, x = pp.create("vae", x_shape=(3, 4, 4), z_dim=2, hidden=(5,), likelihood="gaussian"), _splits().test.x
+    with pytest.raises(ValueError, match=r"x must be a tensor, got Levels: give some rows, x\[:1000\]"):
+        pair.encode(x)
+    assert pair.encode(x[:3])["z"].batch_shape == (3,)
+
+
 # SVHN
 
 
