@@ -260,14 +260,15 @@ def _evaluate(arguments: list[str]) -> None:
     given["asked"] = list(options.metrics or set(metrics.METRICS).difference(metrics.ON_REQUEST))
     folder.save_evaluation(metrics.record(pair, splits, results, **given))
     print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
+    width = max(map(len, [*results, "q(c), largest first"])) + 2
     for name, estimate in results.items():
         spread = f" ± {estimate.stderr:.4g}" if estimate.stderr is not None else ""
-        print(f"  {name:22}{estimate.value:>12.4f}{spread:12} {estimate.unit}")
+        print(f"  {name:{width}}{estimate.value:>12.4f}{spread:12} {estimate.unit}")
     if pair.aggregate_c is not None:
         shares = " ".join(f"{share:.3f}" for share in pair.aggregate_c.sort(descending=True).values[:12].tolist())
-        print(f"  {'q(c), largest first':22}{shares}{' ...' if pair.num_categories > 12 else ''} (training part)")
+        print(f"  {'q(c), largest first':{width}}{shares}{' ...' if pair.num_categories > 12 else ''} (training part)")
     if splits.true_log_likelihood is not None:
-        print(f"  {'true log-likelihood':22}{splits.true_log_likelihood:>12.4f}{'':12} nats per datum")
+        print(f"  {'true log-likelihood':{width}}{splits.true_log_likelihood:>12.4f}{'':12} nats per datum")
 
 
 def _sample(arguments: list[str]) -> None:

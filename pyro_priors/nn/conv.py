@@ -64,7 +64,7 @@ def _plan(image_shape: Sequence[int], channels: Sequence[int]) -> _Plan:
     if len(image_shape) != 3 or min(image_shape[1:]) < 2:
         raise ValueError(
             f"convolutions need images of shape (channels, height, width) of 2x2 and more, got {tuple(image_shape)}: "
-            "load images with flatten=False, or use networks='mlp'"
+            "load images with flatten=False (--data.no-flatten), or use networks='mlp'"
         )
     height, width = image_shape[1:]
     if not channels and (height, width) in _PLANS:
