@@ -398,7 +398,8 @@ IMAGES_DIFFERS = (
 GRASPS_DIFFERS = (
     "published: official images, networks, discriminator and split not said, z of 16; ours: gated 300-300 of 64x64 "
     "pixels, K=16, "
-    f"{GRASPS.max_epochs} epochs with the KL warmed up over {GRASPS.warmup_epochs:g}, split by object; the discriminator a convolutional network of ours",
+    f"{GRASPS.max_epochs} epochs with the KL warmed up over {GRASPS.warmup_epochs:g}, split by object; the "
+    "discriminator a convolutional network of ours",
     "D at least 0.99: share of ten generated poses for each test image (means of p(x|z)); rectangle metric: share that "
     "overlaps a known grasp of the image by more than 0.25 at an angle within 30 degrees; one of ten: share of images "
     "where one of the ten does",
