@@ -212,8 +212,9 @@ def moved(pair: Pair, z: Tensor, condition: Tensor, new: Tensor) -> Tensor:
     """
     if not getattr(pair.model, "prior_sees_condition", True):
         return z
+    prior: Any = pair.model.prior
     with pair.evaluating():
-        before, after = pair.model.prior(condition), pair.model.prior(new)
+        before, after = prior(condition), prior(new)
     for transform in reversed(_transforms(before)):
         z = transform.inv(z)
     normals = [base_of(p.base_dist if isinstance(p, dist.TransformedDistribution) else p) for p in (before, after)]

@@ -51,7 +51,7 @@ def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: s
             "condition_labels=True"
         )
     asked = known[:NUM_IMAGES] > 0.5  # (num, num_names)
-    seen = {"": [], "_of_data": []}
+    seen: dict[str, list[Tensor]] = {"": [], "_of_data": []}
     for start in range(0, len(asked), AT_ONCE):
         rows = slice(start, min(start + AT_ONCE, len(asked)))
         drawn = pair.sample(rows.stop - rows.start, known[rows])["x_mean"].clamp(0, 1)
@@ -122,15 +122,15 @@ def diversity(
     :param num_images: images of each condition
     :returns: value, standard error over the conditions and unit: ``diversity`` and ``diversity_of_data``
     """
-    known = data.parts[part].condition
-    if data.condition_names is None or known is None or data.image_shape is None:
+    known, shape = data.parts[part].condition, data.image_shape
+    if data.condition_names is None or known is None or shape is None:
         raise ValueError(
             f"diversity is that of images under a label or attributes, and {data.name} has no such condition: load it "
             "with condition_labels=True"
         )
 
     def spread(images: Tensor) -> Tensor:
-        return mean_pairwise_distance(features(images.reshape(len(images), *data.image_shape).cpu()))
+        return mean_pairwise_distance(features(images.reshape(len(images), *shape).cpu()))
 
     if data.condition_of == "label":
         conditions = torch.eye(len(data.condition_names)).to(known)

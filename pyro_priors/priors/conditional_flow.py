@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import pyro.distributions as dist
 import pyro.distributions.transforms as T
@@ -88,9 +88,10 @@ class ConditionalFlowPrior(nn.Module):
             raise ValueError(f"flow '{flow}' is unknown: {hint}")
         if z_dim < 2 and flow != "none":
             raise ValueError(f"couplings need z_dim of at least 2, got {z_dim}: use flow='none' for one dimension")
-        self.network = make_condition_network(condition_network, condition_shape, hidden, gated)
-        self.head = GaussianHead(self.network.out_dim, z_dim)
-        seen = self.network.out_dim if conditioned else 0
+        network: Any = make_condition_network(condition_network, condition_shape, hidden, gated)
+        self.network = network
+        self.head = GaussianHead(network.out_dim, z_dim)
+        seen = network.out_dim if conditioned else 0
         num = 0 if flow == "none" else num_transforms
         self.couplings = nn.ModuleList(_CouplingNetwork(z_dim, flow_hidden, flow, seen) for _ in range(num))
 
