@@ -51,7 +51,7 @@ class OptimalGaussianLikelihood(BernoulliLikelihood):
     squared_error: Tensor
     num_batches: Tensor
 
-    def __init__(self, event_dim: int, momentum: float = 0.01, min_log_scale: float = -6.0) -> None:
+    def __init__(self, event_dim: int, momentum: float = 0.1, min_log_scale: float = -6.0) -> None:
         super().__init__(event_dim)
         self.momentum, self.min_log_scale = momentum, min_log_scale
         self.register_buffer("squared_error", torch.ones(()))
