@@ -129,6 +129,8 @@ def grid(pair: Pair, data: Splits, names: Sequence[str], text: str = "", num_col
     if data.condition_of == "label":
         if list(names) != ["label"]:
             raise ValueError(f"a grid over the classes of {data.name} is 'label', got {', '.join(names)}")
+        if text:
+            raise ValueError(f"a grid over the classes leaves nothing else to ask for, got '{text}': leave it out")
         rows = [{name: 1.0} for name in data.condition_names or ()]
         labels = [next(iter(row)) for row in rows]
     else:

@@ -213,6 +213,7 @@ def test_samples_on_the_command_line(run, tmp_path, arguments, num, capsys):
     [
         ("--condition label=33", "label '33' is unknown: did you mean '3'"),
         ("--grid lable", "a grid over the classes of digits is 'label', got lable"),
+        ("--grid label --condition label=3", "a grid over the classes leaves nothing else to ask for, got 'label=3'"),
         ("--grid label --edit 0", "--grid and --edit are two pictures: choose one of them"),
         ("--edit 0", "--edit needs one --condition by name, such as label=9"),
         ("--to label=3 --condition 0", "--to needs one --condition by name, such as label=9"),
