@@ -407,6 +407,8 @@ def test_every_row_is_a_pair_of_the_zoo():
             known = {field.name for field in dataclasses.fields(zoo.config_class(one.pair))}
             unknown = one.pair_options.keys() - known
             assert not unknown, one.name
+            if one.pair_options.get("networks") == "conv":  # in test_bhalodia, at the sizes of their data
+                continue
             data = toy if one.data == "mixture" else images((784,))
             if runs.is_conditional(one.pair):
                 data = runs.small_data("one_to_many")
