@@ -533,8 +533,8 @@ FIGURES: dict[str, dict[str, Any]] = {
             BETWEEN,
         ),
         differs=(
-            "published: a picture; ours: means (+-1, +-1), standard deviation 0.1, true log p(x) -1.15; "
-            "'mixture': a trained mixture of four Gaussians as prior",
+            "published: a picture; ours: means (+-1, +-1), standard deviation 0.1, true log p(x) 0.381; 'mixture': a "
+            "trained mixture of four Gaussians as prior",
             "between modes: share of samples farther than 4 standard deviations from each of the means",
         ),
         figure=_one_condition,
