@@ -340,12 +340,14 @@ def test_seeds_are_runs_of_their_own_and_one_line(tmp_path, monkeypatch):
     """Two seeds of a row, of which the table shows mean and standard deviation; one is shown as it is."""
 
     def judged(trained):
-        return {"judged": Estimate(float(trained.row.quick.seed), 0.5), "folder": Estimate(len(trained.judges.parts))}
+        seed = trained.row.quick.seed
+        some = {"not in all": Estimate(7.0, 0.5)} if seed == 0 else {}
+        return {"judged": Estimate(float(seed), 0.5), "folder": Estimate(len(trained.judges.parts))} | some
 
     three = experiments.seeds(row("digits-vae", train=CONFIG, judges=(judged,)), 3)
     assert [one.name for one in three] == [f"digits-vae-seed{seed}" for seed in range(3)]
     assert [(one.of, one.train.seed, one.quick.seed) for one in three] == [("digits-vae", s, s) for s in range(3)]
-    columns = (*EXPERIMENT.columns, Column("judged", number("judged")))
+    columns = (*EXPERIMENT.columns, Column("judged", number("judged")), Column("some", number("not in all")))
     seeded = dataclasses.replace(EXPERIMENT, rows=(*three, ROWS[2]), columns=columns)
     monkeypatch.setitem(experiment._REGISTRY, NAME, seeded)
     none = cells(reproduce(tmp_path, train=False, quick=True).table)[1]
@@ -354,14 +356,18 @@ def test_seeds_are_runs_of_their_own_and_one_line(tmp_path, monkeypatch):
     estimates = [result.estimates for result in first.results]
     assert estimates[0]["folder"].value == len((tmp_path / "judges").parts)
     line = cells(first.table)[1]["digits-vae"]
-    assert line["judged"] == "0.00 ± 0.50" and line["published negative bound"] == "12.34"
+    assert (
+        line["judged"] == "0.00 ± 0.50"
+        and line["some"] == "7.00 ± 0.50"
+        and line["published negative bound"] == "12.34"
+    )
     assert "1 of 3 seeds, ± standard error over the data" in first.table
     both = reproduce(tmp_path, rows=["seed[12]"], quick=True, max_epochs=1)
     assert (tmp_path / "test2026-quick" / "digits-vae-seed2" / "pair").exists()
     bounds = [-result.estimates["bound"].value for result in both.results[:3]]
     line = cells(both.table)[1]["digits-vae"]
     assert line["negative bound"] == f"{statistics.mean(bounds):.2f} ± {statistics.stdev(bounds):.2f}"
-    assert line["judged"] == "1.00 ± 1.00" and len(set(bounds)) == 3
+    assert line["judged"] == "1.00 ± 1.00" and line["some"] == "" and len(set(bounds)) == 3
     assert "3 of 3 seeds, mean ± standard deviation over them" in both.table
     record = json.loads(both.files[0].read_text())
     assert [one["of"] for one in record["rows"]] == ["digits-vae"] * 3 + [""]

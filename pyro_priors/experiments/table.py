@@ -77,7 +77,7 @@ def _together(results: Sequence[Result]) -> list[Result]:
 
 
 def _of_seeds(name: str, results: list[Result]) -> Result:
-    """One result of several seeds: of each estimate the mean, ± the standard deviation over the seeds."""
+    """One result of several seeds: of each estimate that all of them have the mean, ± the standard deviation."""
     there = [result for result in results if result.estimates]
     first = dataclasses.replace((there or results)[0].row, name=name)
     if not there:
@@ -87,7 +87,9 @@ def _of_seeds(name: str, results: list[Result]) -> Result:
     estimates = {}
     for key, one in there[0].estimates.items():
         values = [result.estimates[key].value for result in there if key in result.estimates]
-        estimates[key] = Estimate(statistics.mean(values), statistics.stdev(values), one.unit) if values[1:] else one
+        if len(values) == len(there):
+            spread = statistics.stdev(values) if len(values) > 1 else one.stderr
+            estimates[key] = Estimate(statistics.mean(values), spread, one.unit)
     return dataclasses.replace(
         there[0],
         row=row,
