@@ -249,7 +249,7 @@ import pyro_priors as pp
 after_import = state()
 options = {"cp_vae": {"num_categories": 3}, "cvae": {"condition_shape": (2,)}}
 def build():
-    given = {n: options["cvae"] if n.endswith("cvae") else options.get(n, {}) for n in sys.argv[2:]}
+    given = {n: options["cvae"] if "cvae" in n else options.get(n, {}) for n in sys.argv[2:]}
     pairs = [pp.create(n, x_shape=(4,), z_dim=2, hidden=(3,), **own) for n, own in given.items()]
     return [pp.objectives.ELBO(), pp.objectives.Beta(), [p.detach() for pair in pairs for p in pair.parameters()]][-1]
 first, second = build(), build()
