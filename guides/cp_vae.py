@@ -22,10 +22,11 @@ class CPVAEGuide(nn.Module):
     ``(K, batch, z_dim)``.
 
     :param trunk: module from x, shape ``(batch,) + x_shape``, to features
-    :param category: module from features to q(c|x)
+    :param category: module from features to q(c|x), or from x where it has a network of its own
     :param latent: module from features and c to q(z|x,c), event shape ``(z_dim,)``
     :param num_enumerated: number of most probable categories that our objectives sum exactly, one drawn from the rest
         standing for these (:class:`~pyro_priors.objectives.ELBO`); None for all. Pyro's own objectives sum all
+    :param category_sees_x: the category's network is its own, and reads x
 
     Where ``category`` returns what has no categories to enumerate, such as a relaxed one, c is a draw of it.
 
@@ -39,13 +40,19 @@ class CPVAEGuide(nn.Module):
     """
 
     def __init__(
-        self, trunk: nn.Module, category: nn.Module, latent: nn.Module, num_enumerated: int | None = None
+        self,
+        trunk: nn.Module,
+        category: nn.Module,
+        latent: nn.Module,
+        num_enumerated: int | None = None,
+        category_sees_x: bool = False,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.category = category
         self.latent = latent
         self.num_enumerated = num_enumerated
+        self.category_sees_x = category_sees_x
 
     def forward(self, x: Tensor | None = None, condition: Tensor | None = None, size: int | None = None) -> None:
         """
@@ -56,7 +63,7 @@ class CPVAEGuide(nn.Module):
         register("cp_vae.guide", self)
         with data_plate(x, condition, size, needs=["x"]):
             features = self.trunk(x)
-            q_c = self.category(features)
+            q_c = self.category(x if self.category_sees_x else features)
             how: Any = {"enumerate": "parallel", "num_enumerated": self.num_enumerated}
             c = pyro.sample("c", q_c, infer=how if q_c.has_enumerate_support else {})
             pyro.sample("z", self.latent(features, c))

@@ -12,6 +12,7 @@ from . import control, data, experiments, metrics, nn, objectives, plots, priors
 from ._compile import EagerWarning
 from .checkpoint import CheckpointError
 from .citations import citation
+from .clusters import start_at_clusters
 from .objectives import compiled
 from .pair import Pair
 from .registration import data_plate, register
@@ -45,4 +46,5 @@ __all__ = [
     "plots",
     "priors",
     "register",
+    "start_at_clusters",
 ]

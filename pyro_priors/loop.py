@@ -90,6 +90,7 @@ class Training:
         optimizer = torch.optim.Adam(pair.parameters(), lr=config.learning_rate, fused=fused)
         self.compute_loss, self.optimizer = fabric.setup(self.loss_module, optimizer)
         self.parameters = list(pair.parameters())
+        self.frozen = [parameter for name in config.frozen for parameter in pair.get_submodule(name).parameters()]
         # Fabric gives the batches of the training the precision of the parameters; the rest does not go through it
         self.valid = to_like(data.valid, next(pair.parameters()))
         self.progress = _Progress()
@@ -200,6 +201,9 @@ class Training:
         self.raise_together(error)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
+        if progress.step < config.frozen_epochs * self.steps_per_epoch:
+            for parameter in self.frozen:
+                parameter.grad = None  # Adam passes it over, and remembers nothing of it
         norm = _clip(self.pair, self.parameters, config.clip_norm)
         self.optimizer.step()
         values = {"loss": loss.detach(), **parts}
@@ -256,7 +260,7 @@ class Training:
         if valid["bound"] > progress.best_bound:
             progress.best_bound, progress.best_epoch, progress.wait = valid["bound"], progress.epoch, 0
             self.best = {key: value.clone() for key, value in checkpoint.module_state(self.pair).items()}
-        if progress.epoch < config.warmup_epochs:
+        if progress.epoch < max(config.warmup_epochs, config.frozen_epochs):
             progress.wait = 0
         elif config.patience and progress.wait >= config.patience:
             progress.stopped = "patience"

@@ -18,6 +18,7 @@ from .data.poses import corners_of
 from .latent_plots import image_rows, leakage_curves, path, pockets
 from .metrics import log_magnification, samples_given
 from .metrics.aggregate import log_prior, upper_site
+from .metrics.clustering import label_counts, matching
 from .pair import Pair
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = [
     "aggregate_category",
     "categories",
     "completions",
+    "confusion",
     "curves",
     "density",
     "figures",
@@ -181,6 +183,40 @@ def categories(pair: Pair, data: Splits, num_columns: int = 10, max_rows: int = 
     rows = torch.cat([pair.sample(num_columns, c=c)["x_mean"] for c in order])
     labels = [f"c={c}  {aggregate[c]:.0%}" for c in order]
     return image_grid(shown(rows, None, data), num_columns, "samples by category, with q(c)", labels)
+
+
+def confusion(pair: Pair, data: Splits, num_columns: int = 10) -> Figure:
+    """A row for each category: samples, and how many of the test data that it is the most probable one of have each
+    label. Categories are in the order of the labels that they are matched with.
+
+    :raises ValueError: if the data have no labels, or the pair no categories
+    """
+    from matplotlib.figure import Figure
+    from torchvision.utils import make_grid
+
+    label = data.test.label
+    if label is None or data.num_labels is None or not pair.num_categories:
+        raise ValueError(f"a confusion of categories needs a pair with them and labelled data, {data.name} is not")
+    category = torch.cat([pair.encode(x.to(pair.device))["c"].probs.argmax(-1).cpu() for x in data.test.x.split(1000)])
+    counts = label_counts(category, label, pair.num_categories, data.num_labels)
+    matched = matching(counts)
+    order = torch.tensor(sorted(range(len(counts)), key=lambda c: matched.get(c, data.num_labels)))
+    rows = torch.cat([pair.sample(num_columns, c=c)["x_mean"] for c in order.tolist()])
+    grid = make_grid(shown(rows, None, data).float().clamp(0, 1).cpu(), num_columns, padding=1, pad_value=0.5)
+    figure = Figure(figsize=(10, 0.45 * len(counts) + 0.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+    left.set(xticks=[], yticks=[], title="samples by category")
+    share = counts[order] / counts.sum(1)[order].clamp(min=1)[:, None]
+    right.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
+    for i, row in enumerate(counts[order].tolist()):
+        for j, number in enumerate(row):
+            color = "white" if share[i, j] > 0.5 else "black"
+            right.text(j, i, number, ha="center", va="center", fontsize="small", color=color)
+    names = data.label_names or [str(one) for one in range(data.num_labels)]
+    right.set(yticks=range(len(counts)), yticklabels=[f"c={c}" for c in order.tolist()], title="test data by label")
+    right.set_xticks(range(data.num_labels), names, rotation=0 if max(map(len, names)) < 4 else 90)
+    return figure
 
 
 def aggregate_category(pair: Pair) -> Figure:

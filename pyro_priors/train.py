@@ -57,8 +57,13 @@ class TrainConfig:
     """Epochs over which the weight of the KL rises linearly to 1."""
     warmup_sites: tuple[str, ...] = ()
     """Latent sites whose KL is warmed up; all of them when empty."""
+    frozen: tuple[str, ...] = ()
+    """Parts of the pair, such as guide.category, that are not trained for the first frozen_epochs."""
+    frozen_epochs: float = 0.0
+    """Epochs for which the frozen parts stay as they are; they are trained from then on."""
     patience: int = 0
-    """Epochs without a better validation bound, from the end of the warm-up on, before training stops; 0: never."""
+    """Epochs without a better validation bound, from the end of the warm-up and of frozen parts on, before training
+    stops; 0: never."""
     clip_norm: float = 0.0
     """Largest norm of the gradient, all parameters together; 0: no clipping."""
     seed: int = 0
@@ -84,7 +89,7 @@ class TrainConfig:
         for name in ("max_epochs", "batch_size", "num_processes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("warmup_epochs", "patience", "clip_norm", "seed", "checkpoint_seconds"):
+        for name in ("warmup_epochs", "frozen_epochs", "patience", "clip_norm", "seed", "checkpoint_seconds"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 < self.learning_rate < math.inf:
@@ -98,6 +103,10 @@ class TrainConfig:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'")
+        if bool(self.frozen) != bool(self.frozen_epochs):
+            raise ValueError(
+                f"frozen={self.frozen} and frozen_epochs={self.frozen_epochs:g} belong together: give both, or none"
+            )
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is 'cuda', but torch finds no CUDA device here: use auto or cpu")
         if self.device == "mps" and not torch.backends.mps.is_available():
@@ -173,6 +182,7 @@ def fit(
         )
     _check_fits(pair, data)
     _check_sites(pair, data, config.warmup_sites)
+    _check_frozen(pair, config.frozen)
     if config.tensorboard:
         summary_writer()
     if len(data.valid) < config.num_processes:
@@ -278,6 +288,13 @@ def _check_sites(pair: Pair, data: Splits, sites: tuple[str, ...]) -> None:
     for site in sites:
         if site not in latent:
             raise ValueError(f"warmup_sites names '{site}', which is no latent site: choose from {', '.join(latent)}")
+
+
+def _check_frozen(pair: Pair, frozen: tuple[str, ...]) -> None:
+    parts = [name for name, module in pair.named_modules() if name and any(True for _ in module.parameters())]
+    for name in frozen:
+        if name not in parts:
+            raise ValueError(f"frozen names '{name}', which is no part of the pair: {zoo.hint(name, parts)}")
 
 
 def _start_pseudo_inputs(pair: Pair, data: Splits, config: TrainConfig) -> None:

@@ -204,6 +204,8 @@ class CPVAEConfig(PairConfig):
     num_enumerated: int = 10
     """Of a sparse category: number of most probable categories that are summed; of a relaxed one likewise, in the
     validation during training."""
+    own_category_network: bool = False
+    """q(c|x) has layers of its own, beside those of q(z|x,c), which it shares otherwise."""
     released_code: bool = False
     """The programs and the start of the published code, quirks included, instead of the paper's."""
 
@@ -220,6 +222,10 @@ class CPVAEConfig(PairConfig):
             raise ValueError(
                 f"category='{self.category}' has no released_code: its category is relaxed in a way of its own; leave "
                 "one of the two out"
+            )
+        if self.released_code and self.own_category_network:
+            raise ValueError(
+                "own_category_network=True is nothing that the released_code has: leave one of the two out"
             )
 
 
@@ -559,17 +565,28 @@ def _hvae(config: HVAEConfig, networks: Networks) -> Pair:
     return Pair(models.HVAE(prior, prior_z1, decoder), guides.HVAEGuide(encoder, encoder_z1))
 
 
+def _trunk(config: PairConfig) -> tuple[nn.Module, int]:
+    """From x to features, and their number."""
+    if config.networks == "conv":
+        conv = ConvTrunk(config.x_shape, config.hidden, config.gated, channels=config.channels)
+        return conv, conv.out_dim
+    mlp = MLP(prod(config.x_shape), config.hidden, config.gated)
+    return nn.Sequential(nn.Flatten(-len(config.x_shape)), mlp), config.hidden[-1]
+
+
 @register_pair("cp_vae", CPVAEConfig, citations=("lavda2019",))
 def _cp_vae(config: CPVAEConfig, networks: Networks) -> Pair:
     num = config.num_categories
     decoder = _decoder(config, networks, num_categories=num)
-    trunk, h_dim = networks.encoder, config.hidden[-1] if config.hidden else 0
-    if trunk is None and config.networks == "conv":
-        trunk = ConvTrunk(config.x_shape, config.hidden, config.gated, channels=config.channels)
-        h_dim = trunk.out_dim
-    elif trunk is None:
-        mlp = MLP(prod(config.x_shape), config.hidden, config.gated)
-        trunk = nn.Sequential(nn.Flatten(-len(config.x_shape)), mlp)
+    if networks.encoder is None:
+        trunk, h_dim = _trunk(config)
+    elif config.own_category_network:
+        raise ValueError(
+            "own_category_network=True makes a second network like the encoder, and cannot make one like yours: leave "
+            "one of the two out, or give Pair(model, guide) a CPVAEGuide of your networks"
+        )
+    else:
+        trunk, h_dim = networks.encoder, config.hidden[-1] if config.hidden else 0
     if config.released_code:
         heads = ReleasedCategoricalHead(h_dim, num), ReleasedGaussianHead(h_dim, config.z_dim, num)
         for part in (trunk, decoder, *heads):
@@ -578,12 +595,14 @@ def _cp_vae(config: CPVAEConfig, networks: Networks) -> Pair:
         guide = guides.ReleasedCPVAEGuide(trunk, *heads, untrained, Temperature())
         return Pair(models.ReleasedCPVAE(num, untrained, decoder), guide, num_categories=num)
     temperature = Temperature() if config.category == "relaxed" else None
-    category = CategoricalHead(h_dim, num, temperature)
+    category: nn.Module = CategoricalHead(h_dim, num, temperature)
+    if config.own_category_network:
+        category = nn.Sequential(_trunk(config)[0], category)
     latent = GaussianHead(h_dim, config.z_dim, num)
     num_enumerated = None if config.category == "enumerated" else config.num_enumerated
     return Pair(
         models.CPVAE(num, CategoryPrior(num, config.z_dim), decoder, temperature),
-        guides.CPVAEGuide(trunk, category, latent, num_enumerated),
+        guides.CPVAEGuide(trunk, category, latent, num_enumerated, config.own_category_network),
         ELBO() if temperature else EnumELBO(),
         num_categories=num,
     )

@@ -35,8 +35,26 @@ def test_a_quarter_turn_is_torchs(float64, degrees):
     """At whole quarters pixels meet pixels, also of images that are not square where the turn leaves the shape."""
     shape = (1, 5, 6) if degrees == 180 else (1, 5, 5)
     x = torch.rand(3, *shape)
-    turned = Augment(shape, rotate=180.0).apply(x, torch.tensor([[1.0, torch.pi * degrees / 180]] * 3))
+    turned = Augment(shape, rotate=180.0).apply(x, torch.tensor([[1.0, torch.pi * degrees / 180, 0, 0, 0, 0, 0]] * 3))
     assert_close(turned, x.rot90(round(degrees / 90), (-2, -1)), rtol=0, atol=1e-12)
+
+
+def test_shear_zoom_and_shift_take_pixels_where_they_say(float64):
+    """Read off an image whose values are its coordinates, away from the edges; rows are 6 wide and 10 high."""
+    shape, x = (2, 20, 12), torch.zeros(4, 2, 20, 12)
+    x[:, 0], x[:, 1] = torch.arange(12.0) - 5.5, torch.arange(20.0)[:, None] - 9.5
+    augment = Augment(shape, shear=0.2, zoom=0.1, shift=0.25)
+    what = torch.zeros(4, 7)
+    what[:, 0] = 1.0
+    what[0, 2], what[1, 3], what[2, 4], what[3, 5], what[3, 6] = 0.2, 0.1, -0.1, 0.25, -0.1
+    found, middle = augment.apply(x, what), (slice(6, 14), slice(4, 7))
+    w, h = x[0, 0], x[0, 1]
+    for i, (column, row) in enumerate([(w + 0.2 * h, h), (1.1 * w, h), (w, 0.9 * h), (w + 3, h - 2)]):
+        assert_close(found[i, 0][middle], column[middle], rtol=0, atol=1e-12)
+        assert_close(found[i, 1][middle], row[middle], rtol=0, atol=1e-12)
+    many = drawn(augment, 2000)[:, 1:]
+    for column, most in zip(many.T, (0.0, 0.2, 0.1, 0.1, 0.25, 0.25), strict=True):
+        assert column.abs().max() <= most and column.abs().max() >= 0.99 * most
 
 
 def test_small_turns_are_within_their_angle_and_keep_the_middle():

@@ -383,7 +383,7 @@ def test_seeds_are_runs_of_their_own_and_one_line(tmp_path, monkeypatch):
 
 def test_the_experiments_of_lavda2019():
     names = [name for name in experiments.names() if name.startswith("lavda2019/")]
-    assert {name.split("/")[1] for name in names} == {*(f"fig{i}" for i in range(3, 10)), "table1"}
+    assert {name.split("/")[1] for name in names} == {*(f"fig{i}" for i in range(3, 10)), "clustering", "table1"}
     rows = {row.name: row for name in names for row in experiments.find(name).rows}
     assert rows["mnist-vp-150"].pair_options == {"prior": "vamp", "num_components": 150}
     assert rows["mnist-cp-1"].pair_options == {"prior": "gaussian"} and rows["mnist-cp-1"].pair == "vae"

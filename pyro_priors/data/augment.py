@@ -1,4 +1,4 @@
-"""Augmentation: images flipped and turned at random, afresh in every batch."""
+"""Augmentation: images flipped, turned and bent at random, afresh in every batch."""
 
 import math
 from dataclasses import dataclass
@@ -13,41 +13,53 @@ __all__ = ["Augment"]
 
 @dataclass(frozen=True)
 class Augment:
-    """Random flips and turns of images.
+    """Random flips and affine maps of images.
+
+    All but the flip by bilinear interpolation, uniform within what is given to both sides; what comes in at the edges
+    repeats them.
 
     :param image_shape: (channels, height, width) of a datum, which may be flattened
     :param flip: exchange left and right in half of the images
-    :param rotate: turn each by an angle uniform within so many degrees to both sides, by bilinear interpolation; what
-        comes in at the edges repeats them
+    :param rotate: turn each by so many degrees at most
+    :param shear: slant each by so much at most, as a share of its height
+    :param zoom: make height and width, each by itself, larger or smaller by this share at most
+    :param shift: move each by this share of height and width at most
     """
 
     image_shape: tuple[int, ...]
     flip: bool = False
     rotate: float = 0.0
+    shear: float = 0.0
+    zoom: float = 0.0
+    shift: float = 0.0
 
     def draw(self, num: int, generator: torch.Generator) -> Tensor:
-        """What to do to each of ``num`` images: sign of the width and angle in radians, shape ``(num, 2)``."""
-        u = torch.rand((num, 2), generator=generator, device=generator.device)
-        sign = torch.where((u[:, 0] < 0.5) & self.flip, -1.0, 1.0)
-        return torch.stack([sign, math.radians(self.rotate) * (2 * u[:, 1] - 1)], 1)
+        """What to do to each of ``num`` images, shape ``(num, 7)``: sign of the width, angle in radians, shear, zoom of
+        width and height, shift of width and height."""
+        u = 2 * torch.rand((num, 7), generator=generator, device=generator.device) - 1
+        sign = torch.where((u[:, 0] < 0) & self.flip, -1.0, 1.0)
+        widths = [math.radians(self.rotate), self.shear, self.zoom, self.zoom, self.shift, self.shift]
+        return torch.cat([sign[:, None], u[:, 1:] * u.new_tensor(widths)], 1)
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
         """
         :param x: shape ``(num, *image_shape)``, or flattened
-        :param drawn: from :meth:`draw`, shape ``(num, 2)``
+        :param drawn: from :meth:`draw`, shape ``(num, 7)``
         :returns: as x, within its smallest and largest value
         """
         if not len(x):
             return x
         images = x.reshape(len(x), *self.image_shape)
-        sign, angle = drawn.to(x).unbind(1)
+        sign, angle, shear, *rest = drawn.to(x).unbind(1)
         images = torch.where(sign[:, None, None, None] < 0, images.flip(-1), images)
-        if self.rotate:
+        if self.rotate or self.shear or self.zoom or self.shift:
             height, width = self.image_shape[1:]
-            cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+            # from places of the output to places of the input, both in units where height and width are 2
+            cos, sin, (zoom_w, zoom_h, shift_w, shift_h) = angle.cos(), angle.sin(), rest
+            aspect, zoom_w, zoom_h = height / width, 1 + zoom_w, 1 + zoom_h
             rows = [
-                torch.stack([cos, -sin * height / width, zero], 1),
-                torch.stack([sin * width / height, cos, zero], 1),
+                torch.stack([zoom_w * cos, zoom_h * aspect * (shear * cos - sin), 2 * shift_w], 1),
+                torch.stack([zoom_w * sin / aspect, zoom_h * (shear * sin + cos), 2 * shift_h], 1),
             ]
             shape = [len(x), self.image_shape[0], height, width]
             grid = F.affine_grid(torch.stack(rows, 1), shape, align_corners=False)

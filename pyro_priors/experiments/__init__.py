@@ -4,7 +4,7 @@ One file per paper holds its rows (what to train), the published numbers and wha
 rest, as does ``pyro-priors reproduce PAPER/EXPERIMENT``.
 """
 
-from . import bhalodia2019, de2025, klushyn2019, lavda2019  # noqa: F401  (they add their experiments)
+from . import bhalodia2019, clustering, de2025, klushyn2019, lavda2019  # noqa: F401  (they add their experiments)
 from .experiment import Column, Experiment, Row, Trained, add, find, log_likelihood, names, number, seeds
 from .run import Report, reproduce
 from .table import Result

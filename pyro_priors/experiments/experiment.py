@@ -42,6 +42,9 @@ class Row:
     :param measures: further estimates of the pair and its data, beside the metrics of the experiment
     :param judges: further estimates that take more than these: the row, or a network that judges
     :param differs: what differs from what the paper did
+    :param start: what is done to the new pair before its training, with the pair of ``learned`` and the seed; a
+        function of these and the data alone
+    :param learned: what is trained before, in a run folder of its own
     :param of: of a row that is one of several seeds: their common name (:func:`seeds`)
     """
 
@@ -59,11 +62,14 @@ class Row:
     measures: tuple[Callable[[Pair, Splits], dict[str, Estimate]], ...] = ()
     judges: tuple[Callable[[Trained], dict[str, Estimate]], ...] = ()
     differs: tuple[str, ...] = ()
+    start: Callable[[Pair, Splits, Pair, int], object] | None = None
+    learned: Row | None = None
     of: str = ""
 
 
 def seeds(row: Row, num: int) -> tuple[Row, ...]:
-    """A row once for each seed 0, 1, ..., called NAME-seed0, NAME-seed1, ...; a table shows them as one, NAME.
+    """A row once for each seed 0, 1, ..., called NAME-seed0, NAME-seed1, ...; a table shows them as one, NAME. What a
+    row starts from has the same seed.
 
     :param row: with any seed
     :param num: number of seeds
@@ -71,7 +77,10 @@ def seeds(row: Row, num: int) -> tuple[Row, ...]:
 
     def of(seed: int) -> Row:
         train, quick = (dataclasses.replace(config, seed=seed) for config in (row.train, row.quick))
-        return dataclasses.replace(row, name=f"{row.name}-seed{seed}", train=train, quick=quick, of=row.name)
+        learned = None if row.learned is None else seeds(row.learned, seed + 1)[-1]
+        return dataclasses.replace(
+            row, name=f"{row.name}-seed{seed}", train=train, quick=quick, learned=learned, of=row.name
+        )
 
     return tuple(of(seed) for seed in range(num))
 

@@ -168,13 +168,9 @@ class _Runner:
             status = f"not finished: epoch {reached['epoch']}" if reached else "not trained"
             return Result(row, status), None
         data = self.data(row)
-        pair = zoo.create_for(row.pair, data, config.seed, **row.pair_options)
-        objective = objectives.OBJECTIVES[row.objective](**row.objective_options)
-        if done:
-            folder.compare(train.record(pair, data, objective, config), train.defaults(pair, objective))
-            pair.load_weights(folder.path / "pair")
-        elif (diverged := self.train(folder, pair, data, objective, config)) is not None:
-            return Result(row, f"diverged: {diverged}"), None
+        pair = self.pair(row, data)
+        if isinstance(pair, TrainingDiverged):
+            return Result(row, f"diverged: {pair}"), None
         pair.to(_device(self.device), torch.float32).eval()
         trained = Trained(row, pair, data, self.folder.parent / "judges")
         estimates = self.evaluate(trained, experiment, folder, may_evaluate)
@@ -195,6 +191,24 @@ class _Runner:
             },
         )
         return result, trained
+
+    def pair(self, row: Row, data: Splits) -> Pair | TrainingDiverged:
+        """The row's pair, trained as far as that is still to be done."""
+        folder, config = RunFolder(self.folder / row.name), self.config(row)
+        pair = zoo.create_for(row.pair, data, config.seed, **row.pair_options)
+        objective = objectives.OBJECTIVES[row.objective](**row.objective_options)
+        if _is_done(folder, config):
+            folder.compare(train.record(pair, data, objective, config), train.defaults(pair, objective))
+            pair.load_weights(folder.path / "pair")
+            return pair
+        if row.start is not None and folder.progress() is None:
+            assert row.learned is not None
+            self.say(f"{row.name} starts from {row.learned.name}")
+            learned = self.pair(row.learned, data)
+            if isinstance(learned, TrainingDiverged):
+                return learned
+            row.start(pair, data, learned.to(dtype=torch.float32).eval(), config.seed)
+        return self.train(folder, pair, data, objective, config) or pair
 
     def train(
         self, folder: RunFolder, pair: Pair, data: Splits, objective: Any, config: TrainConfig

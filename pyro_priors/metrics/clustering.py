@@ -1,13 +1,12 @@
 """Agreement of a category with labels that training never saw."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = ["hungarian_accuracy", "majority_accuracy"]
 
 
-def _counts(category: Tensor, label: Tensor, num_categories: int, num_labels: int) -> Tensor:
+def label_counts(category: Tensor, label: Tensor, num_categories: int, num_labels: int) -> Tensor:
     """Number of data by category and label, shape ``(num_categories, num_labels)``."""
     index = category * num_labels + label
     return torch.bincount(index, minlength=num_categories * num_labels).reshape(num_categories, num_labels)
@@ -22,11 +21,20 @@ def hungarian_accuracy(category: Tensor, label: Tensor, num_categories: int, num
     :param category: shape ``(num_data,)``
     :param label: shape ``(num_data,)``
     """
+    counts = label_counts(category, label, num_categories, num_labels)
+    found = sum(int(counts[c, label]) for c, label in matching(counts).items())
+    return found / max(int(counts.sum()), 1)
+
+
+def matching(counts: Tensor) -> dict[int, int]:
+    """Label of each category in the one-to-one matching that covers most data; a category left over has none.
+
+    :param counts: number of data by category and label
+    """
     from scipy.optimize import linear_sum_assignment
 
-    counts = _counts(category, label, num_categories, num_labels).numpy()
-    rows, columns = linear_sum_assignment(counts, maximize=True)
-    return float(counts[rows, columns].sum() / np.maximum(counts.sum(), 1))
+    rows, columns = linear_sum_assignment(counts.numpy(), maximize=True)
+    return dict(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
 def majority_accuracy(
@@ -41,6 +49,6 @@ def majority_accuracy(
     :param fit_category: categories of the data that vote, usually the training data
     :param fit_label: their labels
     """
-    counts = _counts(fit_category, fit_label, num_categories, num_labels)
+    counts = label_counts(fit_category, fit_label, num_categories, num_labels)
     winner = torch.where(counts.sum(1) > 0, counts.argmax(1), -1)
     return (winner[category] == label).double().mean().item()
