@@ -119,6 +119,8 @@ def variants() -> list[Variant]:
         Variant("hvae", (("prior", "vamp"), ("hidden", (5,)))),
         Variant("cp_vae", (("category", "sparse"), ("num_enumerated", 1))),
         Variant("cp_vae", (("category", "relaxed"), ("num_enumerated", 1))),
+        Variant("cp_vae", (("own_category_network", True),)),
+        Variant("cp_vae", (("own_category_network", True), ("networks", "conv"), ("x_shape", (2, 6, 5)))),
         Variant("cp_vae", (("released_code", True),)),
         Variant("cvae", (("decoder_sees_condition", False),)),
         Variant("sigma_vae", (("calibration", "learned_by_channel"), ("x_shape", (2, 3, 4)))),

@@ -110,6 +110,15 @@ def test_resume_is_exact_with_schedule_patience_and_clipping(digits, tmp_path, m
     assert_same_end(tmp_path / "run", fit(tmp_path / "run", digits, resume=True, **options), (whole, state))
 
 
+@pytest.mark.parametrize("step", [2, 6, 8])
+def test_resume_is_exact_with_frozen_parts(digits, tmp_path, monkeypatch, step):
+    """Stopped while they are held, on their release, and after; the optimizer knows nothing of them before it."""
+    whole, options = tmp_path / "whole", {"frozen": ("guide.category",), "frozen_epochs": 2}
+    state = runs.state(fit(whole, digits, **options))
+    fit_until(monkeypatch, step, tmp_path / "run", digits, **options)
+    assert_same_end(tmp_path / "run", fit(tmp_path / "run", digits, resume=True, **options), (whole, state))
+
+
 @pytest.mark.parametrize("step", [1, 5, 9])
 @pytest.mark.parametrize("compile", ["never", pytest.param("always", marks=pytest.mark.slow)])
 def test_resume_is_exact_with_a_discriminator_of_the_objective(digits, tmp_path, monkeypatch, step, compile):

@@ -19,7 +19,7 @@ def elbo_by_hand(
 ) -> Tensor:
     """:param noise: standard normal, shape ``(K, num_particles, batch, z_dim)``"""
     h = perceptron(state, "guide.trunk.1", x)
-    logits = affine(state, "guide.category.logits", h)
+    logits = category_logits(state, x, h)
     q = torch.exp(logits) / torch.exp(logits).sum(-1, keepdim=True)  # q(c|x), shape (batch, K)
     num_categories = q.shape[-1]
     kl_c = (q * torch.log(q)).sum(-1) + math.log(num_categories)  # equation 9
@@ -40,3 +40,10 @@ def elbo_by_hand(
             # equations 7 (A) and 8 (B2)
             loss = loss + (q[:, k] * (weight_z * kl_z - log_bernoulli(x, x_logits))).mean() / len(noise[k])
     return loss
+
+
+def category_logits(state: dict[str, Tensor], x: Tensor, h: Tensor) -> Tensor:
+    """Of q(c|x), from the features that q(z|x,c) has too, or by a network of its own."""
+    if "guide.category.logits.weight" in state:
+        return affine(state, "guide.category.logits", h)
+    return affine(state, "guide.category.1.logits", perceptron(state, "guide.category.0.1", x))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .cp_vae import category_logits
 from .formulae import affine, gaussian, kl_normal, log_bernoulli, log_normal, perceptron, scale_of
 from .hvae import branched
 from .priors import encode, gaussian_prior, is_gaussian, kl_to_prior, log_prior
@@ -90,7 +91,7 @@ def cvae(state, x, condition, noise, analytic):
 
 def cp_vae(state, x, condition, noise, analytic):
     h = perceptron(state, "guide.trunk.1", x)
-    logits = affine(state, "guide.category.logits", h)
+    logits = category_logits(state, x, h)
     q = torch.exp(logits) / torch.exp(logits).sum(-1, keepdim=True)
     num_categories = q.shape[-1]
     kl_c = (q * (torch.log(q) + math.log(num_categories))).sum(-1).mean()
