@@ -175,7 +175,7 @@ def clusters(graph: csr_array, num_clusters: int, seed: int = 0) -> tuple[Tensor
         raise ValueError(f"num_clusters must be below the number of points, {num}, got {num_clusters}")
     inverse_root = diags_array(1 / np.sqrt(np.maximum(graph.sum(1), 1e-12)))
     start = np.random.RandomState(seed).rand(num)
-    # to the last digit: a graph in parts has the largest eigenvalue once for each, and a coarse search finds one of them
+    # to the last digit: a graph in parts has the largest eigenvalue once for each, a coarse search finds one of them
     _, vectors = eigsh(inverse_root @ graph @ inverse_root, k=num_clusters, which="LA", v0=start, tol=0)
     rows = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     found = KMeans(num_clusters, n_init=10, random_state=seed).fit(rows)
