@@ -410,7 +410,7 @@ def _reproduce(arguments: list[str]) -> None:
         device: str = "auto"
         """auto, cpu, cuda or mps."""
         precision: str | None = None
-        """Of the training, such as bf16-mixed; what a row was begun in when left out."""
+        """Of the trainings that this begins, such as bf16-mixed; one that was begun goes on in its own."""
         quiet: bool = False
         """Show no progress."""
 

@@ -87,8 +87,8 @@ def reproduce(
     :param max_epochs: train to this epoch at most for now; without it, the same call goes on (where the learning rate
         falls to the last epoch, it is not as if it had not stopped)
     :param device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for training and evaluation
-    :param precision: of the training, such as ``"bf16-mixed"``, up to twice as fast where the processor has bfloat16;
-        what a row was begun in when left out, 32-true for a new one. Evaluation is in float32 always
+    :param precision: of the trainings that this call begins, such as ``"bf16-mixed"``, up to twice as fast where the
+        processor has bfloat16; one that was begun goes on in its own. Evaluation is in float32 always
     :param progress: show lines and bars
     :raises ValueError: if a name is unknown, an option is out of range, or a run folder holds a run of other options
     """
@@ -154,7 +154,7 @@ class _Runner:
         config = dataclasses.replace(row.quick if self.quick else row.train, device=self.device)
         folder = RunFolder(self.folder / row.name)
         begun_in = folder.config()["train"].get("precision") if folder.holds_a_run else None
-        config = dataclasses.replace(config, precision=self.precision or begun_in or config.precision)
+        config = dataclasses.replace(config, precision=begun_in or self.precision or config.precision)
         return config if self.max_epochs is None else dataclasses.replace(config, max_epochs=self.max_epochs)
 
     def run(
