@@ -238,6 +238,8 @@ def test_the_classifier_s_features(tmp_path, monkeypatch):
     assert found.shape == (5, network.num_features)
     monkeypatch.setattr("pyro_priors.metrics.classifier._train", None)
     assert_close(features_for("classifier", data)(images), found)
+    given = pp.data.load("digits", binarise="none", limit=300, condition_labels=True)  # the same images
+    assert_close(features_for("classifier", given)(images), found)
     assert len(list((tmp_path / ".cache/pyro_priors/classifiers").iterdir())) == 1
 
 

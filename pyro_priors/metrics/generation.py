@@ -115,7 +115,9 @@ def kept_classifier(data: Splits, device: torch.device | str = "cpu") -> Classif
         raise ValueError(
             f"features='classifier' needs labels or attributes, {data.name} has none: use 'efficientnet-lite0'"
         )
-    of = hashlib.sha256(f"{data.source} {data.binarise} {data.likelihood}".encode()).hexdigest()[:8]
+    # by the images themselves: with labels as the condition, or flattened, they are the same
+    begins = f"{len(data.train)} {data.binarise} {data.augment}".encode() + data.train.x[:100].cpu().numpy().tobytes()
+    of = hashlib.sha256(begins).hexdigest()[:8]
     folder = Path("~/.cache/pyro_priors/classifiers").expanduser() / f"{data.name}-{of}"
     target: Any = "label" if data.num_labels is not None else "attributes"
     with torch.enable_grad():  # also within an evaluation, which needs none
