@@ -159,7 +159,12 @@ def trained_classifier(
     judged_by, attributes = JudgeConfig(**config), target != "label"
     num_outputs = targets["train"].shape[-1] if attributes else int(data.num_labels or 0)
     trained_by = {
-        "data": {"name": data.name, "source": data.source, "sha256": digest_of(data.train.x, targets["train"])},
+        "data": {
+            "name": data.name,
+            "size": len(data.train),
+            "binarise": data.binarise,
+            "sha256": digest_of(data.train.x, targets["train"]),
+        },
         "network": {"image_shape": list(data.image_shape), "num_outputs": num_outputs, "attributes": attributes},
         "training": dataclasses.asdict(judged_by),
     }

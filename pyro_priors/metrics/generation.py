@@ -18,6 +18,7 @@ from ..data import Splits
 from ..pair import Pair
 from .aggregate import aggregate_posterior, low_posterior_samples, upper_site
 from .classifier import Classifier, trained_classifier
+from .judges import digest_of
 
 __all__ = [
     "FEATURES",
@@ -115,9 +116,8 @@ def kept_classifier(data: Splits, device: torch.device | str = "cpu") -> Classif
         raise ValueError(
             f"features='classifier' needs labels or attributes, {data.name} has none: use 'efficientnet-lite0'"
         )
-    # by the images themselves: with labels as the condition, or flattened, they are the same
-    begins = f"{len(data.train)} {data.binarise} {data.augment}".encode() + data.train.x[:100].cpu().numpy().tobytes()
-    of = hashlib.sha256(begins).hexdigest()[:8]
+    # by the images themselves: with labels as the condition they are the same
+    of = hashlib.sha256(f"{len(data.train)} {data.binarise} {digest_of(data.train.x)}".encode()).hexdigest()[:8]
     folder = Path("~/.cache/pyro_priors/classifiers").expanduser() / f"{data.name}-{of}"
     target: Any = "label" if data.num_labels is not None else "attributes"
     with torch.enable_grad():  # also within an evaluation, which needs none
