@@ -203,7 +203,7 @@ def confusion(pair: Pair, data: Splits, num_columns: int = 10) -> Figure:
     order = torch.tensor(sorted(range(len(counts)), key=lambda c: matched.get(c, data.num_labels)))
     rows = torch.cat([pair.sample(num_columns, c=c)["x_mean"] for c in order.tolist()])
     grid = make_grid(shown(rows, None, data).float().clamp(0, 1).cpu(), num_columns, padding=1, pad_value=0.5)
-    figure = Figure(figsize=(10, 0.45 * len(counts) + 0.8), layout="constrained")
+    figure = Figure(figsize=(10, 0.47 * len(counts) + 1.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
     left.set(xticks=[], yticks=[], title="samples by category")

@@ -44,6 +44,6 @@ def elbo_by_hand(
 
 def category_logits(state: dict[str, Tensor], x: Tensor, h: Tensor) -> Tensor:
     """Of q(c|x), from the features that q(z|x,c) has too, or by a network of its own."""
-    if "guide.category.logits.weight" in state:
+    if any(name.startswith("guide.category.logits") for name in state):
         return affine(state, "guide.category.logits", h)
     return affine(state, "guide.category.1.logits", perceptron(state, "guide.category.0.1", x))
