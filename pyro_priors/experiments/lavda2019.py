@@ -373,11 +373,6 @@ def _generations(trained: Mapping[str, Trained], num: int = 64) -> Figure:
     return plots.image_panels([[_samples(one, num) for one in trained.values()]], [_name_of(name) for name in trained])
 
 
-def _by_category(trained: Mapping[str, Trained]) -> Figure:
-    one = trained["mnist-cp-10"]
-    return plots.categories(one.pair, one.data, 20)
-
-
 def _by_method(trained: Mapping[str, Trained], num: int = 25) -> Figure:
     """A panel of samples for each method and K; methods without K in the first column."""
     found = {_method_of(name): _samples(one, num) for name, one in trained.items()}
@@ -409,25 +404,6 @@ add(
         columns=(BOUND,),
         differs=PICTURES,
         figure=_generations,
-    )
-)
-add(
-    Experiment(
-        "lavda2019/fig7",
-        "samples of MNIST by category, the most used category first",
-        rows=(ROWS["mnist-cp-10"],),
-        metrics=("bound", "categories", "accuracy"),
-        columns=(
-            BOUND,
-            ACTIVE_CATEGORIES,
-            Column("accuracy", number("accuracy_hungarian", digits=3), {"mnist-cp-10": 0.946}, digits=3),
-            Column("by majority", number("accuracy_majority", digits=3)),
-        ),
-        differs=(
-            "accuracy of the most probable category: ours by Hungarian matching on the test part, and by the training "
-            "part's majority vote; the published one by a protocol that is not described",
-        ),
-        figure=_by_category,
     )
 )
 for figure, title, names in (("fig8", "MNIST", MNIST), ("fig9", "Omniglot", OMNIGLOT)):
