@@ -104,7 +104,7 @@ def start_at_clusters(
 
 
 def _bent(image_shape: Sequence[int], much: float) -> Augment:
-    return Augment(tuple(image_shape), **{name: much * value for name, value in BENT.items()})
+    return Augment(tuple(image_shape), False, *(much * BENT[name] for name in ("rotate", "shear", "zoom", "shift")))
 
 
 def _tightest(

@@ -200,7 +200,7 @@ def confusion(pair: Pair, data: Splits, num_columns: int = 10) -> Figure:
     category = torch.cat([pair.encode(x.to(pair.device))["c"].probs.argmax(-1).cpu() for x in data.test.x.split(1000)])
     counts = label_counts(category, label, pair.num_categories, data.num_labels)
     matched = matching(counts)
-    order = torch.tensor(sorted(range(len(counts)), key=lambda c: matched.get(c, data.num_labels)))
+    order = torch.tensor(sorted(range(len(counts)), key=lambda c: matched.get(c, len(counts[0]))))
     rows = torch.cat([pair.sample(num_columns, c=c)["x_mean"] for c in order.tolist()])
     grid = make_grid(shown(rows, None, data).float().clamp(0, 1).cpu(), num_columns, padding=1, pad_value=0.5)
     figure = Figure(figsize=(10, 0.47 * len(counts) + 1.3), layout="constrained")
