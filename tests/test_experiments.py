@@ -379,6 +379,39 @@ def test_seeds_are_runs_of_their_own_and_one_line(tmp_path, monkeypatch):
         seeded.select(["digits-vea"])
 
 
+def test_a_row_that_starts_from_another_pair(tmp_path, monkeypatch):
+    """What it starts from is trained first, once, from the same seed; a row that goes on does not start again, and ends
+    as one that was not interrupted."""
+    started = []
+
+    def start(pair, data, learned, seed):
+        assert not learned.training
+        assert runs.same_bits(runs.state(learned), runs.saved_pair(started_from(seed)))
+        started.append(seed)
+        pair.model.decoder.load_state_dict(learned.model.decoder.state_dict())
+
+    def started_from(seed):
+        return out / "test2026" / f"digits-before-seed{seed}"
+
+    two = experiments.seeds(row("digits-after", start=start, learned=row("digits-before", train=CONFIG)), 2)
+    assert [one.learned.name for one in two] == ["digits-before-seed0", "digits-before-seed1"]
+    assert [one.learned.train.seed for one in two] == [0, 1]
+    monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, rows=two, figure=None))
+    out = tmp_path / "cut"
+    reproduce(out, rows=["digits-after-seed1"], max_epochs=1)
+    assert started == [1] and len(runs.records(started_from(1))) == 1 and not started_from(0).exists()
+    reproduce(out, rows=["digits-after-seed1"], max_epochs=1)
+    reproduce(out, rows=["digits-after-seed0"])
+    assert started == [1, 0] and len(runs.records(started_from(0))) == 2
+    cut, out = out, tmp_path / "whole"
+    reproduce(out, rows=["digits-after-seed0"])
+    ours, other = (runs.saved_pair(one / "test2026" / "digits-after-seed0") for one in (cut, out))
+    assert started == [1, 0, 0] and runs.same_bits(ours, other)
+    interrupted = tmp_path / "cut" / "test2026" / "digits-after-seed1"
+    reproduce(cut, rows=["digits-after-seed1"])
+    assert started == [1, 0, 0] and len(runs.records(interrupted)) == 2
+
+
 # Lavda et al. 2019
 
 

@@ -1,6 +1,7 @@
 """Figures: the right files, axes that say what they show, pixels where they belong."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 import pyro_priors as pp
 import runs
-from pyro_priors import plots
+from pyro_priors import metrics, plots
 
 HISTORY = [
     {"epoch": epoch, "train_loss": 50.0 - epoch, "valid_bound": -51.0 + epoch, "valid_kl_z": 1.0, "valid_kl_c": 0.5}
@@ -168,6 +169,36 @@ def test_categories_are_sorted_by_use(monkeypatch):
     texts = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert texts[:2] == ["c=2  60%", "c=1  20%"]
     assert shown_image(figure).shape == (1 + 3 * 9, 1 + 5 * 9)
+
+
+def test_confusion_counts_the_labels_of_each_category():
+    """Numbers by a loop over the data; rows in the order of the labels that the best matching gives them."""
+    torch.manual_seed(0)
+    data = pp.data.load("digits", limit=100)
+    pair = pp.create("cp_vae", x_shape=(64,), z_dim=2, hidden=(8,), num_categories=3)
+    with torch.no_grad():  # categories of different use, none empty
+        pair.guide.category.logits.input.weight.mul_(20)
+    category = pair.encode(data.test.x)["c"].probs.argmax(-1)
+    counts = [[0] * 10 for _ in range(3)]
+    for c, label in zip(category.tolist(), data.test.label.tolist(), strict=True):
+        counts[c][label] += 1
+    assert all(map(sum, counts))
+    matchings = itertools.permutations(range(10), 3)
+    labels = max(matchings, key=lambda labels: sum(counts[c][label] for c, label in enumerate(labels)))
+    right = plots.confusion(pair, data).axes[1]
+    order = [int(text.get_text().removeprefix("c=")) for text in right.get_yticklabels()]
+    matched = [counts[c][label] for c, label in enumerate(labels)]
+    assert sorted(order) == [0, 1, 2]
+    shown = {
+        (round(text.get_position()[1]), round(text.get_position()[0])): int(text.get_text()) for text in right.texts
+    }
+    assert [[shown[i, j] for j in range(10)] for i in range(3)] == [counts[c] for c in order]
+    assert sum(matched) == sum(
+        counts[c][label] for c, label in metrics.clustering.matching(torch.tensor(counts)).items()
+    )
+    assert order == sorted(range(3), key=metrics.clustering.matching(torch.tensor(counts)).get)
+    with pytest.raises(ValueError, match="got data digits with 10 labels and a pair with no categories"):
+        plots.confusion(pp.create("vae", x_shape=(64,)), data)
 
 
 def test_aggregate_category_bars_are_sorted():

@@ -75,6 +75,9 @@ def mixture(config: DataConfig) -> Splits:
     )
 
 
+FOUR_GAUSSIANS_SD = 0.1
+
+
 @data_set("four_gaussians")
 def four_gaussians(config: DataConfig) -> Splits:
     """Four Gaussians arranged in a square, two-dimensional (Klushyn et al. 2019, section 4.1 and figure 1).
@@ -83,7 +86,7 @@ def four_gaussians(config: DataConfig) -> Splits:
     training, 2,000 validation and 2,000 test points. The label is the component, 2 [x_1 > 0] + [x_2 > 0] for
     its mean.
     """
-    means, sd = np.array([-1.0, 1.0]), 0.1
+    means, sd = np.array([-1.0, 1.0]), FOUR_GAUSSIANS_SD
 
     def sample(size: int, random: np.random.Generator) -> tuple[NDArray, NDArray]:
         side = random.integers(2, size=(size, 2))

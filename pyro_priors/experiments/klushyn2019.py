@@ -17,7 +17,13 @@ from torch import Tensor
 from .. import data as data_sets
 from .. import plots
 from ..data import Part, Splits, batches
-from ..data.toys import ONE_TO_MANY_HEIGHTS, ONE_TO_MANY_SD, inverse_sine_log_density, one_to_many_log_density
+from ..data.toys import (
+    FOUR_GAUSSIANS_SD,
+    ONE_TO_MANY_HEIGHTS,
+    ONE_TO_MANY_SD,
+    inverse_sine_log_density,
+    one_to_many_log_density,
+)
 from ..metrics import (
     Components,
     Estimate,
@@ -90,11 +96,10 @@ FAR = 4
 
 def _four_gaussians_log_density(x: Tensor, condition: Tensor | None) -> Tensor:
     means = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 2)
-    each = torch.distributions.Normal(means, FOUR_SD).log_prob(x.unsqueeze(-2)).sum(-1)
+    each = torch.distributions.Normal(means, FOUR_GAUSSIANS_SD).log_prob(x.unsqueeze(-2)).sum(-1)
     return each.logsumexp(-1) - math.log(4)
 
 
-FOUR_SD = 0.1
 LOG_DENSITIES: dict[str, Callable[[Tensor, Any], Tensor]] = {
     "four_gaussians": _four_gaussians_log_density,
     "one_to_many": one_to_many_log_density,
@@ -148,7 +153,7 @@ def off_the_curve(pair: Pair, data: Splits) -> dict[str, Estimate]:
 def between_gaussians(pair: Pair, data: Splits) -> dict[str, Estimate]:
     """Share of samples farther than four standard deviations from each of the four means (true: 0.0003)."""
     x = pair.sample(20_000)["x"].cpu()
-    far = (x.abs() - 1).norm(dim=-1) > FAR * FOUR_SD
+    far = (x.abs() - 1).norm(dim=-1) > FAR * FOUR_GAUSSIANS_SD
     return {"between_modes": _mean(far, "share of samples")}
 
 
