@@ -197,8 +197,8 @@ def confusion(pair: Pair, data: Splits, num_columns: int = 10) -> Figure:
     label = data.test.label
     if label is None or data.num_labels is None or not pair.num_categories:
         raise ValueError(
-            f"a confusion needs labels and categories, got data {data.name} with {data.num_labels or 'no'} labels and a "
-            f"pair with {pair.num_categories or 'no'} categories: use labelled data, and a cp_vae"
+            f"a confusion needs labels and categories, got data {data.name} with {data.num_labels or 'no'} labels and "
+            f"a pair with {pair.num_categories or 'no'} categories: use labelled data, and a cp_vae"
         )
     category = torch.cat([pair.encode(x.to(pair.device))["c"].probs.argmax(-1).cpu() for x in data.test.x.split(1000)])
     counts = label_counts(category, label, pair.num_categories, data.num_labels)
