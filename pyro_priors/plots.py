@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "aggregate_category",
+    "bounds_by_epoch",
     "categories",
     "completions",
     "confusion",
@@ -493,6 +494,33 @@ def curves(history: Sequence[dict[str, Any]]) -> Figure:
     right.legend()
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def bounds_by_epoch(runs: Mapping[str, Mapping[str, Sequence[Sequence[dict[str, Any]]]]]) -> Figure:
+    """Validation bounds of many runs: a panel for each data set, a colour for each kind of run, a line for each seed.
+
+    :param runs: by data set and kind, the records of the epochs of each of its runs
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4 * len(runs)), layout="constrained")
+    for axes, (data, kinds) in zip(figure.subplots(len(runs), squeeze=False)[:, 0], runs.items(), strict=True):
+        shown = []
+        for kind, (name, histories) in enumerate(kinds.items()):
+            for seed, history in enumerate(histories):
+                bounds = [record["valid_bound"] for record in history]
+                epochs = [record["epoch"] for record in history]
+                color = colormaps["tab20" if len(kinds) > 10 else "tab10"](kind % 20)
+                axes.plot(epochs, bounds, color=color, linewidth=1, label=None if seed else name)
+                shown += bounds[len(bounds) // 5 :]  # the first epochs would leave the rest no room
+        low, high = min(shown), max(shown)
+        margin = 0.05 * (high - low or 1)
+        axes.set(xlabel="epoch", ylabel="validation bound, nats per datum", title=data)
+        axes.set_ylim(low - margin, high + margin)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 

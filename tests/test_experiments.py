@@ -98,7 +98,7 @@ def test_rows_are_trained_evaluated_and_written(finished):
     out, report = finished
     folder = out / "test2026"
     assert [result.status for result in report.results] == ["", "", ""]
-    assert report.files == [folder / f"table1.{suffix}" for suffix in ("json", "md", "png")]
+    assert report.files == [folder / f"table1{suffix}" for suffix in (".json", ".md", "-curves.png", ".png")]
     assert all(path.stat().st_size > 0 for path in report.files)
     assert (folder / "table1.md").read_text() == report.table
     heads, found = cells(report.table)

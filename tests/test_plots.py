@@ -103,6 +103,18 @@ def test_curves_show_the_history():
     assert list(right.lines[0].get_ydata()) == [1, 1, 1]
 
 
+def test_bounds_of_many_runs_by_data_and_seed():
+    better = [record | {"valid_bound": record["valid_bound"] + 10} for record in HISTORY]
+    figure = plots.bounds_by_epoch({"mnist": {"a": [HISTORY, better], "b": [HISTORY]}, "moons": {"c": [better]}})
+    mnist, moons = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["mnist", "moons"]
+    first, second, other = mnist.lines
+    assert list(first.get_ydata()) == [-51, -50, -49] and list(second.get_ydata()) == [-41, -40, -39]
+    assert first.get_color() == second.get_color() != other.get_color()
+    assert [text.get_text() for text in mnist.get_legend().get_texts()] == ["a", "b"]
+    assert list(moons.lines[0].get_xdata()) == [0, 1, 2]
+
+
 def shown_image(figure):
     """The picture in a figure of :func:`pyro_priors.plots.image_grid`, one channel."""
     return torch.tensor(figure.axes[0].images[0].get_array())[..., 0]

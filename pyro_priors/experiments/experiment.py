@@ -145,12 +145,14 @@ class Trained:
     :param pair: its pair
     :param data: its data
     :param judges: folder that keeps networks that judge what is generated, each in a folder of its own
+    :param history: records of the epochs of its training
     """
 
     row: Row
     pair: Pair
     data: Splits
     judges: Path = Path("runs/judges")
+    history: Sequence[dict[str, Any]] = ()
 
 
 @dataclass(frozen=True)

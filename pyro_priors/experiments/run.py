@@ -7,17 +7,17 @@ import json
 import statistics
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
 
 from .. import data as data_sets
-from .. import metrics, objectives, train, zoo
+from .. import metrics, objectives, plots, train, zoo
 from ..checkpoint import write_atomically
 from ..data import Splits
 from ..metrics import Estimate
@@ -26,6 +26,9 @@ from ..run_folder import RunFolder
 from ..train import TrainConfig, TrainingDiverged
 from .experiment import OF_SAME, Experiment, Row, Trained, find
 from .table import Result, markdown, record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Report", "reproduce"]
 
@@ -43,7 +46,7 @@ class Report:
     :param experiment: the experiment
     :param results: one for each of its rows
     :param table: ours beside the published, in Markdown
-    :param files: what was written: table (``.json``, ``.md``) and figure (``.png``)
+    :param files: what was written: table (``.json``, ``.md``), bounds by epoch (``-curves.png``) and figure (``.png``)
     """
 
     experiment: Experiment
@@ -117,15 +120,26 @@ def reproduce(
     files = [path.with_suffix(".json"), path.with_suffix(".md")]
     write_atomically(files[0], json.dumps(record(experiment, results, quick), indent=1).encode())
     write_atomically(files[1], written.encode())
-    if experiment.figure is not None and pairs:
+    if pairs:
         what = f"{name}: {experiment.title}{' (quick: a shorter schedule, not comparable)' if quick else ''}"
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            figure = experiment.figure(pairs)
-        figure.suptitle(textwrap.fill(what, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize="medium")
-        files.append(path.with_suffix(".png"))
-        figure.savefig(files[-1], dpi=120)
+        drawn = {path.with_name(f"{own_name}-curves.png"): _curves(pairs)}
+        if experiment.figure is not None:
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                drawn[path.with_suffix(".png")] = experiment.figure(pairs)
+        for file, figure in drawn.items():
+            figure.suptitle(textwrap.fill(what, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize="medium")
+            figure.savefig(file, dpi=120)
+            files.append(file)
     return Report(experiment, results, written, files)
+
+
+def _curves(trained: Mapping[str, Trained]) -> Figure:
+    """Bounds by epoch, seeds together."""
+    runs: dict[str, dict[str, list[Sequence[dict[str, Any]]]]] = {}
+    for one in trained.values():
+        runs.setdefault(one.data.name, {}).setdefault(one.row.of or one.row.name, []).append(one.history)
+    return plots.bounds_by_epoch(runs)
 
 
 @dataclass
@@ -172,9 +186,9 @@ class _Runner:
         if isinstance(pair, TrainingDiverged):
             return Result(row, f"diverged: {pair}"), None
         pair.to(_device(self.device), torch.float32).eval()
-        trained = Trained(row, pair, data, self.folder.parent / "judges")
-        estimates = self.evaluate(trained, experiment, folder, may_evaluate)
         history = folder.history()
+        trained = Trained(row, pair, data, self.folder.parent / "judges", history)
+        estimates = self.evaluate(trained, experiment, folder, may_evaluate)
         most = (row.quick if self.quick else row.train).max_epochs
         reached = folder.progress() or {}
         result = Result(
