@@ -411,6 +411,8 @@ def _reproduce(arguments: list[str]) -> None:
         """auto, cpu, cuda or mps."""
         precision: str | None = None
         """Of the trainings that this begins, such as bf16-mixed; one that was begun goes on in its own."""
+        features: str = "auto"
+        """Network in whose features images are compared: auto, classifier, efficientnet-lite0 or inception."""
         quiet: bool = False
         """Show no progress."""
 

@@ -45,9 +45,28 @@ def test_titles():
 
 
 def test_a_distance_names_its_network():
-    cell = bhalodia2019._in_features("frechet")
-    assert cell({"frechet": Estimate(12.34, None, "in features of inception, 10000 images")}) == "12.3 (inception)"
-    assert cell({}) == ""
+    found = {"frechet": Estimate(12.34, None, "in features of inception, 10000 images")}
+    assert experiments.in_features("frechet")(found) == "12.3 (inception)"
+    found["frechet_of_data"] = Estimate(1.5)
+    assert experiments.in_features("frechet", 2, of_data=True)(found) == "12.34 (1.50; inception)"
+    assert experiments.in_features("frechet")({}) == ""
+
+
+def test_no_distance_is_shown_without_its_network():
+    """In no table: neither these, nor what is counted in the same features."""
+    of_features = {"frechet", "frechet_low_posterior", "kernel_distance", "precision", "recall", "density", "coverage"}
+    one = Estimate(1.0, None, "distance in features of NETWORK, 5 images")
+    estimates = {name: one for key in (*of_features, "diversity") for name in (key, f"{key}_of_data")}
+    shown = 0
+    for name in experiments.names():
+        for column in experiments.find(name).columns:
+            try:
+                cell = column.cell(estimates)
+            except KeyError:  # of others
+                continue
+            shown += bool(cell)
+            assert not cell or "NETWORK" in cell, (name, column.title)
+    assert shown >= 10
 
 
 def test_distance_from_the_half_circles():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
 
@@ -14,7 +15,7 @@ import pyro_priors as pp
 import runs
 from pyro_priors import experiments, loop, metrics, train, zoo
 from pyro_priors.cli import main
-from pyro_priors.experiments import Column, Experiment, Row, Trained, experiment, lavda2019, number
+from pyro_priors.experiments import Column, Experiment, Row, Trained, experiment, lavda2019, number, table
 from pyro_priors.metrics import Estimate
 from pyro_priors.run_folder import RunFolder
 
@@ -132,6 +133,23 @@ def test_what_differs_is_said_once_and_pointed_at(finished):
         in told["digits-g"]
     )
     assert any(note.startswith("data: scikit-learn's load_digits") for note in told["digits-g"])
+    assert "ours: 2 epochs, batches of 32, Adam at 0.0005" in told["digits-vae"]
+
+
+def test_a_schedule_is_told_in_full():
+    config = pp.TrainConfig(
+        max_epochs=60,
+        schedule="cosine",
+        warmup_epochs=10,
+        warmup_sites=("z",),
+        frozen=("guide.category",),
+        frozen_epochs=40,
+        patience=50,
+    )
+    assert table._schedule(config) == (
+        "60 epochs, batches of 100, Adam at 0.0005, falling along a cosine, the KL of z warmed up over 10, "
+        "guide.category held for 40, stopped after 50 without a better validation bound"
+    )
 
 
 def test_the_record_holds_every_estimate(finished):
@@ -363,6 +381,7 @@ def test_seeds_are_runs_of_their_own_and_one_line(tmp_path, monkeypatch):
         and line["published negative bound"] == "12.34"
     )
     assert "1 of 3 seeds, ± standard error over the data" in first.table
+    assert json.loads(first.files[0].read_text())["rows"][0]["published"] == {"negative bound": 12.34}
     both = reproduce(tmp_path, rows=["seed[12]"], quick=True, max_epochs=1)
     assert (tmp_path / "test2026-quick" / "digits-vae-seed2" / "pair").exists()
     bounds = [-result.estimates["bound"].value for result in both.results[:3]]
@@ -379,37 +398,60 @@ def test_seeds_are_runs_of_their_own_and_one_line(tmp_path, monkeypatch):
         seeded.select(["digits-vea"])
 
 
-def test_a_row_that_starts_from_another_pair(tmp_path, monkeypatch):
-    """What it starts from is trained first, once, from the same seed; a row that goes on does not start again, and ends
-    as one that was not interrupted."""
+def test_a_row_starts_from_another(tmp_path, monkeypatch):
+    """It is begun by the pair of the same seed, trained whole before in a folder of its own; interrupted, it goes on
+    and ends as one that was not interrupted; and the folder knows what it started from."""
     started = []
 
-    def start(pair, data, learned, seed):
-        assert not learned.training
-        assert runs.same_bits(runs.state(learned), runs.saved_pair(started_from(seed)))
-        started.append(seed)
+    def start(pair, data, learned, *, much=1.0, seed=0, progress=False):
+        assert not learned.training and len(runs.records(learned_by(seed))) == CONFIG.max_epochs
+        assert runs.same_bits(runs.state(learned), runs.saved_pair(learned_by(seed)))
+        started.append((seed, much))
         pair.model.decoder.load_state_dict(learned.model.decoder.state_dict())
 
-    def started_from(seed):
+    def learned_by(seed):
         return out / "test2026" / f"digits-before-seed{seed}"
 
-    two = experiments.seeds(row("digits-after", start=start, learned=row("digits-before", train=CONFIG)), 2)
-    assert [one.learned.name for one in two] == ["digits-before-seed0", "digits-before-seed1"]
-    assert [one.learned.train.seed for one in two] == [0, 1]
-    monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, rows=two, figure=None))
-    out = tmp_path / "cut"
+    def use(of_start):
+        two = experiments.seeds(row("digits-after", start=of_start), 2)
+        monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, rows=two, figure=None))
+        return two
+
+    before = row("digits-before", train=CONFIG)
+    two = use(experiments.Start(before, start, {"much": 2.0}))
+    assert [one.start.learned.name for one in two] == ["digits-before-seed0", "digits-before-seed1"]
+    assert [one.start.learned.train.seed for one in two] == [0, 1]
+
+    cut = out = tmp_path / "cut"
     reproduce(out, rows=["digits-after-seed1"], max_epochs=1)
-    assert started == [1] and len(runs.records(started_from(1))) == 1 and not started_from(0).exists()
-    reproduce(out, rows=["digits-after-seed1"], max_epochs=1)
-    reproduce(out, rows=["digits-after-seed0"])
-    assert started == [1, 0] and len(runs.records(started_from(0))) == 2
-    cut, out = out, tmp_path / "whole"
-    reproduce(out, rows=["digits-after-seed0"])
-    ours, other = (runs.saved_pair(one / "test2026" / "digits-after-seed0") for one in (cut, out))
-    assert started == [1, 0, 0] and runs.same_bits(ours, other)
-    interrupted = tmp_path / "cut" / "test2026" / "digits-after-seed1"
-    reproduce(cut, rows=["digits-after-seed1"])
-    assert started == [1, 0, 0] and len(runs.records(interrupted)) == 2
+    run = out / "test2026" / "digits-after-seed1"
+    assert started == [(1, 2.0)] and len(runs.records(run)) == 1 and not learned_by(0).exists()
+    found = json.loads((run / "start.json").read_text())
+    weights = json.loads((learned_by(1) / "pair" / "pair.json").read_text())["sha256"]
+    options = {"much": 2.0, "seed": 1}
+    assert found == {"how": "start", "options": options, "learned": "digits-before-seed1", "weights": weights}
+    reproduce(out, rows=["digits-after-seed1"])
+    assert started == [(1, 2.0)] and len(runs.records(run)) == CONFIG.max_epochs
+
+    whole = out = tmp_path / "whole"
+    table = reproduce(out, rows=["digits-after-seed1"]).table
+    ours, other = (runs.saved_pair(one / "test2026" / "digits-after-seed1") for one in (cut, whole))
+    assert started == [(1, 2.0)] * 2 and runs.same_bits(ours, other)
+    assert "starts from a vae: 2 epochs" in table
+
+    shutil.rmtree(learned_by(1))  # need not be kept
+    assert "1 of 2 seeds" in reproduce(out, train=False).table
+    for other_start in (None, experiments.Start(before, start)):
+        use(other_start)
+        with pytest.raises(ValueError, match=r"digits-after-seed1 holds a run that started from .*: move it away$"):
+            reproduce(out, train=False)
+
+
+def test_what_a_row_starts_from_diverges(tmp_path, monkeypatch):
+    bad = dataclasses.replace(CONFIG, learning_rate=1e30)
+    one = row("digits-after", start=experiments.Start(row("digits-before", train=bad), None))
+    monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, rows=(one,), figure=None))
+    assert "| diverged: digits-before, which it starts from: " in reproduce(tmp_path).table
 
 
 # Lavda et al. 2019

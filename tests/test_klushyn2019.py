@@ -31,7 +31,7 @@ def test_the_experiments():
     assert rows["mnist-cdv"].pair_options == options and rows["fashion-cdv"].data_options == {"condition_rows": 10}
     assert rows["toy-cdv-1epoch-seed2"].train == dataclasses.replace(rows["toy-cdv-seed2"].train, warmup_epochs=1)
     assert rows["grasp-cmog-seed2"].pair == "cmog_cvae" and rows["grasp-cmog-seed2"].pair_options["z_dim"] == 16
-    of = {row.of for row in rows.values()}
+    of = {row.of or row.name for row in rows.values()}
     assert {f"{data}-{method}" for data in ("toy", "sine", "grasp") for method in klushyn2019.METHODS} < of
     for name in names:
         published = {key for column in experiments.find(name).columns for key in column.published}

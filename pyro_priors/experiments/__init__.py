@@ -5,7 +5,20 @@ rest, as does ``pyro-priors reproduce PAPER/EXPERIMENT``.
 """
 
 from . import bhalodia2019, clustering, de2025, klushyn2019, lavda2019  # noqa: F401  (they add their experiments)
-from .experiment import Column, Experiment, Row, Trained, add, find, log_likelihood, names, number, seeds
+from .experiment import (
+    Column,
+    Experiment,
+    Row,
+    Start,
+    Trained,
+    add,
+    find,
+    in_features,
+    log_likelihood,
+    names,
+    number,
+    seeds,
+)
 from .run import Report, reproduce
 from .table import Result
 
@@ -15,9 +28,11 @@ __all__ = [
     "Report",
     "Result",
     "Row",
+    "Start",
     "Trained",
     "add",
     "find",
+    "in_features",
     "log_likelihood",
     "names",
     "number",

@@ -19,9 +19,37 @@ from ..zoo import hint
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Column", "Experiment", "Row", "Trained", "add", "find", "log_likelihood", "names", "number", "seeds"]
+__all__ = [
+    "Column",
+    "Experiment",
+    "Row",
+    "Start",
+    "Trained",
+    "add",
+    "find",
+    "in_features",
+    "log_likelihood",
+    "names",
+    "number",
+    "seeds",
+]
 
 Estimates = Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is done to a new pair before its training, by what another pair has learned.
+
+    :param learned: row of the other pair, which is trained whole before, in a run folder of its own
+    :param how: called as ``how(pair, data, learned_pair, seed=..., progress=..., **options)``; what it does depends on
+        these alone
+    :param options: further arguments
+    """
+
+    learned: Row
+    how: Callable[..., object]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,9 +70,7 @@ class Row:
     :param measures: further estimates of the pair and its data, beside the metrics of the experiment
     :param judges: further estimates that take more than these: the row, or a network that judges
     :param differs: what differs from what the paper did
-    :param start: what is done to the new pair before its training, with the pair of ``learned`` and the seed; a
-        function of these and the data alone
-    :param learned: what is trained before, in a run folder of its own
+    :param start: where the pair's training starts; None: where it was made
     :param of: of a row that is one of several seeds: their common name (:func:`seeds`)
     """
 
@@ -62,8 +88,7 @@ class Row:
     measures: tuple[Callable[[Pair, Splits], dict[str, Estimate]], ...] = ()
     judges: tuple[Callable[[Trained], dict[str, Estimate]], ...] = ()
     differs: tuple[str, ...] = ()
-    start: Callable[[Pair, Splits, Pair, int], object] | None = None
-    learned: Row | None = None
+    start: Start | None = None
     of: str = ""
 
 
@@ -75,14 +100,13 @@ def seeds(row: Row, num: int) -> tuple[Row, ...]:
     :param num: number of seeds
     """
 
-    def of(seed: int) -> Row:
-        train, quick = (dataclasses.replace(config, seed=seed) for config in (row.train, row.quick))
-        learned = None if row.learned is None else seeds(row.learned, seed + 1)[-1]
-        return dataclasses.replace(
-            row, name=f"{row.name}-seed{seed}", train=train, quick=quick, learned=learned, of=row.name
-        )
+    return tuple(_of_seed(row, seed) for seed in range(num))
 
-    return tuple(of(seed) for seed in range(num))
+
+def _of_seed(row: Row, seed: int) -> Row:
+    train, quick = (dataclasses.replace(config, seed=seed) for config in (row.train, row.quick))
+    start = row.start and dataclasses.replace(row.start, learned=_of_seed(row.start.learned, seed))
+    return dataclasses.replace(row, name=f"{row.name}-seed{seed}", train=train, quick=quick, start=start, of=row.name)
 
 
 @dataclass(frozen=True)
@@ -133,6 +157,25 @@ def log_likelihood(sign: int = 1, digits: int = 2) -> Callable[[Estimates], str]
     def cell(estimates: Estimates) -> str:
         of_same = f" (bound {sign * estimates[OF_SAME].value:.{digits}f})" if OF_SAME in estimates else ""
         return number("log_likelihood", sign, digits)(estimates) + of_same
+
+    return cell
+
+
+def in_features(name: str, digits: int = 1, of_data: bool = False) -> Callable[[Estimates], str]:
+    """A cell that shows a distance, with the name of the network in whose features it is: distances are compared within
+    one network only.
+
+    :param name: of the estimate
+    :param digits: decimals
+    :param of_data: show, in brackets too, what is called ``NAME_of_data``
+    """
+
+    def cell(estimates: Estimates) -> str:
+        if name not in estimates:
+            return ""
+        network = estimates[name].unit.partition("features of ")[2].split(",")[0]
+        beside = f"{estimates[f'{name}_of_data'].value:.{digits}f}; " if of_data else ""
+        return f"{number(name, digits=digits)(estimates)} ({beside}{network})"
 
     return cell
 

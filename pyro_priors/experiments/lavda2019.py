@@ -277,7 +277,7 @@ TOY_DIFFERS = (
     "samples between them, more than 3 standard deviations from both means (true 0.0013); two modes: that is at most "
     "0.01, and the share below 0.55 is 0.4 to 0.6",
     "published: histograms only, of z of 40, gated 300-300 and the schedule of the images; ours: z of 1, gated 64-64, "
-    "10 epochs with the KL of every site warmed up over 3, a Gaussian likelihood with a learned scale",
+    "a Gaussian likelihood with a learned scale",
 )
 
 

@@ -7,9 +7,11 @@ import json
 import statistics
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "reproduce"]
 
-QUICK_SAMPLES, QUICK_DATA = 100, 1000
-"""Importance samples, and data of the test part, for log p(x) under ``quick``."""
+QUICK_SAMPLES, QUICK_IMAGES = 100, 1000
+"""Importance samples, and images of the test part, for log p(x) under ``quick``."""
+
+OF_FEATURES = {"generation", "diversity"}
+"""Metrics in the features of a network."""
 
 CHARACTERS_PER_INCH = 11
 """Of a figure's title."""
@@ -66,6 +71,7 @@ def reproduce(
     max_epochs: int | None = None,
     device: str = "auto",
     precision: str | None = None,
+    features: str = "auto",
     progress: bool = True,
 ) -> Report:
     """Train what is missing of an experiment, evaluate it, and put ours beside the published.
@@ -88,10 +94,11 @@ def reproduce(
     :param train: train what is missing; False shows what is there
     :param num_samples: importance samples for log p(x); each row has its own number when left out
     :param max_epochs: train to this epoch at most for now; without it, the same call goes on (where the learning rate
-        falls to the last epoch, it is not as if it had not stopped)
+        falls to the last epoch, it is not as if it had not stopped). What a row starts from is trained whole
     :param device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for training and evaluation
     :param precision: of the trainings that this call begins, such as ``"bf16-mixed"``, up to twice as fast where the
         processor has bfloat16; one that was begun goes on in its own. Evaluation is in float32 always
+    :param features: network in whose features images are compared (:func:`~pyro_priors.metrics.features_for`)
     :param progress: show lines and bars
     :raises ValueError: if a name is unknown, an option is out of range, or a run folder holds a run of other options
     """
@@ -101,9 +108,8 @@ def reproduce(
         if value is not None and value < 1:
             raise ValueError(f"{option} must be at least 1, got {value}")
     paper, own_name = name.split("/")
-    runner = _Runner(
-        Path(out) / f"{paper}{'-quick' if quick else ''}", quick, num_samples, max_epochs, device, precision, progress
-    )
+    folder = Path(out) / f"{paper}{'-quick' if quick else ''}"
+    runner = _Runner(folder, quick, num_samples, max_epochs, device, precision, features, progress)
     for row in chosen:
         runner.config(row)  # a mistake in the options is told before anything is done
     results, pairs = [], {}
@@ -124,8 +130,7 @@ def reproduce(
         what = f"{name}: {experiment.title}{' (quick: a shorter schedule, not comparable)' if quick else ''}"
         drawn = {path.with_name(f"{own_name}-curves.png"): _curves(pairs)}
         if experiment.figure is not None:
-            with torch.random.fork_rng():
-                torch.manual_seed(0)
+            with _seeded(_device(device)):
                 drawn[path.with_suffix(".png")] = experiment.figure(pairs)
         for file, figure in drawn.items():
             figure.suptitle(textwrap.fill(what, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize="medium")
@@ -150,6 +155,7 @@ class _Runner:
     max_epochs: int | None
     device: str
     precision: str | None
+    features: str
     progress: bool
     loaded: dict[str, Splits] = field(default_factory=dict)
 
@@ -213,16 +219,50 @@ class _Runner:
         objective = objectives.OBJECTIVES[row.objective](**row.objective_options)
         if _is_done(folder, config):
             folder.compare(train.record(pair, data, objective, config), train.defaults(pair, objective))
+            self.started(row, config, folder)
             pair.load_weights(folder.path / "pair")
             return pair
         if row.start is not None and folder.progress() is None:
-            assert row.learned is not None
-            self.say(f"{row.name} starts from {row.learned.name}")
-            learned = self.pair(row.learned, data)
+            learned = self.whole.pair(row.start.learned, data)
             if isinstance(learned, TrainingDiverged):
-                return learned
-            row.start(pair, data, learned.to(dtype=torch.float32).eval(), config.seed)
+                return TrainingDiverged(f"{row.start.learned.name}, which it starts from: {learned}")
+            self.say(f"{row.name} starts from {row.start.learned.name}")
+            for one in (pair, learned):
+                one.to(_device(self.device), torch.float32)
+            options = {"seed": config.seed, "progress": self.progress, **row.start.options}
+            row.start.how(pair, data, learned.eval(), **options)
+        self.started(row, config, folder, begins=folder.progress() is None)
         return self.train(folder, pair, data, objective, config) or pair
+
+    @property
+    def whole(self) -> _Runner:
+        """The same without a limit on the epochs."""
+        return dataclasses.replace(self, max_epochs=None)
+
+    def started(self, row: Row, config: TrainConfig, folder: RunFolder, begins: bool = False) -> None:
+        """Write where a training starts into its run folder, or compare it with what is there.
+
+        :raises ValueError: if the run in the folder started from something else
+        """
+        file = folder.path / "start.json"
+        start: dict[str, Any] | None = None
+        if row.start is not None:
+            parameters = signature(row.start.how).parameters.values()
+            options = {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "progress"}
+            start = {
+                "how": row.start.how.__name__,
+                "options": options | {"seed": config.seed} | dict(row.start.options),
+                "learned": row.start.learned.name,
+                "weights": RunFolder(self.folder / row.start.learned.name).weights(),
+            }
+        if begins and start is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, json.dumps(start, indent=1).encode())
+        found = json.loads(file.read_bytes()) if file.exists() else None
+        if start is not None and found is not None and start["weights"] is None:
+            start["weights"] = found["weights"]  # what it started from need not be kept
+        if found != start:
+            raise ValueError(f"{folder.path} holds a run that started from {found}, asked for is {start}: move it away")
 
     def train(
         self, folder: RunFolder, pair: Pair, data: Splits, objective: Any, config: TrainConfig
@@ -255,13 +295,18 @@ class _Runner:
         asked = [*experiment.metrics, *measures]
         samples = self.num_samples or (QUICK_SAMPLES if self.quick else row.num_samples)
         given: dict[str, Any] = {"part": "test", "seed": 0, "num_samples": samples}
-        given["num_data"] = QUICK_DATA if self.quick else row.num_data
+        given["num_data"] = QUICK_IMAGES if self.quick and data.image_shape is not None else row.num_data
+        if given["num_data"] >= len(data.test):
+            given["num_data"] = 0  # all
+        given["features"] = self.features
         old = folder.evaluation() or {}
         if any(old.get(key) != given[key] for key in ("part", "seed")):
             old = {}
         known = set(old.get("asked", ()))
         if may_evaluate and "log_likelihood" in known and not self.suffices(old, given):
             known.discard("log_likelihood")
+        if may_evaluate and old.get("features", "auto") != self.features:
+            known -= OF_FEATURES
         missing = [name for name in asked if name not in known]
         if missing and not may_evaluate:
             return {}
@@ -270,14 +315,13 @@ class _Runner:
             found: dict[str, Estimate] = {}
             rest = [name for name in missing if name not in measures and name != "log_likelihood"]
             if rest:
-                found |= metrics.evaluate(pair, data, metrics=rest, progress=self.progress)
+                found |= metrics.evaluate(pair, data, metrics=rest, features=self.features, progress=self.progress)
             if "log_likelihood" in missing:
                 found |= self.log_likelihood(pair, data, samples, given["num_data"])
                 old = old | {"metrics": {name: one for name, one in old.get("metrics", {}).items() if name != OF_SAME}}
-            with torch.random.fork_rng(), pyro.get_param_store().scope():
-                for name in missing:
-                    if name in measures:
-                        torch.manual_seed(given["seed"])
+            for name in missing:
+                if name in measures:
+                    with _seeded(pair.device, given["seed"]), pyro.get_param_store().scope():
                         found |= measures[name]()
             if "log_likelihood" not in missing:  # it stays as it was computed
                 given |= {key: old[key] for key in ("num_samples", "num_data") if key in old}
@@ -312,6 +356,14 @@ def _is_done(folder: RunFolder, config: TrainConfig) -> bool:
         return False
     out_of_patience = bool(progress["stopped"]) and 0 < config.patience <= progress["wait"]
     return out_of_patience or progress["epoch"] >= config.max_epochs
+
+
+@contextmanager
+def _seeded(device: torch.device, seed: int = 0) -> Iterator[None]:
+    """With generators at a seed, and back again."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _device(name: str) -> torch.device:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..metrics import Estimate
+from ..train import TrainConfig
 from .experiment import Experiment, Row
 
 __all__ = ["Result", "markdown", "record"]
@@ -48,7 +49,7 @@ def markdown(experiment: Experiment, results: Sequence[Result], quick: bool) -> 
         heads.append(column.title)
     heads += ["epochs", "s/epoch", "notes"]
     notes: list[str] = []
-    lines = [_line(experiment, result, notes) for result in _together(results)]
+    lines = [_line(experiment, result, quick, notes) for result in _together(results)]
     widths = [max(len(line[i]) for line in [heads, *lines]) for i in range(len(heads))]
 
     def join(cells: Sequence[str]) -> str:
@@ -99,7 +100,7 @@ def _of_seeds(name: str, results: list[Result]) -> Result:
     )
 
 
-def _line(experiment: Experiment, result: Result, notes: list[str]) -> list[str]:
+def _line(experiment: Experiment, result: Result, quick: bool, notes: list[str]) -> list[str]:
     """The cells of a row; its notes are added to those that are there."""
     cells = [result.row.name]
     status = result.status
@@ -112,15 +113,34 @@ def _line(experiment: Experiment, result: Result, notes: list[str]) -> list[str]
     epochs = f"{result.epochs}, cut short" if result.cut_short else str(result.epochs or "")
     seconds = "" if result.seconds_per_epoch is None else f"{result.seconds_per_epoch:.1f}"
     numbers = []
-    for note in _notes(experiment, result):
+    for note in _notes(experiment, result, quick):
         if note not in notes:
             notes.append(note)
         numbers.append(str(notes.index(note) + 1))
     return [*cells, epochs, seconds, " ".join(numbers)]
 
 
-def _notes(experiment: Experiment, result: Result) -> list[str]:
+def _schedule(config: TrainConfig) -> str:
+    found = [f"{config.max_epochs} epochs", f"batches of {config.batch_size}", f"Adam at {config.learning_rate:g}"]
+    if config.schedule != "constant":
+        found[-1] += f", falling {'along a cosine' if config.schedule == 'cosine' else 'linearly'}"
+    if config.warmup_epochs:
+        sites = f" of {' and '.join(config.warmup_sites)}" if config.warmup_sites else ""
+        found.append(f"the KL{sites} warmed up over {config.warmup_epochs:g}")
+    if config.frozen:
+        found.append(f"{' and '.join(config.frozen)} held for {config.frozen_epochs:g}")
+    if config.patience:
+        found.append(f"stopped after {config.patience} without a better validation bound")
+    return ", ".join(found)
+
+
+def _notes(experiment: Experiment, result: Result, quick: bool) -> list[str]:
     found = list(result.row.differs)
+    if result.epochs:
+        found.append(f"ours: {_schedule(result.row.quick if quick else result.row.train)}")
+    if result.epochs and result.row.start is not None:
+        learned = result.row.start.learned
+        found.append(f"starts from a {learned.pair}: {_schedule(learned.quick if quick else learned.train)}")
     if result.source:
         found.append(f"data: {result.source}")
     if result.precision != "32-true":
@@ -154,7 +174,9 @@ def record(experiment: Experiment, results: Sequence[Result], quick: bool) -> di
                 "differs": list(result.row.differs),
                 "status": result.status or "evaluated",
                 "published": {
-                    c.title: c.published[result.row.name] for c in experiment.columns if result.row.name in c.published
+                    c.title: c.published[name]
+                    for c in experiment.columns
+                    if (name := result.row.of or result.row.name) in c.published
                 },
                 "metrics": {name: dataclasses.asdict(estimate) for name, estimate in result.estimates.items()},
                 "precision": result.precision,

@@ -9,6 +9,7 @@ from .aggregate import (
     log_prior,
     low_posterior_samples,
     nearest_neighbour_kl,
+    posterior_draws,
     prior_samples,
 )
 from .classifier import Classifier, trained_classifier
@@ -73,6 +74,7 @@ __all__ = [
     "mean_pairwise_distance",
     "mutual_information_gap",
     "nearest_neighbour_kl",
+    "posterior_draws",
     "posterior_means",
     "precision_recall_density_coverage",
     "prior_components",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -24,6 +25,7 @@ __all__ = [
     "log_prior",
     "low_posterior_samples",
     "nearest_neighbour_kl",
+    "posterior_draws",
     "prior_samples",
     "upper_site",
 ]
@@ -34,7 +36,7 @@ Z_AT_ONCE = 500
 
 def upper_site(pair: Pair, x: Tensor) -> str:
     """Name of the continuous latent site that the prior is of: ``z``, or the first one of a hierarchy."""
-    return next(name for name in pair.encode(x[:1]) if name != "c")
+    return next(name for name in pair.encode(x[:1].to(pair.device)) if name != "c")
 
 
 @torch.no_grad()
@@ -47,7 +49,7 @@ def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
     has, the more so.
 
     :param pair: an unconditional pair whose posterior of z, or of a hierarchy's upper code, is Gaussian
-    :param x: shape ``(N,) + x_shape``
+    :param x: shape ``(N,) + x_shape``, on any device
     :returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``
     :raises ValueError: if the posterior is not a diagonal Gaussian
     """
@@ -70,6 +72,22 @@ def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
             locs.append(posterior.mean)
             scales.append(posterior.stddev)
     return GaussianMixture(torch.cat(log_weights), torch.cat(locs), torch.cat(scales))
+
+
+@torch.no_grad()
+def posterior_draws(pair: Pair, site: str, x: Tensor) -> Tensor:
+    """One draw of the posterior of each of some data: independent draws of what q(z) is of many more data.
+
+    :param site: name of the latent site
+    :param x: shape ``(N,) + x_shape``, on any device
+    :returns: shape ``(N, z_dim)``
+    """
+    found = []
+    for rows in x.split(ENCODED_AT_ONCE):
+        with pair.evaluating():
+            trace = poutine.trace(pair.guide).get_trace(rows.to(pair.device))
+        found.append(trace.nodes[site]["value"])
+    return torch.cat(found)
 
 
 @torch.no_grad()
@@ -126,12 +144,14 @@ def nearest_neighbour_kl(x: Tensor, y: Tensor) -> float:
     .. math:: \frac{d}{n} \sum_{i=1}^n \log \frac{\nu_i}{\rho_i} + \log \frac{m}{n - 1}
 
     with :math:`\rho_i` the distance of :math:`x_i` to its nearest neighbour among the other x, and :math:`\nu_i` to its
-    nearest among y. It is consistent, but it is too small where q has few samples among those of p: of N(0, I) from
-    N(0, I/4) in two dimensions 5,000 of each give 1.13 for 1.61 nats, and more dimensions make it worse.
+    nearest among y. Points that rounding has made one are left out. It is consistent, but it is too small where q has
+    few samples among those of p: of N(0, I) from N(0, I/4) in two dimensions 5,000 of each give 1.13 for 1.61 nats, and
+    more dimensions make it worse.
 
-    :param x: n samples of p, shape ``(n, d)``, no two the same
+    :param x: n samples of p, shape ``(n, d)``
     :param y: m samples of q, shape ``(m, d)``
     :returns: in nats; below 0 at times
+    :raises ValueError: if more than a tenth of x are the same as others
 
     Reference: Fernando Perez-Cruz, Kullback-Leibler divergence estimation of continuous distributions, ISIT 2008.
     """
@@ -140,9 +160,13 @@ def nearest_neighbour_kl(x: Tensor, y: Tensor) -> float:
     x, y = x.double().cpu(), y.double().cpu()
     rho = NearestNeighbors(n_neighbors=2).fit(x).kneighbors(x)[0][:, 1]
     nu = NearestNeighbors(n_neighbors=1).fit(y).kneighbors(x)[0][:, 0]
-    if rho.min() == 0 or nu.min() == 0:
-        raise ValueError("two samples are the same: nearest_neighbour_kl needs samples of a density")
-    ratio = (torch.from_numpy(nu) / torch.from_numpy(rho)).log().mean().item()
+    apart = (rho > 0) & (nu > 0)
+    if apart.mean() < 0.9:
+        raise ValueError(
+            f"{(~apart).sum()} of {len(x)} samples are the same as others: nearest_neighbour_kl needs samples of a "
+            "density"
+        )
+    ratio = np.log(nu[apart] / rho[apart]).mean().item()
     return x.shape[1] * ratio + math.log(len(y) / (len(x) - 1))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -24,6 +24,7 @@ from .aggregate import (
     log_aggregate,
     log_prior,
     nearest_neighbour_kl,
+    posterior_draws,
     prior_samples,
     upper_site,
 )
@@ -38,6 +39,9 @@ __all__ = ["METRICS", "ON_REQUEST", "Estimate", "evaluate", "record"]
 BATCH_SIZE = 500
 NUM_DRAWS = 5000
 """Draws of aggregate posterior and prior for the gap between them."""
+
+NUM_MIXED = 10_000
+"""Most data whose posteriors the aggregate posterior is a mixture of."""
 
 LEAKAGE_QUANTILES = (0.001, 0.01, 0.1)
 """Of log p(z) under the prior: thresholds of leakage that mean the same whatever the prior."""
@@ -133,13 +137,13 @@ def record(pair: Pair, data: Splits, results: Mapping[str, Estimate], **given: A
     return found
 
 
-def _rows(context: _Context, part: str) -> list[tuple[Tensor, Tensor | None]]:
+def _rows(context: _Context, part: str) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Batches of a part, binarised once where it holds grey levels for a binary likelihood."""
     binarise = context.data.binarise and part == "train"
     size = min(BATCH_SIZE, context.pair.batch_at_once)
     found = batches(context.data.parts[part], size, seed=0, epoch=0, binarise=binarise, shuffle=False)
     device = context.pair.device
-    return [(x.to(device), None if given is None else given.to(device)) for x, given in found]
+    return ((x.to(device), None if given is None else given.to(device)) for x, given in found)
 
 
 def _mean(values: Tensor, unit: str = "nats per datum") -> Estimate:
@@ -171,7 +175,7 @@ def _bound(context: _Context) -> dict[str, Estimate]:
 
 def _log_likelihood(context: _Context) -> dict[str, Estimate]:
     """Importance-sampled log p(x), the category summed exactly; bits per dimension too where x is continuous."""
-    rows = _rows(context, context.part)
+    rows = list(_rows(context, context.part))
     x, conditions = torch.cat([x for x, _ in rows]), [given for _, given in rows if given is not None]
     condition = torch.cat(conditions) if conditions else None
     log_p = context.pair.log_prob(x, condition, context.num_samples, progress=context.progress).cpu()
@@ -207,6 +211,17 @@ def _active_units(context: _Context) -> dict[str, Estimate]:
     }
 
 
+def _first(context: _Context) -> Tensor:
+    """Data of the part, as many of the first as its mixture is made of."""
+    num, found = 0, []
+    for x, _ in _rows(context, context.part):
+        found.append(x[: NUM_MIXED - num])
+        num += len(found[-1])
+        if num == NUM_MIXED:
+            break
+    return torch.cat(found)
+
+
 def _centre(prior: Any) -> Tensor:
     """The prior's mean; of a flow, which knows none, what it makes of its base's mean."""
     if not isinstance(prior, dist.TransformedDistribution):
@@ -219,12 +234,18 @@ def _centre(prior: Any) -> Tensor:
 
 def _prior_gap(context: _Context) -> dict[str, Estimate]:
     """KL of the aggregate posterior of the part from the prior, and the reverse, by draws of each and exact densities;
-    their sum, and that sum as nearest neighbours estimate it."""
+    their sum, and that sum as nearest neighbours estimate it of one draw for each datum.
+
+    The exact densities are those of a mixture of so many data. In many dimensions it is thin, and the KL that of the
+    number of data: where q(z) of all data is N(0, I), posteriors of scale 0.3 give a symmetric KL of 133 nats in 32
+    dimensions (1,000 data) and of 315 in 64 (10,000). The nearest neighbours of single draws are free of that.
+    """
     if context.data.condition_shape is not None:
         return {}
-    x = torch.cat([x for x, _ in _rows(context, context.part)])
+    x = _first(context)
     q, site = aggregate_posterior(context.pair, x), upper_site(context.pair, x)
     z_q, z_p = q.sample((NUM_DRAWS,)), prior_samples(context.pair, site, NUM_DRAWS)
+    single = posterior_draws(context.pair, site, x[:NUM_DRAWS])
     forward, backward = (
         sign * (log_aggregate(q, z) - log_prior(context.pair, site, z)).cpu() for z, sign in ((z_q, 1), (z_p, -1))
     )
@@ -234,7 +255,7 @@ def _prior_gap(context: _Context) -> dict[str, Estimate]:
         "kl_prior_aggregate": _mean(backward, "nats"),
         "symmetric_kl": Estimate(both.value, both.stderr, "nats"),
         "symmetric_kl_neighbours": Estimate(
-            nearest_neighbour_kl(z_q, z_p) + nearest_neighbour_kl(z_p, z_q), None, "nats"
+            nearest_neighbour_kl(single, z_p) + nearest_neighbour_kl(z_p, single), None, "nats"
         ),
     }
 
@@ -244,7 +265,7 @@ def _leakage(context: _Context) -> dict[str, Estimate]:
     large as the quantile where nothing leaks. A score of which there are no draws is left out."""
     if context.data.condition_shape is not None:
         return {}
-    x = torch.cat([x for x, _ in _rows(context, context.part)])
+    x = _first(context)
     q, site = aggregate_posterior(context.pair, x), upper_site(context.pair, x)
     z = q.sample((NUM_DRAWS,))
     log_q, log_p = log_aggregate(q, z).cpu(), log_prior(context.pair, site, z).cpu()

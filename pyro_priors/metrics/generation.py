@@ -56,7 +56,7 @@ class Features:
         :param images: in [0, 1], shape ``(num, channels, height, width)``
         :returns: float64 on the CPU, shape ``(num, num_features)``
         """
-        found = [self.compute(part.clamp(0, 1)).double().cpu() for part in images.split(AT_ONCE)]
+        found = [self.compute(part.clamp(0, 1)).cpu().double() for part in images.split(AT_ONCE)]
         return torch.cat(found)
 
 
@@ -121,7 +121,7 @@ def kept_classifier(data: Splits, device: torch.device | str = "cpu") -> Classif
     folder = Path("~/.cache/pyro_priors/classifiers").expanduser() / f"{data.name}-{of}"
     target: Any = "label" if data.num_labels is not None else "attributes"
     with torch.enable_grad():  # also within an evaluation, which needs none
-        return trained_classifier(data, folder, target=target).to(device)
+        return trained_classifier(data, folder, target=target, device=str(device))
 
 
 def _classifier(data: Splits, device: torch.device) -> Features:
@@ -274,8 +274,8 @@ def image_distances(
     """Distances between a part of the data and as many generated images, 10,000 at most: means of p(x|...).
 
     ``frechet_low_posterior`` is that of images from the tenth of the prior's draws that the aggregate posterior of the
-    part likes least (section 4.1 of Bhalodia et al. 2019). A conditional pair generates one image for each condition
-    of the part, and has no such tenth.
+    training part, of 10,000 data at most, likes least (section 4.1 of Bhalodia et al. 2019). A conditional pair
+    generates one image for each condition of the part, and has no such tenth.
 
     :param pair: the pair
     :param data: its data, images
@@ -295,7 +295,7 @@ def image_distances(
     generated = _generated(pair, data, network, num, given)
     unit, tests = f"in features of {network.name}, {num} images", {"frechet": frechet(real[key], generated)}
     if given is None:
-        x = found.x[:num].to(pair.device)
+        x = data.train.x[:NUM_IMAGES]
         q, site = aggregate_posterior(pair, x), upper_site(pair, x)
         z = low_posterior_samples(pair, q, site, num)
         low = _generated(pair, data, network, num, None, site, z)
