@@ -127,7 +127,7 @@ paths = {
 
 figure = Figure(figsize=(8, 3.8), layout="constrained")
 left, right = figure.subplots(1, 2)
-left.scatter(*aggregate_posterior(pair, data.train.x).sample((1000,)).T, s=2, color="0.8")
+left.scatter(*aggregate_posterior(pair, data.train.x).sample((1000,)).cpu().T, s=2, color="0.8")
 right.scatter(*data.train.x[:1000].T, s=2, color="0.8")
 for way, z in paths.items():
     left.plot(*z.T, marker=".", label=way)

@@ -245,19 +245,20 @@ def _prior_gap(context: _Context) -> dict[str, Estimate]:
     x = _first(context)
     q, site = aggregate_posterior(context.pair, x), upper_site(context.pair, x)
     z_q, z_p = q.sample((NUM_DRAWS,)), prior_samples(context.pair, site, NUM_DRAWS)
-    single = posterior_draws(context.pair, site, x[:NUM_DRAWS])
     forward, backward = (
         sign * (log_aggregate(q, z) - log_prior(context.pair, site, z)).cpu() for z, sign in ((z_q, 1), (z_p, -1))
     )
     both = _mean(forward + backward)  # independent draws, in pairs
-    return {
+    found = {
         "kl_aggregate_prior": _mean(forward, "nats"),
         "kl_prior_aggregate": _mean(backward, "nats"),
         "symmetric_kl": Estimate(both.value, both.stderr, "nats"),
-        "symmetric_kl_neighbours": Estimate(
-            nearest_neighbour_kl(single, z_p) + nearest_neighbour_kl(z_p, single), None, "nats"
-        ),
     }
+    if len(x) > 1:  # one has no neighbours
+        single = posterior_draws(context.pair, site, x[:NUM_DRAWS])
+        neighbours = nearest_neighbour_kl(single, z_p) + nearest_neighbour_kl(z_p, single)
+        found["symmetric_kl_neighbours"] = Estimate(neighbours, None, "nats")
+    return found
 
 
 def _leakage(context: _Context) -> dict[str, Estimate]:
