@@ -443,7 +443,9 @@ def test_a_row_starts_from_another(tmp_path, monkeypatch):
     assert "1 of 2 seeds" in reproduce(out, train=False).table
     for other_start in (None, experiments.Start(before, start)):
         use(other_start)
-        with pytest.raises(ValueError, match=r"digits-after-seed1 holds a run that started from .*: move it away$"):
+        with pytest.raises(
+            ValueError, match=r"digits-after-seed1 holds a run that started from .*: choose another --out$"
+        ):
             reproduce(out, train=False)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .. import latent_plots, plots
 from ..data import Splits
+from ..data.levels import rows_of
 from ..metrics import (
     Estimate,
     aggregate_posterior,
@@ -450,7 +451,7 @@ BOUND = Column("bound", number("bound", digits=1))
 
 
 def _low_posterior(one: Trained, num: int) -> Tensor:
-    x = one.data.train.x[:10_000]
+    x = rows_of(one.data.train.x, slice(10_000))
     site = upper_site(one.pair, x)
     z = low_posterior_samples(one.pair, aggregate_posterior(one.pair, x), site, num)
     return plots.shown(one.pair.sample(num, **{site: z})["x_mean"], None, one.data)

@@ -262,7 +262,9 @@ class _Runner:
         if start is not None and found is not None and start["weights"] is None:
             start["weights"] = found["weights"]  # what it started from need not be kept
         if found != start:
-            raise ValueError(f"{folder.path} holds a run that started from {found}, asked for is {start}: move it away")
+            raise ValueError(
+                f"{folder.path} holds a run that started from {found}, asked for is {start}: choose another --out"
+            )
 
     def train(
         self, folder: RunFolder, pair: Pair, data: Splits, objective: Any, config: TrainConfig

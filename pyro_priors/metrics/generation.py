@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data import Splits
+from ..data.levels import rows_of
 from ..pair import Pair
 from .aggregate import aggregate_posterior, low_posterior_samples, upper_site
 from .classifier import Classifier, trained_classifier
@@ -295,7 +296,7 @@ def image_distances(
     generated = _generated(pair, data, network, num, given)
     unit, tests = f"in features of {network.name}, {num} images", {"frechet": frechet(real[key], generated)}
     if given is None:
-        x = data.train.x[:NUM_IMAGES]
+        x = rows_of(data.train.x, slice(NUM_IMAGES))
         q, site = aggregate_posterior(pair, x), upper_site(pair, x)
         z = low_posterior_samples(pair, q, site, num)
         low = _generated(pair, data, network, num, None, site, z)
