@@ -82,10 +82,10 @@ def posterior_draws(pair: Pair, site: str, x: Tensor) -> Tensor:
     :param x: shape ``(N,) + x_shape``, on any device
     :returns: shape ``(N, z_dim)``
     """
-    found = []
+    found: list[Tensor] = []
     for rows in x.split(ENCODED_AT_ONCE):
         with pair.evaluating():
-            trace = poutine.trace(pair.guide).get_trace(rows.to(pair.device))
+            trace: Any = poutine.trace(pair.guide).get_trace(rows.to(pair.device))
         found.append(trace.nodes[site]["value"])
     return torch.cat(found)
 
