@@ -139,17 +139,19 @@ def _views(file: Path) -> _Grasps:
 
 def _split(grasps: _Grasps, seed: int) -> Splits:
     inside = (grasps.poses[:, :2].abs() <= 1).all(1).numpy()
-    train, valid, test = chosen = _numbers(np.unique(grasps.numbers), seed)
-    number_of_pose = grasps.numbers[grasps.image]
-    parts = [_part(grasps, inside & np.isin(number_of_pose, part)) for part in chosen]
-    beside = len(np.unique(grasps.numbers)) - sum(map(len, chosen))
+    numbers, number_of_pose = np.unique(grasps.numbers), grasps.numbers[grasps.image]
+    chosen = _numbers(numbers, seed)
+    train, valid, test = (_part(grasps, inside & np.isin(number_of_pose, part)) for part in chosen)
+    left_out = len(numbers) - sum(map(len, chosen))
     return Splits(
         "cornell",
-        *parts,
+        train,
+        valid,
+        test,
         likelihood="gaussian",
         condition_image_shape=(1, SIDE, SIDE),
-        source=f"{grasps.source}; {len(train)}/{len(valid)}/{len(test)} images by blocks of about {BLOCK} neighbouring "
-        f"numbers, seed {seed}, {beside} images within {MARGIN} numbers of held-out blocks left out; "
+        source=f"{grasps.source}; {'/'.join(str(len(part)) for part in chosen)} images by blocks of about {BLOCK} "
+        f"neighbouring numbers, seed {seed}, {left_out} images within {MARGIN} numbers of held-out blocks left out; "
         f"{(~inside).sum()} of {len(inside)} grasps left out, their centres lie outside",
     )
 
