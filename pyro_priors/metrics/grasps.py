@@ -43,11 +43,10 @@ class GraspDiscriminator(Judge):
 
     .. math:: D(x, y) \to \frac{p(x, y)}{p(x, y) + p(x)\, p(y)}
 
-    so that a score of 0.99 would stand for a pose that is 99 times as dense given this image as it is on the whole. The
-    network's own scores are surer than that; its logits are divided by a temperature, which
-    :func:`trained_discriminator` fits to validation data. One number cannot make every score right:
-    :func:`pair_scores` shows what others' poses get. Convolutions that halve the image, a layer of the pose, and two
-    layers of both.
+    so that a score of 0.99 would stand for a pose that is 99 times as dense given this image as it is on the whole.
+    Logits are divided by a temperature, which :func:`trained_discriminator` fits to validation data; one number cannot
+    make every score right, and :func:`pair_scores` shows what others' poses get. Convolutions that halve the image, a
+    layer of the pose, and two layers of both.
 
     :param image_shape: (channels, height, width) of the condition
     :param channels: channels of the convolutions
