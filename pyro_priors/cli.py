@@ -17,6 +17,7 @@ import torch
 import tyro
 
 from . import control, data, experiments, metrics, objectives, plots, train, zoo
+from ._rng import seeded
 from .checkpoint import CheckpointError
 from .data import DataConfig
 from .pair import Pair
@@ -226,14 +227,16 @@ def _open_run(path: str) -> tuple[RunFolder, Pair, data.Splits]:
 
 
 def _evaluate(arguments: list[str]) -> None:
+    *others, last = metrics.ON_REQUEST
+    all_but = f"Which metrics; when left out all that apply but {', '.join(others)} and {last}."
+
     @dataclass(frozen=True)
     class Options:
         """Evaluate a run: a table on the screen and evaluation.json in its folder."""
 
         run: tyro.conf.Positional[str]
         """Run folder."""
-        metrics: tuple[str, ...] = ()
-        """Which metrics; when left out all that apply but generation and leakage."""
+        metrics: Annotated[tuple[str, ...], tyro.conf.arg(help=all_but)] = ()
         part: Literal["train", "valid", "test"] = "test"
         """Part of the data."""
         num_samples: int = 500
@@ -312,8 +315,7 @@ def _sample(arguments: list[str]) -> None:
         if not pair.num_categories:
             raise ValueError(f"--category {options.category}: this pair has no categories")
         fixed["c"] = int(options.category) if options.category.lstrip("-").isdigit() else options.category
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
+    with seeded(options.seed, pair.device):
         if (made := _controlled(options, pair, splits)) is None:
             condition = _conditions_of_rows(options, splits)
             made = control.Controlled(pair.sample(options.num, condition, **fixed), condition, 8)
@@ -382,8 +384,7 @@ def _plot(arguments: list[str]) -> None:
 
     options = _parse(Options, arguments, "plot")
     folder, pair, splits = _open_run(options.run)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0, pair.device):
         for path in plots.figures(pair, splits, folder.history(), folder.path / "figures"):
             print(path)
 

@@ -15,10 +15,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ._hints import hint
+from ._rng import seeded
 from ._sites import base_of
 from .data import Splits
 from .pair import Pair
-from .zoo import hint
 
 __all__ = ["Controlled", "asked", "between", "condition_of", "edited", "grid", "moved", "parse"]
 
@@ -46,8 +47,8 @@ def parse(text: str, data: Splits) -> dict[str, float]:
 
     :param text: ``"Male=1,Smiling=-1"`` or ``"label=7"``
     :param data: whose condition it is
-    :raises ValueError: if a name or a value is unknown (the message names the nearest), or the condition of the data
-        has no names
+    :raises ValueError: if a name or a value is unknown (the message names the nearest), a name is given twice, or the
+        condition of the data has no names
     """
     names = data.condition_names
     if names is None:
@@ -68,6 +69,8 @@ def parse(text: str, data: Splits) -> dict[str, float]:
             name, value = value, "1"
         if name not in names:
             raise ValueError(f"attribute '{name}' is unknown: {hint(name, names)}")
+        if name in found:
+            raise ValueError(f"condition '{text}' names {name} twice: name it once")
         if value not in VALUES:
             raise ValueError(f"attribute {name} must be 1 (there) or 0 or -1 (not there), got '{value}'")
         found[name] = VALUES[value]
@@ -124,7 +127,7 @@ def grid(pair: Pair, data: Splits, names: Sequence[str], text: str = "", num_col
     :param names: ``["label"]``, or names of attributes, 5 at most
     :param text: what is asked for in all rows, as for :func:`parse`
     :param num_columns: samples in each row
-    :raises ValueError: if there is nothing to vary, or too much
+    :raises ValueError: if there is nothing to vary, or too much, or something is to vary twice or to stay as well
     """
     if data.condition_of == "label":
         if list(names) != ["label"]:
@@ -137,9 +140,13 @@ def grid(pair: Pair, data: Splits, names: Sequence[str], text: str = "", num_col
         if not 1 <= len(names) <= 5:
             raise ValueError(f"a grid has 1 to 5 attributes, got {len(names)}: it has a row for each combination")
         order = [next(iter(parse(f"{name}=1", data))) for name in names]
+        if twice := [name for name in order if order.count(name) > 1]:
+            raise ValueError(f"a grid varies an attribute once, got {twice[0]} twice: leave one out")
         rows = [dict(zip(order, values, strict=True)) for values in itertools.product((0.0, 1.0), repeat=len(order))]
         labels = [" ".join(f"{'+' if value else '-'}{name}" for name, value in row.items()) for row in rows]
     fixed = parse(text, data) if text else {}
+    if both := [name for name in fixed if name in rows[0]]:
+        raise ValueError(f"a grid over {both[0]} has rows with and without, got '{text}' for all: leave it out of one")
     base = condition_of(fixed or rows[-1], data, num_columns)
     sheets = [base if data.condition_of == "attributes" else torch.zeros_like(base) for _ in rows]
     condition = torch.cat([_with(sheet, row, data) for sheet, row in zip(sheets, rows, strict=True)])
@@ -248,6 +255,6 @@ def _same_noise(pair: Pair, condition: Tensor, num: int) -> dict[str, Tensor]:
     seed = int(torch.randint(2**31, ()))
     sheets = []
     for part in condition.split(num):
-        torch.manual_seed(seed)
-        sheets.append(pair.sample(num, part))
+        with seeded(seed, pair.device):
+            sheets.append(pair.sample(num, part))
     return {name: torch.cat([sheet[name] for sheet in sheets]) for name in sheets[0]}

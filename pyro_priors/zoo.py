@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 import torch.nn as nn
 
 from . import checkpoint, guides, models
+from ._hints import hint as hint
+from ._rng import seeded
 from .data import Splits
 from .nn import (
     CALIBRATIONS,
@@ -313,6 +313,10 @@ class SigmaCVAENFConfig(_CalibratedConfig, CVAEConfig):
                 raise ValueError(f"{name} '{getattr(self, name)}' is unknown: {hint(getattr(self, name), known)}")
         if self.flow != "none" and self.z_dim < 2:
             raise ValueError(f"couplings need z_dim of at least 2, got {self.z_dim}: use flow='none' for one dimension")
+        if self.condition_network == "conv" and self.condition_hidden != SigmaCVAENFConfig.condition_hidden:
+            raise ValueError(
+                f"condition_hidden={self.condition_hidden} belongs to condition_network='mlp', got 'conv': leave it out"
+            )
 
 
 @dataclass(frozen=True)
@@ -370,12 +374,6 @@ def _entry(name: str) -> _Entry:
     if name not in _REGISTRY:
         raise ValueError(f"pair '{name}' is unknown: {hint(name, names())}")
     return _REGISTRY[name]
-
-
-def hint(name: str, known: Sequence[str]) -> str:
-    """What an error says after an unknown name: the nearest known one, or all of them."""
-    near = get_close_matches(name, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(known)}"
 
 
 def config_class(name: str) -> type[PairConfig]:
@@ -454,8 +452,7 @@ def create_for(name: str, data: Splits, seed: int, **config: Any) -> Pair:
                 "last rows of each image), --data.condition-labels, or a file with condition_train"
             )
         config["condition_shape"] = data.condition_shape
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         return create(name, **config)
 
 

@@ -127,7 +127,10 @@ def variants() -> list[Variant]:
         Variant("sigma_cvae", (("calibration", "fixed"), ("scale", 0.3))),
         Variant("sigma_cvae_nf", (("flow", "additive"), ("couplings_see_condition", True))),
         Variant("sigma_cvae_nf", (("flow", "none"), ("decoder_sees_condition", False))),
-        Variant("sigma_cvae_nf", (("condition_network", "conv"), ("couplings_see_condition", True))),
+        Variant(
+            "sigma_cvae_nf",
+            (("condition_network", "conv"), ("condition_hidden", (300, 300)), ("couplings_see_condition", True)),
+        ),
     ]
     for name in MIXTURES_GIVEN_A_CONDITION:
         found.append(Variant(name, (("decoder_sees_condition", True), ("trained_weights", True), ("hidden", (5,)))))

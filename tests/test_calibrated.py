@@ -243,5 +243,8 @@ def test_what_a_pair_has_no_choice_of_is_said():
         pp.create("sigma_cvae_nf", flow="afine", **sizes)
     with pytest.raises(ValueError, match="condition_network 'cnov' is unknown: did you mean 'conv'"):
         pp.create("sigma_cvae_nf", condition_network="cnov", **sizes)
+    with pytest.raises(ValueError, match=r"condition_hidden=\(7,\) belongs to condition_network='mlp', got 'conv': le"):
+        pp.create("sigma_cvae_nf", condition_network="conv", condition_hidden=(7,), **sizes)
+    assert pp.create("sigma_cvae_nf", condition_network="conv", condition_hidden=[300, 300], **sizes)
     with pytest.raises(ValueError, match="couplings need z_dim of at least 2, got 1"):
         pp.create("sigma_cvae_nf", z_dim=1, **sizes)

@@ -1,6 +1,7 @@
 """The classifier: what it learns, what it takes and gives, what is kept on disk."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -168,3 +169,37 @@ def test_mistakes_are_named(digits, tmp_path):
     with pytest.raises(ValueError, match=r"x must have rows of shape \(1, 8, 8\), or flattened, got \(2, 63\): this"):
         metrics.Classifier((1, 8, 8), 10).features(torch.zeros(2, 63))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rat": 0.1}, "classifier has no option 'learning_rat': did you mean 'learning_rate'?"),
+        ({"epochs": 3}, "classifier has no option 'epochs': did you mean 'max_epochs'?"),
+        ({"xyz": 3}, "classifier has no option 'xyz': choose one of seed, max_epochs, patience, batch_size, learning_"),
+        ({"max_epochs": 0}, "max_epochs must be a whole number of at least 1, got 0"),
+        ({"max_epochs": 2.0}, "max_epochs must be a whole number of at least 1, got 2.0"),
+        ({"patience": -1}, "patience must be a whole number of at least 0, got -1"),
+        ({"batch_size": 1}, "batch_size must be a whole number of at least 2, got 1"),
+        ({"seed": True}, "seed must be a whole number of at least 0, got True"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0, got nan: 1e-3 is a good start"),
+    ],
+    ids=str,
+)
+def test_options_are_checked(digits, tmp_path, options, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        quick(digits, tmp_path, **options)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("part", ["train", "valid"])
+def test_a_loss_that_is_no_number_is_said(part, tmp_path):
+    images = {name: torch.rand(40, 1, 8, 8) for name in ("train", "valid", "test")}
+    labels = {f"label_{name}": torch.arange(40) % 2 for name in images}
+    data = pp.data.from_arrays(**{f"x_{name}": x for name, x in images.items()}, **labels)
+    data.parts[part].x[3] = float("nan")
+    which = {"train": "training", "valid": "validation"}[part]
+    message = f"the {which} loss of the classifier became nan at learning_rate=0.001: lower it, or look for NaN in the"
+    with pytest.raises(ValueError, match=message) as caught:
+        quick(data, tmp_path)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from PIL import Image
 
 import pyro_priors as pp
 import runs
-from pyro_priors import demo
+from pyro_priors import demo, metrics
 from pyro_priors.cli import main
 
 TINY = ["--quiet", "--pair.hidden", "16", "--pair.z-dim", "2", "--train.max-epochs", "2", "--train.device", "cpu"]
@@ -123,6 +123,14 @@ def test_help_of_train_lists_every_group(name, capsys):
         assert option in output
     # sizes that the data fix are no options
     assert "x-shape" not in output and "condition-shape" not in output
+
+
+def test_help_of_evaluate_says_what_is_left_out(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "when left out all that apply but generation, fidelity, diversity and leakage." in words
+    assert set(metrics.ON_REQUEST) == {"generation", "fidelity", "diversity", "leakage"}
 
 
 def test_train_on_digits(digits_run):

@@ -224,6 +224,16 @@ def test_celeba_is_split_by_identity(tmp_path, home, size):
     assert given.condition_shape == (40,) and torch.equal(given.train.condition, splits.train.attributes)
 
 
+def test_celeba_bears_empty_lines(tmp_path, home):
+    folder = _celeba(tmp_path, official=True)
+    usual = load("celeba", root=str(tmp_path))
+    for name in ("list_attr_celeba.txt", "list_eval_partition.txt"):
+        lines = (folder / name).read_text().splitlines()
+        (folder / name).write_text("\n".join([*lines[:1], "", *lines[1:5], " ", *lines[5:]]) + "\n\n")
+    other = load("celeba", root=str(tmp_path))
+    assert other.source == usual.source and torch.equal(other.test.attributes, usual.test.attributes)
+
+
 def test_celeba_is_decoded_once_and_mapped(tmp_path, home, monkeypatch):
     """The official parts follow each other, so the mapped file itself is what they hold; writing changes no file."""
     folder = _celeba(tmp_path, official=True)
@@ -275,7 +285,19 @@ def test_celeba_errors(tmp_path, home, monkeypatch):
 
     monkeypatch.setattr(torchvision.datasets, "CelebA", offline)
     refuses(
-        FileNotFoundError, r"celeba: neither found in .*celeba nor downloaded \(no network\): put img_align_celeba/"
+        FileNotFoundError,
+        r"celeba: neither found in .*celeba nor downloaded \(no network\): try again later, put img_align_celeba/",
+    )
+
+    class FileURLRetrievalError(Exception):
+        """As gdown's."""
+
+    def quota(*args, **kwargs):
+        raise FileURLRetrievalError("Failed to retrieve file url:\n\n\tToo many users have viewed this file." * 9)
+
+    monkeypatch.setattr(torchvision.datasets, "CelebA", quota)
+    refuses(
+        FileNotFoundError, r"downloaded \(Failed to retrieve file url: Too many users .*\): try again later, put img"
     )
     folder = _celeba(tmp_path)
     attributes, identity = folder / "list_attr_celeba.txt", folder / "identity_CelebA.txt"

@@ -27,8 +27,9 @@ CONDITION = (2, 4)
 def flow_prior(kind, z_dim=2, num_transforms=3, spread=0.3):
     """A prior far from the identity and from N(0, I): every parameter drawn anew."""
     torch.manual_seed(1)
+    hidden = {} if "conv" in kind else {"hidden": (7, 4)}
     prior = ConditionalFlowPrior(
-        CONDITION, z_dim, num_transforms=num_transforms, flow_hidden=(5, 6), hidden=(7, 4), **KINDS[kind]
+        CONDITION, z_dim, num_transforms=num_transforms, flow_hidden=(5, 6), **hidden, **KINDS[kind]
     )
     for parameter in prior.parameters():
         nn.init.normal_(parameter, 0, spread)
@@ -164,13 +165,17 @@ def test_errors_name_the_remedy():
         make_condition_network("cnov", CONDITION)
     with pytest.raises(ValueError, match="condition_network 'xyz' is unknown: choose one of conv, mlp"):
         make_condition_network("xyz", CONDITION)
+    with pytest.raises(ValueError, match=r"hidden=\(7,\) belongs to condition_network='mlp', got 'conv': leave it out"):
+        make_condition_network("conv", CONDITION, (7,))
+    with pytest.raises(ValueError, match=r"hidden=\(7,\) belongs to condition_network='mlp', got 'conv': leave it out"):
+        ConditionalFlowPrior(CONDITION, 2, condition_network="conv", hidden=(7,))
     assert CONDITIONAL_FLOWS == ("additive", "affine", "none")
 
 
 @pytest.mark.parametrize("name", CONDITION_NETWORKS)
 @pytest.mark.parametrize("shape", [(40,), (10,), (3,), (2, 3)], ids=str)
 def test_condition_networks_give_the_features_that_they_name(name, shape):
-    network = make_condition_network(name, shape, (7, 5))
+    network = make_condition_network(name, shape, *[(7, 5)] * (name == "mlp"))
     condition = torch.randn(2, 3, *shape)
     features = network(condition)
     assert features.shape == (2, 3, network.out_dim)

@@ -87,6 +87,13 @@ def test_components_by_hand():
     assert found.counts[0, -1] == 101 and found.counts[0, 0] == 1
 
 
+def test_components_are_measured_where_the_codes_are():
+    """In the codes' precision, whatever the default is; on their device by the same two lines."""
+    locs, codes = torch.randn(3, 4, 2, dtype=torch.float64), torch.randn(50, 2, dtype=torch.float64)
+    found = metrics.Components.measure(locs, codes, codes[:10] + 0.1)
+    assert {value.dtype for value in (found.nearest, found.held_out, found.counts, found.radii)} == {torch.float64}
+
+
 @pytest.mark.parametrize("name", ["cvae", *MIXTURES_GIVEN_A_CONDITION])
 def test_components_of_each_pair(float64, name, monkeypatch):
     pair = randomise(create(name))
@@ -166,6 +173,13 @@ def test_rectangle_metric_by_hand():
     assert grasps.rectangle_metric(generated, truth, image).tolist() == [[True, False], [False, True]]
 
 
+def test_rectangle_metric_is_where_the_poses_are():
+    """On another device than the CPU, of which the meta device is the one that every machine has."""
+    generated, truth = (torch.zeros(*shape, 6, device="meta") for shape in ((3, 10), (7,)))
+    found = grasps.rectangle_metric(generated, truth, torch.zeros(7, dtype=torch.long, device="meta"))
+    assert found.shape == (3, 10) and found.device.type == "meta"
+
+
 def test_images_of_a_part():
     condition = torch.tensor([[1.0, 2.0], [1.0, 2.0], [0.0, 2.0], [1.0, 2.0]])
     images, image = grasps.images_of(pp.data.Part(torch.zeros(4, 6), condition))
@@ -201,6 +215,10 @@ def test_the_discriminator_gives_the_ratio_of_densities(tmp_path, monkeypatch):
     several = network.scores(torch.stack([data.test.x, data.test.x.roll(1, 0)], 1), data.test.condition)
     assert_close(several, torch.stack([true, other], 1))
     record = json.loads((tmp_path / "discriminator.json").read_text())
+    pairs, others = metrics.pair_scores(network, data.test)
+    assert_close(pairs, true)
+    for share, scores in (("pairs", pairs), ("others", others)):
+        assert record[f"share_above_99_of_{share}"] == (scores >= grasps.CERTAIN).double().mean()
     # of all pairs a half belong together and a half of the others do: three quarters are told right
     assert record["accuracy"] == pytest.approx(0.75, abs=0.03)
     assert record["share_above_99_of_pairs"] == record["share_above_99_of_others"] == 0
@@ -211,6 +229,39 @@ def test_the_discriminator_gives_the_ratio_of_densities(tmp_path, monkeypatch):
         metrics.trained_discriminator(data, tmp_path, max_epochs=9, progress=False)
     with pytest.raises(ValueError, match="data must have poses as x and images as conditions, moons has not: use 'cor"):
         metrics.trained_discriminator(pp.data.load("moons"), tmp_path)
+
+
+def test_the_discriminator_is_calibrated_on_the_validation_part(tmp_path, monkeypatch):
+    """A network whose logits are five times as large gets five times the temperature, so the same scores, and they are
+    right where the network's own are not: 2 / (2 + 1) of those that score so belong together."""
+    torch.manual_seed(0)
+    data = grasp_data()
+    train = grasps.train_judge
+
+    def too_sure(network, *others):
+        losses = train(network, *others)
+        with torch.no_grad():
+            for parameter in network.of_both[-1].parameters():
+                parameter.mul_(5)
+        return losses
+
+    known = metrics.trained_discriminator(data, tmp_path / "known", max_epochs=6, progress=False)
+    monkeypatch.setattr(grasps, "train_judge", too_sure)
+    network = metrics.trained_discriminator(data, tmp_path / "sure", max_epochs=6, progress=False)
+    assert network.temperature.shape == () and network.temperature.item() == pytest.approx(
+        5 * known.temperature.item(), rel=1e-3
+    )
+    scores = network.scores(data.test.x, data.test.condition)
+    assert_close(scores, known.scores(data.test.x, data.test.condition), rtol=1e-3, atol=1e-4)
+    assert scores.mean().item() == pytest.approx(2 / 3, abs=0.04)
+    own = (network.logits(data.test.x, data.test.condition) * network.temperature).sigmoid()
+    assert own.mean() > 0.8
+    assert_close(network.scores(data.test.x, data.test.condition), scores)
+
+
+def test_conditions_of_a_part():
+    with pytest.raises(ValueError, match="the part has no conditions, and they are needed here: give data of a cond"):
+        grasps.images_of(pp.data.Part(torch.zeros(4, 6)))
 
 
 def test_mirrored_pairs_are_pairs():

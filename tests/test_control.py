@@ -53,6 +53,8 @@ def test_texts_say_what_is_wanted():
         ("attributes", "Male=2", r"attribute Male must be 1 \(there\) or 0 or -1 \(not there\), got '2'"),
         ("attributes", "Male", "condition 'Male' must be NAME=VALUE, such as Beard=1"),
         ("attributes", ",", "condition ',' must name at least one attribute"),
+        ("attributes", "Male=1,Hat=1, Male=0", "condition 'Male=1,Hat=1, Male=0' names Male twice: name it once"),
+        ("label", "label=1,label=1", "condition 'label=1,label=1' names 1 twice: name it once"),
         ("label", "label=11", "condition label '11' is unknown: did you mean '1'"),
         ("label", "digit=1", "condition 'digit' is unknown: give label=CLASS"),
         ("label", "label=1,label=2", "condition 'label=1,label=2' must name one label"),
@@ -104,6 +106,39 @@ def test_a_grid_varies_what_it_names_and_nothing_else():
     assert torch.equal(z, z[:1].expand_as(z)) and not torch.equal(z[0, 0], z[0, 1])
     made = control.grid(pair_for(labelled()), labelled(), ["label"], num_columns=2)
     assert torch.equal(made.condition, torch.eye(10).repeat_interleave(2, 0)) and made.row_labels[4] == "4"
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "message"),
+    [
+        (["Male", "Hat", "Male"], "", "a grid varies an attribute once, got Male twice: leave one out"),
+        (
+            ["Hat", "Male"],
+            "Male=1",
+            "a grid over Male has rows with and without, got 'Male=1' for all: leave it out of",
+        ),
+    ],
+)
+def test_a_grid_is_asked_for_each_attribute_once(names, text, message):
+    data = attributed()
+    with pytest.raises(ValueError, match=message) as caught:
+        control.grid(pair_for(data), data, names, text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("picture", ["grid", "between"])
+def test_pictures_leave_the_generator_where_one_draw_does(picture):
+    """Only the seed of the noise is drawn from torch's generator: two pictures in turn have two noises."""
+    data = labelled()
+    pair = pair_for(data, "sigma_cvae", prior="standard")
+    asked = (["label"],) if picture == "grid" else ("label=3", "label=5")
+    torch.manual_seed(4)
+    torch.randint(2**31, ())
+    expected = torch.get_rng_state()
+    torch.manual_seed(4)
+    first = getattr(control, picture)(pair, data, *asked).sites["z"]
+    assert torch.equal(torch.get_rng_state(), expected)
+    assert not torch.equal(getattr(control, picture)(pair, data, *asked).sites["z"], first)
 
 
 def test_steps_between_two_conditions():

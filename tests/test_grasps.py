@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pyro_priors.data import load
+from pyro_priors.data import grasps, load
 from pyro_priors.data.poses import POSE, corners_of, pose_from, pose_of
 
 
@@ -67,14 +67,15 @@ def _assert_sound(splits):
         assert_close(part.x[:, 4:].square().sum(-1), torch.ones(len(part)))
 
 
-def _official(folder, num=10):
-    """Images whose grey level is their number, with two grasps each and one of NaN."""
+def _official(folder, num=60):
+    """Images whose grey level is their number, in two folders, with two grasps each and one of NaN."""
     from PIL import Image
 
-    (folder / "01").mkdir(parents=True)
+    (folder / "02").mkdir(parents=True)
+    (folder / "01").mkdir()
     for i in range(num):
-        name = f"{folder}/01/pcd{100 + i:04}"
-        image = np.full((480, 640, 3), 20 * i, np.uint8)
+        name = f"{folder}/{'02' if i < 7 else '01'}/pcd{100 + i:04}"
+        image = np.full((480, 640, 3), 4 * i, np.uint8)
         image[:, :160] = 255  # to the left of what is kept
         Image.fromarray(image).save(f"{name}r.png")
         corners = corners_of(pose_from(*map(torch.tensor, ([320.0 + i, 240.0], [40.0, 20.0], 0.5)), 640), 640)
@@ -84,15 +85,15 @@ def _official(folder, num=10):
 
 
 def test_official_files(tmp_path):
-    """The middle of the image at 64x64; rectangles in its frame, those with NaN skipped; one object in one part."""
+    """The middle of the image at 64x64; rectangles in its frame, those with NaN skipped; parts by the numbers in the
+    files' names, whatever folders they lie in."""
     _official(tmp_path / "cornell")
     splits = load("cornell", root=str(tmp_path))
     _assert_sound(splits)
-    assert "official files" in splits.source and "8/1/1 objects" in splits.source
-    assert [len(part) for part in splits.parts.values()] == [16, 2, 2]
+    assert "official files" in splits.source
     seen = []
     for part in splits.parts.values():
-        level = part.condition[:, 0] * 255 / 20
+        level = part.condition[:, 0] * 255 / 4
         assert_close(part.condition, part.condition[:, :1].expand(-1, 4096))
         centres = (part.x[:, :2] + 1) / 2 * 320
         number = torch.arange(len(part)) % 2  # the grasps of an image follow each other
@@ -100,8 +101,10 @@ def test_official_files(tmp_path):
         assert_close(centres[:, 1], torch.full((len(part),), 160.0), rtol=0, atol=1e-2)
         assert_close(part.x[:, 2:4], torch.tensor([-0.5, -0.75]).expand(len(part), 2), rtol=0, atol=1e-4)
         assert_close(part.x[:, 4], torch.full((len(part),), math.sin(1.0)), rtol=0, atol=1e-4)
-        seen += level.round().int().unique().tolist()
-    assert sorted(seen) == list(range(10))
+        seen.append(level.round().int().unique())
+        assert len(part) == 2 * len(seen[-1])
+    assert f"{'/'.join(str(len(part)) for part in seen)} images by blocks of about 20 neigh" in splits.source
+    _assert_apart(*seen)
     other = load("cornell", root=str(tmp_path), seed=1, flatten=False)
     assert other.condition_shape == (1, 64, 64)
     assert not torch.equal(other.test.condition.flatten(1), splits.test.condition)
@@ -109,15 +112,15 @@ def test_official_files(tmp_path):
 
 def _views(folder, **changed):
     folder.mkdir(exist_ok=True)
-    image = np.repeat(np.arange(20), 3)[::-1].copy()
-    sizes = np.tile(np.array([56.0, 112.0, 40.0, 20.0], np.float32), (60, 1))
+    image = np.repeat(np.arange(140), 3)[::-1].copy()
+    sizes = np.tile(np.array([56.0, 112.0, 40.0, 20.0], np.float32), (420, 1))
     sizes[0] = [230.0, 100.0, 40.0, 20.0]
     arrays = {
-        "images": np.repeat(np.arange(20, dtype=np.uint8) * 10, 4096).reshape(20, 64, 64),
-        "source_image": np.arange(20) // 2 + 100,
+        "images": np.repeat(np.arange(140, dtype=np.uint8), 4096).reshape(140, 64, 64),
+        "source_image": (np.arange(140) // 2 + 100).astype(np.uint8),
         "rect_image_index": image,
         "rect_cx_cy_w_h_224": sizes,
-        "rect_theta_deg": np.full(60, -30, np.int16),
+        "rect_theta_deg": np.full(420, -30, np.int16),
     }
     np.savez(folder / "cornell_64_gray.npz", **arrays | changed)
 
@@ -127,12 +130,43 @@ def test_views(tmp_path):
     _views(tmp_path / "cornell")
     splits = load("cornell", root=str(tmp_path))
     _assert_sound(splits)
-    assert "8/1/1 objects" in splits.source and "1 of 60 grasps left out" in splits.source
-    assert sum(len(part) for part in splits.parts.values()) == 59
-    objects = [set((part.condition[:, 0] * 255 / 20).floor().tolist()) for part in splits.parts.values()]
-    assert [len(part) for part in objects] == [8, 1, 1] and len(set.union(*objects)) == 10
+    views = [(part.condition[:, 0] * 255).round() for part in splits.parts.values()]
+    numbers = [view.div(2, rounding_mode="floor").unique() for view in views]
+    _assert_apart(*numbers)
+    left_out = 70 - sum(map(len, numbers))
+    assert f"{'/'.join(str(len(part)) for part in numbers)} images by blocks of about 20 neigh" in splits.source
+    assert f"{left_out} images within 4 numbers" in splits.source and "1 of 420 grasps left out" in splits.source
+    assert sum(map(len, views)) == 6 * (70 - left_out) - (139 in torch.cat(views))
+    for view in views:
+        assert torch.equal(view.unique()[::2] + 1, view.unique()[1::2])
     expected = torch.tensor([-0.5, 0.0, 40 / 56 - 1, 20 / 56 - 1, -math.sin(math.pi / 3), math.cos(math.pi / 3)])
     assert_close(splits.train.x, expected.expand(len(splits.train), 6))
+
+
+def _assert_apart(train, valid, test):
+    """A held-out image has no neighbour in another part, and held-out ones come in blocks of neighbours."""
+    for one, other in ((train, valid), (train, test), (valid, test)):
+        assert (one[:, None] - other).abs().min() > 4
+    for part in (valid, test):
+        assert (part[1:] - part[:-1] == 1).double().mean() > 0.8
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_neighbouring_images_are_in_one_part(seed):
+    """Of numbers with gaps, as Cornell's have, the parts are a tenth each, less what lies beside another part."""
+    numbers = np.sort(np.random.default_rng(1).permutation(np.arange(100, 1000))[:708])
+    parts = grasps._numbers(numbers, seed)
+    train, valid, test = map(torch.from_numpy, parts)
+    for one, other in ((train, valid), (train, test), (valid, test)):
+        assert (one[:, None] - other).abs().min() > 4
+    assert 80 <= len(test) <= 84 and 60 <= len(valid) <= 84 and len(train) > 470
+    together = np.concatenate(parts)
+    assert np.isin(together, numbers).all() and len(np.unique(together)) == len(together)
+    rows = np.searchsorted(numbers, parts[2])
+    assert (np.diff(rows) > 1).sum() <= 3, "four blocks of neighbours"
+    again, other = grasps._numbers(numbers, seed), grasps._numbers(numbers, seed + 100)
+    assert all(map(np.array_equal, again, parts)) and not np.array_equal(other[2], parts[2])
+    assert min(map(len, grasps._numbers(np.arange(60), seed))) >= 12
 
 
 def test_errors(tmp_path):
@@ -146,17 +180,17 @@ def test_errors(tmp_path):
     refuses(
         FileNotFoundError, r"cornell: no pcd####cpos.txt with .* in .*cornell: put the official files .*PYRO_PRIORS"
     )
-    _views(folder, images=np.zeros((20, 32, 32), np.uint8))
-    refuses(ValueError, r"gray.npz: not readable as views .*images of shape \(20, 32, 32\) with 20 sources\): replace")
-    _views(folder, rect_image_index=np.full(60, 20))
+    _views(folder, images=np.zeros((140, 32, 32), np.uint8))
+    refuses(ValueError, r"gray.npz: not readable as .*images of shape \(140, 32, 32\) with 140 sources\): replace")
+    _views(folder, rect_image_index=np.full(420, 140))
     refuses(ValueError, r"gray.npz: not readable as views of 64x64 pixels with rectangles")
-    _views(folder, source_image=np.zeros(20))
-    refuses(ValueError, r"cornell: 1 images with grasps, too few for three parts: give at least 3")
+    _views(folder, source_image=np.zeros(140))
+    refuses(ValueError, r"cornell: 1 images, too few for three parts: give at least 60")
     (folder / "cornell_64_gray.npz").write_bytes(b"hello")
     refuses(ValueError, r"gray.npz: not readable as views")
     _official(folder, 3)
-    assert "official" in load("cornell", root=root).source
-    corners, picture = folder / "01/pcd0101cpos.txt", folder / "01/pcd0101r.png"
+    refuses(ValueError, r"cornell: 3 images, too few for three parts: give at least 60")
+    corners, picture = folder / "02/pcd0101cpos.txt", folder / "02/pcd0101r.png"
     corners.write_text("1 2\n3 4\n5 6\n")
     refuses(ValueError, r"pcd0101cpos.txt: not four lines 'x y' for each rectangle \(.*\): replace it")
     corners.write_text("1 2\n3 4\n5 six\n7 8\n")
@@ -182,8 +216,8 @@ def test_cornell():
     splits = load("cornell")
     _assert_sound(splits)
     if "views" in splits.source:
-        assert [len(part) for part in splits.parts.values()] == [26_218, 3_148, 2_872]
-        assert "566/71/71 objects" in splits.source
+        assert [len(part) for part in splits.parts.values()] == [22_724, 2_604, 5_191]
+        assert "511/75/81 images by blocks of about 20 neighbouring numbers" in splits.source
         opening, jaw = splits.train.x[:, 2:4].unbind(-1)
         assert 0.85 < (opening > jaw).float().mean() < 0.9
         # angles are rounded to 10 degrees

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, cast
 
 import numpy as np
@@ -80,8 +81,8 @@ def _rows(chosen: NDArray) -> Any:
 def _attributes(path: Path) -> tuple[list[str], torch.Tensor, tuple[str, ...]]:
     """Names of the images, their attributes as 0 and 1, and the attributes' names."""
     try:
-        _, head, *lines = path.read_text().splitlines()
-        names, rows = zip(*(line.split(maxsplit=1) for line in lines if line.strip()), strict=True)
+        _, head, *lines = (line for line in path.read_text().splitlines() if line.strip())
+        names, rows = zip(*(line.split(maxsplit=1) for line in lines), strict=True)
         values = np.array([row.split() for row in rows], dtype=np.int8)
         if values.shape[1] != NUM_ATTRIBUTES or len(head.split()) != NUM_ATTRIBUTES or not (abs(values) == 1).all():
             raise ValueError(f"{values.shape[1]} values a line and {len(head.split())} names")
@@ -97,7 +98,8 @@ def _attributes(path: Path) -> tuple[list[str], torch.Tensor, tuple[str, ...]]:
 def _numbers(path: Path, names: list[str]) -> NDArray:
     """The number that a file of lines ``NAME NUMBER`` has for each image."""
     try:
-        found = {name: int(number) for name, number in (line.split() for line in path.read_text().splitlines())}
+        lines = (line.split() for line in path.read_text().splitlines() if line.strip())
+        found = {name: int(number) for name, number in lines}
         return np.array([found[name] for name in names])
     except FileNotFoundError:
         raise FileNotFoundError(f"celeba: {path} is missing: put it there, it is one of CelebA's own files") from None
@@ -171,9 +173,10 @@ def _download(folder: Path) -> None:
 
     try:
         CelebA(str(folder.parent), split="all", target_type=["attr", "identity"], download=True)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # gdown's own errors, such as that of Google Drive's quota, have no other base
+        why = shorten(str(error), 200) or "damaged file"
         raise FileNotFoundError(
-            f"celeba: neither found in {folder} nor downloaded ({str(error) or 'damaged file'}): put "
+            f"celeba: neither found in {folder} nor downloaded ({why}): try again later, put "
             "img_align_celeba/, list_attr_celeba.txt and identity_CelebA.txt there, or set PYRO_PRIORS_DATA (or the "
             "option root) to the folder that has celeba/"
         ) from error

@@ -22,13 +22,19 @@ CROP = 320
 
 VIEWS, VIEWS_SIDE = "cornell_64_gray.npz", 224
 
+BLOCK = 20
+"""Images of neighbouring numbers that stay together in the split: about six objects in three or four positions each."""
+
+MARGIN = 4
+"""Numbers beside a block that is held out whose images may show an object of it."""
+
 
 @dataclass(frozen=True)
 class _Grasps:
-    """Grey images, shape ``(N, 64, 64)``, the object of each, and poses with the number of the image of each."""
+    """Grey images, shape ``(N, 64, 64)``, the official number of each, and poses with the row of the image of each."""
 
     images: NDArray
-    objects: NDArray
+    numbers: NDArray
     poses: Tensor
     image: NDArray
     source: str
@@ -45,15 +51,20 @@ def cornell(config: DataConfig) -> Splits:
        middle 320x320 pixels are kept and reduced by area averaging; rectangles with NaN are skipped.
     2. ``cornell_64_gray.npz``: several turned and shifted views of each image, angles rounded to 10 degrees.
 
-    Grasps with their centre outside of the image are left out. A tenth of the objects each, drawn with ``seed``, are
-    the validation and the test part. In both forms an object is one official image with all its views: which images
-    show one thing in several positions is in neither. All views take 0.5 GB of memory as float32.
+    Grasps with their centre outside of the image are left out. All views take 0.5 GB of memory as float32.
+
+    Neither form says which images show one object in several positions (Cornell: 885 images of 244 objects); those have
+    neighbouring official numbers. The images, in the order of their numbers, are therefore cut into blocks of about 20;
+    a tenth of the blocks each, drawn with ``seed``, are the test and the validation part. Images within 4 numbers of
+    the test part are in neither of the others, and those within 4 of the validation part not in the training part: an
+    object in up to 5 images of consecutive numbers is in one part only. The parts are so by image, and nearly by
+    object; things of a kind, such as several shoes, may still be in two parts.
 
     What the paper leaves open is ours: how 640x480 became its 250x250 and then 64x64 pixels (320 is that of Redmon and
     Angelova 2015), the numbers of a pose, and the split.
     """
     folder = data_root(config) / "cornell"
-    corners = sorted(folder.rglob("pcd*cpos.txt"))
+    corners = sorted(folder.rglob("pcd[0-9][0-9][0-9][0-9]cpos.txt"))
     if corners:
         grasps = _official(folder, corners)
     elif (folder / VIEWS).is_file():
@@ -69,7 +80,7 @@ def cornell(config: DataConfig) -> Splits:
 def _official(folder: Path, files: list[Path]) -> _Grasps:
     pictures = {path.name: path for path in folder.rglob("pcd*r.png")}
     images, poses, image = [], [], []
-    for number, file in enumerate(files):
+    for row, file in enumerate(files):
         picture = file.name.replace("cpos.txt", "r.png")
         if picture not in pictures:
             raise FileNotFoundError(f"{file} has no image: put {picture} into {folder}")
@@ -77,9 +88,10 @@ def _official(folder: Path, files: list[Path]) -> _Grasps:
         rectangles = _rectangles(file)
         images.append(grey)
         poses.append(pose_of(rectangles - torch.tensor(corner), CROP))
-        image += [number] * len(rectangles)
+        image += [row] * len(rectangles)
+    numbers = np.array([int(file.name[3:7]) for file in files])
     source = f"official files, the middle {CROP}x{CROP} pixels of each image"
-    return _Grasps(np.stack(images), np.arange(len(images)), torch.cat(poses), np.array(image, dtype=int), source)
+    return _Grasps(np.stack(images), numbers, torch.cat(poses), np.array(image, dtype=int), source)
 
 
 def _grey(file: Path) -> tuple[NDArray, tuple[float, float]]:
@@ -110,14 +122,14 @@ def _rectangles(file: Path) -> Tensor:
 def _views(file: Path) -> _Grasps:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            images, objects, image = (arrays[key] for key in ("images", "source_image", "rect_image_index"))
+            images, numbers, image = (arrays[key] for key in ("images", "source_image", "rect_image_index"))
             places = torch.from_numpy(arrays["rect_cx_cy_w_h_224"]).float()
             angle = torch.from_numpy(arrays["rect_theta_deg"]).float().deg2rad()
         poses = pose_from(places[:, :2], places[:, 2:], angle, VIEWS_SIDE)
-        if images.shape[1:] != (SIDE, SIDE) or len(objects) != len(images) or image.max() >= len(images):
-            raise ValueError(f"images of shape {images.shape} with {len(objects)} sources")
+        if images.shape[1:] != (SIDE, SIDE) or len(numbers) != len(images) or image.max() >= len(images):
+            raise ValueError(f"images of shape {images.shape} with {len(numbers)} sources")
         order = np.argsort(image, kind="stable")
-        grasps = _Grasps(images, objects, poses[torch.from_numpy(order)], image[order], f"views in {VIEWS}")
+        grasps = _Grasps(images, numbers.astype(int), poses[torch.from_numpy(order)], image[order], f"views in {VIEWS}")
     except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{file}: not readable as views of 64x64 pixels with rectangles ({error}): replace it"
@@ -127,14 +139,10 @@ def _views(file: Path) -> _Grasps:
 
 def _split(grasps: _Grasps, seed: int) -> Splits:
     inside = (grasps.poses[:, :2].abs() <= 1).all(1).numpy()
-    objects = np.unique(grasps.objects)
-    held_out = max(1, round(len(objects) / 10))
-    if len(objects) < 3:
-        raise ValueError(f"cornell: {len(objects)} images with grasps, too few for three parts: give at least 3")
-    order = np.random.default_rng(seed).permutation(objects)
-    chosen = order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out]  # train, valid, test
-    object_of_pose = grasps.objects[grasps.image]
-    train, valid, test = (_part(grasps, inside & np.isin(object_of_pose, part)) for part in chosen)
+    numbers, number_of_pose = np.unique(grasps.numbers), grasps.numbers[grasps.image]
+    chosen = _numbers(numbers, seed)
+    train, valid, test = (_part(grasps, inside & np.isin(number_of_pose, part)) for part in chosen)
+    left_out = len(numbers) - sum(map(len, chosen))
     return Splits(
         "cornell",
         train,
@@ -142,9 +150,28 @@ def _split(grasps: _Grasps, seed: int) -> Splits:
         test,
         likelihood="gaussian",
         condition_image_shape=(1, SIDE, SIDE),
-        source=f"{grasps.source}; {'/'.join(str(len(part)) for part in chosen)} objects by image, seed {seed}; "
+        source=f"{grasps.source}; {'/'.join(str(len(part)) for part in chosen)} images by blocks of about {BLOCK} "
+        f"neighbouring numbers, seed {seed}, {left_out} images within {MARGIN} numbers of held-out blocks left out; "
         f"{(~inside).sum()} of {len(inside)} grasps left out, their centres lie outside",
     )
+
+
+def _numbers(numbers: NDArray, seed: int) -> tuple[NDArray, NDArray, NDArray]:
+    """Numbers of the images of train, valid and test, of all numbers in their order."""
+    if len(numbers) < 3 * BLOCK:
+        raise ValueError(f"cornell: {len(numbers)} images, too few for three parts: give at least {3 * BLOCK}")
+    blocks = np.array_split(numbers, len(numbers) // BLOCK)
+    held_out = max(1, round(len(blocks) / 10))
+    order = np.random.default_rng(seed).permutation(len(blocks))
+    chosen = order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out]
+    train, valid, test = (np.sort(np.concatenate([blocks[i] for i in part])) for part in chosen)
+    valid = _apart(valid, test)
+    return _apart(_apart(train, valid), test), valid, test
+
+
+def _apart(numbers: NDArray, others: NDArray) -> NDArray:
+    """The numbers farther than the margin from each of the others."""
+    return numbers[np.abs(numbers[:, None] - others).min(1) > MARGIN]
 
 
 def _part(grasps: _Grasps, rows: NDArray) -> Part:

@@ -7,8 +7,7 @@ import json
 import statistics
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
@@ -20,6 +19,7 @@ import torch
 
 from .. import data as data_sets
 from .. import metrics, objectives, plots, train, zoo
+from .._rng import seeded
 from ..checkpoint import write_atomically
 from ..data import Splits
 from ..metrics import Estimate
@@ -130,7 +130,7 @@ def reproduce(
         what = f"{name}: {experiment.title}{' (quick: a shorter schedule, not comparable)' if quick else ''}"
         drawn = {path.with_name(f"{own_name}-curves.png"): _curves(pairs)}
         if experiment.figure is not None:
-            with _seeded(_device(device)):
+            with seeded(0, _device(device)):
                 drawn[path.with_suffix(".png")] = experiment.figure(pairs)
         for file, figure in drawn.items():
             figure.suptitle(textwrap.fill(what, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize="medium")
@@ -323,7 +323,7 @@ class _Runner:
                 old = old | {"metrics": {name: one for name, one in old.get("metrics", {}).items() if name != OF_SAME}}
             for name in missing:
                 if name in measures:
-                    with _seeded(pair.device, given["seed"]), pyro.get_param_store().scope():
+                    with seeded(given["seed"], pair.device), pyro.get_param_store().scope():
                         found |= measures[name]()
             if "log_likelihood" not in missing:  # it stays as it was computed
                 given |= {key: old[key] for key in ("num_samples", "num_data") if key in old}
@@ -358,14 +358,6 @@ def _is_done(folder: RunFolder, config: TrainConfig) -> bool:
         return False
     out_of_patience = bool(progress["stopped"]) and 0 < config.patience <= progress["wait"]
     return out_of_patience or progress["epoch"] >= config.max_epochs
-
-
-@contextmanager
-def _seeded(device: torch.device, seed: int = 0) -> Iterator[None]:
-    """With generators at a seed, and back again."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _device(name: str) -> torch.device:

@@ -29,7 +29,7 @@ from .generation import (
     precision_recall_density_coverage,
 )
 from .given import samples_given
-from .grasps import GraspDiscriminator, agree, images_of, jaccard, rectangle_metric, trained_discriminator
+from .grasps import GraspDiscriminator, agree, images_of, jaccard, pair_scores, rectangle_metric, trained_discriminator
 from .judges import JudgeConfig
 from .latent import active_categories, active_units, effective_categories
 from .magnification import log_magnification
@@ -74,6 +74,7 @@ __all__ = [
     "mean_pairwise_distance",
     "mutual_information_gap",
     "nearest_neighbour_kl",
+    "pair_scores",
     "posterior_draws",
     "posterior_means",
     "precision_recall_density_coverage",

@@ -13,8 +13,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._rng import seeded
 from ..data import Part, Splits
-from .judges import JudgeConfig, digest_of, kept, train_judge
+from .judges import Judge, JudgeConfig, calibrate, digest_of, judge_config, kept, train_judge
 
 __all__ = ["Classifier", "trained_classifier"]
 
@@ -31,7 +32,7 @@ CONFIDENT = 0.95
 SMALLEST_SIDE = 4
 
 
-class Classifier(nn.Module):
+class Classifier(Judge):
     """Small convolutional network from images to one of n classes, or to n attributes that are there or not.
 
     Convolutions that halve the image until it has 4 pixels a side or fewer, each with batch normalisation and ReLU;
@@ -45,8 +46,6 @@ class Classifier(nn.Module):
     :param num_features: number of features
     """
 
-    temperature: Tensor
-
     def __init__(
         self,
         image_shape: Sequence[int],
@@ -55,11 +54,8 @@ class Classifier(nn.Module):
         channels: Sequence[int] = (32, 64, 128),
         num_features: int = 128,
     ) -> None:
-        super().__init__()
-        if len(image_shape) != 3:
-            raise ValueError(f"image_shape must be (channels, height, width), got {tuple(image_shape)}")
-        self.image_shape, self.num_outputs, self.attributes = tuple(image_shape), num_outputs, attributes
-        self.num_features = num_features
+        super().__init__(image_shape, (num_outputs,) if attributes else ())
+        self.num_outputs, self.attributes, self.num_features = num_outputs, attributes, num_features
         size, (height, width) = image_shape[0], image_shape[1:]
         layers: list[nn.Module] = []
         level = 0
@@ -70,7 +66,6 @@ class Classifier(nn.Module):
             size, level = out, level + 1
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(size * height * width, num_features), nn.ReLU())
         self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(num_features, num_outputs))
-        self.register_buffer("temperature", torch.ones(num_outputs if attributes else ()))
 
     def forward(self, x: Tensor) -> Tensor:
         """
@@ -114,10 +109,6 @@ class Classifier(nn.Module):
             self.train(was_training)
         return torch.cat(found).reshape(*left_shape, -1)
 
-    def images(self, x: Tensor) -> Tensor:
-        """Images in one row each, flattened or not, as the network takes them, on its device."""
-        return x.reshape(-1, *self.image_shape).to(self.temperature)
-
 
 def trained_classifier(
     data: Splits,
@@ -148,15 +139,15 @@ def trained_classifier(
     :param progress: show a bar in a terminal
     :param config: fields of :class:`~pyro_priors.metrics.JudgeConfig`: ``seed``, ``max_epochs``, ...
     :returns: the network, in evaluation mode
-    :raises ValueError: if the data have no images or no such target, or the folder holds a classifier of other data or
-        trained in another way
+    :raises ValueError: if the data have no images or no such target, an option is unknown or out of range, a loss is
+        NaN or infinite, or the folder holds a classifier of other data or trained in another way
     """
     if target not in TARGETS:
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
     if data.image_shape is None:
         raise ValueError(f"data must hold images, {data.name} has x_shape {data.x_shape}: a classifier is of images")
     targets = {name: _target(part, name, target) for name, part in data.parts.items()}
-    judged_by, attributes = JudgeConfig(**config), target != "label"
+    judged_by, attributes = judge_config(NAME, config), target != "label"
     num_outputs = targets["train"].shape[-1] if attributes else int(data.num_labels or 0)
     trained_by = {
         "data": {
@@ -168,8 +159,7 @@ def trained_classifier(
         "network": {"image_shape": list(data.image_shape), "num_outputs": num_outputs, "attributes": attributes},
         "training": dataclasses.asdict(judged_by),
     }
-    with torch.random.fork_rng():
-        torch.manual_seed(judged_by.seed)
+    with seeded(judged_by.seed, device):
         network = Classifier(data.image_shape, num_outputs, attributes).to(device)
         kept(network, Path(folder), NAME, trained_by, lambda: _train(network, data, targets, judged_by, progress))
     return network.eval()
@@ -225,20 +215,9 @@ def _shifted(x: Tensor, most: int) -> Tensor:
 
 
 def _calibrate(network: Classifier, x: Tensor, target: Tensor) -> None:
-    """Set the temperature to the one of the smallest loss on these data (Guo et al. 2017)."""
-    logits = _logits(network, x).double()
-    log_temperature = torch.zeros(network.temperature.shape, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+    """Set the temperature to the one of the smallest loss on these data."""
     target = target.double() if network.attributes else target
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = _loss(network, logits / log_temperature.exp(), target)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    network.temperature.copy_(log_temperature.detach().exp())
+    calibrate(network, _logits(network, x), lambda logits: _loss(network, logits, target))
 
 
 def _accuracy(network: Classifier, x: Tensor, target: Tensor) -> dict[str, Any]:

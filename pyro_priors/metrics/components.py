@@ -108,8 +108,8 @@ class Components:
         """
         centre = codes.mean(0)
         reach = max((values - centre).norm(dim=-1).max().item() for values in (locs, codes))
-        radii = torch.linspace(0, reach, num_radii)
-        nearest, counts = [], torch.zeros(locs.shape[1], num_radii + 1)
+        radii = torch.linspace(0, reach, num_radii).to(codes)
+        nearest, counts = [], codes.new_zeros(locs.shape[1], num_radii + 1)
         for part in locs:
             distances = torch.cdist(part, codes)  # (K, num_codes)
             nearest.append(distances.amin(-1))

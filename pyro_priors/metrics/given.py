@@ -1,4 +1,4 @@
-"""Samples of a conditional pair, several for each condition."""
+"""Conditions of data, and samples of a conditional pair, several for each condition."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ..data import Part
 from ..pair import Pair
 
-__all__ = ["samples_given"]
+__all__ = ["conditions_of", "samples_given"]
 
 ROWS_AT_ONCE = 5000
+
+
+def conditions_of(part: Part) -> Tensor:
+    """The conditions of a part that has some, shape ``(num,) + condition_shape``; ValueError for one without."""
+    if part.condition is None:
+        raise ValueError("the part has no conditions, and they are needed here: give data of a conditional pair")
+    return part.condition
 
 
 @torch.no_grad()

@@ -13,15 +13,19 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._rng import seeded
 from ..data import Part, Splits
 from ..data.poses import POSE, corners_of
-from .judges import JudgeConfig, digest_of, kept, train_judge
+from .given import conditions_of
+from .judges import Judge, JudgeConfig, calibrate, digest_of, judge_config, kept, train_judge
 
 __all__ = [
+    "CERTAIN",
     "GraspDiscriminator",
     "agree",
     "images_of",
     "jaccard",
+    "pair_scores",
     "rectangle_metric",
     "trained_discriminator",
 ]
@@ -29,16 +33,20 @@ __all__ = [
 NAME = "discriminator"
 AT_ONCE = 1000
 CERTAIN = 0.99
+"""Score from which on a pose counts as certain, in the record of a discriminator and in the paper."""
+
 LEAST_OVERLAP, MOST_ANGLE = 0.25, math.radians(30)
 
 
-class GraspDiscriminator(nn.Module):
+class GraspDiscriminator(Judge):
     r"""Probability that image and pose belong together.
 
     .. math:: D(x, y) \to \frac{p(x, y)}{p(x, y) + p(x)\, p(y)}
 
-    so that a score of 0.99 stands for a pose that is 99 times as dense given this image as it is on the whole.
-    Convolutions that halve the image, a layer of the pose, and two layers of both.
+    so that a score of 0.99 would stand for a pose that is 99 times as dense given this image as it is on the whole.
+    Logits are divided by a temperature, which :func:`trained_discriminator` fits to validation data; one number cannot
+    make every score right, and :func:`pair_scores` shows what others' poses get. Convolutions that halve the image, a
+    layer of the pose, and two layers of both.
 
     :param image_shape: (channels, height, width) of the condition
     :param channels: channels of the convolutions
@@ -55,8 +63,7 @@ class GraspDiscriminator(nn.Module):
         channels: Sequence[int] = (16, 32, 64, 128),
         hidden: int = 256,
     ) -> None:
-        super().__init__()
-        self.image_shape = tuple(image_shape)
+        super().__init__(image_shape)
         size, height, width = image_shape
         layers: list[nn.Module] = []
         for out in channels:
@@ -76,22 +83,23 @@ class GraspDiscriminator(nn.Module):
         """
         seen = self.of_image(self.images(image))
         seen = seen.reshape(-1, *[1] * (pose.dim() - 2), seen.shape[-1])
-        return self.of_both(seen + self.of_pose(pose)).squeeze(-1)
-
-    def images(self, image: Tensor) -> Tensor:
-        """Images in one row each, flattened or not, as the network takes them, on its device."""
-        return image.reshape(-1, *self.image_shape).to(next(self.parameters()))
+        return self.of_both(seen + self.of_pose(pose)).squeeze(-1) / self.temperature
 
     @torch.no_grad()
-    def scores(self, pose: Tensor, image: Tensor) -> Tensor:
-        """D of poses, several for each image or one, in evaluation mode; shapes as in :meth:`forward`."""
-        was_training, like = self.training, next(self.parameters())
+    def logits(self, pose: Tensor, image: Tensor) -> Tensor:
+        """Logits of poses, several for each image or one, in evaluation mode, on the CPU; shapes as in
+        :meth:`forward`."""
+        was_training = self.training
         self.eval()
         try:
             parts = zip(pose.split(AT_ONCE), image.split(AT_ONCE), strict=True)
-            return torch.cat([self(poses.to(like), images).sigmoid().cpu() for poses, images in parts])
+            return torch.cat([self(poses.to(self.temperature), images).cpu() for poses, images in parts])
         finally:
             self.train(was_training)
+
+    def scores(self, pose: Tensor, image: Tensor) -> Tensor:
+        """D, the sigmoid of :meth:`logits`."""
+        return self.logits(pose, image).sigmoid()
 
 
 def trained_discriminator(
@@ -101,8 +109,10 @@ def trained_discriminator(
 
     Half of what it sees in training are the pairs of the training part, half the same images with poses of others drawn
     at random; each batch is mirrored or not, both ways. The weights of the epoch of the smallest loss on the validation
-    part are kept. The record beside them, in ``discriminator.json``, has of the test part ``accuracy`` over pairs and
-    others in equal parts, and the share of either that scores at least 0.99.
+    part are kept, and a temperature is fitted to that part. The record beside them, in ``discriminator.json``, has of
+    the test part ``accuracy`` over pairs and others in equal parts, ``share_above_99_of_pairs`` and
+    ``share_above_99_of_others``: the shares of either that score at least 0.99. Were the scores right, others would
+    have at most a 99th of the pairs' share.
 
     :param data: poses as x, images as conditions
     :param folder: where it is kept
@@ -110,18 +120,17 @@ def trained_discriminator(
     :param progress: show a bar in a terminal
     :param config: fields of :class:`~pyro_priors.metrics.JudgeConfig`: ``seed``, ``max_epochs``, ...
     :returns: the network, in evaluation mode
-    :raises ValueError: if the condition is no image, or the folder holds a discriminator of other data or trained in
-        another way
+    :raises ValueError: if the condition is no image, an option is unknown or out of range, a loss is NaN or infinite,
+        or the folder holds a discriminator of other data or trained in another way
     """
     if data.condition_image_shape is None or data.x_shape != (len(POSE),):
         raise ValueError(f"data must have poses as x and images as conditions, {data.name} has not: use 'cornell'")
-    judged_by = JudgeConfig(**config)
+    judged_by = judge_config(NAME, config)
     trained_by = {
         "data": {"name": data.name, "source": data.source, "sha256": digest_of(data.train.x)},
         "training": dataclasses.asdict(judged_by),
     }
-    with torch.random.fork_rng():
-        torch.manual_seed(judged_by.seed)
+    with seeded(judged_by.seed, device):
         network = GraspDiscriminator(data.condition_image_shape).to(device)
         kept(network, Path(folder), NAME, trained_by, lambda: _train(network, data, judged_by, progress))
     return network.eval()
@@ -129,26 +138,23 @@ def trained_discriminator(
 
 def _train(network: GraspDiscriminator, data: Splits, config: JudgeConfig, progress: bool) -> dict[str, Any]:
     """Train the network, and return what its record holds."""
-    device, train = next(network.parameters()).device, data.train
-    belongs = torch.tensor([1.0, 0.0], device=device)
+    device, train = network.temperature.device, data.train
+    belongs = torch.tensor([1.0, 0.0])
 
     def batch_loss(rows: Tensor) -> Tensor:
         pose = torch.stack([train.x[rows], train.x[torch.randint(len(train), rows.shape)]], 1)
-        pose, image = _mirrored(pose, network.images(_condition(train)[rows]))
-        logits = network(pose.to(device), image)
-        return F.binary_cross_entropy_with_logits(logits, belongs.expand_as(logits))
+        pose, image = _mirrored(pose, network.images(conditions_of(train)[rows]))
+        return loss(network(pose.to(device), image))
 
-    def true_and_other(part: Part) -> Tensor:
-        generator = torch.Generator().manual_seed(config.seed)
-        other = part.x[torch.randperm(len(part), generator=generator)]
-        return network.scores(torch.stack([part.x, other], 1), _condition(part))
+    def loss(logits: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, belongs.to(logits).expand_as(logits))
 
-    def valid_loss() -> float:
-        scores = true_and_other(data.valid)
-        return F.binary_cross_entropy(scores, belongs.cpu().expand_as(scores)).item()
+    def valid_logits() -> Tensor:
+        return network.logits(_with_others(data.valid, config.seed), conditions_of(data.valid))
 
-    losses = train_judge(network, len(train), batch_loss, valid_loss, config, NAME, progress)
-    true, other = true_and_other(data.test).unbind(1)
+    losses = train_judge(network, len(train), batch_loss, lambda: loss(valid_logits()).item(), config, NAME, progress)
+    calibrate(network, valid_logits(), loss)
+    true, other = pair_scores(network, data.test, config.seed)
     return {
         "valid_loss": losses,
         "accuracy": ((true > 0.5).double().mean().item() + (other <= 0.5).double().mean().item()) / 2,
@@ -157,9 +163,23 @@ def _train(network: GraspDiscriminator, data: Splits, config: JudgeConfig, progr
     }
 
 
-def _condition(part: Part) -> Tensor:
-    assert part.condition is not None  # trained_discriminator says so
-    return part.condition
+def pair_scores(discriminator: GraspDiscriminator, part: Part, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Scores of the known poses of a part, and of as many poses of others at the same images.
+
+    The share of the second at or above a threshold is what a score is worth: a pose that was made for any image gets
+    there as often.
+
+    :param seed: seed of whose pose goes to which image
+    :returns: two of shape ``(num,)``
+    """
+    true, other = discriminator.scores(_with_others(part, seed), conditions_of(part)).unbind(1)
+    return true, other
+
+
+def _with_others(part: Part, seed: int) -> Tensor:
+    """Each pose, and that of another drawn at random; shape ``(num, 2, 6)``."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([part.x, part.x[torch.randperm(len(part), generator=generator)]], 1)
 
 
 def _mirrored(pose: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,7 +197,7 @@ def images_of(part: Part) -> tuple[Tensor, Tensor]:
 
     :returns: shapes ``(num_images,) + condition_shape`` and ``(num_grasps,)``
     """
-    return torch.unique_consecutive(_condition(part), dim=0, return_inverse=True)
+    return torch.unique_consecutive(conditions_of(part), dim=0, return_inverse=True)
 
 
 def jaccard(corners: Tensor, others: Tensor) -> Tensor:
@@ -256,4 +276,4 @@ def rectangle_metric(pose: Tensor, truth: Tensor, image: Tensor) -> Tensor:
     :returns: shape ``(num_images, num_samples)``
     """
     matched = agree(pose[image], truth.unsqueeze(1))  # (num_grasps, num_samples)
-    return torch.zeros(pose.shape[:2]).index_add_(0, image, matched.float()) > 0
+    return pose.new_zeros(pose.shape[:2]).index_add_(0, image, matched.to(pose)) > 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch.nn as nn
 from torch import Tensor
 
 from .. import checkpoint
+from .._hints import hint
 from ..progress import progress_bar
 
-__all__ = ["JudgeConfig", "digest_of", "kept", "train_judge"]
+__all__ = ["Judge", "JudgeConfig", "calibrate", "digest_of", "judge_config", "kept", "train_judge"]
 
 DIGESTED = 1000
 
@@ -28,8 +30,9 @@ class JudgeConfig:
     :param seed: seed of weights, batches and whatever else is drawn
     :param max_epochs: epochs at most
     :param patience: epochs without a better validation loss after which it stops
-    :param batch_size: size of a batch
+    :param batch_size: size of a batch, at least 2
     :param learning_rate: of Adam, which falls to 0 along a cosine
+    :raises ValueError: if a value is of the wrong type or out of range
     """
 
     seed: int = 0
@@ -37,6 +40,67 @@ class JudgeConfig:
     patience: int = 5
     batch_size: int = 128
     learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name, least in (("seed", 0), ("max_epochs", 1), ("patience", 0), ("batch_size", 2)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}: 1e-3 is a good start")
+
+
+def judge_config(name: str, options: Mapping[str, Any]) -> JudgeConfig:
+    """:class:`JudgeConfig` from keywords; ValueError with a near name for an unknown one.
+
+    :param name: of the network, for the message
+    """
+    known = [field.name for field in fields(JudgeConfig)]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has no option '{option}': {hint(option, known)}")
+    return JudgeConfig(**options)
+
+
+class Judge(nn.Module):
+    """What networks that judge have in common: images that they take, and a temperature that divides their logits.
+
+    :param image_shape: (channels, height, width)
+    :param temperature_shape: one temperature for each value of this shape
+    """
+
+    temperature: Tensor
+
+    def __init__(self, image_shape: Sequence[int], temperature_shape: Sequence[int] = ()) -> None:
+        super().__init__()
+        if len(image_shape) != 3:
+            raise ValueError(f"image_shape must be (channels, height, width), got {tuple(image_shape)}")
+        self.image_shape = tuple(image_shape)
+        self.register_buffer("temperature", torch.ones(tuple(temperature_shape)))
+
+    def images(self, x: Tensor) -> Tensor:
+        """Images in one row each, flattened or not, as the network takes them, on its device."""
+        return x.reshape(-1, *self.image_shape).to(self.temperature)
+
+
+def calibrate(network: Judge, logits: Tensor, loss: Callable[[Tensor], Tensor]) -> None:
+    """Set the temperature to the one of the smallest loss (Guo et al. 2017).
+
+    :param logits: of validation data, the temperature being 1, on the CPU
+    :param loss: of such logits in double precision, a mean
+    """
+    logits = logits.double()
+    log_temperature = torch.zeros(network.temperature.shape, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(logits / log_temperature.exp())
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    network.temperature.copy_(log_temperature.detach().exp())
 
 
 def digest_of(*values: Any) -> str:
@@ -90,6 +154,7 @@ def train_judge(
     :param batch_loss: of rows of the training part, the network in training mode
     :param valid_loss: of the validation part; sets the mode that it needs
     :param name: what the bar in a terminal says
+    :raises ValueError: if a loss is NaN or infinite
     """
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.max_epochs)
@@ -102,14 +167,25 @@ def train_judge(
                 if len(rows) == 1:  # batch statistics need two
                     continue
                 optimizer.zero_grad()
-                batch_loss(rows).backward()
+                loss = batch_loss(rows)
+                _stop_unless_finite(loss.item(), "training", name, config)
+                loss.backward()
                 optimizer.step()
                 bar.update(len(rows))
             schedule.step()
             losses.append(valid_loss())
+            _stop_unless_finite(losses[-1], "validation", name, config)
             if losses[-1] == min(losses):
                 best = copy.deepcopy(network.state_dict())
             elif len(losses) - losses.index(min(losses)) > config.patience:
                 break
     network.load_state_dict(best)
     return losses
+
+
+def _stop_unless_finite(loss: float, which: str, name: str, config: JudgeConfig) -> None:
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"the {which} loss of the {name} became {loss} at learning_rate={config.learning_rate}: lower it, or look "
+            "for NaN in the data"
+        )

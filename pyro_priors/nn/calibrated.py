@@ -1,7 +1,6 @@
 """Gaussian likelihoods whose scale is calibrated: the best one in closed form, a learned one, or a fixed one."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import pyro.distributions as dist
 import torch
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.types import _size
 
+from .._hints import hint
 from .likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
 
 __all__ = ["CALIBRATIONS", "OptimalGaussianLikelihood", "OptimalNormal", "make_calibrated"]
@@ -116,9 +116,7 @@ def make_calibrated(calibration: str, x_shape: Sequence[int], scale: float | Non
     :raises ValueError: if the name is unknown, x has no channels, or a scale is given that is not fixed
     """
     if calibration not in CALIBRATIONS:
-        near = get_close_matches(calibration, CALIBRATIONS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(CALIBRATIONS)}"
-        raise ValueError(f"calibration '{calibration}' is unknown: {hint}")
+        raise ValueError(f"calibration '{calibration}' is unknown: {hint(calibration, CALIBRATIONS)}")
     if scale is not None and calibration != "fixed":
         raise ValueError(f"scale={scale} belongs to calibration='fixed', got calibration='{calibration}': leave it out")
     if calibration == "learned_by_channel" and len(x_shape) != 3:

@@ -1,13 +1,13 @@
 """Networks from a condition to features."""
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from math import prod
 
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._hints import hint
 from .mlp import MLP
 
 __all__ = ["CONDITION_NETWORKS", "AttributeConv", "ConditionMLP", "make_condition_network"]
@@ -65,6 +65,8 @@ class AttributeConv(nn.Module):
         return h.flatten(1).unflatten(0, flat.shape[:-1]) if flat.dim() > 1 else h.flatten()
 
 
+HIDDEN = (300, 300)
+
 CONDITION_NETWORKS: dict[str, Callable[[Sequence[int], Sequence[int], bool], nn.Module]] = {
     "conv": lambda condition_shape, hidden, gated: AttributeConv(condition_shape),
     "mlp": ConditionMLP,
@@ -73,18 +75,18 @@ CONDITION_NETWORKS: dict[str, Callable[[Sequence[int], Sequence[int], bool], nn.
 
 
 def make_condition_network(
-    name: str, condition_shape: Sequence[int], hidden: Sequence[int] = (300, 300), gated: bool = True
+    name: str, condition_shape: Sequence[int], hidden: Sequence[int] = HIDDEN, gated: bool = True
 ) -> nn.Module:
     """The network of that name.
 
     :param name: one of ``CONDITION_NETWORKS``
     :param condition_shape: shape of one condition
-    :param hidden: sizes of the layers of ``mlp``
+    :param hidden: sizes of the layers of ``mlp``; ``conv`` has none of them
     :param gated: gated layers of ``mlp`` instead of ReLU
-    :raises ValueError: if the name is unknown
+    :raises ValueError: if the name is unknown, or ``hidden`` is given for ``conv``
     """
     if name not in CONDITION_NETWORKS:
-        near = get_close_matches(name, CONDITION_NETWORKS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(CONDITION_NETWORKS)}"
-        raise ValueError(f"condition_network '{name}' is unknown: {hint}")
+        raise ValueError(f"condition_network '{name}' is unknown: {hint(name, CONDITION_NETWORKS)}")
+    if name == "conv" and tuple(hidden) != HIDDEN:
+        raise ValueError(f"hidden={tuple(hidden)} belongs to condition_network='mlp', got 'conv': leave it out")
     return CONDITION_NETWORKS[name](condition_shape, hidden, gated)

@@ -1,7 +1,6 @@
 """Likelihoods p(x|z): the distributions that a decoder's output is read as, one per kind of data."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 import pyro.distributions as dist
@@ -12,6 +11,7 @@ from pyro.distributions import constraints
 from torch import Size, Tensor
 from torch.types import _size
 
+from .._hints import hint
 from .mlp import positive, raw_of
 
 __all__ = [
@@ -274,9 +274,7 @@ def make_likelihood(name: str, event_dim: int, scale: float | None = None) -> Li
     :raises ValueError: if the name is unknown, or a scale is given to another likelihood than the Gaussian
     """
     if name not in LIKELIHOODS:
-        near = get_close_matches(name, LIKELIHOODS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(LIKELIHOODS)}"
-        raise ValueError(f"likelihood '{name}' is unknown: {hint}")
+        raise ValueError(f"likelihood '{name}' is unknown: {hint(name, LIKELIHOODS)}")
     if name == "gaussian":
         return GaussianLikelihood(event_dim, scale)
     if scale is not None:

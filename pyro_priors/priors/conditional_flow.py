@@ -1,7 +1,6 @@
 """A normalising flow to a Gaussian of the condition, as the prior p(z|condition)."""
 
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from functools import partial
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import Transform
 
+from .._hints import hint
 from ..nn import MLP, GaussianHead, make_condition_network
 from .flow import FlowDistribution
 from .transforms import START, Reverse
@@ -83,9 +83,7 @@ class ConditionalFlowPrior(nn.Module):
     ) -> None:
         super().__init__()
         if flow not in CONDITIONAL_FLOWS:
-            near = get_close_matches(flow, CONDITIONAL_FLOWS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(CONDITIONAL_FLOWS)}"
-            raise ValueError(f"flow '{flow}' is unknown: {hint}")
+            raise ValueError(f"flow '{flow}' is unknown: {hint(flow, CONDITIONAL_FLOWS)}")
         if z_dim < 2 and flow != "none":
             raise ValueError(f"couplings need z_dim of at least 2, got {z_dim}: use flow='none' for one dimension")
         network: Any = make_condition_network(condition_network, condition_shape, hidden, gated)

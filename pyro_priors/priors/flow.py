@@ -1,7 +1,6 @@
 """A normalising flow as the prior."""
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import cast
 
 import pyro.distributions as dist
@@ -10,6 +9,7 @@ from torch import Size, Tensor
 from torch.distributions import Transform
 from torch.types import _size
 
+from .._hints import hint
 from .standard import StandardPrior
 from .transforms import FLOWS, ActNorm, FlowNetwork, Permutation, Reverse
 from .zuko_flows import PREFIX, ZukoFlow
@@ -84,9 +84,7 @@ class FlowPrior(nn.Module):
         if permutation not in PERMUTATIONS:
             raise ValueError(f"permutation must be one of {', '.join(PERMUTATIONS)}, got '{permutation}'")
         if flow not in FLOWS and not flow.startswith(PREFIX):
-            near = get_close_matches(flow, FLOWS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(FLOWS)}, {PREFIX}NAME"
-            raise ValueError(f"flow '{flow}' is unknown: {hint}")
+            raise ValueError(f"flow '{flow}' is unknown: {hint(flow, (*FLOWS, f'{PREFIX}NAME'))}")
         if z_dim < 2:
             raise ValueError(f"a flow needs z_dim of at least 2, got {z_dim}: use prior='mixture' for one dimension")
         self.base = StandardPrior(z_dim)
