@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn as nn
 from torch import Tensor
 
 from .data import Augment, Part, Splits, batches
 from .guides import CPVAEGuide
 from .metrics.components import posterior_means
+from .pair import Pair
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
-
-    from .pair import Pair
+    from tqdm import tqdm
 
 __all__ = ["BENT", "clusters", "neighbour_graph", "start_at_clusters"]
 
@@ -37,6 +39,7 @@ def start_at_clusters(
     batch_size: int = 250,
     learning_rate: float = 1e-3,
     seed: int = 0,
+    progress: bool = False,
 ) -> Tensor:
     """Train q(c|x) of a ``cp_vae`` to tell the clusters of another pair's codes apart.
 
@@ -59,9 +62,12 @@ def start_at_clusters(
     learns the clusters by cross-entropy, from images bent and binarised anew. Nothing else of the pair is changed;
     torch's global generator is neither read nor changed.
 
-    :param pair: ``cp_vae``; with ``own_category_network`` nothing of q(z|x,c) is trained along
-    :param data: whose training part is used
-    :param learned: pair with a code ``z``, such as a trained ``vae``
+    Without ``own_category_network`` q(c|x) reads the features of q(z|x,c): the layers of both are trained here, and to
+    hold q(c|x) in :func:`~pyro_priors.fit` is to hold them too, ``frozen=("guide.category", "guide.trunk")``.
+
+    :param pair: ``cp_vae``, with a category of any kind; not the one of ``released_code``
+    :param data: whose training part is used, without its condition
+    :param learned: pair with a code ``z`` of x alone, such as a trained ``vae``
     :param bend: use copies; images only
     :param num_neighbours: of each datum, and of each copy
     :param num_draws: how often copies are drawn, and clusters found
@@ -69,38 +75,95 @@ def start_at_clusters(
     :param batch_size: of these
     :param learning_rate: of these, Adam's
     :param seed: of copies, clusters, order and binarisation
+    :param progress: show a bar in a terminal
     :returns: the clusters of the training data, shape ``(N,)``
-    :raises ValueError: if the pair is no ``cp_vae``, or an option is out of range
+    :raises ValueError: if pair, data and learned do not fit, or an option is out of range
 
     Reference: ours. What it is made of: Andrew Ng, Michael Jordan and Yair Weiss, On spectral clustering, NIPS 2001.
     """
-    guide = pair.guide
-    if not isinstance(guide, CPVAEGuide) or pair.num_categories is None:
-        raise ValueError(f"pair must be a cp_vae, which has categories to start, got {type(guide).__name__}")
-    for name, value in (("num_neighbours", num_neighbours), ("num_draws", num_draws), ("epochs", epochs)):
+    numbers = {"num_neighbours": num_neighbours, "num_draws": num_draws, "epochs": epochs, "batch_size": batch_size}
+    for name, value in numbers.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be above 0, got {learning_rate}: 1e-3 is a good start")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
+    guide = _checked_guide(pair, data, learned)
     image_shape = data.image_shape if bend else None
-    with torch.no_grad():
-        labels = _tightest(learned, data.train, image_shape, pair.num_categories, num_neighbours, num_draws, seed)
-    bent = None if image_shape is None else _bent(image_shape, 1.0)
-
-    part = dataclasses.replace(data.train, condition=labels[:, None])  # batches brings it along
-    networks = [guide.category] if guide.category_sees_x else [guide.trunk, guide.category]
-    optimizer = torch.optim.Adam([p for one in networks for p in one.parameters()], lr=learning_rate)
-    was_training, device = pair.training, pair.device
-    pair.train()
-    for epoch in range(epochs):
-        for x, label in batches(part, batch_size, seed=seed, epoch=epoch, binarise=data.binarise, augment=bent):
-            assert label is not None
-            x = x.to(device)
-            q_c = guide.category(x if guide.category_sees_x else guide.trunk(x))
+    steps = epochs + (2 if image_shape is None else 1 + 6 * num_draws)
+    with progress_bar(steps, "clusters", progress) as bar:
+        with torch.no_grad():
+            labels = _tightest(
+                learned, data.train, image_shape, pair.num_categories, num_neighbours, num_draws, seed, bar
+            )
+        bent = None if image_shape is None else _bent(image_shape, 1.0)
+        networks = nn.ModuleList([guide.category] if guide.category_sees_x else [guide.trunk, guide.category])
+        optimizer = torch.optim.Adam(networks.parameters(), lr=learning_rate)
+        modes, like = [(module, module.training) for module in networks.modules()], next(pair.parameters())
+        networks.train()
+        try:
+            for epoch in range(epochs):
+                shown = batches(data.train, batch_size, seed=seed, epoch=epoch, binarise=data.binarise, augment=bent)
+                told = batches(Part(labels[:, None]), batch_size, seed=seed, epoch=epoch)  # in the same order
+                for (x, _), (label, _) in zip(shown, told, strict=True):
+                    x = x.to(like)
+                    q_c = guide.category(x if guide.category_sees_x else guide.trunk(x))
+                    optimizer.zero_grad()
+                    # by its logits, which a relaxed category has too
+                    (-q_c.logits.gather(-1, label.to(like.device)).mean()).backward()
+                    optimizer.step()
+                bar.update()
+        finally:
             optimizer.zero_grad()
-            (-q_c.log_prob(label[:, 0].to(device)).mean()).backward()
-            optimizer.step()
-    optimizer.zero_grad()
-    pair.train(was_training)
+            for module, training in modes:
+                module.training = training
     return labels
+
+
+def _checked_guide(pair: Pair, data: Splits, learned: Pair) -> CPVAEGuide:
+    """The guide of the pair; what does not fit is refused before minutes are spent on it."""
+    if not isinstance(data, Splits):
+        raise ValueError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
+    for name, one in (("pair", pair), ("learned", learned)):
+        if not isinstance(one, Pair):
+            raise ValueError(f"{name} must be a Pair, got {type(one).__name__}: give one of pyro_priors.create")
+        config = (one.recipe or {}).get("config", {})
+        if "condition_shape" in config:
+            raise ValueError(
+                f"{name} must be a pair without condition, got one for condition_shape={config['condition_shape']}: "
+                "clusters are of x alone, give a vae"
+            )
+        if tuple(config.get("x_shape", data.x_shape)) != data.x_shape:
+            raise ValueError(
+                f"{name} was made for x_shape={tuple(config['x_shape'])}, but {data.name} has {data.x_shape}: give one "
+                "that was made for these data"
+            )
+    guide, num = pair.guide, pair.num_categories
+    if not isinstance(guide, CPVAEGuide):
+        raise ValueError(
+            f"pair must be a cp_vae with released_code=False, which has categories to start, got {type(guide).__name__}"
+            ": make it with pyro_priors.create('cp_vae')"
+        )
+    if not num:
+        raise ValueError("pair has num_categories=0: say how many its guide has, Pair(..., num_categories=K)")
+    if len(data.train) <= num:
+        raise ValueError(
+            f"pair has num_categories={num}, and the training part of {data.name} has {len(data.train)} data, too few "
+            "for so many clusters: make the pair with fewer categories, or give more data"
+        )
+    sites = learned.encode(_in_precision_of(learned, data.train.x[:2]))
+    if "z" not in sites:
+        raise ValueError(f"learned must have a site z, got sites {', '.join(sites)}: give a vae")
+    return guide
+
+
+def _in_precision_of(pair: Pair, x: Tensor) -> Tensor:
+    return x.to(torch.empty(0, dtype=next(pair.parameters()).dtype))  # by a tensor, as Levels have it
+
+
+def _codes(learned: Pair, x: Tensor) -> Tensor:
+    return posterior_means(learned, _in_precision_of(learned, x)).float()
 
 
 def _bent(image_shape: Sequence[int], much: float) -> Augment:
@@ -115,21 +178,27 @@ def _tightest(
     num_neighbours: int,
     num_draws: int,
     seed: int,
+    bar: tqdm,
 ) -> Tensor:
     """The tightest of the clusters that copies, bent by half and whole, give; without them those of the data alone."""
-    codes = posterior_means(learned, part.x)
+    codes = _codes(learned, part.x)
     own = neighbour_graph(codes, codes, num_neighbours)
+    bar.update()
     if image_shape is None:
-        return clusters(own, num_clusters, seed)[0]
+        labels, _ = clusters(own, num_clusters, seed)
+        bar.update()
+        return labels
     generator, rows, found = torch.Generator().manual_seed(seed), torch.arange(len(part)).split(1000), []
     for how in (_bent(image_shape, 0.5), _bent(image_shape, 1.0)):
         for _ in range(num_draws):
             graph = own
             for _ in range(2):
                 drawn = how.draw(len(part), generator)
-                copies = [posterior_means(learned, how.apply(part.x[i], drawn[i])) for i in rows]
+                copies = [_codes(learned, how.apply(part.x[i], drawn[i])) for i in rows]
                 graph = graph + neighbour_graph(codes, torch.cat(copies), num_neighbours)
+                bar.update()
             found.append(clusters(graph, num_clusters, seed))
+            bar.update()
     return min(found, key=lambda one: one[1])[0]
 
 
@@ -159,24 +228,47 @@ def clusters(graph: csr_array, num_clusters: int, seed: int = 0) -> tuple[Tensor
     """Spectral clustering (Ng, Jordan and Weiss 2001): k-means of the rows, brought to length 1, of the leading
     eigenvectors of :math:`D^{-1/2} W D^{-1/2}`.
 
-    :param graph: symmetric weights W, shape ``(N, N)``; D has its row sums
+    The largest eigenvalue is 1, once for each part of a graph that is in several, unlinked parts. Of more parts than
+    clusters the smallest are taken together: each other one is a cluster.
+
+    :param graph: symmetric weights W, shape ``(N, N)``; D has its row sums, and a point without links is a part
     :param num_clusters: number of clusters, and of eigenvectors, below N
     :param seed: of the first vector, and of k-means, the best of ten starts
     :returns: cluster of each point, shape ``(N,)``, and the mean squared distance of the rows from their centres:
         the smaller, the tighter the clusters
     :raises ValueError: if there are not more points than clusters
     """
-    from scipy.sparse import diags_array
-    from scipy.sparse.linalg import eigsh
     from sklearn.cluster import KMeans
 
     num = graph.shape[0]
     if not num > num_clusters:
         raise ValueError(f"num_clusters must be below the number of points, {num}, got {num_clusters}")
-    inverse_root = diags_array(1 / np.sqrt(np.maximum(graph.sum(1), 1e-12)))
-    start = np.random.RandomState(seed).rand(num)
-    # to the last digit: a graph in parts has the largest eigenvalue once for each, a coarse search finds one of them
-    _, vectors = eigsh(inverse_root @ graph @ inverse_root, k=num_clusters, which="LA", v0=start, tol=0)
-    rows = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    vectors = _leading(graph, num_clusters, np.random.RandomState(seed).rand(num))
+    rows = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     found = KMeans(num_clusters, n_init=10, random_state=seed).fit(rows)
     return torch.from_numpy(found.labels_).long(), float(found.inertia_) / num
+
+
+def _leading(graph: csr_array, num: int, start: np.ndarray) -> np.ndarray:
+    """The leading eigenvectors in columns, shape ``(N, num)``; of more parts than that, sums of some of theirs."""
+    from scipy.sparse import diags_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    root = np.sqrt(np.maximum(graph.sum(1), 1e-12))  # of a point without links not 0
+    matrix = diags_array(1 / root) @ graph @ diags_array(1 / root)
+    num_parts, part = connected_components(graph, directed=False)
+    if num_parts == 1:
+        return eigsh(matrix, k=num, which="LA", v0=start, tol=0)[1]
+    # Lanczos from one vector would find a few of the equal eigenvalues; but their vectors are known
+    largest_first = np.argsort(np.argsort(-np.bincount(part), kind="stable"))
+    part = np.minimum(largest_first[part], num - 1)
+    known = np.where(part[:, None] == np.arange(part.max() + 1), root[:, None], 0.0)
+    known /= np.linalg.norm(known, axis=0)
+    left = num - known.shape[1]
+    if not left:
+        return known
+    # the known are moved from 1 to -2, below all others
+    rest = LinearOperator(matrix.shape, lambda vector: matrix @ vector - 3 * (known @ (known.T @ vector)), dtype=float)
+    others = eigsh(rest, k=left, which="LA", v0=start - known @ (known.T @ start), tol=0)[1]
+    return np.hstack([known, others])

@@ -276,7 +276,11 @@ class Training:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Means of the bound at weight 1 and of its parts over the validation part, at the same noise every time."""
+        """Means of the bound at weight 1 and of its parts over the validation part, at the same noise every time.
+
+        Where the guide marks a category ``num_enumerated`` the bound is the training's own estimate, which costs no sum
+        over all categories; :func:`~pyro_priors.metrics.evaluate` takes that sum.
+        """
         rank, world_size = self.fabric.global_rank, self.fabric.world_size
         self.seed(VALIDATION, 0)
         elbo = ELBO()

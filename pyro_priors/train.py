@@ -59,9 +59,10 @@ class TrainConfig:
     warmup_sites: tuple[str, ...] = ()
     """Latent sites whose KL is warmed up; all of them when empty."""
     frozen: tuple[str, ...] = ()
-    """Parts of the pair, such as guide.category, that are not trained for the first frozen_epochs."""
+    """Parts of the pair, such as guide.category, whose parameters are not trained for the first frozen_epochs."""
     frozen_epochs: float = 0.0
-    """Epochs for which the frozen parts stay as they are; they are trained from then on."""
+    """Epochs for which the parameters of the frozen parts stay as they are, to the step; they are trained from then on.
+    Buffers, such as the running estimate of an optimal scale, go on all the while."""
     patience: int = 0
     """Epochs without a better validation bound, from the end of the warm-up and of frozen parts on, before training
     stops; 0: never."""
@@ -104,6 +105,8 @@ class TrainConfig:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'")
+        if isinstance(self.frozen, str):
+            raise ValueError(f"frozen must be names of parts, got '{self.frozen}': give ('{self.frozen}',)")
         if bool(self.frozen) != bool(self.frozen_epochs):
             raise ValueError(
                 f"frozen={self.frozen} and frozen_epochs={self.frozen_epochs:g} belong together: give both, or none"
@@ -131,10 +134,11 @@ def fit(
 
         >>> history = fit(pair, pyro_priors.data.load("mnist"), max_epochs=200, warmup_epochs=100, out="runs/cp")
 
-    Validation is the bound at KL weight 1 on the validation part, at the same noise after every epoch. Order,
-    binarisation and noise are functions of ``seed`` and the step: a run that is killed at any moment and resumed ends
-    with the same bits as one that was not, on the same machine. Nothing global is changed: the parameter store and
-    the state of torch's random generators are as before when it returns.
+    Validation is the bound at KL weight 1 on the validation part, at the same noise after every epoch; of a category
+    that is sparse or relaxed its estimate with the ``num_enumerated`` most probable ones summed and one drawn from the
+    rest, where an evaluation sums all. Order, binarisation and noise are functions of ``seed`` and the step: a run that
+    is killed at any moment and resumed ends with the same bits as one that was not, on the same machine. Nothing global
+    is changed: the parameter store and the state of torch's random generators are as before when it returns.
 
     Several processes share each batch and its noise: they end with the parameters of one process, up to the order of
     sums, where the latent sites are Gaussian (of other sites each process draws the same noise for its own share).

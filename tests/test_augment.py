@@ -57,6 +57,16 @@ def test_shear_zoom_and_shift_take_pixels_where_they_say(float64):
         assert column.abs().max() <= most and column.abs().max() >= 0.99 * most
 
 
+@pytest.mark.parametrize(("drawn_zoom", "width"), [(0.15, 41 / 1.15), (-0.15, 41 / 0.85)])
+def test_zoom_scales_what_is_read(drawn_zoom, width):
+    """A bar of 41 pixels, whose bounds at a zoom of 0.15 are 35.7 and 48.2, as high as it was."""
+    x = torch.zeros(1, 1, 81, 81)
+    x[..., 30:50, 20:61] = 1.0
+    found = Augment((1, 81, 81), zoom=0.15).apply(x, torch.tensor([[1.0, 0, 0, drawn_zoom, 0, 0, 0]]))
+    assert found[0, 0, 40].sum().item() == pytest.approx(width, abs=0.1)
+    assert found[0, 0, :, 40].sum().item() == pytest.approx(20, abs=0.1)
+
+
 def test_small_turns_are_within_their_angle_and_keep_the_middle():
     """A bright ring around the middle stays, a point at the rim moves by its distance times the angle at most."""
     augment = Augment((1, 41, 41), rotate=10.0)

@@ -1,14 +1,24 @@
 """Categories that start at clusters, and parts that are held while the rest is trained."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.cluster import KMeans
+from torch.testing import assert_close
+from tqdm import tqdm
 
 import pyro_priors as pp
 import runs
+from pyro_priors import clusters as module
+from pyro_priors import loop
 from pyro_priors.clusters import clusters, neighbour_graph
+from pyro_priors.data import Augment, Part, batches
 from pyro_priors.metrics import hungarian_accuracy
 
 SIDE = 8
@@ -40,13 +50,47 @@ def learned():
     return data, kind, vae.eval()
 
 
-def cp_vae(**options):
+def create(name, **options):
     torch.manual_seed(1)
-    return pp.create("cp_vae", x_shape=(SIDE * SIDE,), z_dim=3, hidden=(32,), num_categories=3, **options)
+    return pp.create(name, **{"x_shape": (SIDE * SIDE,), "z_dim": 3, "hidden": (32,)} | options)
+
+
+def cp_vae(**options):
+    return create("cp_vae", num_categories=3, **options)
+
+
+def few(data, size=200):
+    return dataclasses.replace(data, train=data.train.take(slice(size)))
 
 
 def accuracy(category, kind):
     return hungarian_accuracy(category, kind, 3, 3)
+
+
+def blobs(sizes, apart, seed=0):
+    """The graph of Gaussian points around corners of a simplex, and whose each is."""
+    generator = torch.Generator().manual_seed(seed)
+    kind = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    points = apart * torch.eye(10)[kind, :] + torch.randn(len(kind), 10, generator=generator)
+    return neighbour_graph(points, points, 5), kind
+
+
+def two_parts():
+    """Of four and five points, each linked to all others of its own."""
+    weights = np.random.RandomState(0).rand(9, 9) + 0.1
+    weights[:4, 4:] = weights[4:, :4] = 0.0
+    np.fill_diagonal(weights, 0.0)
+    return csr_array(weights + weights.T)
+
+
+def by_all_eigenvectors(graph, num_clusters, seed):
+    """Ng, Jordan and Weiss 2001, section 2, steps 2 to 5."""
+    weights = graph.toarray()
+    root = np.sqrt(weights.sum(1))
+    _, vectors = np.linalg.eigh(weights / root / root[:, None])
+    rows = vectors[:, -num_clusters:]
+    found = KMeans(num_clusters, n_init=10, random_state=seed).fit(rows / np.linalg.norm(rows, axis=1)[:, None])
+    return torch.from_numpy(found.labels_).long(), found.inertia_ / len(rows)
 
 
 @pytest.mark.parametrize("places", ["own", "others"])
@@ -67,9 +111,11 @@ def test_the_graph_of_few_points_links_all():
 
 
 def test_clusters_follow_the_graph_and_not_the_distance():
-    """Two half circles, each around the end of the other: k-means of the points themselves has an accuracy of 0.75."""
+    """Two half circles, each around the end of the other: k-means of the points themselves has an accuracy of 0.79."""
     data = pp.data.load("moons")
     points, kind = data.train.x[:600], data.train.label[:600]
+    by_distance = torch.from_numpy(KMeans(2, n_init=10, random_state=0).fit(points.numpy()).labels_).long()
+    assert hungarian_accuracy(by_distance, kind, 2, 2) == pytest.approx(0.79, abs=0.01)
     labels, spread = clusters(neighbour_graph(points, points, 5), 2)
     assert hungarian_accuracy(labels, kind, 2, 2) > 0.98 and spread < 0.1
     generator = torch.Generator().manual_seed(0)
@@ -80,6 +126,64 @@ def test_clusters_follow_the_graph_and_not_the_distance():
     assert torch.equal(loose, again)
     with pytest.raises(ValueError, match=r"num_clusters must be below the number of points, 300, got 300"):
         clusters(neighbour_graph(points, points, 5), 300)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("sizes", "apart", "num_parts", "num_clusters"),
+    [
+        ((120, 60, 30), 4.0, 1, 3),
+        ((120, 60, 30), 4.0, 1, 4),
+        ((200, 50, 10, 7), 60.0, 4, 4),
+        ((200, 50, 10, 7), 60.0, 4, 5),
+        ((100,) * 3, 60.0, 3, 5),
+    ],
+    ids=["connected", "connected-more", "parts", "parts-and-one", "equal-parts-and-more"],
+)
+def test_clusters_are_those_of_all_eigenvectors(sizes, apart, num_parts, num_clusters, seed):
+    graph, _ = blobs(sizes, apart, seed)
+    assert connected_components(graph)[0] == num_parts
+    labels, spread = clusters(graph, num_clusters, seed)
+    expected, expected_spread = by_all_eigenvectors(graph, num_clusters, seed)
+    assert hungarian_accuracy(labels, expected, num_clusters, num_clusters) == 1
+    assert spread == pytest.approx(expected_spread, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "sizes", [(100,) * 3, (100,) * 10, (200, 50, 10, 7), (7, 200, 10, 50)], ids=["3", "10", "unequal", "in-any-order"]
+)
+def test_each_part_of_a_graph_is_a_cluster(sizes, seed):
+    """Also where the largest eigenvalue is there ten times."""
+    graph, kind = blobs(sizes, 60.0, seed)
+    labels, spread = clusters(graph, len(sizes), seed)
+    assert hungarian_accuracy(labels, kind, len(sizes), len(sizes)) == 1 and spread < 1e-12
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_smallest_of_more_parts_than_clusters_are_one(seed):
+    graph, kind = blobs((10, 200, 7, 50), 60.0, seed)
+    labels, spread = clusters(graph, 3, seed)
+    assert hungarian_accuracy(labels, torch.tensor([0, 1, 0, 2])[kind], 3, 3) == 1 and spread < 1e-12
+
+
+@pytest.mark.parametrize("graph", [blobs((200, 50, 10, 7), 60.0)[0], two_parts()], ids=["positive", "negative"])
+def test_eigenvectors_of_a_graph_in_parts(graph):
+    """They span what all eigenvectors of as many leading eigenvalues do, negative ones too."""
+    weights = graph.toarray()
+    root = np.sqrt(weights.sum(1))
+    values, every = np.linalg.eigh(weights / root / root[:, None])
+    assert (values[-7] < -0.1) == (len(weights) == 9) and values[-7] - values[-8] > 1e-3
+    found, expected = module._leading(graph, 7, np.random.RandomState(1).rand(len(weights))), every[:, -7:]
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-9)
+
+
+def test_a_point_without_links_is_a_part():
+    graph, _ = blobs((30,), 0.0)
+    alone = np.zeros((31, 31))
+    alone[:30, :30] = graph.toarray()
+    labels, spread = clusters(csr_array(alone), 2)
+    assert (labels[:30] == labels[0]).all() and labels[30] != labels[0] and spread < 1e-12
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -101,13 +205,102 @@ def test_categories_start_at_the_clusters(learned, own):
     assert runs.same_bits(runs.state(other), runs.state(pair))
 
 
-def test_labels_are_not_read(learned):
-    _, kind, vae = learned
-    found = [
-        pp.start_at_clusters(cp_vae(), strokes(1500, labelled)[0], vae, epochs=1, bend=False)
-        for labelled in (False, True)
-    ]
-    assert torch.equal(*found)
+def test_the_network_learns_from_images_bent_and_binarised(learned):
+    """As a loop of its own by cross-entropy does, over three batches and a smaller one an epoch."""
+    data, _, vae = learned
+    data, (pair, other) = few(data), (cp_vae(own_category_network=True) for _ in range(2))
+    labels = pp.start_at_clusters(pair, data, vae, epochs=2, batch_size=60, learning_rate=3e-3, seed=4)
+    optimizer = torch.optim.Adam(other.guide.category.parameters(), lr=3e-3)
+    bent = Augment((1, SIDE, SIDE), rotate=20.0, shear=0.3, zoom=0.15, shift=0.05)
+    numbered = Part(data.train.x, torch.arange(200)[:, None])
+    for epoch in range(2):
+        for x, number in batches(numbered, 60, seed=4, epoch=epoch, binarise=True, augment=bent):
+            optimizer.zero_grad()
+            F.cross_entropy(other.guide.category(x).logits, labels[number[:, 0]]).backward()
+            optimizer.step()
+    for name, value in other.state_dict().items():
+        assert_close(pair.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_draws", [1, 3])
+def test_the_tightest_of_all_draws_is_taken(learned, monkeypatch, num_draws):
+    data, _, vae = learned
+    data, graphs, spreads = few(data), [], [0.5, 0.4, 0.3, 0.1, 0.2, 0.6]
+
+    def scripted(graph, num_clusters, seed):
+        graphs.append(graph)
+        return (torch.arange(200) < len(graphs)).long(), spreads[len(graphs) - 1]
+
+    monkeypatch.setattr(module, "clusters", scripted)
+    labels = pp.start_at_clusters(cp_vae(), data, vae, num_draws=num_draws, epochs=1)
+    assert len(graphs) == 2 * num_draws and labels.sum() == {1: 2, 3: 4}[num_draws]
+    for i, graph in enumerate(graphs):
+        assert graph.sum() == 3 * 5 * 200  # each datum's neighbours, and those of two copies
+        assert all((graph != other).nnz for other in graphs[:i])
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_relaxed_category_starts_as_any_other(learned, own):
+    data, _, vae = learned
+    data, options = few(data), {"own_category_network": own}
+    pair, other = cp_vae(category="relaxed", **options), cp_vae(**options)
+    for one in (pair, other):
+        pp.start_at_clusters(one, data, vae, epochs=2)
+    assert runs.same_bits(runs.state(pair.guide.category), runs.state(other.guide.category) | _temperature(pair))
+    assert runs.same_bits(runs.state(pair.guide.trunk), runs.state(other.guide.trunk))
+
+
+def _temperature(pair):
+    return {name: value for name, value in runs.state(pair.guide.category).items() if "temperature" in name}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_mode_of_each_module_stays(learned, monkeypatch, fails):
+    data, _, vae = learned
+    pair = cp_vae().eval()
+    pair.guide.trunk.train()
+    modes = [one.training for one in pair.modules()]
+
+    def failing(*args, **options):
+        assert pair.guide.category.training
+        raise RuntimeError("in the middle")
+
+    if fails:
+        pair.guide.category.register_forward_hook(failing)
+        with pytest.raises(RuntimeError, match="in the middle"):
+            pp.start_at_clusters(pair, few(data), vae, epochs=1, bend=False)
+    else:
+        pp.start_at_clusters(pair, few(data), vae, epochs=1, bend=False)
+    assert [one.training for one in pair.modules()] == modes
+    assert all(parameter.grad is None for parameter in pair.parameters())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "learned_dtype"),
+    [(torch.float64, torch.float32), (torch.float32, torch.float64), (torch.bfloat16, torch.bfloat16)],
+    ids=["pair", "learned", "bfloat16"],
+)
+def test_pairs_in_another_precision(learned, dtype, learned_dtype):
+    data, kind, vae = learned
+    pair, other = cp_vae().to(dtype), create("vae").to(learned_dtype)
+    other.load_state_dict(vae.state_dict())
+    labels = pp.start_at_clusters(pair, data, other, batch_size=50, learning_rate=1e-2)
+    assert accuracy(labels, kind) > 0.97
+    category = pair.encode(data.train.x.to(dtype))["c"].probs.argmax(-1)
+    assert (category == labels).double().mean() > 0.97
+    assert next(pair.parameters()).dtype is dtype
+
+
+def test_labels_and_conditions_are_not_read(learned):
+    _, _, vae = learned
+    plain, (labelled, kind) = strokes(200)[0], strokes(200, labelled=True)
+    conditional = dataclasses.replace(plain, train=dataclasses.replace(plain.train, condition=F.one_hot(kind).float()))
+    found = []
+    for data in (plain, labelled, conditional):
+        pair = cp_vae()
+        found.append({"labels": pp.start_at_clusters(pair, data, vae, epochs=2)} | runs.state(pair))
+    assert labelled.train.label is not None and plain.train.label is None
+    assert runs.same_bits(found[0], found[1]) and runs.same_bits(found[0], found[2])
 
 
 def test_data_that_are_no_images_have_no_copies(learned):
@@ -119,31 +312,108 @@ def test_data_that_are_no_images_have_no_copies(learned):
     assert torch.equal(ours, other)
 
 
-def test_what_cannot_start(learned):
+@pytest.mark.parametrize("options", [{}, {"num_draws": 1, "epochs": 3}, {"bend": False}], ids=str)
+def test_the_bar_ends_full(learned, monkeypatch, options):
     data, _, vae = learned
-    with pytest.raises(ValueError, match=r"pair must be a cp_vae, which has categories to start, got VAEGuide"):
-        pp.start_at_clusters(vae, data, vae)
-    with pytest.raises(ValueError, match=r"num_draws must be at least 1, got 0"):
-        pp.start_at_clusters(cp_vae(), data, vae, num_draws=0)
+    bars = []
+
+    def bar(total, what, enabled):
+        bars.append((tqdm(total=total, desc=what, file=io.StringIO()), enabled))
+        return bars[-1][0]
+
+    monkeypatch.setattr(module, "progress_bar", bar)
+    for progress in ({}, {"progress": True}):
+        pp.start_at_clusters(cp_vae(), few(data), vae, **options, **progress)
+    assert [enabled for _, enabled in bars] == [False, True]
+    assert all(bar.n == bar.total for bar, _ in bars)
+
+
+CONDITIONAL = {"condition_shape": (2,)}
+FITS = {"pair": cp_vae, "learned": lambda: create("vae"), "data": lambda: strokes(50)[0]}
+
+
+def without_number():
+    whole = cp_vae()
+    return pp.Pair(whole.model, whole.guide)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"pair": lambda: create("vae")},
+            r"pair must be a cp_vae with released_code=False.*got VAEGuide: make it with",
+        ),
+        ({"pair": lambda: cp_vae(released_code=True)}, r"pair must be a cp_vae with released_code=False.*got Released"),
+        ({"pair": without_number}, r"pair has num_categories=0: say how many its guide has, Pair\(.*num_categories=K"),
+        ({"pair": lambda: cp_vae().guide}, r"pair must be a Pair, got CPVAEGuide: give one of pyro_priors.create"),
+        (
+            {"pair": lambda: create("cp_vae", x_shape=(63,))},
+            r"pair was made for x_shape=\(63,\), but strokes has \(64,\)",
+        ),
+        ({"learned": lambda: create("vae", x_shape=(63,))}, r"learned was made for x_shape=\(63,\), but strokes has"),
+        ({"learned": lambda: create("cvae", **CONDITIONAL)}, r"learned must be a pair without condition, got .*\(2,\)"),
+        ({"learned": lambda: create("hvae")}, r"learned must have a site z, got sites z2, z1: give a vae"),
+        ({"learned": lambda: torch.nn.Linear(64, 3)}, r"learned must be a Pair, got Linear: give one of"),
+        ({"data": lambda: torch.rand(50, 64)}, r"data must be Splits, got Tensor: give pyro_priors.data.from_arrays"),
+        (
+            {"data": lambda: strokes(3)[0]},
+            r"pair has num_categories=3, and the training part of strokes has 3 data, too",
+        ),
+        ({"num_draws": 0}, r"num_draws must be at least 1, got 0"),
+        ({"num_neighbours": 0}, r"num_neighbours must be at least 1, got 0"),
+        ({"epochs": 0}, r"epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, r"batch_size must be at least 1, got 0"),
+        ({"learning_rate": 0.0}, r"learning_rate must be above 0, got 0.0: 1e-3 is a good start"),
+        ({"learning_rate": float("nan")}, r"learning_rate must be above 0, got nan"),
+        ({"seed": -1}, r"seed must be from 0 to 4294967295, got -1"),
+        ({"seed": 2**32}, r"seed must be from 0 to 4294967295, got 4294967296"),
+    ],
+    ids=range(19),
+)
+def test_what_cannot_start_is_refused_at_once(monkeypatch, changed, message):
+    monkeypatch.setattr(module, "neighbour_graph", None)
+    given = {name: changed.get(name, make)() for name, make in FITS.items()}
+    options = {name: value for name, value in changed.items() if name not in FITS}
+    with pytest.raises(ValueError, match=message) as caught:
+        pp.start_at_clusters(**given, **options)
+    assert "\n" not in str(caught.value)
 
 
 # parts that are held
 
 
-def test_frozen_parts_stay_for_their_epochs_and_move_then(learned):
+@pytest.mark.parametrize(("frozen_epochs", "steps"), [(0.1, 1), (1, 3), (1.5, 5), (2, 6)])
+def test_frozen_parts_stay_for_their_epochs_and_move_then(monkeypatch, frozen_epochs, steps):
+    """To the step, of three an epoch."""
+    pair, (data, _) = cp_vae(), strokes(90)
+    start, train_step, held, others = runs.state(pair), loop.Training.train_step, [], []
+
+    def watched(self, *args):
+        train_step(self, *args)
+        same = {name for name, value in runs.state(pair).items() if torch.equal(value, start[name])}
+        held.append({name for name in start if name.startswith("guide.category.")} <= same)
+        others.append(any(name.startswith("guide.latent.") for name in same))
+
+    monkeypatch.setattr(loop.Training, "train_step", watched)
+    options = {"frozen": ("guide.category",), "frozen_epochs": frozen_epochs}
+    pp.fit(pair, data, max_epochs=2, batch_size=30, learning_rate=1e-2, progress=False, **options)
+    assert held == [step < steps for step in range(6)] and not any(others)
+
+
+def test_what_holds_the_category(learned):
+    """Of a network that shares its layers these too."""
     data, _, _ = learned
-    options = {"batch_size": 100, "learning_rate": 1e-2, "progress": False, "frozen": ("guide.category",)}
+    data = few(data)
 
-    def category(max_epochs, frozen_epochs):
-        pair = cp_vae()
-        start = [value.clone() for value in pair.guide.category.parameters()]
-        others = [value.clone() for value in pair.guide.latent.parameters()]
-        pp.fit(pair, data, max_epochs=max_epochs, frozen_epochs=frozen_epochs, **options)
-        assert not any(map(torch.equal, others, pair.guide.latent.parameters()))
-        return all(map(torch.equal, start, pair.guide.category.parameters()))
+    def moves(*frozen, **options):
+        pair = cp_vae(**options)
+        before = pair.encode(data.valid.x)["c"].probs
+        pp.fit(pair, data, max_epochs=1, progress=False, frozen=frozen, frozen_epochs=1)
+        return not torch.equal(pair.encode(data.valid.x)["c"].probs, before)
 
-    assert category(2, 2) and category(1, 1.5)
-    assert not category(2, 1) and not category(2, 1.5)
+    assert moves("guide.category") and not moves("guide.category", "guide.trunk")
+    assert not moves("guide.category", own_category_network=True)
 
 
 def test_frozen_parts_that_are_none():
@@ -156,6 +426,10 @@ def test_frozen_parts_that_are_none():
         ({"frozen": ("guide.category",)}, r"frozen=\('guide.category',\) and frozen_epochs=0 belong together"),
         ({"frozen_epochs": 2}, r"frozen=\(\) and frozen_epochs=2 belong together"),
         ({"frozen": ("guide.category",), "frozen_epochs": -1}, r"frozen_epochs must be 0 or more, got -1"),
+        (
+            {"frozen": "guide.category", "frozen_epochs": 1},
+            r"frozen must be names of parts, got 'guide.category': give \('guide.category',\)",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             pp.fit(cp_vae(), data, max_epochs=1, progress=False, **options)

@@ -111,11 +111,18 @@ def test_resume_is_exact_with_schedule_patience_and_clipping(digits, tmp_path, m
 
 
 @pytest.mark.parametrize("step", [2, 6, 8])
-def test_resume_is_exact_with_frozen_parts(digits, tmp_path, monkeypatch, step):
+@pytest.mark.parametrize("compile", ["never", pytest.param("always", marks=pytest.mark.slow)])
+def test_resume_is_exact_with_frozen_parts(digits, tmp_path, monkeypatch, step, compile):
     """Stopped while they are held, on their release, and after; the optimizer knows nothing of them before it."""
-    whole, options = tmp_path / "whole", {"frozen": ("guide.category",), "frozen_epochs": 2}
-    state = runs.state(fit(whole, digits, **options))
+    whole, options = tmp_path / "whole", {"frozen": ("guide.category",), "frozen_epochs": 2, "compile": compile}
+    pair = fit(whole, digits, **options)
+    state = runs.state(pair)
     fit_until(monkeypatch, step, tmp_path / "run", digits, **options)
+    names = [name.split("/") for name in checkpoint.read(tmp_path / "run" / "last", "state")[0]]
+    known = {int(name[1]) for name in names if name[0] == "optimizer"}
+    every = {i: name for i, (name, _) in enumerate(pair.named_parameters())}
+    held = {i for i, name in every.items() if name.startswith("guide.category.")}
+    assert held and known == (every.keys() if step == 8 else every.keys() - held)
     assert_same_end(tmp_path / "run", fit(tmp_path / "run", digits, resume=True, **options), (whole, state))
 
 

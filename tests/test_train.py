@@ -147,12 +147,14 @@ def test_an_unfinished_warmup_leaves_the_pairs_elbo_at_weight_1(digits):
 
 
 @pytest.mark.parametrize(
-    ("warmup", "patience", "epochs"), [(0, 2, 3), (3, 2, 5), (2.5, 1, 4), (0, 0, 8), (6, 1, 7), (20, 1, 8)]
+    ("first", "patience", "epochs"), [(0, 2, 3), (3, 2, 5), (2.5, 1, 4), (0, 0, 8), (6, 1, 7), (20, 1, 8)]
 )
-def test_patience_is_counted_from_the_end_of_the_warmup(digits, scripted, warmup, patience, epochs):
+@pytest.mark.parametrize("what", ["warmup", "frozen"])
+def test_patience_is_counted_from_the_end_of_warmup_and_frozen_parts(digits, scripted, what, first, patience, epochs):
     scripted([-float(epoch) for epoch in range(8)])
     pair = runs.small_pair("vae", digits)
-    history = pp.fit(pair, digits, max_epochs=8, warmup_epochs=warmup, patience=patience, **QUICK)
+    options = {f"{what}_epochs": first, "frozen": ("guide",) if what == "frozen" and first else ()}
+    history = pp.fit(pair, digits, max_epochs=8, patience=patience, **options, **QUICK)
     assert len(history.epochs) == epochs
     assert history.stopped == ("patience" if epochs < 8 else "max_epochs")
     assert history.best_epoch == 0
@@ -169,6 +171,28 @@ def test_weights_that_do_not_move_stop_the_training(digits):
     history = pp.fit(runs.small_pair("vae", digits), digits, max_epochs=50, patience=3, **options)
     assert (len(history.epochs), history.stopped) == (4, "patience")
     assert len({record["valid_bound"] for record in history.epochs}) == 1  # the same noise every time
+
+
+@pytest.mark.parametrize("category", ["sparse", "relaxed"])
+def test_validation_sums_as_many_categories_as_training(digits, category):
+    """And is not the bound with all of them summed."""
+    pair = runs.small_pair("cp_vae", digits, category=category, num_enumerated=2)
+    history = pp.fit(pair, digits, max_epochs=1, **QUICK)
+    ours = history.epochs[0]["valid_bound"]
+    assert ours == pytest.approx(runs.validation_bound(pair, digits), rel=1e-6)
+    for module in pair.modules():
+        if hasattr(module, "num_enumerated"):
+            module.num_enumerated = None
+    assert ours != pytest.approx(runs.validation_bound(pair, digits), rel=1e-5)
+
+
+def test_buffers_of_frozen_parts_go_on(moons):
+    pair = runs.small_pair("sigma_vae", moons)
+    start = runs.state(pair)
+    pp.fit(pair, moons, max_epochs=1, frozen=("model",), frozen_epochs=1, **QUICK)
+    moved = {name for name, value in runs.state(pair).items() if not torch.equal(value, start[name])}
+    estimate = {f"model.decoder.likelihood.{name}" for name in ("squared_error", "num_batches")}
+    assert {name for name in moved if name.startswith("model.")} == estimate
 
 
 # learning rate and clipping

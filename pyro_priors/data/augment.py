@@ -16,14 +16,16 @@ class Augment:
     """Random flips and affine maps of images.
 
     All but the flip by bilinear interpolation, uniform within what is given to both sides; what comes in at the edges
-    repeats them.
+    repeats them. The map leads from places of the result to the places of the image that are read there, and each bound
+    is that of one map by itself.
 
     :param image_shape: (channels, height, width) of a datum, which may be flattened
     :param flip: exchange left and right in half of the images
     :param rotate: turn each by so many degrees at most
     :param shear: slant each by so much at most, as a share of its height
-    :param zoom: make height and width, each by itself, larger or smaller by this share at most
-    :param shift: move each by this share of height and width at most
+    :param zoom: read height and width, each by itself, enlarged or reduced by this share at most: at 0.15 what is in an
+        image becomes 1/1.15 to 1/0.85 times as high and as wide
+    :param shift: read each this share of height and width away at most
     """
 
     image_shape: tuple[int, ...]
