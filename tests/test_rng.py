@@ -36,6 +36,7 @@ def test_the_generator_of_one_gpu_is_as_it_was(device, monkeypatch):
 def several_gpus(monkeypatch):
     """What torch warns of on such a machine is an error here, and what touches one of them fails."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)  # optimizers ask
     monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
 
 
