@@ -449,6 +449,16 @@ def test_a_row_starts_from_another(tmp_path, monkeypatch):
             reproduce(out, train=False)
 
 
+def test_a_row_that_was_not_asked_for_may_be_of_other_options(finished, monkeypatch):
+    other = dataclasses.replace(ROWS[0], pair_options=ROWS[0].pair_options | {"z_dim": 3})
+    monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, rows=(other, *ROWS[1:])))
+    found = cells(reproduce(finished[0], rows=["g"]).table)[1]
+    assert found["digits-vae"]["negative bound"].startswith("not shown: pair.config.z_dim is 3 but the run in ")
+    assert found["digits-g"]["epochs"] == "2"
+    with pytest.raises(ValueError, match=r"pair\.config\.z_dim is 3 but the run in"):
+        reproduce(finished[0], rows=["vae"])
+
+
 def test_what_a_row_starts_from_diverges(tmp_path, monkeypatch):
     bad = dataclasses.replace(CONFIG, learning_rate=1e30)
     one = row("digits-after", start=experiments.Start(row("digits-before", train=bad), None))

@@ -188,7 +188,12 @@ class _Runner:
             status = f"not finished: epoch {reached['epoch']}" if reached else "not trained"
             return Result(row, status), None
         data = self.data(row)
-        pair = self.pair(row, data)
+        try:
+            pair = self.pair(row, data)
+        except ValueError as error:
+            if may_evaluate:
+                raise
+            return Result(row, f"not shown: {error}"), None  # another row was asked for
         if isinstance(pair, TrainingDiverged):
             return Result(row, f"diverged: {pair}"), None
         pair.to(_device(self.device), torch.float32).eval()
