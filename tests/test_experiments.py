@@ -340,12 +340,13 @@ def test_an_option_newer_than_the_run_may_be_at_its_default(finished, counted):
         ("lavda", r"experiment 'lavda' is unknown: "),
         ("lavda2019/table1 --row hvp-11", r"has no row 'hvp-11': did you mean 'hvp-10'\? Its rows are mnist-cp-10, "),
         ("lavda2019/table1 --num-samples 0", r"num_samples must be at least 1, got 0"),
+        ("lavda2019/table1 --features inceptoin", r"features must be one of auto, classifier, .*, got 'inceptoin'"),
         ("lavda2019/table1 --max-epochs 0", r"max_epochs must be at least 1, got 0"),
         (f"{NAME} --device tpu", r"device must be one of auto, cpu.*got 'tpu'"),
         (f"{NAME} --rows vae", r"--rows"),
         ("", r"EXPERIMENT|experiment"),
     ],
-    ids=["experiment", "paper", "row", "num_samples", "max_epochs", "device", "option", "nothing"],
+    ids=["experiment", "paper", "row", "num_samples", "features", "max_epochs", "device", "option", "nothing"],
 )
 def test_a_mistake_is_one_line(arguments, match, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -447,6 +448,19 @@ def test_a_row_starts_from_another(tmp_path, monkeypatch):
             ValueError, match=r"digits-after-seed1 holds a run that started from .*: choose another --out$"
         ):
             reproduce(out, train=False)
+
+
+def test_other_features_are_computed_anew(finished, counted, monkeypatch):
+    """What is in the features of a network is of the network that was asked for last, and nothing else is computed."""
+    metrics = ("bound", "log_likelihood", "diversity")
+    monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, metrics=metrics))
+    evaluated = finished[0] / "test2026" / "digits-g" / "evaluation.json"
+    for features in ("auto", "efficientnet-lite0", "auto"):
+        for again in (False, True):
+            counted.clear()
+            reproduce(finished[0], rows=["g"], features=features)
+            assert counted == ([] if again else [["diversity"]])
+        assert json.loads(evaluated.read_text())["features"] == features
 
 
 def test_a_row_that_was_not_asked_for_may_be_of_other_options(finished, monkeypatch):

@@ -107,6 +107,8 @@ def reproduce(
     for option, value in (("num_samples", num_samples), ("max_epochs", max_epochs)):
         if value is not None and value < 1:
             raise ValueError(f"{option} must be at least 1, got {value}")
+    if features not in ("auto", *metrics.FEATURES):
+        raise ValueError(f"features must be one of auto, {', '.join(metrics.FEATURES)}, got '{features}'")
     paper, own_name = name.split("/")
     folder = Path(out) / f"{paper}{'-quick' if quick else ''}"
     runner = _Runner(folder, quick, num_samples, max_epochs, device, precision, features, progress)
