@@ -112,9 +112,11 @@ def _by_category(trained: Mapping[str, Trained]) -> Figure:
 
 @torch.no_grad()
 def _digits_found(trained: Mapping[str, Trained]) -> Figure:
-    """Samples by category, and which digits each category has, of the first run of each data set."""
+    """Samples by category, and which labels each category has, of the first run that is there, which is named."""
     one = trained[ROWS[0].name] if ROWS[0].name in trained else next(iter(trained.values()))
-    return plots.confusion(one.pair, one.data)
+    figure = plots.confusion(one.pair, one.data)
+    figure.axes[0].set_title(f"{one.row.name}: samples by category")
+    return figure
 
 
 add(
