@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +19,8 @@ from .progress import progress_bar
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
-    from tqdm import tqdm
 
-__all__ = ["BENT", "clusters", "neighbour_graph", "start_at_clusters"]
+__all__ = ["BENT", "Clustering", "clusterings", "clusters", "neighbour_graph", "start_at_clusters"]
 
 BENT = {"rotate": 20.0, "shear": 0.3, "zoom": 0.15, "shift": 0.05}
 """How far images are bent: what leaves a drawing the same drawing, to the eye."""
@@ -94,9 +93,10 @@ def start_at_clusters(
     steps = epochs + (2 if image_shape is None else 1 + 6 * num_draws)
     with progress_bar(steps, "clusters", progress) as bar:
         with torch.no_grad():
-            labels = _tightest(
-                learned, data.train, image_shape, pair.num_categories, num_neighbours, num_draws, seed, bar
+            found = clusterings(
+                learned, data.train, image_shape, pair.num_categories, num_neighbours, num_draws, seed, bar.update
             )
+        labels = min(found, key=lambda one: one.spread).labels
         bent = None if image_shape is None else _bent(image_shape, 1.0)
         networks = nn.ModuleList([guide.category] if guide.category_sees_x else [guide.trunk, guide.category])
         optimizer = torch.optim.Adam(networks.parameters(), lr=learning_rate)
@@ -170,36 +170,57 @@ def _bent(image_shape: Sequence[int], much: float) -> Augment:
     return Augment(tuple(image_shape), False, *(much * BENT[name] for name in ("rotate", "shear", "zoom", "shift")))
 
 
-def _tightest(
+class Clustering(NamedTuple):
+    """Clusters of the codes of a part.
+
+    :param bend: how much copies were bent, as a multiple of :data:`BENT`; 0: there were none
+    :param labels: cluster of each datum, shape ``(N,)``
+    :param spread: how loose the clusters are, as :func:`clusters` has it
+    """
+
+    bend: float
+    labels: Tensor
+    spread: float
+
+
+def clusterings(
     learned: Pair,
     part: Part,
     image_shape: Sequence[int] | None,
     num_clusters: int,
-    num_neighbours: int,
-    num_draws: int,
-    seed: int,
-    bar: tqdm,
-) -> Tensor:
-    """The tightest of the clusters that copies, bent by half and whole, give; without them those of the data alone."""
+    num_neighbours: int = 5,
+    num_draws: int = 2,
+    seed: int = 0,
+    progress: Callable[[], object] = lambda: None,
+) -> list[Clustering]:
+    """What :func:`start_at_clusters` chooses the tightest of: clusters that copies, bent by half and whole, give, each
+    drawn anew; without ``image_shape`` those of the data alone.
+
+    How far those of pairs learned from different seeds agree (:func:`~pyro_priors.metrics.hungarian_accuracy` of one
+    with the other) tells without labels whether they can be trusted.
+
+    :param progress: called after each of the graphs and clusterings
+    """
     codes = _codes(learned, part.x)
     own = neighbour_graph(codes, codes, num_neighbours)
-    bar.update()
+    progress()
     if image_shape is None:
-        labels, _ = clusters(own, num_clusters, seed)
-        bar.update()
-        return labels
-    generator, rows, found = torch.Generator().manual_seed(seed), torch.arange(len(part)).split(1000), []
-    for how in (_bent(image_shape, 0.5), _bent(image_shape, 1.0)):
+        found = Clustering(0.0, *clusters(own, num_clusters, seed))
+        progress()
+        return [found]
+    generator, rows, all_found = torch.Generator().manual_seed(seed), torch.arange(len(part)).split(1000), []
+    for bend in (0.5, 1.0):
+        how = _bent(image_shape, bend)
         for _ in range(num_draws):
             graph = own
             for _ in range(2):
                 drawn = how.draw(len(part), generator)
                 copies = [_codes(learned, how.apply(part.x[i], drawn[i])) for i in rows]
                 graph = graph + neighbour_graph(codes, torch.cat(copies), num_neighbours)
-                bar.update()
-            found.append(clusters(graph, num_clusters, seed))
-            bar.update()
-    return min(found, key=lambda one: one[1])[0]
+                progress()
+            all_found.append(Clustering(bend, *clusters(graph, num_clusters, seed)))
+            progress()
+    return all_found
 
 
 def neighbour_graph(codes: Tensor, places: Tensor, num_neighbours: int = 5) -> csr_array:

@@ -16,6 +16,7 @@ import torch
 
 from .. import plots
 from ..clusters import start_at_clusters
+from ..metrics import Estimate
 from ..train import TrainConfig
 from .experiment import Column, Experiment, Row, Start, Trained, add, log_likelihood, number, seeds
 from .lavda2019 import ACTIVE_CATEGORIES, BOUND
@@ -57,6 +58,12 @@ WHAT = {
 }
 
 
+def validation_bound(trained: Trained) -> dict[str, Estimate]:
+    """The bound of the epoch whose weights are kept, on the validation part: what chooses, where anything is chosen."""
+    bounds = [line["valid_bound"] for line in trained.history if line.get("valid_bound") is not None]
+    return {"validation_bound": Estimate(max(bounds), None, "nats per datum")} if bounds else {}
+
+
 def _rows(data: str, recipe: str, num_seeds: int, batch_size: int = 250) -> tuple[Row, ...]:
     """
     :param batch_size: what the schedule, which counts epochs, needs for steps enough
@@ -77,6 +84,7 @@ def _rows(data: str, recipe: str, num_seeds: int, batch_size: int = 250) -> tupl
         pair_options=options if recipe == "plain" else options | {"own_category_network": True},
         num_samples=100,
         num_data=1000,
+        judges=(validation_bound,),
         differs=(WHAT[recipe],),
         start=start,
     )
@@ -133,6 +141,7 @@ add(
                 digits=3,
             ),
             Column("accuracy, majority", number("accuracy_majority", digits=4)),
+            Column("negative validation bound", number("validation_bound", -1)),
             Column("negative bound", number("bound", -1)),
             Column("- log p(x)", log_likelihood(-1)),
             Column("KL of c", number("kl_c", digits=3)),
