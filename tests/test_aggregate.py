@@ -101,6 +101,32 @@ def test_nearest_neighbours_estimate_known_divergences():
         nearest_neighbour_kl(x, x)
 
 
+@pytest.mark.parametrize("k", [1, 2, 7])
+def test_the_kth_nearest_neighbours_by_all_distances(k):
+    """Perez-Cruz 2008, equation 14, of 50 and 30 points."""
+    torch.manual_seed(0)
+    x, y = torch.randn(50, 3), 1 + torch.randn(30, 3)
+    rho = torch.cdist(x, x).fill_diagonal_(math.inf).sort().values[:, k - 1]
+    nu = torch.cdist(x, y).sort().values[:, k - 1]
+    wanted = 3 * (nu / rho).log().mean() + math.log(30 / 49)
+    assert_close(torch.tensor(nearest_neighbour_kl(x, y, k)), wanted)
+    for k in (0, 31):
+        with pytest.raises(ValueError, match=f"k must be from 1 to 30.*got {k}"):
+            nearest_neighbour_kl(x, y, k)
+
+
+def test_more_neighbours_vary_less():
+    """Standard deviation over ten seeds of 500 samples from N(0, I) twice, in two dimensions: 0.09 of the first and
+    0.04 of the fifth neighbour."""
+    found = []
+    for seed in range(10):
+        torch.manual_seed(seed)
+        x, y = torch.randn(2, 500, 2)
+        found.append([nearest_neighbour_kl(x, y, k) for k in (1, 5)])
+    first, fifth = torch.tensor(found).std(0)
+    assert fifth < 0.8 * first, (first, fifth)
+
+
 def test_what_rounding_makes_one_is_left_out_of_nearest_neighbours():
     """Of 5,000 draws on the line, rounded to five decimals, some coincide: within 0.2 nats of 0 for N(0, 1) from
     itself, ten seeds."""
