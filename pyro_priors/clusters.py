@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from .progress import progress_bar
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["BENT", "Clustering", "clusterings", "clusters", "neighbour_graph", "start_at_clusters"]
+__all__ = ["BENT", "Clustering", "clusterings", "clusters", "neighbour_graph", "start_at_clusters", "tightest"]
 
 BENT = {"rotate": 20.0, "shear": 0.3, "zoom": 0.15, "shift": 0.05}
 """How far images are bent: what leaves a drawing the same drawing, to the eye."""
@@ -35,7 +36,7 @@ def start_at_clusters(
     num_neighbours: int = 5,
     num_draws: int = 2,
     epochs: int = 8,
-    batch_size: int = 250,
+    batch_size: int | None = None,
     learning_rate: float = 1e-3,
     seed: int = 0,
     progress: bool = False,
@@ -52,15 +53,14 @@ def start_at_clusters(
 
     The bound alone finds categories of little meaning, or one: the KL of c draws q(c|x) to uniform before the decoder
     has learned to use it. Here q(c|x) is given something to say first, and held until the rest has learned to listen;
-    freed, it stays.
+    freed, it stays, or nearly so, where it had learned the clusters well.
 
     The clusters are :func:`clusters` of the :func:`neighbour_graph` of the posterior means of the training data. Of
-    images each is linked to the neighbours of two bent copies of itself too, so that what looks the same but for a
-    slant is one cluster and not two. Copies are drawn ``num_draws`` times, bent as :data:`BENT` says and by half of
-    it, and the tightest clusters are taken, as Ng, Jordan and Weiss choose their scale: of six ways that were compared
-    the one whose clusters agree most between VAEs of different seeds, on three data sets. No label is read. q(c|x) then
-    learns the clusters by cross-entropy, from images bent and binarised anew. Nothing else of the pair is changed;
-    torch's global generator is neither read nor changed.
+    images each is linked to the neighbours of two copies of itself too, bent by half of :data:`BENT`, so that what
+    looks the same but for a slant is one cluster and not two. Copies are drawn ``num_draws`` times, and the tightest
+    clusters are taken, as Ng, Jordan and Weiss choose their scale. No label is read. q(c|x) then learns the clusters by
+    cross-entropy, from images bent (by the whole) and binarised anew. Nothing else of the pair is changed; torch's
+    global generator is neither read nor changed.
 
     Without ``own_category_network`` q(c|x) reads the features of q(z|x,c): the layers of both are trained here, and to
     hold q(c|x) in :func:`~pyro_priors.fit` is to hold them too, ``frozen=("guide.category", "guide.trunk")``.
@@ -72,7 +72,7 @@ def start_at_clusters(
     :param num_neighbours: of each datum, and of each copy
     :param num_draws: how often copies are drawn, and clusters found
     :param epochs: over the training part, of the network of q(c|x)
-    :param batch_size: of these
+    :param batch_size: of these; 250, or a fiftieth of fewer than 12,500 data, when left out
     :param learning_rate: of these, Adam's
     :param seed: of copies, clusters, order and binarisation
     :param progress: show a bar in a terminal
@@ -81,23 +81,31 @@ def start_at_clusters(
 
     Reference: ours. What it is made of: Andrew Ng, Michael Jordan and Yair Weiss, On spectral clustering, NIPS 2001.
     """
-    numbers = {"num_neighbours": num_neighbours, "num_draws": num_draws, "epochs": epochs, "batch_size": batch_size}
-    for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    whole = {"num_neighbours": num_neighbours, "num_draws": num_draws, "epochs": epochs}
+    for name, value in (whole if batch_size is None else whole | {"batch_size": batch_size}).items():
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be above 0, got {learning_rate}: 1e-3 is a good start")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, got {seed}")
     guide = _checked_guide(pair, data, learned)
     image_shape = data.image_shape if bend else None
-    steps = epochs + (2 if image_shape is None else 1 + 6 * num_draws)
+    batch_size = batch_size or max(1, min(250, len(data.train) // 50))
+    steps = epochs + (2 if image_shape is None else 1 + 3 * num_draws)
     with progress_bar(steps, "clusters", progress) as bar:
         with torch.no_grad():
             found = clusterings(
-                learned, data.train, image_shape, pair.num_categories, num_neighbours, num_draws, seed, bar.update
+                learned,
+                data.train,
+                pair.num_categories,
+                image_shape=image_shape,
+                num_neighbours=num_neighbours,
+                num_draws=num_draws,
+                seed=seed,
+                progress=bar.update,
             )
-        labels = min(found, key=lambda one: one.spread).labels
+        labels = tightest(found)
         bent = None if image_shape is None else _bent(image_shape, 1.0)
         networks = nn.ModuleList([guide.category] if guide.category_sees_x else [guide.trunk, guide.category])
         optimizer = torch.optim.Adam(networks.parameters(), lr=learning_rate)
@@ -153,6 +161,9 @@ def _checked_guide(pair: Pair, data: Splits, learned: Pair) -> CPVAEGuide:
             f"pair has num_categories={num}, and the training part of {data.name} has {len(data.train)} data, too few "
             "for so many clusters: make the pair with fewer categories, or give more data"
         )
+    for name, parameter in learned.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(f"learned has values that are not finite, of {name}: give a pair that did not diverge")
     sites = learned.encode(_in_precision_of(learned, data.train.x[:2]))
     if "z" not in sites:
         raise ValueError(f"learned must have a site z, got sites {', '.join(sites)}: give a vae")
@@ -174,53 +185,58 @@ def _bent(image_shape: Sequence[int], much: float) -> Augment:
 class Clustering(NamedTuple):
     """Clusters of the codes of a part.
 
-    :param bend: how much copies were bent, as a multiple of :data:`BENT`; 0: there were none
     :param labels: cluster of each datum, shape ``(N,)``
     :param spread: how loose the clusters are, as :func:`clusters` has it
     """
 
-    bend: float
     labels: Tensor
     spread: float
+
+
+def tightest(found: Sequence[Clustering]) -> Tensor:
+    """The labels of the clusters of least spread."""
+    return min(found, key=lambda one: one.spread).labels
 
 
 def clusterings(
     learned: Pair,
     part: Part,
-    image_shape: Sequence[int] | None,
     num_clusters: int,
+    *,
+    image_shape: Sequence[int] | None,
+    bend: float = 0.5,
     num_neighbours: int = 5,
     num_draws: int = 2,
     seed: int = 0,
     progress: Callable[[], object] = lambda: None,
 ) -> list[Clustering]:
-    """What :func:`start_at_clusters` chooses the tightest of: clusters that copies, bent by half and whole, give, each
-    drawn anew; without ``image_shape`` those of the data alone.
+    """What :func:`start_at_clusters` chooses the tightest of: clusters that copies give, drawn anew for each; without
+    ``image_shape`` those of the data alone, once.
 
     How far those of pairs learned from different seeds agree (:func:`~pyro_priors.metrics.hungarian_accuracy` of one
     with the other) tells without labels whether they can be trusted.
 
+    :param bend: how much copies are bent, as a multiple of :data:`BENT`
     :param progress: called after each of the graphs and clusterings
     """
     codes = _codes(learned, part.x)
     own = neighbour_graph(codes, codes, num_neighbours)
     progress()
     if image_shape is None:
-        found = Clustering(0.0, *clusters(own, num_clusters, seed))
+        found = Clustering(*clusters(own, num_clusters, seed))
         progress()
         return [found]
     generator, rows, all_found = torch.Generator().manual_seed(seed), torch.arange(len(part)).split(1000), []
-    for bend in (0.5, 1.0):
-        how = _bent(image_shape, bend)
-        for _ in range(num_draws):
-            graph = own
-            for _ in range(2):
-                drawn = how.draw(len(part), generator)
-                copies = [_codes(learned, how.apply(part.x[i], drawn[i])) for i in rows]
-                graph = graph + neighbour_graph(codes, torch.cat(copies), num_neighbours)
-                progress()
-            all_found.append(Clustering(bend, *clusters(graph, num_clusters, seed)))
+    how = _bent(image_shape, bend)
+    for _ in range(num_draws):
+        graph = own
+        for _ in range(2):
+            drawn = how.draw(len(part), generator)
+            copies = [_codes(learned, how.apply(part.x[i], drawn[i])) for i in rows]
+            graph = graph + neighbour_graph(codes, torch.cat(copies), num_neighbours)
             progress()
+        all_found.append(Clustering(*clusters(graph, num_clusters, seed)))
+        progress()
     return all_found
 
 

@@ -9,6 +9,7 @@ import pickle
 import signal
 import tempfile
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -105,8 +106,13 @@ class TrainConfig:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'")
-        if isinstance(self.frozen, str):
-            raise ValueError(f"frozen must be names of parts, got '{self.frozen}': give ('{self.frozen}',)")
+        for name, what in (("frozen", "parts"), ("warmup_sites", "latent sites")):
+            names = getattr(self, name)
+            if isinstance(names, str):
+                raise ValueError(f"{name} must be names of {what}, got '{names}': give ('{names}',)")
+            for one in names:
+                if not isinstance(one, str):
+                    raise ValueError(f"{name} must be names of {what}, got {type(one).__name__}: give its name")
         if bool(self.frozen) != bool(self.frozen_epochs):
             raise ValueError(
                 f"frozen={self.frozen} and frozen_epochs={self.frozen_epochs:g} belong together: give both, or none"
@@ -299,7 +305,12 @@ def _check_frozen(pair: Pair, frozen: tuple[str, ...]) -> None:
     parts = [name for name, module in pair.named_modules() if name and any(True for _ in module.parameters())]
     for name in frozen:
         if name not in parts:
-            raise ValueError(f"frozen names '{name}', which is no part of the pair: {zoo.hint(name, parts)}")
+            near = zoo.hint(name, parts) if get_close_matches(name, parts, n=1) else zoo.hint(name, _upper(parts))
+            raise ValueError(f"frozen names '{name}', which is no part of the pair: {near}")
+
+
+def _upper(parts: list[str]) -> list[str]:
+    return [name for name in parts if name.count(".") <= 1]
 
 
 def _start_pseudo_inputs(pair: Pair, data: Splits, config: TrainConfig) -> None:

@@ -224,7 +224,7 @@ class CPVAEConfig(PairConfig):
                 "one of the two out"
             )
         if self.released_code and self.own_category_network:
-            raise ValueError("own_category_network=True is nothing that released_code has: leave one of the two out")
+            raise ValueError("released_code=True has no own_category_network: leave one of the two out")
 
 
 @dataclass(frozen=True)

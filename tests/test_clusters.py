@@ -222,7 +222,7 @@ def test_the_network_learns_from_images_bent_and_binarised(learned):
         assert_close(pair.state_dict()[name], value, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("num_draws", [1, 3])
+@pytest.mark.parametrize("num_draws", [1, 4])
 def test_the_tightest_of_all_draws_is_taken(learned, monkeypatch, num_draws):
     data, _, vae = learned
     data, graphs, spreads = few(data), [], [0.5, 0.4, 0.3, 0.1, 0.2, 0.6]
@@ -233,10 +233,36 @@ def test_the_tightest_of_all_draws_is_taken(learned, monkeypatch, num_draws):
 
     monkeypatch.setattr(module, "clusters", scripted)
     labels = pp.start_at_clusters(cp_vae(), data, vae, num_draws=num_draws, epochs=1)
-    assert len(graphs) == 2 * num_draws and labels.sum() == {1: 2, 3: 4}[num_draws]
+    assert len(graphs) == num_draws and labels.sum() == {1: 1, 4: 4}[num_draws]
     for i, graph in enumerate(graphs):
         assert graph.sum() == 3 * 5 * 200  # each datum's neighbours, and those of two copies
         assert all((graph != other).nnz for other in graphs[:i])
+
+
+@pytest.mark.parametrize(("bend", "rotate"), [(0.5, 10.0), (1.0, 20.0)])
+def test_copies_are_bent_as_much_as_is_said(learned, bend, rotate):
+    """The graph is that of the codes, of their neighbours and of those of two copies of each."""
+    data, _, vae = learned
+    part, generator = few(data).train, torch.Generator().manual_seed(3)
+    how = Augment((1, SIDE, SIDE), rotate=rotate, shear=0.3 * bend, zoom=0.15 * bend, shift=0.05 * bend)
+    codes = vae.encode(part.x)["z"].mean.detach()
+    graph = neighbour_graph(codes, codes, 4)
+    for _ in range(2):
+        copies = how.apply(part.x, how.draw(len(part), generator))
+        graph = graph + neighbour_graph(codes, vae.encode(copies)["z"].mean.detach(), 4)
+    wanted, spread = clusters(graph, 3, 3)
+    options = {"image_shape": (1, SIDE, SIDE), "num_neighbours": 4, "seed": 3}
+    found = module.clusterings(vae, part, 3, **options, bend=bend)
+    assert len(found) == 2 and torch.equal(found[0].labels, wanted) and found[0].spread == pytest.approx(spread)
+
+
+def test_few_data_have_smaller_batches(learned):
+    """A fiftieth of 200 data, as many steps as many data have."""
+    data, _, vae = learned
+    pair, other = cp_vae(), cp_vae()
+    pp.start_at_clusters(pair, few(data), vae, epochs=1)
+    pp.start_at_clusters(other, few(data), vae, epochs=1, batch_size=4)
+    assert runs.same_bits(runs.state(pair), runs.state(other))
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -332,6 +358,13 @@ CONDITIONAL = {"condition_shape": (2,)}
 FITS = {"pair": cp_vae, "learned": lambda: create("vae"), "data": lambda: strokes(50)[0]}
 
 
+def diverged():
+    pair = create("vae")
+    with torch.no_grad():
+        next(pair.guide.parameters())[0, 0] = torch.inf
+    return pair
+
+
 def without_number():
     whole = cp_vae()
     return pp.Pair(whole.model, whole.guide)
@@ -346,6 +379,10 @@ def without_number():
         ),
         ({"pair": lambda: cp_vae(released_code=True)}, r"pair must be a cp_vae with released_code=False.*got Released"),
         ({"pair": without_number}, r"pair has num_categories=0: say how many its guide has, Pair\(.*num_categories=K"),
+        (
+            {"learned": diverged},
+            r"learned has values that are not finite, of guide.*: give a pair that did not diverge",
+        ),
         ({"pair": lambda: cp_vae().guide}, r"pair must be a Pair, got CPVAEGuide: give one of pyro_priors.create"),
         (
             {"pair": lambda: create("cp_vae", x_shape=(63,))},
@@ -360,16 +397,18 @@ def without_number():
             {"data": lambda: strokes(3)[0]},
             r"pair has num_categories=3, and the training part of strokes has 3 data, too",
         ),
-        ({"num_draws": 0}, r"num_draws must be at least 1, got 0"),
-        ({"num_neighbours": 0}, r"num_neighbours must be at least 1, got 0"),
-        ({"epochs": 0}, r"epochs must be at least 1, got 0"),
-        ({"batch_size": 0}, r"batch_size must be at least 1, got 0"),
+        ({"num_draws": 0}, r"num_draws must be a whole number of at least 1, got 0"),
+        ({"num_neighbours": 0}, r"num_neighbours must be a whole number of at least 1, got 0"),
+        ({"epochs": 0}, r"epochs must be a whole number of at least 1, got 0"),
+        ({"batch_size": 0}, r"batch_size must be a whole number of at least 1, got 0"),
         ({"learning_rate": 0.0}, r"learning_rate must be above 0, got 0.0: 1e-3 is a good start"),
         ({"learning_rate": float("nan")}, r"learning_rate must be above 0, got nan"),
-        ({"seed": -1}, r"seed must be from 0 to 4294967295, got -1"),
-        ({"seed": 2**32}, r"seed must be from 0 to 4294967295, got 4294967296"),
+        ({"seed": -1}, r"seed must be a whole number from 0 to 4294967295, got -1"),
+        ({"epochs": 1.5}, r"epochs must be a whole number of at least 1, got 1.5"),
+        ({"seed": 0.5}, r"seed must be a whole number from 0 to 4294967295, got 0.5"),
+        ({"seed": 2**32}, r"seed must be a whole number from 0 to 4294967295, got 4294967296"),
     ],
-    ids=range(19),
+    ids=range(22),
 )
 def test_what_cannot_start_is_refused_at_once(monkeypatch, changed, message):
     monkeypatch.setattr(module, "neighbour_graph", None)
@@ -423,6 +462,15 @@ def test_frozen_parts_that_are_none():
             {"frozen": ("guide.categroy",), "frozen_epochs": 1},
             r"frozen names 'guide.categroy', .* did you mean 'guide.category'",
         ),
+        (
+            {"frozen": ("z",), "frozen_epochs": 1},
+            r"frozen names 'z', .*: choose one of model, model.\w+, [^.]*(model.\w+, )*guide, (guide.\w+(, |$))*$",
+        ),
+        (
+            {"frozen": (torch.nn.Linear(2, 2),), "frozen_epochs": 1},
+            r"frozen must be names of parts, got Linear: give its",
+        ),
+        ({"warmup_sites": "z"}, r"warmup_sites must be names of latent sites, got 'z': give \('z',\)"),
         ({"frozen": ("guide.category",)}, r"frozen=\('guide.category',\) and frozen_epochs=0 belong together"),
         ({"frozen_epochs": 2}, r"frozen=\(\) and frozen_epochs=2 belong together"),
         ({"frozen": ("guide.category",), "frozen_epochs": -1}, r"frozen_epochs must be 0 or more, got -1"),
@@ -439,7 +487,7 @@ def test_own_category_network_and_what_does_not_fit_it():
     pair = cp_vae(own_category_network=True)
     shared = cp_vae()
     assert sum(p.numel() for p in pair.guide.parameters()) > sum(p.numel() for p in shared.guide.parameters())
-    with pytest.raises(ValueError, match="own_category_network=True is nothing that released_code has"):
+    with pytest.raises(ValueError, match="released_code=True has no own_category_network: leave one of the two out"):
         cp_vae(own_category_network=True, released_code=True)
     with pytest.raises(ValueError, match="own_category_network=True makes a second network like the encoder"):
         cp_vae(own_category_network=True, encoder=torch.nn.Linear(SIDE * SIDE, 32))
