@@ -18,9 +18,8 @@ import torch
 
 from .. import plots
 from ..clusters import start_at_clusters
-from ..metrics import Estimate
 from ..train import TrainConfig
-from .experiment import Column, Experiment, Row, Start, Trained, add, log_likelihood, number, seeds
+from .experiment import Column, Experiment, Row, Start, Trained, add, log_likelihood, number, seeds, validation_bound
 from .lavda2019 import ACTIVE_CATEGORIES, BOUND
 from .lavda2019 import ROWS as TABLE1
 
@@ -58,12 +57,6 @@ WHAT = {
     "own-network": "no start at clusters",
     "plain": "no start at clusters, and q(c|x) shares the layers of q(z|x,c), as in the paper",
 }
-
-
-def validation_bound(trained: Trained) -> dict[str, Estimate]:
-    """The bound of the epoch whose weights are kept, on the validation part: what chooses, where anything is chosen."""
-    bounds = [line["valid_bound"] for line in trained.history if line.get("valid_bound") is not None]
-    return {"validation_bound": Estimate(max(bounds), None, "nats per datum")} if bounds else {}
 
 
 def _rows(data: str, recipe: str, num_seeds: int, batch_size: int = 250) -> tuple[Row, ...]:

@@ -32,6 +32,7 @@ __all__ = [
     "names",
     "number",
     "seeds",
+    "validation_bound",
 ]
 
 Estimates = Mapping[str, Estimate]
@@ -196,6 +197,12 @@ class Trained:
     data: Splits
     judges: Path = Path("runs/judges")
     history: Sequence[dict[str, Any]] = ()
+
+
+def validation_bound(trained: Trained) -> dict[str, Estimate]:
+    """The bound of the epoch whose weights are kept, on the validation part: what chooses, where anything is chosen."""
+    bounds = [line["valid_bound"] for line in trained.history if line.get("valid_bound") is not None]
+    return {"validation_bound": Estimate(max(bounds), None, "nats per datum")} if bounds else {}
 
 
 @dataclass(frozen=True)
