@@ -89,6 +89,8 @@ class PairConfig:
     """p(x|z): bernoulli, continuous_bernoulli, discretised_logistic or gaussian."""
     scale: float | None = None
     """Fixed scale of the gaussian likelihood; learned when left out."""
+    start_scale: float | None = None
+    """Where the learned scale of the gaussian likelihood starts; at 1 when left out."""
     networks: str = "mlp"
     """Encoder and decoder: mlp (perceptrons) or conv (of images that are not flattened; hidden are the layers between
     convolutions and code, which may be none)."""
@@ -530,9 +532,9 @@ def _decoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Modul
     if networks.decoder is not None:
         return networks.decoder
     if isinstance(config, _CalibratedConfig):
-        likelihood = make_calibrated(config.calibration, config.x_shape, config.scale)
+        likelihood = make_calibrated(config.calibration, config.x_shape, config.scale, config.start_scale)
     else:
-        likelihood = make_likelihood(config.likelihood, len(config.x_shape), config.scale)
+        likelihood = make_likelihood(config.likelihood, len(config.x_shape), config.scale, config.start_scale)
     z_dim = options.pop("z_dim", config.z_dim)
     if config.networks == "conv":
         options.pop("branched", None)

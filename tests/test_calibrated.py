@@ -146,13 +146,15 @@ def test_the_fixed_scale_is_1_or_the_one_given():
     [
         (("optimum", (4,)), "calibration 'optimum' is unknown: did you mean 'optimal'"),
         (("xyz", (4,)), "calibration 'xyz' is unknown: choose one of fixed, learned, "),
+        (("optimal", (4,), None, 0.3), r"start_scale=0\.3 belongs to calibration='learned', got calibration='optimal'"),
+        (("fixed", (4,), 0.3, 0.3), r"start_scale=0\.3 belongs to calibration='learned', got calibration='fixed'"),
         (("optimal", (4,), 0.3), r"scale=0\.3 belongs to calibration='fixed', got calibration='optimal'"),
         (
             ("learned_by_channel", (4,)),
             r"needs images, x_shape=\(channels, height, width\), got \(4,\): load them with",
         ),
     ],
-    ids=["near", "far", "scale", "channels"],
+    ids=["near", "far", "start of optimal", "start of fixed", "scale", "channels"],
 )
 def test_errors_name_the_remedy(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch.testing import assert_close
 
+import pyro_priors as pp
 from by_hand import formulae, hvae
 from pyro_priors.nn import (
     LIKELIHOODS,
@@ -26,6 +27,7 @@ from pyro_priors.nn import (
     GaussianLikelihood,
     JoinedLinear,
     JointBernoulli,
+    make_calibrated,
     make_likelihood,
     positive,
 )
@@ -304,8 +306,25 @@ def test_errors_of_likelihoods_name_the_remedy():
         make_likelihood("xyz", 1)
     with pytest.raises(ValueError, match="scale=0.1 belongs to likelihood='gaussian', got likelihood='bernoulli'"):
         make_likelihood("bernoulli", 1, scale=0.1)
+    with pytest.raises(ValueError, match="start_scale=0.1 belongs to likelihood='gaussian', got likelihood='bern"):
+        make_likelihood("bernoulli", 1, start_scale=0.1)
+    with pytest.raises(ValueError, match="start_scale=0.1 is of a learned scale, and scale=0.2 is fixed: leave one"):
+        make_likelihood("gaussian", 1, scale=0.2, start_scale=0.1)
     with pytest.raises(ValueError, match=r"scale must be positive, got 0\.0: give scale=0\.1"):
         make_likelihood("gaussian", 1, scale=0.0)
+    for start in (0.0, -1.0, 1e4, math.nan):
+        with pytest.raises(ValueError, match=f"start_scale must be from 0.001 to 100, got {start:g}: give about"):
+            make_likelihood("gaussian", 1, start_scale=start)
+
+
+@pytest.mark.parametrize("start", [1e-3, 0.1, 1.0, 100.0])
+def test_a_learned_scale_starts_where_it_is_said(start):
+    pair = pp.create("cvae", x_shape=(2,), condition_shape=(3,), z_dim=2, likelihood="gaussian", start_scale=start)
+    by_channel = make_calibrated("learned_by_channel", (3, 4, 4), None, start)
+    scale = pair.model.decoder(torch.zeros(1, 2), condition=torch.zeros(1, 3)).base_dist.scale
+    assert_close(scale, torch.full_like(scale, start), rtol=1e-5, atol=0)
+    assert_close(positive(by_channel.raw_scale), torch.full((3, 1, 1), start), rtol=1e-5, atol=0)
+    assert pair.model.decoder.likelihood.raw_scale.requires_grad
 
 
 # layers

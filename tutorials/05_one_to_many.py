@@ -180,15 +180,17 @@ pp.plots.magnification(vae.eval(), four)
 
 # %% [markdown]
 # ## The warm-up
-# The paper warms the KL up over one epoch. In the few minutes here that is not enough. While codes carry next to nothing
-# their KL is pure loss: under the mixture of Gaussians posterior and prior become one, the KL is 0, and nothing is left
-# that would draw them apart again. CDV, whose prior is made of the posterior, gets away from there and loses some tenths
-# of a nat. (One seed, and what becomes of it depends on seed, batch and learning rate.)
+# The paper warms the KL up over one epoch. In the few minutes here that is not enough. While codes carry next to
+# nothing their KL is pure loss: under the mixture of Gaussians posterior and prior become one, the KL is 0, and nothing
+# is left that would draw them apart again. CDV, whose prior is made of the posterior, gets away from there and loses
+# some tenths of a nat. (One seed, and what becomes of it depends on seed, batch and learning rate.)
 #
 # Over 300 epochs and with 16 components it is the other way round for all but the mixture of Gaussians: under a long
 # warm-up the posteriors become narrow before the prior has placed its components, and it never does. There CDV with the
 # paper's one epoch comes within a tenth of a nat of the truth, and with half of the epochs it stays half a nat away
-# (`pyro-priors reproduce klushyn2019/fig2`; five seeds are in `results/`).
+# (`pyro-priors reproduce klushyn2019/fig2`; five seeds are in `results/`). What makes codes worthless at first is the
+# learned scale of p(x|z), which starts at 1, far above that of the data: with `start_scale=0.3` the mixture does not
+# lose them.
 
 # %%
 torch.manual_seed(0)

@@ -100,7 +100,9 @@ CALIBRATIONS = ("fixed", "learned", "learned_by_channel", "optimal")
 """Ways to find the scale of a Gaussian likelihood."""
 
 
-def make_calibrated(calibration: str, x_shape: Sequence[int], scale: float | None = None) -> Likelihood:
+def make_calibrated(
+    calibration: str, x_shape: Sequence[int], scale: float | None = None, start_scale: float | None = None
+) -> Likelihood:
     """The Gaussian likelihood whose scale is found in one of these ways.
 
     ====================== ===========================================================
@@ -113,12 +115,19 @@ def make_calibrated(calibration: str, x_shape: Sequence[int], scale: float | Non
     :param calibration: one of ``CALIBRATIONS``
     :param x_shape: shape of one datum
     :param scale: the fixed scale, in units of x
-    :raises ValueError: if the name is unknown, x has no channels, or a scale is given that is not fixed
+    :param start_scale: where a learned scale starts, at 1 when None
+    :raises ValueError: if the name is unknown, x has no channels, a scale is given that is not fixed, or the start of
+        one that is not learned
     """
     if calibration not in CALIBRATIONS:
         raise ValueError(f"calibration '{calibration}' is unknown: {hint(calibration, CALIBRATIONS)}")
     if scale is not None and calibration != "fixed":
         raise ValueError(f"scale={scale} belongs to calibration='fixed', got calibration='{calibration}': leave it out")
+    if start_scale is not None and not calibration.startswith("learned"):
+        raise ValueError(
+            f"start_scale={start_scale:g} belongs to calibration='learned', got calibration='{calibration}': leave it "
+            "out"
+        )
     if calibration == "learned_by_channel" and len(x_shape) != 3:
         raise ValueError(
             "calibration='learned_by_channel' needs images, x_shape=(channels, height, width), got "
@@ -127,4 +136,5 @@ def make_calibrated(calibration: str, x_shape: Sequence[int], scale: float | Non
     if calibration == "optimal":
         return OptimalGaussianLikelihood(len(x_shape))
     fixed = (1.0 if scale is None else scale) if calibration == "fixed" else None
-    return GaussianLikelihood(len(x_shape), fixed, x_shape[0] if calibration == "learned_by_channel" else None)
+    num_channels = x_shape[0] if calibration == "learned_by_channel" else None
+    return GaussianLikelihood(len(x_shape), fixed, num_channels, 1.0 if start_scale is None else start_scale)

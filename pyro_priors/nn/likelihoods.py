@@ -66,21 +66,38 @@ class ContinuousBernoulliLikelihood(BernoulliLikelihood):
         return ContinuousBernoulli(self._only(raw)).to_event(self.event_dim)
 
 
+START_SCALES = (1e-3, 1e2)
+"""Least and greatest, of a learned scale."""
+
+
 class GaussianLikelihood(BernoulliLikelihood):
     """Real data: N(loc, scale^2) with the decoder's output as loc and one scale for all values, or for each channel.
 
     :param event_dim: number of dimensions of one datum
-    :param scale: the fixed scale, in units of x; learned, starting at 1, when None
+    :param scale: the fixed scale, in units of x; learned when None
     :param num_channels: size of x's first dimension, each value of which learns a scale; None for one scale
+    :param start_scale: where a learned scale starts. Where it is far above the scale of the data, codes are worth less
+        than their KL until it has fallen, and may carry nothing ever after
     """
 
-    def __init__(self, event_dim: int, scale: float | None = None, num_channels: int | None = None) -> None:
+    def __init__(
+        self,
+        event_dim: int,
+        scale: float | None = None,
+        num_channels: int | None = None,
+        start_scale: float = 1.0,
+    ) -> None:
         super().__init__(event_dim)
         if scale is not None and not scale > 0:
             raise ValueError(f"scale must be positive, got {scale}: give scale=0.1, or leave it out to learn it")
+        if not START_SCALES[0] <= start_scale <= START_SCALES[1]:
+            raise ValueError(
+                f"start_scale must be from {START_SCALES[0]:g} to {START_SCALES[1]:g}, got {start_scale:g}: give about "
+                "the standard deviation that a good reconstruction leaves"
+            )
         self.fixed_scale = scale
         shape = () if num_channels is None else (num_channels, *(1,) * (event_dim - 1))
-        self.raw_scale = nn.Parameter(torch.full(shape, raw_of(1.0))) if scale is None else None
+        self.raw_scale = nn.Parameter(torch.full(shape, raw_of(start_scale))) if scale is None else None
 
     def forward(self, raw: Tensor) -> dist.Distribution:
         scale: Any = self.fixed_scale if self.raw_scale is None else positive(self.raw_scale)
@@ -265,18 +282,29 @@ LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
 }
 
 
-def make_likelihood(name: str, event_dim: int, scale: float | None = None) -> Likelihood:
+def make_likelihood(
+    name: str, event_dim: int, scale: float | None = None, start_scale: float | None = None
+) -> Likelihood:
     """The likelihood of that name.
 
     :param name: one of ``LIKELIHOODS``
     :param event_dim: number of dimensions of one datum, ``len(x_shape)``
     :param scale: the fixed scale of the Gaussian, learned when None
-    :raises ValueError: if the name is unknown, or a scale is given to another likelihood than the Gaussian
+    :param start_scale: where the learned scale of the Gaussian starts, at 1 when None
+    :raises ValueError: if the name is unknown, a scale is out of range, or given to another likelihood than the
+        Gaussian, or both are given
     """
     if name not in LIKELIHOODS:
         raise ValueError(f"likelihood '{name}' is unknown: {hint(name, LIKELIHOODS)}")
+    if scale is not None and start_scale is not None:
+        raise ValueError(
+            f"start_scale={start_scale:g} is of a learned scale, and scale={scale:g} is fixed: leave one of the two out"
+        )
     if name == "gaussian":
-        return GaussianLikelihood(event_dim, scale)
-    if scale is not None:
-        raise ValueError(f"scale={scale} belongs to likelihood='gaussian', got likelihood='{name}': leave it out")
+        return GaussianLikelihood(event_dim, scale, start_scale=1.0 if start_scale is None else start_scale)
+    for option, value in (("scale", scale), ("start_scale", start_scale)):
+        if value is not None:
+            raise ValueError(
+                f"{option}={value:g} belongs to likelihood='gaussian', got likelihood='{name}': leave it out"
+            )
     return LIKELIHOODS[name](event_dim)
