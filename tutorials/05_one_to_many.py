@@ -63,7 +63,7 @@ scatter({"data": test.x}, test.condition)
 # which the guide's encoder turns into Gaussians; for `cdv_cvae` pseudo *latents*, which the model's decoder turns into
 # pseudo-targets first.
 #
-# The KL is warmed up over half of the training: the last section shows why, and why a longer one would not do it.
+# The KL is warmed up over half of the training: the last section shows why.
 
 # %%
 EPOCHS = 2 if SMOKE_TEST else 60
@@ -185,12 +185,12 @@ pp.plots.magnification(vae.eval(), four)
 # is left that would draw them apart again. CDV, whose prior is made of the posterior, gets away from there and loses
 # some tenths of a nat. (One seed, and what becomes of it depends on seed, batch and learning rate.)
 #
-# Over 300 epochs and with 16 components it is the other way round for all but the mixture of Gaussians: under a long
-# warm-up the posteriors become narrow before the prior has placed its components, and it never does. There CDV with the
+# Over 300 epochs and with 16 components it is the other way round for all but the mixture of Gaussians, perhaps because
+# under a long warm-up the posteriors become narrow before the prior has placed its components. There CDV with the
 # paper's one epoch comes within a tenth of a nat of the truth, and with half of the epochs it stays half a nat away
-# (`pyro-priors reproduce klushyn2019/fig2`; five seeds are in `results/`). What makes codes worthless at first is the
-# learned scale of p(x|z), which starts at 1, far above that of the data: with `start_scale=0.3` the mixture does not
-# lose them.
+# (`pyro-priors reproduce klushyn2019/fig2`; five seeds are in `results/`). The
+# learned scale of p(x|z) starts at 1, far above that of the data, which makes codes worth little at first: in trials with
+# `start_scale=0.3`, two seeds, the mixture of Gaussians kept them.
 
 # %%
 torch.manual_seed(0)

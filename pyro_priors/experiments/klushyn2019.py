@@ -78,8 +78,7 @@ def _mean(values: Tensor, unit: str) -> Estimate:
     return Estimate(values.mean().item(), values.std().item() / math.sqrt(len(values)), unit)
 
 
-# Toys, section 4.1. The paper's own is not to be had. A long warm-up, 'slow', is a variant: posteriors narrow before
-# the prior has placed its components.
+# Toys, section 4.1. The paper's own is not to be had. A long warm-up, 'slow', is a variant.
 
 TOY = TrainConfig(
     max_epochs=300, warmup_epochs=1, batch_size=250, learning_rate=5e-3, schedule="cosine", compile="always"
