@@ -188,9 +188,9 @@ pp.plots.magnification(vae.eval(), four)
 # Over 300 epochs and with 16 components it is the other way round for all but the mixture of Gaussians, perhaps because
 # under a long warm-up the posteriors become narrow before the prior has placed its components. There CDV with the
 # paper's one epoch comes within a tenth of a nat of the truth, and with half of the epochs it stays half a nat away
-# (`pyro-priors reproduce klushyn2019/fig2`; five seeds are in `results/`). The
-# learned scale of p(x|z) starts at 1, far above that of the data, which makes codes worth little at first: in trials with
-# `start_scale=0.3`, two seeds, the mixture of Gaussians kept them.
+# (`pyro-priors reproduce klushyn2019/fig2`; five seeds are in `results/`). The learned scale of p(x|z) starts at 1, far
+# above that of the data, which makes codes worth little at first: in trials with `start_scale=0.3`, two seeds, the
+# mixture of Gaussians kept them.
 
 # %%
 torch.manual_seed(0)
