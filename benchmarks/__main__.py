@@ -1,6 +1,6 @@
 """Run the benchmarks, print their tables and write them to ``results/benchmarks``.
 
-python -m benchmarks [steps epochs likelihood encoding categories growth start quality precision]
+python -m benchmarks [steps breakdown epochs likelihood encoding categories growth start quality precision]
 python -m benchmarks stability
 """
 
@@ -13,7 +13,18 @@ from pathlib import Path
 
 import torch
 
-NAMES = ("steps", "epochs", "likelihood", "encoding", "categories", "growth", "start", "quality", "precision")
+NAMES = (
+    "steps",
+    "breakdown",
+    "epochs",
+    "likelihood",
+    "encoding",
+    "categories",
+    "growth",
+    "start",
+    "quality",
+    "precision",
+)
 ON_REQUEST = ("stability",)  # of runs that are there
 OUT = Path(__file__).parents[1] / "results" / "benchmarks"
 
