@@ -139,6 +139,17 @@ def test_overlap_of_a_unit_square(other, expected):
     assert grasps.jaccard(b, a.flip(0)).item() == pytest.approx(expected, abs=1e-6), "the order around does not matter"
 
 
+def test_overlap_of_turned_rectangles_with_common_edges(float64):
+    """Corners on the edges of the other but for rounding: moved along its own axis by half, and half as open."""
+    for degrees, (opening, jaw) in zip(360 * torch.rand(500), torch.rand(500, 2) + 0.2, strict=True):
+        turn = degrees.deg2rad()
+        whole = corners_of(pose(0, 0, opening, jaw, degrees))
+        moved = corners_of(pose(opening / 2 * turn.cos(), -opening / 2 * turn.sin(), opening, jaw, degrees))
+        narrow = corners_of(pose(0, 0, opening / 2, jaw, degrees))
+        assert grasps.jaccard(whole, moved).item() == pytest.approx(1 / 3, abs=1e-6)
+        assert grasps.jaccard(whole, narrow).item() == pytest.approx(1 / 2, abs=1e-6)
+
+
 def test_overlap_of_any_rectangles(float64):
     """Against the share of points of a fine grid in both over those in either, whose error is some edges' cells."""
     side = torch.linspace(-2, 2, 401)
@@ -214,6 +225,8 @@ def test_the_discriminator_gives_the_ratio_of_densities(tmp_path, monkeypatch):
     assert other.mean().item() < 0.04
     several = network.scores(torch.stack([data.test.x, data.test.x.roll(1, 0)], 1), data.test.condition)
     assert_close(several, torch.stack([true, other], 1))
+    same = data.test.x * torch.tensor([1.0, 1.0, 1.0, 1.0, 0.3, 0.3])  # sine and cosine of no angle, the same rectangle
+    assert_close(network.scores(same, data.test.condition), true)
     record = json.loads((tmp_path / "discriminator.json").read_text())
     pairs, others = metrics.pair_scores(network, data.test)
     assert_close(pairs, true)

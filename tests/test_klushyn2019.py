@@ -75,14 +75,14 @@ def test_the_true_log_density_is_that_of_the_data(name):
     assert abs(found.value - data.true_log_likelihood) < 4 * found.stderr
 
 
-def drawing(monkeypatch, x):
-    """From now on the samples of any pair are these, shape ``(num_conditions, num) + x_shape``."""
-    monkeypatch.setattr(klushyn2019, "samples_given", lambda pair, condition, num: {"x": x, "x_mean": x})
+def drawing(monkeypatch, **drawn):
+    """From now on samples of any pair, ``x`` or ``x_mean``, are these, shape ``(num_conditions, num) + x_shape``."""
+    monkeypatch.setattr(klushyn2019, "samples_given", lambda pair, condition, num: drawn)
 
 
-def test_between_the_targets(monkeypatch):
-    """The truth: next to nothing between, all ten found; one target of each quarter; one wide Gaussian, whose
-    middle is near enough to one target of four."""
+def test_off_the_targets(monkeypatch):
+    """The truth: next to nothing off, all ten found; one target of each quarter; one wide Gaussian, whose middle is
+    near enough to one target of four, and of which the share between two targets is known."""
     data = pp.data.load("one_to_many")
     targets, quarter = klushyn2019._targets(data.test.condition)
     assert (
@@ -95,14 +95,24 @@ def test_between_the_targets(monkeypatch):
     one = targets[:, :1, None] + 0.03 * torch.randn(2000, 10, 1)
     gaussian = dist.Normal(0.0, 0.6).sample((2000, 10, 1))
     expected = {"true": (true, 0.0, 10), "one": (one, 0.0, 4), "gaussian": (gaussian, 0.5, 1)}
-    for x, between, modes in expected.values():
-        drawing(monkeypatch, x)
-        found = klushyn2019.between_targets(None, data)
+    for x, off, modes in expected.values():
+        drawing(monkeypatch, x=x)
+        found = klushyn2019.off_the_targets(None, data)
         assert found["modes_found"].value == modes and found["modes_found"].unit == "of 10"
-        if between:
-            assert found["between_modes"].value > between
+        if off:
+            assert found["off_modes"].value > off
         else:
-            assert found["between_modes"].value < 0.0006  # ten times what it should be
+            assert found["off_modes"].value < 0.0006  # ten times what it should be
+    cdf, between = dist.Normal(0.0, 0.6).cdf, []
+    for heights in klushyn2019.ONE_TO_MANY_HEIGHTS:
+        inner = torch.tensor(heights).sort().values
+        between.append((cdf(inner[1:] - 0.12) - cdf(inner[:-1] + 0.12)).sum())
+    share = (torch.stack(between) * quarter.bincount() / 2000).sum().item()
+    assert found["between_modes"].value == pytest.approx(share, abs=4 * (0.25 / 20_000) ** 0.5)
+    # x, and not its mean, decides
+    drawing(monkeypatch, x=one + 10, x_mean=one)
+    found = klushyn2019.off_the_targets(None, data)
+    assert found["off_modes"].value == 1 and found["between_modes"].value == 0
 
 
 def test_off_the_curve(monkeypatch):
@@ -110,11 +120,11 @@ def test_off_the_curve(monkeypatch):
     data = pp.data.load("inverse_sine")
     true = data.test.x[:, None].expand(-1, 10, 1)
     for x, low, high in ((true, 0, 0), (true + 0.01, 0, 0), (dist.Normal(0.5, 0.5).sample(true.shape), 0.4, 0.9)):
-        drawing(monkeypatch, x)
-        assert low <= klushyn2019.off_the_curve(None, data)["between_modes"].value <= high
+        drawing(monkeypatch, x=x)
+        assert low <= klushyn2019.off_the_curve(None, data)["off_modes"].value <= high
 
 
-def test_between_the_gaussians():
+def test_off_the_gaussians():
     class Drawn:
         def __init__(self, sd):
             self.sd = sd
@@ -122,10 +132,10 @@ def test_between_the_gaussians():
         def sample(self, num):
             return {"x": 2.0 * torch.randint(2, (num, 2)) - 1 + self.sd * torch.randn(num, 2)}
 
-    found = klushyn2019.between_gaussians(Drawn(0.1), None)["between_modes"]
+    found = klushyn2019.off_the_gaussians(Drawn(0.1), None)["off_modes"]
     # P(chi^2 of 2 degrees > 16), four standard errors
     assert found.value == pytest.approx(math.exp(-8), abs=4 * (math.exp(-8) / 20_000) ** 0.5)
-    assert klushyn2019.between_gaussians(Drawn(0.4), None)["between_modes"].value > 0.5
+    assert klushyn2019.off_the_gaussians(Drawn(0.4), None)["off_modes"].value > 0.5
 
 
 # images
@@ -212,11 +222,19 @@ def test_grasps(monkeypatch, tmp_path):
     x = data.test.x.unflatten(0, (6, 3))
     far = x[:, :1] + torch.tensor([4.0, 0, 0, 0, 0, 0])
     poses = torch.cat([x[:, :2], far], 1)
-    drawing(monkeypatch, poses)
+    drawing(monkeypatch, x_mean=poses)
     found = klushyn2019.grasps_by_metric(Trained(None, runs.small_pair("cvae", data), data, tmp_path))
     assert found["rectangle"].value == pytest.approx(2 / 3) and found["rectangle_any"].value == 1
     assert found["certain"].value == pytest.approx((poses[..., 0] > 0).double().mean().item())
     assert found["certain_of_known"].value == pytest.approx((data.test.x[:, 0] > 0).double().mean().item())
+    _, others = metrics.pair_scores(Scores(), data.test)
+    assert found["certain_of_others"].value == pytest.approx(others.double().mean().item())
+
+
+def test_images_count_alike():
+    """One of two grasps of the first image, and all three of the second."""
+    found = klushyn2019._by_image(torch.tensor([True, False, True, True, True]), torch.tensor([0, 0, 1, 1, 1]))
+    assert found.tolist() == [0.5, 1.0]
 
 
 # figures

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["POSE", "corners_of", "pose_from", "pose_of"]
+__all__ = ["POSE", "corners_of", "drawn_pose", "pose_from", "pose_of"]
 
 POSE = ("centre x", "centre y", "opening", "jaw", "sin 2t", "cos 2t")
 r"""What the six numbers of a pose are, each in [-1, 1].
@@ -37,6 +37,16 @@ def corners_of(pose: Tensor, side: float = 64) -> Tensor:
     signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
     corners = torch.stack([centre + one * half_opening + other * half_jaw for one, other in signs], -2)
     return (corners + 1) / 2 * side
+
+
+def drawn_pose(pose: Tensor) -> Tensor:
+    """The pose of the same rectangle whose sine and cosine are those of one angle, and whose lengths are 0 or more.
+
+    :param pose: such as a model generates, shape ``left_shape + (6,)``
+    :returns: like ``pose``; a known one stays as it is
+    """
+    double = torch.atan2(pose[..., 4], pose[..., 5])
+    return torch.cat([pose[..., :2], pose[..., 2:4].clamp(min=-1), torch.stack([double.sin(), double.cos()], -1)], -1)
 
 
 def pose_of(corners: Tensor, side: float = 64) -> Tensor:

@@ -104,7 +104,9 @@ class Components:
 
         What differs from the paper (section 4.2 of Klushyn et al. 2019): it shows the number of codes as a function of
         the distance to a component, as ``counts`` does, counts by eye the components that are far, and does not say
-        given which condition; ours are of many conditions, and the limit is the data's own.
+        given which condition; ours are of many conditions, and the limit is the data's own. As there, a component is
+        known by its mean alone: samples of a broad one (CMoG's may be) lie far from it, those of one as narrow as a
+        posterior (VampPrior, CDV) do not.
         """
         centre = codes.mean(0)
         reach = max((values - centre).norm(dim=-1).max().item() for values in (locs, codes))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._rng import seeded
 from ..data import Part, Splits
-from ..data.poses import POSE, corners_of
+from ..data.poses import POSE, corners_of, drawn_pose
 from .given import conditions_of
 from .judges import Judge, JudgeConfig, calibrate, digest_of, judge_config, kept, train_judge
 
@@ -77,13 +77,14 @@ class GraspDiscriminator(Judge):
 
     def forward(self, pose: Tensor, image: Tensor) -> Tensor:
         """
-        :param pose: shape ``(num,) + left_shape + (6,)``
+        :param pose: shape ``(num,) + left_shape + (6,)``; seen as the rectangle that it is drawn as
+            (:func:`~pyro_priors.data.poses.drawn_pose`), as all those of the training are
         :param image: shape ``(num,) + image_shape``, or flattened
         :returns: logits, shape ``(num,) + left_shape``
         """
         seen = self.of_image(self.images(image))
         seen = seen.reshape(-1, *[1] * (pose.dim() - 2), seen.shape[-1])
-        return self.of_both(seen + self.of_pose(pose)).squeeze(-1) / self.temperature
+        return self.of_both(seen + self.of_pose(drawn_pose(pose))).squeeze(-1) / self.temperature
 
     @torch.no_grad()
     def logits(self, pose: Tensor, image: Tensor) -> Tensor:
@@ -233,21 +234,27 @@ def _area(corners: Tensor) -> Tensor:
 
 
 def _inside(points: Tensor, corners: Tensor) -> Tensor:
-    """Whether each point is inside of a rectangle or on its edge, which is the case of no point if it has no area."""
+    """Whether each point is inside of a rectangle or on its edge, which is the case of no point if it has no area.
+
+    A point on an edge may be beyond it by rounding: a billionth of the area is let pass.
+    """
     edges = (corners.roll(-1, -2) - corners).unsqueeze(-3)
     side = _cross(edges, points.unsqueeze(-2) - corners.unsqueeze(-3))  # left_shape + (points, edges)
-    within = (side >= 0).all(-1) | (side <= 0).all(-1)
-    return within & (_area(corners) > 0).unsqueeze(-1)
+    area = _area(corners).unsqueeze(-1)
+    slack = 1e-9 * area.unsqueeze(-1)
+    within = (side >= -slack).all(-1) | (side <= slack).all(-1)
+    return within & (area > 0)
 
 
 def _crossings(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Where each edge of one crosses each of the other, shape ``left_shape + (16, 2)``, and whether it does."""
     from_a, along_a = a.unsqueeze(-2), (a.roll(-1, -2) - a).unsqueeze(-2)
     from_b, along_b = b.unsqueeze(-3), (b.roll(-1, -2) - b).unsqueeze(-3)
-    turn = _cross(along_a, along_b)  # 0 where they are parallel
-    safe = torch.where(turn == 0, 1.0, turn)
+    turn = _cross(along_a, along_b)
+    parallel = turn.abs() <= 1e-9 * along_a.norm(dim=-1) * along_b.norm(dim=-1)  # but for rounding
+    safe = torch.where(parallel, 1.0, turn)
     s, t = _cross(from_b - from_a, along_b) / safe, _cross(from_b - from_a, along_a) / safe
-    does = (turn != 0) & (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1)
+    does = ~parallel & (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1)
     return (from_a + s.unsqueeze(-1) * along_a).flatten(-3, -2), does.flatten(-2)
 
 

@@ -37,6 +37,8 @@ class Constrained(ELBO):
     first time; then it falls where the bound is broken, and tends to 1 where it holds. A training that ends at
     ``beta=1`` is one of the plain bound, reached from good reconstructions; one whose beta stays below 1 cannot have
     both.
+    The weights that ``fit`` keeps are those of the best bound on the validation part, as always, whether the constraint
+    holds there or not.
     It stands in the place of a warm-up: give ``warmup_epochs=0`` to :func:`pyro_priors.fit`, or the two are multiplied.
 
     ``current_beta`` is beta, and what ``train_beta`` of a run reports. It moves in :meth:`end_step`, which ``fit`` and
