@@ -285,10 +285,13 @@ def _machine_code(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    # inductor looks into its cache of whole graphs only where it finds a shape environment; all sizes are fixed in ours
-    with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))):
+    # inductor looks into its cache of whole graphs only where it finds a shape environment; of fake tensors that it made
+    # itself some sizes would stay open
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    fixed = [mode.from_tensor(value, static_shapes=True) for value in inputs]
+    with tracing(TracingContext(mode)):
         # random numbers by torch's own generators, so that they are the eager ones
-        return torch._inductor.compile(graph, list(inputs), options={"fallback_random": True})
+        return torch._inductor.compile(graph, fixed, options={"fallback_random": True})
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1) -> Any:
