@@ -285,7 +285,7 @@ def _machine_code(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    # inductor looks into its cache of whole graphs only where it finds a shape environment; of fake tensors that it made
+    # inductor looks into its cache of whole graphs only where it finds a shape environment; of fake tensors made by
     # itself some sizes would stay open
     mode = FakeTensorMode(shape_env=ShapeEnv())
     fixed = [mode.from_tensor(value, static_shapes=True) for value in inputs]

@@ -213,9 +213,9 @@ def grasp_data(num_images=6, each=3):
 def test_grasps(monkeypatch, tmp_path):
     """Two known grasps of each image and one of the next: two in three agree, all images have one that does."""
 
-    class Scores:
+    class Scores:  # 1 at the right, 0.95 below the middle of the left half
         def scores(self, pose, image):
-            return (pose[..., 0] > 0).float()
+            return torch.where(pose[..., 0] > 0, 1.0, torch.where(pose[..., 1] > 0, 0.95, 0.0))
 
     data = grasp_data()
     monkeypatch.setattr(klushyn2019, "trained_discriminator", lambda data, folder, **config: Scores())
@@ -227,8 +227,12 @@ def test_grasps(monkeypatch, tmp_path):
     assert found["rectangle"].value == pytest.approx(2 / 3) and found["rectangle_any"].value == 1
     assert found["certain"].value == pytest.approx((poses[..., 0] > 0).double().mean().item())
     assert found["certain_of_known"].value == pytest.approx((data.test.x[:, 0] > 0).double().mean().item())
-    _, others = metrics.pair_scores(Scores(), data.test)
-    assert found["certain_of_others"].value == pytest.approx(others.double().mean().item())
+    known, others = metrics.pair_scores(Scores(), data.test)
+    assert found["certain_of_others"].value == pytest.approx((others == 1).double().mean().item())
+    likely = (Scores().scores(poses, None) > 0).double().mean().item()
+    assert found["likely"].value == pytest.approx(likely) and likely > found["certain"].value
+    assert found["likely_of_known"].value == pytest.approx((known > 0).double().mean().item())
+    assert found["likely_of_others"].value == pytest.approx((others > 0).double().mean().item())
 
 
 def test_images_count_alike():

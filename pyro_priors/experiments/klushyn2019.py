@@ -322,6 +322,8 @@ GRASPS = TrainConfig(
     compile="always",
 )
 GRASPS_QUICK = dataclasses.replace(GRASPS, max_epochs=15)
+LIKELY = 0.9
+"""A score that most known poses reach, where few reach the paper's 0.99."""
 
 
 def _by_image(values: Tensor, image: Tensor) -> Tensor:
@@ -331,8 +333,8 @@ def _by_image(values: Tensor, image: Tensor) -> Tensor:
 
 
 def grasps_by_metric(trained: Trained) -> dict[str, Estimate]:
-    """Of ten generated poses for each test image: the share that the discriminator gives at least 0.99, beside that
-    of the known poses and that of poses of other images, the share that agrees with a known one, and that of images
+    """Of ten generated poses for each test image: the share that the discriminator gives at least 0.99, and 0.9, beside
+    those of the known poses and of poses of other images, the share that agrees with a known one, and that of images
     with at least one which does."""
     data = trained.data
     folder, device = trained.judges / "discriminator-cornell", str(trained.pair.device)
@@ -340,12 +342,16 @@ def grasps_by_metric(trained: Trained) -> dict[str, Estimate]:
     images, image = images_of(data.test)
     pose = samples_given(trained.pair, images, NUM_DRAWN)["x_mean"]
     agrees = rectangle_metric(pose, data.test.x, image)
-    certain = discriminator.scores(pose, images) >= CERTAIN
+    ours = discriminator.scores(pose, images)
     known, others = pair_scores(discriminator, data.test)
-    return {
-        "certain": _mean(certain.double().mean(1), "share of poses"),
-        "certain_of_known": _mean(_by_image(known >= CERTAIN, image), "share of poses"),
-        "certain_of_others": _mean(_by_image(others >= CERTAIN, image), "share of poses"),
+    found = {}
+    for name, least in (("certain", CERTAIN), ("likely", LIKELY)):
+        found |= {
+            name: _mean((ours >= least).double().mean(1), "share of poses"),
+            f"{name}_of_known": _mean(_by_image(known >= least, image), "share of poses"),
+            f"{name}_of_others": _mean(_by_image(others >= least, image), "share of poses"),
+        }
+    return found | {
         "rectangle": _mean(agrees.double().mean(1), "share of poses"),
         "rectangle_any": _mean(agrees.any(1), "share of images"),
     }
@@ -404,9 +410,12 @@ LEFT = Column("left", _count("components_left"), {"mnist-cmog": 4, "mnist-cvamp"
 AT_99 = Column("D at least 0.99, %", _percent("certain"), {"grasp-cvae": 22, "grasp-cdv": 29}, digits=0)
 KNOWN_AT_99 = Column("of known poses", _percent("certain_of_known"))
 OTHERS_AT_99 = Column("of others' poses", _percent("certain_of_others"))
+AT_90 = Column("D at least 0.9, %", _percent("likely"))
+KNOWN_AT_90 = Column("of known poses, 0.9", _percent("likely_of_known"))
+OTHERS_AT_90 = Column("of others' poses, 0.9", _percent("likely_of_others"))
 RECTANGLE = Column("rectangle metric, %", _percent("rectangle"))
 RECTANGLE_ANY = Column("one of ten, %", _percent("rectangle_any"))
-OF_GRASPS = (AT_99, KNOWN_AT_99, OTHERS_AT_99, RECTANGLE, RECTANGLE_ANY)
+OF_GRASPS = (AT_99, KNOWN_AT_99, OTHERS_AT_99, AT_90, KNOWN_AT_90, OTHERS_AT_90, RECTANGLE, RECTANGLE_ANY)
 
 PSEUDO_TARGETS = (
     "conditional VampPrior: published pseudo-targets are written without an argument; ours are a network's of the "
@@ -447,10 +456,10 @@ GRASPS_DIFFERS = (
     "pixels, K=16, a Gaussian likelihood whose learned scale starts at 0.1, split by blocks of about 20 neighbouring "
     "images, with 4 numbers between the parts; the discriminator a convolutional network of ours, calibrated on the "
     "validation part",
-    "D at least 0.99: share of ten generated poses for each test image (means of p(x|z)); rectangle metric: share that "
-    "overlaps a known grasp of the image by more than 0.25 at an angle within 30 degrees; one of ten: share of images "
-    "where one of the ten does; the turned and shifted views of one photograph count as images of their own, so that ± "
-    "of one seed is too small",
+    "D at least 0.99 (the paper's), 0.9: share of ten generated poses for each test image (means of p(x|z)); rectangle "
+    "metric: share that overlaps a known grasp of the image by more than 0.25 at an angle within 30 degrees; one of "
+    "ten: share of images where one of the ten does; the turned and shifted views of one photograph count as images of "
+    "their own, so that ± of one seed is too small",
 )
 
 
