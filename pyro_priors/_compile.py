@@ -288,7 +288,7 @@ def _machine_code(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable
     # inductor looks into its cache of whole graphs only where it finds a shape environment; of fake tensors made by
     # itself some sizes would stay open
     mode = FakeTensorMode(shape_env=ShapeEnv())
-    fixed = [mode.from_tensor(value, static_shapes=True) for value in inputs]
+    fixed: list[Any] = [mode.from_tensor(value, static_shapes=True) for value in inputs]
     with tracing(TracingContext(mode)):
         # random numbers by torch's own generators, so that they are the eager ones
         return torch._inductor.compile(graph, fixed, options={"fallback_random": True})

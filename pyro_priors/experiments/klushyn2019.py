@@ -344,7 +344,7 @@ def grasps_by_metric(trained: Trained) -> dict[str, Estimate]:
     agrees = rectangle_metric(pose, data.test.x, image)
     ours = discriminator.scores(pose, images)
     known, others = pair_scores(discriminator, data.test)
-    found = {}
+    found: dict[str, Estimate] = {}
     for name, least in (("certain", CERTAIN), ("likely", LIKELY)):
         found |= {
             name: _mean((ours >= least).double().mean(1), "share of poses"),
