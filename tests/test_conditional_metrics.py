@@ -10,7 +10,7 @@ from torch.testing import assert_close
 import pyro_priors as pp
 from pairs import BATCH, MIXTURES_GIVEN_A_CONDITION, batch, create, randomise
 from pyro_priors import metrics
-from pyro_priors.data.poses import corners_of, pose_from
+from pyro_priors.data.poses import corners_of, drawn_pose, pose_from
 from pyro_priors.metrics import components, grasps, magnification
 
 # magnification factor
@@ -137,6 +137,17 @@ def test_overlap_of_a_unit_square(other, expected):
     a, b = corners_of(pose(), 2), corners_of(other, 2)
     assert grasps.jaccard(a, b).item() == pytest.approx(expected, abs=1e-6)
     assert grasps.jaccard(b, a.flip(0)).item() == pytest.approx(expected, abs=1e-6), "the order around does not matter"
+
+
+def test_a_drawn_pose_is_the_same_rectangle(float64):
+    """Of any six numbers; sine and cosine are those of one angle, lengths those of no less than a point, and a known
+    pose stays as it is."""
+    poses = 2 * torch.randn(200, 6)
+    drawn = drawn_pose(poses)
+    assert_close(corners_of(drawn), corners_of(poses))
+    assert_close(drawn[:, 4:].norm(dim=-1), torch.ones(200))
+    assert (drawn[:, 2:4] >= -1).all() and (poses[:, 2:4] < -1).any()
+    assert_close(drawn_pose(drawn), drawn)
 
 
 def test_overlap_of_turned_rectangles_with_common_edges(float64):

@@ -63,8 +63,7 @@ scatter({"data": test.x}, test.condition)
 # which the guide's encoder turns into Gaussians; for `cdv_cvae` pseudo *latents*, which the model's decoder turns into
 # pseudo-targets first.
 #
-# Data that have a standard deviation of 0.03 about each answer, and a learned scale of p(x|z) that starts at 0.3: the
-# last section shows why.
+# The data scatter by 0.03 about each answer, and the learned scale of p(x|z) starts at 0.3: the last section shows why.
 
 # %%
 EPOCHS = 2 if SMOKE_TEST else 60

@@ -43,7 +43,7 @@ def drawn_pose(pose: Tensor) -> Tensor:
     """The pose of the same rectangle whose sine and cosine are those of one angle, and whose lengths are 0 or more.
 
     :param pose: such as a model generates, shape ``left_shape + (6,)``
-    :returns: like ``pose``; a known one stays as it is
+    :returns: like ``pose``; a known one stays as it is, but for rounding
     """
     double = torch.atan2(pose[..., 4], pose[..., 5])
     return torch.cat([pose[..., :2], pose[..., 2:4].clamp(min=-1), torch.stack([double.sin(), double.cos()], -1)], -1)
