@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import copy
 import logging
+import operator
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import torch
@@ -70,11 +72,12 @@ class CompiledFunction:
         self.otherwise = function if otherwise is None else otherwise
         self.say = _warn if say is None else say
         self._graphs: dict[Any, _Graph | None] = {}
+        self._held: _Held | None = None
         self._said: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the graphs, which a copy compiles for itself."""
-        return {**vars(self), "_graphs": {}}
+        return {**vars(self), "_graphs": {}, "_held": None}
 
     def __call__(self, *args: Any, key: Any = None) -> Tensors:
         """
@@ -82,30 +85,11 @@ class CompiledFunction:
         :param key: hashable; a graph serves for one key only
         :returns: what the function returns; ``loss`` has a gradient, the others none
         """
-        given, structure = tree_flatten(args)
-        held = _Held(self.modules)
-        inputs = held.tensors + [value for value in given if value is not None]
         differentiate = self.loss is not None and torch.is_grad_enabled()
-        device = inputs[0].device.type
-        kind = (
-            key,
-            differentiate,
-            repr(structure),
-            held.structure,
-            tuple(value is None for value in given),
-            tuple((value.shape, value.stride(), value.dtype, value.device, value.requires_grad) for value in inputs),
-            torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
-            torch.get_default_dtype(),
-            _handlers(),
-        )
-        if kind not in self._graphs and len(self._graphs) < self.max_graphs:
-            self._graphs[kind] = self._compile(held, inputs, args, differentiate)
-        elif kind not in self._graphs:  # not remembered: what changes at every call would fill the memory
-            self._say(f"{self.max_graphs} shapes or settings came before this one")
-        graph = self._graphs.get(kind)
+        graph, inputs = self._graph(args, (key, differentiate))
         if graph is None:
             return self.otherwise(*args)
-        with torch.autocast(device, enabled=False):  # its casts are part of the graph
+        with torch.autocast(inputs[0].device.type, enabled=False):  # its casts are part of the graph
             if not differentiate:
                 with torch.no_grad():
                     return graph(inputs)[0]
@@ -114,7 +98,61 @@ class CompiledFunction:
             loss = _WithGradients.apply(graph, inputs, outputs, self.loss, *wanted)
             return {**outputs, str(self.loss): loss}
 
-    def _compile(self, held: _Held, inputs: list[Tensor], args: Any, differentiate: bool) -> _Graph | None:
+    @torch.enable_grad()
+    def backward(self, *args: Any, key: Any = None) -> Tensors:
+        """The function and the backward pass of its loss in one, at less cost than one after the other.
+
+        ``.grad`` of the first module's parameters is replaced, by None where the loss does not reach them; to that of
+        the other modules' is added.
+
+        :param args: as of a call
+        :param key: as of a call
+        :returns: what the function returns, without gradients, and ``"gradient_norm"``: the 2-norm of the gradients of
+            the first module's parameters
+        """
+        graph, inputs = self._graph(args, (key, "backward"))
+        held = cast(_Held, self._held)
+        for value in held.of_first:
+            value.grad = None
+        if graph is None or any(value._backward_hooks or value._post_accumulate_grad_hooks for value in held.tensors):
+            outputs = self(*args, key=key)
+            with torch.autocast(inputs[0].device.type, enabled=False):  # the casts of the loss alone decide
+                outputs[str(self.loss)].backward()
+            outputs = {name: value.detach() for name, value in outputs.items()}
+            return {**outputs, GRADIENT_NORM: _norm([value.grad for value in held.of_first], inputs[0])}
+        with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
+            outputs, gradients = graph(inputs)
+        for value, gradient in zip([value for value in inputs if value.requires_grad], gradients, strict=True):
+            if gradient is not None:
+                value.grad = gradient if value.grad is None else value.grad + gradient
+        return outputs
+
+    def _graph(self, args: Any, key: tuple[Any, bool | str]) -> tuple[_Graph | None, list[Tensor]]:
+        """The graph for a call, None if it is to run eagerly, and the graph's inputs."""
+        given, structure = tree_flatten(args)
+        if self._held is None or not self._held.is_current(self.modules):
+            self._held = _Held(self.modules)
+        inputs = self._held.tensors + [value for value in given if value is not None]
+        device = inputs[0].device.type
+        kind = (
+            key,
+            structure,
+            self._held.structure,
+            tuple([value is None for value in given]),
+            tuple([(value.shape, value.stride(), value.dtype, value.device, value.requires_grad) for value in inputs]),
+            torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
+            torch.get_default_dtype(),
+            _handlers(),
+        )
+        graph = self._graphs.get(kind)
+        if graph is None and kind not in self._graphs:
+            if len(self._graphs) < self.max_graphs:
+                graph = self._graphs[kind] = self._compile(self._held, inputs, args, key[1])
+            else:  # not remembered: what changes at every call would fill the memory
+                self._say(f"{self.max_graphs} shapes or settings came before this one")
+        return graph, inputs
+
+    def _compile(self, held: _Held, inputs: list[Tensor], args: Any, differentiate: bool | str) -> _Graph | None:
         try:
             if _handlers() is None:
                 raise ValueError("it was called within effect handlers, which a graph could not follow")
@@ -129,7 +167,7 @@ class CompiledFunction:
             self._said.add(reason)
             self.say(f"running eagerly, not compiled: {reason}")
 
-    def _trace(self, held: _Held, inputs: list[Tensor], args: Any, differentiate: bool) -> _Graph:
+    def _trace(self, held: _Held, inputs: list[Tensor], args: Any, differentiate: bool | str) -> _Graph:
         from torch.fx.experimental.proxy_tensor import make_fx
 
         names: list[str] = []
@@ -139,7 +177,6 @@ class CompiledFunction:
             given = iter(values[len(held.tensors) :])
             with held.holding(copies, values):
                 outputs = self.function(*tree_map(lambda arg: None if arg is None else next(given), args))
-            names[:] = outputs
             gradients: Sequence[Tensor | None] = ()
             if differentiate:
                 wanted = [value for value in values if value.requires_grad]
@@ -147,9 +184,14 @@ class CompiledFunction:
                     raise ValueError("no parameter requires a gradient")
                 # a parameter that the loss does not reach gets None, as from backward()
                 gradients = torch.autograd.grad(outputs[str(self.loss)], wanted, allow_unused=True)
+            if differentiate == "backward":
+                of_first = {id(values[held.numbers[id(value)]]) for value in held.of_first}
+                counted = [g for value, g in zip(wanted, gradients, strict=True) if id(value) in of_first]
+                outputs = {**outputs, GRADIENT_NORM: _norm(counted, values[0])}
+            names[:] = outputs
             return [*(value.detach() for value in outputs.values()), *gradients]
 
-        with unregistered(), pyro.settings.context(**_NO_VALIDATION), torch.set_grad_enabled(differentiate):
+        with unregistered(), pyro.settings.context(**_NO_VALIDATION), torch.set_grad_enabled(bool(differentiate)):
             torch.clear_autocast_cache()
             with pyro.get_param_store().scope() as store:
                 # on fake tensors: nothing is computed and no random number drawn
@@ -166,6 +208,15 @@ class CompiledFunction:
             return _Graph(compile_graph(graph, inputs), names)
 
 
+GRADIENT_NORM = "gradient_norm"
+
+
+def _norm(gradients: Sequence[Tensor | None], like: Tensor) -> Tensor:
+    """The 2-norm of all of them together, 0 of none."""
+    norms = [torch.linalg.vector_norm(gradient) for gradient in gradients if gradient is not None]
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else like.new_zeros(())
+
+
 class _Held:
     """The parts of some modules, their parameters and buffers, each once, and where they are.
 
@@ -173,6 +224,7 @@ class _Held:
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self.modules = list(modules)
         self.parts = list(dict.fromkeys(part for module in modules for part in module.modules()))
         self.tensors: list[Tensor] = []
         self.numbers: dict[int, int] = {}
@@ -186,8 +238,34 @@ class _Held:
                         self.tensors.append(tensor)
                     structure.append((name, number))
             structure.extend(_plain(vars(part)).items())
+        self.of_first = list(modules[0].parameters())
         self.structure = tuple(structure)
         """What tells apart modules of other types, modes, names, ties or attributes."""
+        self._types = [type(part) for part in self.parts]
+        owners = [(vars(part), part._parameters, part._buffers, part._modules) for part in self.parts]
+        self._owners: list[dict[str, Any]] = list(chain.from_iterable(owners))
+        self._names, self._values, self._sizes = self._look()
+        plain = [value for part in self.parts for value in vars(part).values() if isinstance(value, Tensor)]
+        self._versions = [(value, value._version) for value in plain]
+
+    def is_current(self, modules: Sequence[nn.Module]) -> bool:
+        """Whether all is the very same that was found, which costs less to ask than to look anew."""
+        return (
+            len(modules) == len(self.modules)
+            and all(map(operator.is_, modules, self.modules))
+            and list(map(type, self.parts)) == self._types
+            and all(map(operator.is_, map(vars, self.parts), self._owners[::4]))
+            and self._holds_the_same()
+            and all(value._version == version for value, version in self._versions)
+        )
+
+    def _look(self) -> tuple[list[str], list[Any], list[int]]:
+        values = chain.from_iterable(map(dict.values, self._owners))
+        return list(chain.from_iterable(self._owners)), list(values), list(map(len, self._owners))
+
+    def _holds_the_same(self) -> bool:
+        names, values, sizes = self._look()
+        return sizes == self._sizes and names == self._names and all(map(operator.is_, values, self._values))
 
     def copies(self) -> list[dict[str, Any]]:
         """The parts' attributes, copied as far as a program could change them; parts and tensors are the same."""
@@ -307,10 +385,34 @@ class _Graph:
 
     def __init__(self, run: Callable[..., Sequence[Tensor]], names: list[str]) -> None:
         self.run, self.names = run, names
+        self._to_copy: list[int] | None = None
 
     def __call__(self, inputs: list[Tensor]) -> tuple[Tensors, Sequence[Tensor | None]]:
-        values = self.run(*inputs)
-        return dict(zip(self.names, values, strict=False)), values[len(self.names) :]
+        """The gradients each in storage of its own, laid out as what it is the gradient of."""
+        values = list(self.run(*inputs))
+        outputs, gradients = dict(zip(self.names, values, strict=False)), values[len(self.names) :]
+        if gradients:
+            wanted = [value for value in inputs if value.requires_grad]
+            if self._to_copy is None:  # machine code does the same at every call
+                self._to_copy = _to_copy(wanted, gradients, [*inputs, *outputs.values()])
+            for number in self._to_copy:
+                gradients[number] = torch.empty_like(wanted[number]).copy_(gradients[number])
+        return outputs, gradients
+
+
+def _to_copy(wanted: list[Tensor], gradients: list[Any], others: list[Tensor]) -> list[int]:
+    """Numbers of the gradients that cannot be a ``.grad`` as they are: strided otherwise than their tensor, which fused
+    optimizers do not heed, or in memory that something else is in."""
+    taken = {value.untyped_storage().data_ptr() for value in others}
+    found = []
+    for number, (value, gradient) in enumerate(zip(wanted, gradients, strict=True)):
+        if gradient is None:
+            continue
+        place = gradient.untyped_storage().data_ptr()
+        if gradient.stride() != value.stride() or place in taken:
+            found.append(number)
+        taken.add(place)
+    return found
 
 
 class _WithGradients(torch.autograd.Function):
@@ -339,7 +441,7 @@ _NO_VALIDATION = dict.fromkeys(
 
 
 def _warn(line: str) -> None:
-    warnings.warn(EagerWarning(line), stacklevel=5)
+    warnings.warn(EagerWarning(line), stacklevel=6)
 
 
 def _handlers() -> tuple[tuple[int, int], ...] | None:

@@ -259,9 +259,17 @@ def _evaluate(arguments: list[str]) -> None:
         seed=options.seed,
         features=options.features,
     )
+    if not results:
+        asked_for = ", ".join(options.metrics)
+        raise ValueError(f"metrics {asked_for}: none applies to this pair and its data, leave them out")
     given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
-    given["asked"] = list(options.metrics or set(metrics.METRICS).difference(metrics.ON_REQUEST))
-    folder.save_evaluation(metrics.record(pair, splits, results, **given))
+    found = metrics.record(pair, splits, results, **given)
+    before = folder.evaluation() or {}
+    if any(before.get(key) != found.get(key) for key in (*given, "data")):
+        before = {}  # of another part, noise or weights: not to be mixed with these
+    asked = {*before.get("asked", ()), *(options.metrics or set(metrics.METRICS).difference(metrics.ON_REQUEST))}
+    found["metrics"] = {**before.get("metrics", {}), **found["metrics"]}
+    folder.save_evaluation({**found, "asked": sorted(asked)})
     print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
     width = max(map(len, [*results, "q(c), largest first"])) + 2
     for name, estimate in results.items():

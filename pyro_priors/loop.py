@@ -19,6 +19,7 @@ from pyro import infer
 from torch import Tensor
 
 from . import checkpoint
+from ._compile import GRADIENT_NORM
 from ._sites import SharedNoise
 from .data import Part, Splits, batches, num_batches
 from .nn import Temperature
@@ -91,8 +92,8 @@ class Training:
         self.compute_loss, self.optimizer = fabric.setup(self.loss_module, optimizer)
         self.parameters = list(pair.parameters())
         self.frozen = [parameter for name in config.frozen for parameter in pair.get_submodule(name).parameters()]
-        # Fabric gives the batches of the training the precision of the parameters; the rest does not go through it
-        self.valid = to_like(data.valid, next(pair.parameters()))
+        self.dtype = self.parameters[0].dtype  # as Fabric has made it
+        self.valid = to_like(data.valid, self.parameters[0])
         self.progress = _Progress()
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
@@ -150,7 +151,11 @@ class Training:
         for module in self.pair.modules():
             if isinstance(module, Temperature):
                 module.start_epoch(progress.epoch)
-        for x, condition in batches(
+        # a seed for each step makes the noise a function of the step: nothing to store, exact to resume
+        left = range(progress.step, progress.step + self.steps_per_epoch - progress.step_in_epoch)
+        # made at once: between steps one would take ten times as long
+        seeds = [_seed_of(config.seed, TRAINING, step) for step in left]
+        found = batches(
             self.train,
             config.batch_size,
             seed=config.seed,
@@ -160,7 +165,9 @@ class Training:
             world_size=world_size,
             start=progress.step_in_epoch,
             augment=self.data.augment,
-        ):
+        )
+        for seed, (x, condition) in zip(seeds, found, strict=True):
+            self.seed(seed)
             batch_size = min(config.batch_size, len(self.train) - progress.step_in_epoch * config.batch_size)
             try:
                 self.train_step(x, condition, batch_size)
@@ -176,8 +183,6 @@ class Training:
     def train_step(self, x: Tensor, condition: Tensor | None, batch_size: int) -> None:
         """One step on this process's share of a batch of ``batch_size``."""
         progress, config = self.progress, self.config
-        # a seed for each step makes the noise a function of the step: nothing to store, exact to resume
-        self.seed(TRAINING, progress.step)
         self.loss_module.kl_weight = _kl_weight(config, progress.step, self.steps_per_epoch)
         if self.objective is not None:
             self.objective.begin_step(progress.step)
@@ -191,20 +196,13 @@ class Training:
             first = self.train.take(slice(1))
             x, condition = first.x, first.condition
             x = x.round() if self.data.binarise else x
-        error: Exception | None = None
-        try:
-            with self.noise_of(batch_size):
-                loss, parts = self.compute_loss(x, condition)
-            _check_finite(loss, parts)
-        except (TrainingDiverged, ValueError) as caught:
-            error = caught
-        self.raise_together(error)
-        self.optimizer.zero_grad()
-        self.fabric.backward(loss)
+        x, condition = x.to(self.dtype), None if condition is None else condition.to(self.dtype)
+        loss, parts, total_norm = self.backward(x, condition, batch_size)
         if progress.step < config.frozen_epochs * self.steps_per_epoch:
             for parameter in self.frozen:
                 parameter.grad = None  # Adam passes it over, and remembers nothing of it
-        norm = _clip(self.pair, self.parameters, config.clip_norm)
+            total_norm = None
+        norm = _clip(self.pair, self.parameters, config.clip_norm, total_norm)
         self.optimizer.step()
         values = {"loss": loss.detach(), **parts}
         if self.fabric.world_size > 1:  # what is remembered, and saved, is of the whole batch
@@ -214,9 +212,34 @@ class Training:
             self.objective.end_step()
         progress.add({key: value.item() for key, value in values.items()}, batch_size, norm)
 
-    def seed(self, purpose: int, step: int) -> None:
+    def backward(
+        self, x: Tensor, condition: Tensor | None, batch_size: int
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """The loss and its parts, the gradients in the parameters, and the gradients' norm where it comes with them."""
+        norm: Tensor | None = None
+        error: Exception | None = None
+        in_one = self.loss_module.in_one and self.fabric.world_size == 1
+        if not in_one:
+            self.optimizer.zero_grad()
+        try:
+            if in_one:
+                with self.fabric.autocast():
+                    loss, parts, norm = self.loss_module.backward(x, condition)
+            else:
+                with self.noise_of(batch_size):
+                    loss, parts = self.compute_loss(_Batch(x, condition))
+            _check_finite(loss, parts)
+        except (TrainingDiverged, ValueError) as caught:
+            self.optimizer.zero_grad()
+            error = caught
+        self.raise_together(error)
+        if not in_one:
+            self.fabric.backward(loss)
+        return loss, parts, norm
+
+    def seed(self, seed: int) -> None:
         """Seed the generators that programs draw from; :func:`torch.manual_seed` takes 90 times as long."""
-        seed, device = _seed_of(self.config.seed, purpose, step), self.fabric.device
+        device = self.fabric.device
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -282,7 +305,7 @@ class Training:
         over all categories; :func:`~pyro_priors.metrics.evaluate` takes that sum.
         """
         rank, world_size = self.fabric.global_rank, self.fabric.world_size
-        self.seed(VALIDATION, 0)
+        self.seed(_seed_of(self.config.seed, VALIDATION, 0))
         elbo = ELBO()
         sums: dict[str, Tensor] = {}
         self.pair.eval()
@@ -349,6 +372,14 @@ class Training:
         ) from error
 
 
+class _Batch:
+    """In here Fabric does not look: in mixed precision it would round the data to bfloat16, where 200/255 is no grey
+    level any more. Casts are for the products."""
+
+    def __init__(self, x: Tensor, condition: Tensor | None) -> None:
+        self.x, self.condition = x, condition
+
+
 class _Loss(nn.Module):
     """The objective as a module from batch to loss, so that Fabric can wrap it."""
 
@@ -359,15 +390,25 @@ class _Loss(nn.Module):
         self.kl_weight: Weight = 1.0
         self.share = 1.0
 
-    def forward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: _Batch) -> tuple[Tensor, dict[str, Tensor]]:
         compute = self.objective.outputs if self.compiled else self.objective.eager
-        outputs = compute(x, condition, self.kl_weight)
+        outputs = compute(batch.x, batch.condition, self.kl_weight)
         factor = self.share
         if not isinstance(self.objective.objective, ELBO):  # Pyro's own sum over the batch
-            factor /= len(x)
+            factor /= len(batch.x)
         if factor != 1:
             outputs = {name: value * factor for name, value in outputs.items()}
         return outputs.pop("loss"), outputs
+
+    @property
+    def in_one(self) -> bool:
+        """Whether :meth:`backward` serves: compiled, and with nothing to do to the loss but to differentiate it."""
+        return self.compiled and self.share == 1 and isinstance(self.objective.objective, ELBO)
+
+    def backward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss and parts, the gradients in the parameters, and the norm of the gradients."""
+        outputs = self.objective.outputs(x, condition, self.kl_weight, backward=True)
+        return outputs.pop("loss"), outputs, outputs.pop(GRADIENT_NORM)
 
 
 @dataclass
@@ -431,10 +472,10 @@ def _check_finite(loss: Tensor, parts: dict[str, Tensor]) -> None:
         raise TrainingDiverged(f"the loss became {loss.item()}{where}")
 
 
-def _clip(pair: Pair, parameters: list[nn.Parameter], clip_norm: float) -> float:
-    """Clip the gradients to the norm, 0 for none, and return the norm that they had."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    total = nn.utils.get_total_norm(gradients)
+def _clip(pair: Pair, parameters: list[nn.Parameter], clip_norm: float, total: Tensor | None) -> float:
+    """Clip the gradients to the norm, 0 for none, and return the norm that they had, ``total`` if it is known."""
+    if total is None:
+        total = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     norm = total.item()
     if not math.isfinite(norm):
         bad = [key for key, p in pair.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]

@@ -108,7 +108,7 @@ class Pair(nn.Module):
         if condition is None and self._configured("condition_shape"):
             raise ValueError("condition is None, and this pair needs it: give one condition, or one for each sample")
         if condition is not None:
-            condition = self._row_each("condition", condition, size, self._condition_dim(condition))
+            condition = self._conditions(condition, size)
         if isinstance(fixed.get("c"), str) and fixed["c"] == "prior":
             del fixed["c"]
         values = {name: self._fixed(name, value, size) for name, value in fixed.items()}
@@ -163,9 +163,21 @@ class Pair(nn.Module):
             raise ValueError(f"z0 and {site} were both given: z0 decides {site}, give one of them")
         return {site: prior.from_base(z0.to(next(prior.parameters())))}
 
-    def _condition_dim(self, condition: Tensor) -> int:
-        shape = self._configured("condition_shape")
-        return len(shape) if shape else max(condition.dim() - 1, 1)
+    def _conditions(self, condition: Any, size: int) -> Tensor:
+        """A condition for each of ``size`` samples."""
+        like = next(self.parameters())
+        try:
+            condition = torch.as_tensor(condition, dtype=like.dtype, device=like.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"condition must be a tensor of numbers, got {type(condition).__name__}") from None
+        shape = tuple(self._configured("condition_shape") or ())
+        if shape and tuple(condition.shape) not in (shape, (size, *shape)):
+            raise ValueError(
+                f"condition must have shape {shape}, one for all samples, or {(size, *shape)}, one for each, got "
+                f"{tuple(condition.shape)}: reshape it, or give another size"
+            )
+        _check_finite(condition)
+        return self._row_each("condition", condition, size, len(shape) or max(condition.dim() - 1, 1))
 
     def _configured(self, option: str) -> Any:
         return ((self.recipe or {}).get("config") or {}).get(option)
@@ -193,6 +205,12 @@ class Pair(nn.Module):
                     f"{name} must have shape (batch, {given}), got {tuple(value.shape)}: reshape it, or give a batch "
                     f"of one with {name}[None]"
                 )
+        if condition is not None:
+            if len(condition) != len(x):
+                raise ValueError(
+                    f"condition must be as long as x, got {len(condition)} and {len(x)}: give one per datum"
+                )
+            _check_finite(condition)
 
     def _row_each(self, name: str, value: Tensor, size: int, event_dim: int) -> Tensor:
         value = value.to(self.device)
@@ -345,3 +363,9 @@ class Pair(nn.Module):
         """
         tensors, _ = checkpoint.read(Path(path), "pair")
         checkpoint.load_module_state(self, tensors, str(path))
+
+
+def _check_finite(condition: Tensor) -> None:
+    if not condition.isfinite().all():
+        row = int((~condition.isfinite()).nonzero()[0, 0])
+        raise ValueError(f"condition has NaN or infinite values, the first in row {row}: leave those data out")

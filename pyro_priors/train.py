@@ -264,7 +264,8 @@ def _check_fits(pair: Pair, data: Splits) -> None:
     if "condition_shape" in config and tuple(config["condition_shape"]) != data.condition_shape:
         raise ValueError(
             f"the pair was made for condition_shape={tuple(config['condition_shape'])}, but {data.name} has "
-            f"{data.condition_shape}: load the data with condition_rows or condition_labels, or give condition_*"
+            f"{data.condition_shape}: make it with condition_shape=data.condition_shape, or load the data with other "
+            "condition_rows or condition_labels"
         )
     likelihood = None if "decoder" in (pair.recipe or {}).get("own_networks", ()) else config.get("likelihood")
     if likelihood in ("continuous_bernoulli", "discretised_logistic"):
@@ -319,8 +320,8 @@ def _start_pseudo_inputs(pair: Pair, data: Splits, config: TrainConfig) -> None:
     priors = [module for module in pair.modules() if isinstance(module, VampPrior)]
     if not priors:
         raise ValueError(
-            "pseudo_inputs is 'data', but the pair has no VampPrior: make it with prior='vamp' (--pair.prior vamp), or "
-            "leave pseudo_inputs out"
+            "pseudo_inputs is 'data', but the pair has no VampPrior with trained pseudo-inputs: make a vae or hvae "
+            "with prior='vamp' (--pair.prior vamp), or leave pseudo_inputs out"
         )
     for prior in priors:
         prior.start_at_data(data.train.x, config.seed)

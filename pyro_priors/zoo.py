@@ -117,12 +117,15 @@ class PairConfig:
             if name in ("channels", "condition_hidden", "flow_hidden", "hidden") or name.endswith("_shape"):
                 empty = not value and name not in may_be_empty
                 if not isinstance(value, Sequence) or not all(map(_is_size, value)) or empty:
+                    remedy = f"that of the data, data.{name}" if name.endswith("_shape") else "(300,)"
                     raise ValueError(
-                        f"{name} must be a tuple of whole numbers of at least 1, got {value!r}: give (300,)"
+                        f"{name} must be a tuple of whole numbers of at least 1, got {value!r}: give {remedy}"
                     )
                 object.__setattr__(self, name, tuple(value))  # JSON has lists only
             elif name in _SIZES and value is not None and not _is_size(value):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+            elif isinstance(getattr(type(self), name, None), bool) and not isinstance(value, bool):
+                raise ValueError(f"{name} must be True or False, got {value!r}")
         for name in () if conv else ("channels", "upsampling"):
             if getattr(self, name) != getattr(PairConfig, name):
                 raise ValueError(f"{name}={getattr(self, name)!r} belongs to networks='conv': leave it out")

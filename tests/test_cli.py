@@ -219,6 +219,18 @@ def test_evaluate_chosen_metrics_on_another_part(toy_run, capsys):
     assert record["metrics"].keys() == {"bound", "reconstruction", "kl_z", "active_units_z"}
     assert record["true_log_likelihood"] == pp.data.load("moons").true_log_likelihood
     assert "true log-likelihood" in capsys.readouterr().out
+    bound = record["metrics"]["bound"]
+    # what is asked for later comes beside it, unless it is of other data
+    assert main(["evaluate", str(toy_run), "--metrics", "log_likelihood", "--num-samples", "5", "--part", "valid"]) == 0
+    assert json.loads((toy_run / "evaluation.json").read_text())["metrics"].keys() == {"log_likelihood", "bits_per_dim"}
+    assert main(["evaluate", str(toy_run), "--metrics", "bound", "--num-samples", "5", "--part", "valid"]) == 0
+    record = json.loads((toy_run / "evaluation.json").read_text())
+    assert record["metrics"].keys() > {"log_likelihood", "bound"} and record["metrics"]["bound"] == bound
+    assert record["asked"] == ["bound", "log_likelihood"]
+    capsys.readouterr()
+    assert main(["evaluate", str(toy_run), "--metrics", "categories"]) == 2
+    assert "metrics categories: none applies to this pair" in capsys.readouterr().err
+    assert json.loads((toy_run / "evaluation.json").read_text()) == record
 
 
 @pytest.mark.parametrize("category", [None, "3", "0", "aggregate", "prior"])
@@ -366,7 +378,7 @@ MISTAKES = {
     ),
     "no pseudo-inputs": (
         "train vae --data digits --out new --train.pseudo-inputs data",
-        r"pseudo_inputs is 'data', but the pair has no VampPrior: .*--pair\.prior vamp.*or leave",
+        r"pseudo_inputs is 'data', but the pair has no VampPrior with trained .*--pair\.prior vamp.*or leave",
     ),
     "too few data": (
         "train vae --data digits --data.limit 96 --out new --pair.prior vamp --train.pseudo-inputs data",

@@ -148,6 +148,29 @@ def test_every_variant(variant: Variant, traced):
     assert len(traced) == 1
 
 
+@pytest.mark.parametrize("max_graphs", [1, 0], ids=["compiled", "eager"])
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_and_gradients_in_one_call(name, max_graphs, traced):
+    """Equal to loss and backward pass one after the other; what gradients the pair had before is gone."""
+    pair, args, objective = randomise(create(name)), batch(name), Factor(hidden=(7, 9))
+    expected = eager(pair, objective, args, 0.3)
+    own = [2 * parameter.grad for parameter in objective.discriminator.parameters()]  # to which it adds
+    for parameter in pair.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    loss = CompiledObjective(pair, objective, max_graphs, say=lambda line: None)
+    torch.manual_seed(SEED)
+    outputs = loss.outputs(*args, *(None,) * (2 - len(args)), 0.3, backward=True)
+    assert len(traced) == max_graphs
+    for parameter, gradient in zip(objective.discriminator.parameters(), own, strict=True):
+        assert_close(parameter.grad, gradient)
+    norm = sum(p.grad.square().sum() for p in pair.parameters() if p.grad is not None).sqrt()
+    assert_close(outputs.pop("gradient_norm"), norm)
+    assert not any(value.requires_grad for value in outputs.values())
+    assert_same((outputs["loss"], take_gradients(pair)), expected)
+    torch.manual_seed(SEED)
+    assert outputs.keys() == loss.outputs(*args, *(None,) * (2 - len(args)), 0.3).keys()
+
+
 def _fits(name, objective):
     """A guide that enumerates is for TraceEnum_ELBO alone; a prior that is no Gaussian under TraceMeanField_ELBO runs
     eagerly."""
@@ -870,6 +893,104 @@ def test_a_compiled_training_is_the_eager_one(digits, objective, traced):
         assert_close(ends[0][0][name], value, rtol=1e-9, atol=1e-11)
     for ours, expected in zip(ends[0][1], ends[1][1], strict=True):
         assert ours == pytest.approx(expected, rel=1e-5)
+
+
+class SumOfTwo(nn.Module):
+    """W + V as weight: two parameters with one gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.v = nn.Parameter(0.1 * torch.randn(72, 2)), nn.Parameter(torch.zeros(72, 2))
+
+    def forward(self, z):
+        return dist.Bernoulli(logits=nn.functional.linear(z, self.w + self.v)).to_event(1)
+
+
+class ChannelsLast(nn.Module):
+    """A convolution whose gradient is laid out otherwise than its weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(2, 6, 3), nn.Linear(96, 4)
+
+    def forward(self, x):
+        x = x.reshape(-1, 2, 6, 6).contiguous(memory_format=torch.channels_last)
+        loc, log_scale = self.head(self.convolution(x).relu().flatten(1)).chunk(2, -1)
+        return dist.Normal(loc, log_scale.exp()).to_event(1)
+
+
+def check_own_networks():
+    torch.manual_seed(SEED)
+    x = (torch.rand(100, 72) < 0.4).double()
+    data = pp.data.from_arrays(x_train=x, x_valid=x[:10])
+    for clip_norm in (0.0, 1.0):
+        ends = []
+        for how in ("always", "never"):
+            torch.manual_seed(SEED)
+            pair = pp.create("vae", x_shape=(72,), z_dim=2, encoder=ChannelsLast(), decoder=SumOfTwo())
+            options = OPTIONS | {"learning_rate": 0.01, "batch_size": 40, "precision": "64-true"}
+            pp.fit(pair, data, compile=how, clip_norm=clip_norm, **options)
+            ends.append(list(pair.parameters()))
+        assert_close(ends[0], ends[1], rtol=1e-8, atol=1e-10)
+
+
+def test_gradients_are_laid_out_as_their_parameters_and_share_no_memory(traced):
+    check_own_networks()
+    assert len(traced) == 2
+
+
+@pytest.mark.slow
+def test_gradients_of_machine_code_are_laid_out_as_their_parameters_and_share_no_memory():
+    check_own_networks()
+
+
+def test_a_part_that_is_switched_off_stays_as_it_is(digits, traced):
+    pair = runs.small_pair("vae", digits)
+    pair.elbo.differentiable_loss(
+        pair.model, pair.guide, digits.train.x[:5].round().double()
+    ).backward()  # a gradient from before
+    for parameter in pair.model.parameters():
+        parameter.requires_grad_(False)
+    before = [parameter.clone() for parameter in pair.model.parameters()]
+    pp.fit(pair, digits, compile="always", clip_norm=1.0, **OPTIONS)
+    assert traced and all(map(torch.equal, before, pair.model.parameters()))
+
+
+def test_hooks_of_gradients_run(digits, traced):
+    pair = runs.small_pair("vae", digits)
+    before = [parameter.clone() for parameter in pair.model.parameters()]
+    hooks = [parameter.register_hook(torch.zeros_like) for parameter in pair.model.parameters()]
+    pp.fit(pair, digits, compile="always", **OPTIONS)
+    assert traced and hooks and all(map(torch.equal, before, pair.model.parameters()))
+
+
+def test_an_attribute_that_becomes_a_buffer_is_seen(traced):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.tensor(2.0)
+
+    module = Scaled()
+    function = _compile.CompiledFunction(lambda x: {"y": x * module.scale}, [module])
+    x = torch.ones(2)
+    assert function(x)["y"].tolist() == [2, 2]
+    scale = module.scale
+    del module.scale
+    module.register_buffer("scale", scale)
+    module.scale.data = torch.tensor(5.0)
+    assert function(x)["y"].tolist() == [5, 5]
+
+
+@pytest.mark.parametrize("how", ["always", "never"])
+def test_mixed_precision_does_not_round_the_data(how, monkeypatch):
+    seen = []
+    original = ELBO.terms
+    monkeypatch.setattr(ELBO, "terms", lambda self, *args: seen.append(args[2]) or original(self, *args))
+    x = torch.rand(70, 64) ** 2
+    data = pp.data.from_arrays(x_train=x, x_valid=x[:10])
+    pair = pp.create("vae", x_shape=(64,), z_dim=2, hidden=(5,), likelihood="continuous_bernoulli").float()
+    pp.fit(pair, data, compile=how, precision="bf16-mixed", **OPTIONS)
+    assert {value.dtype for value in seen} == {torch.float32}
 
 
 def test_auto_compiles_where_the_steps_pay(digits, traced, monkeypatch):

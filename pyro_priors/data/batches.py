@@ -90,8 +90,11 @@ def _iterate(
         generator = torch.Generator().manual_seed(_mix(seed, epoch, 0))
         order = torch.randperm(len(part), generator=generator).to(device)
     noise_generator = torch.Generator(device)
+    steps = range(start, num_batches(part, batch_size))
+    # at once: between the steps of a training one takes ten times as long
+    seeds = [_mix(seed, epoch, step + 1) for step in steps] if binarise else [0] * len(steps)
 
-    for step in range(start, num_batches(part, batch_size)):
+    for step, noise_seed in zip(steps, seeds, strict=True):
         first = step * batch_size
         size = min(batch_size, len(part) - first)
         low, high = rank * size // world_size, (rank + 1) * size // world_size
@@ -101,7 +104,7 @@ def _iterate(
             noise_generator.manual_seed(_mix(seed, epoch, step + 1, AUGMENTATION))
             x = augment.apply(x, augment.draw(size, noise_generator)[low:high])
         if binarise:
-            noise_generator.manual_seed(_mix(seed, epoch, step + 1))
+            noise_generator.manual_seed(noise_seed)
             noise = torch.rand((size, *part.x.shape[1:]), generator=noise_generator, device=device, dtype=x.dtype)
             # noise < x has probability x exactly, at 0 and 1 too, and costs a fraction of torch.bernoulli
             x = noise[low:high].lt_(x)

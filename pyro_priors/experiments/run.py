@@ -43,6 +43,8 @@ OF_FEATURES = {"generation", "diversity"}
 CHARACTERS_PER_INCH = 11
 """Of a figure's title."""
 
+NOT_TRAINED = "not trained"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -123,6 +125,9 @@ def reproduce(
         if trained is not None:
             pairs[row.name] = trained
     written = markdown(experiment, results, quick)
+    if not train and all(result.status == NOT_TRAINED for result in results):
+        runner.say(f"{runner.folder} holds no run of {name}: nothing is written")
+        return Report(experiment, results, written, [])
     path = runner.folder / own_name
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_suffix(".json"), path.with_suffix(".md")]
@@ -187,7 +192,7 @@ class _Runner:
         done = _is_done(folder, config)
         if not done and not may_train:
             reached = folder.progress()
-            status = f"not finished: epoch {reached['epoch']}" if reached else "not trained"
+            status = f"not finished: epoch {reached['epoch']}" if reached else NOT_TRAINED
             return Result(row, status), None
         data = self.data(row)
         try:

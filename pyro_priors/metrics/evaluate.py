@@ -91,7 +91,8 @@ def evaluate(
     :param pair: the pair
     :param data: its data
     :param part: ``"train"``, ``"valid"`` or ``"test"``; a training part with dynamic binarisation is binarised once
-    :param metrics: names from :data:`METRICS`; when empty all that apply, but for those :data:`ON_REQUEST`
+    :param metrics: names from :data:`METRICS`; when empty all but those :data:`ON_REQUEST`. What does not apply to the
+        pair and its data is left out
     :param num_samples: importance samples for each datum's log p(x)
     :param seed: seed of the noise
     :param features: network that generated images are compared in (:func:`~pyro_priors.metrics.features_for`)
@@ -101,6 +102,8 @@ def evaluate(
     """
     if part not in data.parts:
         raise ValueError(f"part must be one of {', '.join(data.parts)}, got '{part}'")
+    if isinstance(metrics, str):
+        metrics = (metrics,)
     for name in metrics:
         if name not in METRICS:
             near = get_close_matches(name, METRICS, n=1)

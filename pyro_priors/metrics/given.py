@@ -32,8 +32,12 @@ def samples_given(pair: Pair, condition: Tensor, num: int) -> dict[str, Tensor]:
 
     :param condition: shape ``(num_conditions,) + condition_shape``
     :param num: number of samples for each
+    :raises ValueError: if ``num`` is below 1, or the conditions are not of the shape that the pair was made for
     :returns: ``z``, ``x``, and ``x_mean``, shape ``(num_conditions, num) + event_shape``, on the CPU
     """
+    if num < 1:
+        raise ValueError(f"num must be at least 1, got {num}")
+    condition = pair._conditions(condition, len(condition))
     found: dict[str, list[Tensor]] = {}
     with pair.evaluating():
         for part in condition.split(max(1, ROWS_AT_ONCE // num)):

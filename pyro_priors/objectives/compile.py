@@ -101,9 +101,15 @@ class CompiledObjective(nn.Module):
             self.objective.observe(outputs)
         return outputs["loss"]
 
-    def outputs(self, x: Tensor, condition: Tensor | None, kl_weight: Weight) -> dict[str, Tensor]:
+    def outputs(
+        self, x: Tensor, condition: Tensor | None, kl_weight: Weight, backward: bool = False
+    ) -> dict[str, Tensor]:
         """``"loss"`` at this KL weight; for an objective of ours also its bound's parts and its penalties, batch means
-        at weight 1."""
+        at weight 1.
+
+        With ``backward`` all of them without gradient, which ``.grad`` of the parameters is set to at once, and
+        ``"gradient_norm"``, the 2-norm of those of the pair's.
+        """
         KLWeight(kl_weight)  # refuses what is not above 0
         by_site = dict(kl_weight) if isinstance(kl_weight, Mapping) else {"": kl_weight}
         dtype = torch.float32 if x.device.type == "mps" else torch.float64  # float64: a Python number, to the last bit
@@ -115,7 +121,8 @@ class CompiledObjective(nn.Module):
             self.objective.prepare(self.pair.model, self.pair.guide, x, condition)
         own = (value for value in vars(self.objective).values() if isinstance(value, nn.Module))
         self._compiled.modules = [self.pair, *own]
-        outputs = self._compiled(x, condition, weight, scheduled, key=_key(self.objective))
+        compute = self._compiled.backward if backward else self._compiled
+        outputs = compute(x, condition, weight, scheduled, key=_key(self.objective))
         for name in [name for name in outputs if name.startswith(_SUPPORT)]:
             if not outputs.pop(name) and pyro.settings.get("validate_distributions_torch"):
                 raise ValueError(
