@@ -297,7 +297,7 @@ def _sample(arguments: list[str]) -> None:
         """Of a pair with categories: a number, prior, or aggregate (the aggregate posterior)."""
         condition: tuple[str, ...] = ()
         """Of a conditional pair: rows of the test part whose conditions are used, in turn; or conditions by name, such
-        as "Male=1,Smiling=-1" or label=7, in turn."""
+        as "Male=1,Smiling=-1" or label=7, or where they have no names by value, with a point: 0.5 or 1.0,2.0."""
         grid: tuple[str, ...] = ()
         """A row for each combination of these attributes, or for each class: label."""
         to: str = ""

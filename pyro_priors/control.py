@@ -7,6 +7,7 @@ For data whose condition is a label or attributes (``--data.condition-labels``).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,7 @@ def parse(text: str, data: Splits) -> dict[str, float]:
     if names is None:
         raise ValueError(
             f"condition '{text}': the condition of {data.name} has no names, as labels and attributes "
-            "(--data.condition-labels) have: name rows of the test part instead, such as 0 1"
+            "(--data.condition-labels) have: name rows of the test part, such as 0 1, or give its values, such as 0.5"
         )
     found: dict[str, float] = {}
     for item in filter(None, (item.strip() for item in text.split(","))):
@@ -109,12 +110,28 @@ def asked(pair: Pair, data: Splits, texts: Sequence[str], num: int) -> Controlle
 
     :param pair: a conditional pair
     :param data: its data
-    :param texts: as for :func:`parse`
+    :param texts: as for :func:`parse`; where the condition has no names its values, such as ``"0.5"`` or ``"0.5,1.5"``
     :param num: number of samples, all conditions together
     """
-    each = [condition_of(parse(text, data), data, num) for text in texts]
+    if data.condition_names is None:
+        each = [_values(text, data).expand(num, *data.condition_shape or ()) for text in texts]
+    else:
+        each = [condition_of(parse(text, data), data, num) for text in texts]
     condition = torch.stack([each[i % len(each)][i // len(each)] for i in range(num)])
     return Controlled(pair.sample(num, condition), condition, 8)
+
+
+def _values(text: str, data: Splits) -> Tensor:
+    shape = data.condition_shape or ()
+    size = math.prod(shape)
+    try:
+        values = torch.tensor([float(value) for value in text.split(",")])
+    except ValueError:
+        parse(text, data)  # which says what there is instead of names
+        raise
+    if len(values) != size:
+        raise ValueError(f"condition '{text}': the condition of {data.name} has {size} values: give that many")
+    return values.reshape(shape)
 
 
 def grid(pair: Pair, data: Splits, names: Sequence[str], text: str = "", num_columns: int = 8) -> Controlled:

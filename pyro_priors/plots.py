@@ -267,11 +267,15 @@ def latent_scatter(pair: Pair, data: Splits, num: int = 2000) -> Figure:
         axes.scatter(*posterior.cpu().numpy().T, s=3)
     else:
         points = axes.scatter(*posterior.cpu().numpy().T, s=3, c=label[: len(x)].numpy(), cmap="tab10")
-        axes.legend(
-            *points.legend_elements(num=10), title=title, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5)
-        )
+        _legend(axes, points, title, label)
     axes.set(xlabel=names[0], ylabel=names[1], title="posterior means, and samples of the prior (grey)")
     return figure
+
+
+def _legend(axes: Any, points: Any, title: str, label: Tensor) -> None:
+    """Each label with its colour, or ten values of many."""
+    elements = points.legend_elements(num=None if len(label.unique()) <= 20 else 10)
+    axes.legend(*elements, title=title, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 MASSES = (0.99, 0.9, 0.5)
@@ -321,9 +325,7 @@ def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: int = 200
         points = axes.scatter(*posterior.cpu().T, s=9, linewidth=0, **colours)
         axes.set(title=title, xlabel=f"{site} 1", ylabel=f"{site} 2")
     if label is not None:
-        axes.legend(
-            *points.legend_elements(num=10), title="label", fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5)
-        )
+        _legend(axes, points, "label", label)
     return figure
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import pyro_priors as pp
 import runs
 from pyro_priors import control
 from pyro_priors.cli import main
@@ -260,3 +261,14 @@ def test_mistakes_on_the_command_line(run, arguments, message, capsys):
     assert main(["sample", str(run), *arguments.split()]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_conditions_without_names_are_given_by_value():
+    data = pp.data.load("one_to_many", limit=20)
+    pair = pair_for(data, "cdv_cvae", likelihood="gaussian", num_components=2)
+    made = control.asked(pair, data, ["0.5", "2.5"], 5)
+    assert made.condition.tolist() == [[0.5], [2.5], [0.5], [2.5], [0.5]]
+    with pytest.raises(ValueError, match="the condition of one_to_many has 1 values: give that many"):
+        control.asked(pair, data, ["0.5,2.5"], 5)
+    with pytest.raises(ValueError, match="has no names.*or give its values, such as 0.5"):
+        control.asked(pair, data, ["Male=1"], 5)

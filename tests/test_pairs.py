@@ -447,3 +447,39 @@ def test_saved_pairs_are_the_same_in_a_fresh_process(tmp_path):
         assert len(here) == len(there) > 4
         for mine, other in zip(here, there, strict=True):
             assert torch.equal(mine, other), name
+
+
+CONDITIONS = [
+    (torch.zeros(2), r"condition must have shape \(3,\), one for all samples, or \(4, 3\), one for each, got \(2,\)"),
+    (torch.zeros(5, 3), r"got \(5, 3\): reshape it, or give another size"),
+    (torch.tensor([0.0, math.nan, 1.0]), "condition has NaN or infinite values, the first in row 0"),
+    ("7", "condition must be a tensor of numbers, got str"),
+]
+
+
+@pytest.mark.parametrize(("condition", "message"), CONDITIONS)
+def test_samples_of_a_condition_that_is_none(condition, message):
+    pair = pp.create("cvae", x_shape=(6,), condition_shape=(3,), z_dim=2, hidden=(5,))
+    with pytest.raises(ValueError, match=message) as caught:
+        pair.sample(4, condition)
+    assert "\n" not in str(caught.value)
+
+
+def test_conditions_of_any_numbers_are_taken():
+    pair = pp.create("cvae", x_shape=(6,), condition_shape=(3,), z_dim=2, hidden=(5,))
+    for condition in (torch.tensor([1, 0, 2]), [1.0, 0.0, 2.0], torch.tensor([1, 0, 2], dtype=torch.float64)):
+        torch.manual_seed(0)
+        found = pair.sample(4, condition)["x_mean"]
+        torch.manual_seed(0)
+        assert torch.equal(found, pair.sample(4, torch.tensor([1.0, 0.0, 2.0]))["x_mean"])
+
+
+def test_conditions_are_as_many_as_data():
+    pair = pp.create("cvae", x_shape=(6,), condition_shape=(3,), z_dim=2, hidden=(5,))
+    for call in (pair.log_prob, pair.encode, pair.reconstruct):
+        with pytest.raises(ValueError, match="condition must be as long as x, got 5 and 4: give one per datum"):
+            call(torch.zeros(4, 6), torch.zeros(5, 3))
+    with pytest.raises(ValueError, match="condition has NaN or infinite values, the first in row 2"):
+        pair.log_prob(torch.zeros(4, 6), torch.tensor([0, 0, math.inf, 0])[:, None].expand(4, 3))
+    with pytest.raises(ValueError, match="num must be at least 1, got 0"):
+        pp.metrics.samples_given(pair, torch.zeros(4, 3), 0)

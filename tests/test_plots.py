@@ -296,3 +296,10 @@ def test_pyplot_is_left_alone(tmp_path):
     before = "matplotlib.pyplot" in sys.modules and len(sys.modules["matplotlib.pyplot"].get_fignums())
     plots.figures(runs.small_pair("vae", data), data, HISTORY, tmp_path)
     assert ("matplotlib.pyplot" in sys.modules and len(sys.modules["matplotlib.pyplot"].get_fignums())) == before
+
+
+def test_a_legend_names_the_labels_that_there_are():
+    data = pp.data.load("one_to_many", limit=50)
+    pair = pp.zoo.create_for("cvae", data, 0, z_dim=2, hidden=(5,))
+    (axes,) = pp.plots.latent_scatter(pair, data).axes
+    assert len(axes.get_legend().get_texts()) == 4
