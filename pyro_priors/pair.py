@@ -367,5 +367,5 @@ class Pair(nn.Module):
 
 def _check_finite(condition: Tensor) -> None:
     if not condition.isfinite().all():
-        row = int((~condition.isfinite()).nonzero()[0, 0])
-        raise ValueError(f"condition has NaN or infinite values, the first in row {row}: leave those data out")
+        first = (~condition.isfinite()).nonzero()[0].tolist()
+        raise ValueError(f"condition has NaN or infinite values, the first at {first}: leave such data out")
