@@ -112,8 +112,8 @@ class CompiledFunction:
         """
         graph, inputs = self._graph(args, (key, "backward"))
         held = cast(_Held, self._held)
-        for value in held.of_first:
-            value.grad = None
+        for parameter in held.of_first:
+            parameter.grad = None
         if graph is None or any(value._backward_hooks or value._post_accumulate_grad_hooks for value in held.tensors):
             outputs = self(*args, key=key)
             with torch.autocast(inputs[0].device.type, enabled=False):  # the casts of the loss alone decide
