@@ -5,9 +5,9 @@ Each has its own default discriminator.
 
 Each contestant trains in a process of its own, and all of them epoch by epoch in turn; the first epoch, in which ours
 compiles with an empty cache, is reported apart. An epoch ends when the next could begin: ours validates 100 images and
-both keep their best weights. Beside them stand our compiled steps alone, in a plain loop. The data are 20,000 binary
-images of MNIST's size, noise, as time does not depend on what they show. Pythae binarises nothing anew; ours is timed
-with dynamic binarisation too.
+both keep their best weights, and the last one with the end of the training. Beside them stand our compiled steps alone,
+in a plain loop. The data are 20,000 binary images of MNIST's size, noise, as time does not depend on what they show.
+Pythae binarises nothing anew; ours is timed with dynamic binarisation too.
 """
 
 import os

@@ -263,6 +263,7 @@ def _evaluate(arguments: list[str]) -> None:
         asked_for = ", ".join(options.metrics)
         raise ValueError(f"metrics {asked_for}: none applies to this pair and its data, leave them out")
     given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
+    given["features"] = options.features
     found = metrics.record(pair, splits, results, **given)
     before = folder.evaluation() or {}
     if any(before.get(key) != found.get(key) for key in (*given, "data")):
