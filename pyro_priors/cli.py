@@ -241,6 +241,8 @@ def _evaluate(arguments: list[str]) -> None:
         """Part of the data."""
         num_samples: int = 500
         """Importance samples for each datum's log p(x)."""
+        categories: Literal["sum", "draw"] = "sum"
+        """A category in log p(x): summed, with so many samples for each, or drawn with each sample."""
         seed: int = 0
         """Seed of the noise."""
         features: str = "auto"
@@ -258,14 +260,15 @@ def _evaluate(arguments: list[str]) -> None:
         num_samples=options.num_samples,
         seed=options.seed,
         features=options.features,
+        categories=options.categories,
     )
     if not results:
         asked_for = ", ".join(options.metrics)
         raise ValueError(f"metrics {asked_for}: none applies to this pair and its data, leave them out")
     given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
-    given["features"] = options.features
+    given |= {"features": options.features, "categories": options.categories}
     found = metrics.record(pair, splits, results, **given)
-    before = folder.evaluation() or {}
+    before = {"features": "auto", "categories": "sum"} | (folder.evaluation() or {})
     if any(before.get(key) != found.get(key) for key in (*given, "data")):
         before = {}  # of another part, noise or weights: not to be mixed with these
     asked = {*before.get("asked", ()), *(options.metrics or set(metrics.METRICS).difference(metrics.ON_REQUEST))}

@@ -282,13 +282,15 @@ class Pair(nn.Module):
         num_samples: int = 5000,
         compile: str = "auto",
         progress: bool = False,
+        categories: str = "sum",
     ) -> Tensor:
         r"""Importance-sampled log p(x), or log p(x|condition), of each datum.
 
         .. math:: \log \frac{1}{S} \sum_{s=1}^S w_s \le \log p(x) \text{ in expectation}
 
-        with the weights of :func:`~pyro_priors.objectives.log_importance_weights`: categories are summed exactly. The
-        estimate grows towards log p(x) with S (Burda et al. 2016, arXiv:1509.00519). Memory is bounded whatever S.
+        with the weights of :func:`~pyro_priors.objectives.log_importance_weights`: categories are summed exactly, with
+        S draws of z for each, or drawn along with z. The estimate grows towards log p(x) with S (Burda et al. 2016,
+        arXiv:1509.00519). Memory is bounded whatever S.
 
         :param x: shape ``(batch,) + x_shape``
         :param condition: shape ``(batch,) + condition_shape``
@@ -296,6 +298,7 @@ class Pair(nn.Module):
         :param compile: ``"always"``, ``"never"``, or ``"auto"``: where there is work enough to pay for it. The noise is
             the same, the result equal up to rounding
         :param progress: show a bar in a terminal
+        :param categories: ``"sum"`` or ``"draw"``; a draw costs 1/K, and where q(c|x) is certain of c loses nothing
         :returns: shape ``(batch,)``, in nats
         """
         if num_samples < 1:
@@ -303,13 +306,13 @@ class Pair(nn.Module):
         if compile not in ("always", "auto", "never"):
             raise ValueError(f"compile must be one of always, auto, never, got {compile!r}")
         self._check(x, condition)
-        num_categories = max(1, self.num_categories)
+        num_categories = 1 if categories == "draw" else max(1, self.num_categories)
         rows = max(1, min(ROWS_PER_CALL, VALUES_PER_CALL // x[0].numel()) // num_categories)
         batch = min(100, rows, len(x))
         samples = min(max(1, rows // batch), num_samples)
 
         def log_sum(x: Tensor, condition: Tensor | None, num: int = samples) -> dict[str, Tensor]:
-            log_w = log_importance_weights(self.model, self.guide, x, condition, num_samples=num)
+            log_w = log_importance_weights(self.model, self.guide, x, condition, num_samples=num, categories=categories)
             return {"log_sum": log_w.logsumexp(0)}
 
         in_bulk: Callable[..., dict[str, Tensor]] = log_sum

@@ -30,7 +30,7 @@ def eight(pair, data):
 def row(name, pair="vae", **options):
     small = runs.NETWORKS | {key: options.pop(key) for key in ("prior", "num_categories") if key in options}
     quick = dataclasses.replace(CONFIG, max_epochs=1)
-    given = {"train": CONFIG, "quick": quick, "num_samples": 3, "num_data": 20} | options
+    given = {"train": CONFIG, "quick": quick, "num_samples": 3, "num_data": 20, "categories": "sum"} | options
     return Row(name, pair, "digits", pair_options=small, data_options={"limit": 96}, **given)
 
 
@@ -159,7 +159,7 @@ def test_the_record_holds_every_estimate(finished):
     first = record["rows"][0]
     assert first["published"] == {"negative bound": 12.34} and first["train"]["max_epochs"] == 2
     assert first["metrics"].keys() == report.results[0].estimates.keys() >= {"bound", "kl_z", "log_likelihood"}
-    assert first["evaluation"] == {"part": "test", "seed": 0, "num_samples": 3, "num_data": 20}
+    assert first["evaluation"] == {"part": "test", "seed": 0, "num_samples": 3, "num_data": 20, "categories": "sum"}
 
 
 def test_a_row_is_the_run_of_the_command_line(finished, tmp_path):

@@ -68,6 +68,7 @@ class Row:
     :param objective_options: of the objective
     :param num_samples: importance samples for log p(x)
     :param num_data: data of the test part whose log p(x) is computed, the first ones; 0: all
+    :param categories: in log p(x) summed or drawn (:meth:`~pyro_priors.Pair.log_prob`)
     :param measures: further estimates of the pair and its data, beside the metrics of the experiment
     :param judges: further estimates that take more than these: the row, or a network that judges
     :param differs: what differs from what the paper did
@@ -86,6 +87,7 @@ class Row:
     objective_options: Mapping[str, Any] = field(default_factory=dict)
     num_samples: int = 500
     num_data: int = 0
+    categories: str = "sum"
     measures: tuple[Callable[[Pair, Splits], dict[str, Estimate]], ...] = ()
     judges: tuple[Callable[[Trained], dict[str, Estimate]], ...] = ()
     differs: tuple[str, ...] = ()

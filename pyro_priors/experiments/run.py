@@ -219,7 +219,8 @@ class _Runner:
             source=data.source,
             precision=config.precision,
             evaluation={
-                key: (folder.evaluation() or {}).get(key) for key in ("part", "num_samples", "num_data", "seed")
+                key: (folder.evaluation() or {}).get(key)
+                for key in ("part", "num_samples", "num_data", "categories", "seed")
             },
         )
         return result, trained
@@ -312,6 +313,7 @@ class _Runner:
         given["num_data"] = QUICK_IMAGES if self.quick and data.image_shape is not None else row.num_data
         if given["num_data"] >= len(data.test):
             given["num_data"] = 0  # all
+        given["categories"] = row.categories
         given["features"] = self.features
         old = folder.evaluation() or {}
         if any(old.get(key) != given[key] for key in ("part", "seed")):
@@ -331,14 +333,14 @@ class _Runner:
             if rest:
                 found |= metrics.evaluate(pair, data, metrics=rest, features=self.features, progress=self.progress)
             if "log_likelihood" in missing:
-                found |= self.log_likelihood(pair, data, samples, given["num_data"])
+                found |= self.log_likelihood(pair, data, samples, given["num_data"], row.categories)
                 old = old | {"metrics": {name: one for name, one in old.get("metrics", {}).items() if name != OF_SAME}}
             for name in missing:
                 if name in measures:
                     with seeded(given["seed"], pair.device), pyro.get_param_store().scope():
                         found |= measures[name]()
             if "log_likelihood" not in missing:  # it stays as it was computed
-                given |= {key: old[key] for key in ("num_samples", "num_data") if key in old}
+                given |= {key: old[key] for key in ("num_samples", "num_data", "categories") if key in old}
             new = metrics.record(pair, data, found, **given, asked=sorted(known.union(missing)))
             new["metrics"] = old.get("metrics", {}) | new["metrics"]
             folder.save_evaluation(new)
@@ -348,17 +350,21 @@ class _Runner:
     def suffices(self, old: dict[str, Any], given: dict[str, Any]) -> bool:
         """Whether log p(x) is there: of as many samples as were asked for, or no fewer than a row's own number."""
         of_same_data = old.get("num_data") == given["num_data"]
+        if old.get("categories", "sum") != given["categories"]:
+            return False
         same = old.get("num_samples") == given["num_samples"]
         more = self.num_samples is None and old.get("num_samples", 0) > given["num_samples"]
         return of_same_data and (same or more)
 
-    def log_likelihood(self, pair: Pair, data: Splits, num_samples: int, num_data: int) -> dict[str, Estimate]:
+    def log_likelihood(
+        self, pair: Pair, data: Splits, num_samples: int, num_data: int, categories: str
+    ) -> dict[str, Estimate]:
         """Log p(x), and where it is of fewer data than the bound, the bound of the same data."""
+        options: dict[str, Any] = {"num_samples": num_samples, "categories": categories, "progress": self.progress}
         if not num_data:
-            asked = ["log_likelihood"]
-            return metrics.evaluate(pair, data, metrics=asked, num_samples=num_samples, progress=self.progress)
-        first, asked = dataclasses.replace(data, test=data.test.take(slice(num_data))), ["bound", "log_likelihood"]
-        found = metrics.evaluate(pair, first, metrics=asked, num_samples=num_samples, progress=self.progress)
+            return metrics.evaluate(pair, data, metrics=["log_likelihood"], **options)
+        first = dataclasses.replace(data, test=data.test.take(slice(num_data)))
+        found = metrics.evaluate(pair, first, metrics=["bound", "log_likelihood"], **options)
         kept = {name: found[name] for name in ("log_likelihood", "bits_per_dim") if name in found}
         return kept | {OF_SAME: found["bound"]}
 

@@ -148,7 +148,8 @@ def _notes(experiment: Experiment, result: Result, quick: bool) -> list[str]:
     if "log_likelihood" in experiment.metrics and "log_likelihood" in result.estimates:
         size = result.evaluation["num_data"]
         of = f" of the first {size} test data, with the bound of the same data" if size else ""
-        found.append(f"log p(x) from {result.evaluation['num_samples']} importance samples{of}")
+        drawn = ", c drawn along with z" if result.evaluation.get("categories") == "draw" else ""
+        found.append(f"log p(x) from {result.evaluation['num_samples']} importance samples{drawn}{of}")
     return found
 
 

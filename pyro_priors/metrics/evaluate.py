@@ -69,6 +69,7 @@ class _Context:
     num_samples: int
     features: str
     progress: bool
+    categories: str
 
 
 def evaluate(
@@ -81,6 +82,7 @@ def evaluate(
     seed: int = 0,
     features: str = "auto",
     progress: bool = True,
+    categories: str = "sum",
 ) -> dict[str, Estimate]:
     """Evaluate a pair.
 
@@ -97,6 +99,7 @@ def evaluate(
     :param seed: seed of the noise
     :param features: network that generated images are compared in (:func:`~pyro_priors.metrics.features_for`)
     :param progress: show a bar in a terminal
+    :param categories: in log p(x) summed or drawn (:meth:`pyro_priors.Pair.log_prob`)
     :returns: estimates by name
     :raises ValueError: if a part or a metric is unknown
     """
@@ -109,7 +112,7 @@ def evaluate(
             near = get_close_matches(name, METRICS, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(METRICS)}"
             raise ValueError(f"metric '{name}' is unknown: {hint}")
-    context = _Context(pair, data, part, num_samples, features, progress)
+    context = _Context(pair, data, part, num_samples, features, progress, categories)
     devices = [pair.device] if pair.device.type == "cuda" else []
     was_training = pair.training
     results: dict[str, Estimate] = {}
@@ -177,11 +180,12 @@ def _bound(context: _Context) -> dict[str, Estimate]:
 
 
 def _log_likelihood(context: _Context) -> dict[str, Estimate]:
-    """Importance-sampled log p(x), the category summed exactly; bits per dimension too where x is continuous."""
+    """Importance-sampled log p(x), the category summed or drawn; bits per dimension too where x is continuous."""
     rows = list(_rows(context, context.part))
     x, conditions = torch.cat([x for x, _ in rows]), [given for _, given in rows if given is not None]
     condition = torch.cat(conditions) if conditions else None
-    log_p = context.pair.log_prob(x, condition, context.num_samples, progress=context.progress).cpu()
+    how: Any = {"progress": context.progress, "categories": context.categories}
+    log_p = context.pair.log_prob(x, condition, context.num_samples, **how).cpu()
     results = {"log_likelihood": _mean(log_p)}
     if context.data.likelihood != "bernoulli":
         size = math.prod(context.data.x_shape)

@@ -363,9 +363,11 @@ class Expectation:
     summed over its most probable categories and a drawn one, the mean over the former is subtracted from each term
     before it is weighted, and added again: it does not depend on the draw, the estimate stays unbiased, and its
     gradient no longer grows with the size of the terms. Of a chunk, the expectation is its share of the whole.
+
+    A draw that is not reparameterised has no gradient and is refused, unless ``draws`` says that none is wanted.
     """
 
-    def __init__(self, guide_trace: poutine.Trace, max_plate_nesting: int) -> None:
+    def __init__(self, guide_trace: poutine.Trace, max_plate_nesting: int, draws: bool = False) -> None:
         self.num_plates = max_plate_nesting
         self.log_weight: Tensor | None = None
         self.drawn_dims: list[int] = []
@@ -381,7 +383,7 @@ class Expectation:
                 if in_part and fn.first is None:
                     self.drawn_dims.append(site["infer"]["_enumerate_dim"])
                 self.in_chunks |= in_part and fn.first is not None
-            elif not site["fn"].has_rsample:
+            elif not site["fn"].has_rsample and not draws:
                 raise ValueError(
                     f"site '{name}' is neither enumerated nor reparameterised: mark it with "
                     'infer={"enumerate": "parallel"}, or use pyro.infer.TraceGraph_ELBO with SVI'

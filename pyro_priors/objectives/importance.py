@@ -1,6 +1,9 @@
 """Importance weights, from which log p(x) is estimated datum by datum."""
 
+from typing import Any
+
 import torch
+from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
@@ -10,29 +13,38 @@ from .elbo import ELBO, Expectation
 __all__ = ["log_importance_weights"]
 
 
-def log_importance_weights(model: nn.Module, guide: nn.Module, *args, num_samples: int = 1, **kwargs) -> Tensor:
+def log_importance_weights(
+    model: nn.Module, guide: nn.Module, *args, num_samples: int = 1, categories: str = "sum", **kwargs
+) -> Tensor:
     r"""Logarithms of importance weights whose mean is an unbiased estimate of p(x).
 
     .. math:: w_s = \sum_c p(c)\, \frac{p(z_{sc} \mid c)\, p(x \mid z_{sc}, c)}{q(z_{sc} \mid x, c)}, \qquad
         z_{sc} \sim q(z \mid x, c), \qquad E\, w_s = p(x)
 
     Enumerated categories are summed exactly, with their prior probabilities and a draw of z for each; without one,
-    :math:`w_s = p(x, z_s) / q(z_s \mid x)`. KL weights play no part. The programs run in the mode that they are in:
-    those of a relaxed category belong in evaluation mode, as :meth:`pyro_priors.Pair.log_prob` has them.
+    :math:`w_s = p(x, z_s) / q(z_s \mid x)`. With ``categories="draw"`` a category is drawn along with z,
+    :math:`w_s = p(x, z_s, c_s) / q(z_s, c_s \mid x)`, at 1/K of the cost: unbiased too, with a variance of c besides,
+    and without a gradient by q(c|x). KL weights play no part. The programs run in the mode that they are in: those of
+    a relaxed category belong in evaluation mode, as :meth:`pyro_priors.Pair.log_prob` has them.
 
     :param model: a program with its plate ``"data"``
     :param guide: its guide
     :param args: arguments of the programs, x first
     :param num_samples: number of samples S for each datum, in one call of the programs
+    :param categories: ``"sum"`` or ``"draw"``: what becomes of categories that the guide has enumerated
     :returns: shape ``(S, batch)``, in nats
     :raises ValueError: as the objectives do, if the programs do not fit each other, or a site is not one number for
-        each datum
+        each datum; if ``categories`` is neither
     """
+    if categories not in ("sum", "draw"):
+        raise ValueError(f"categories must be one of sum, draw, got {categories!r}")
+    drawn: Any = {"enumerate": None, "num_enumerated": None}
+    inference: Any = poutine.infer_config(guide, lambda site: drawn) if categories == "draw" else guide
     elbo = ELBO(num_particles=num_samples)
     elbo.exact = True
-    ((model_trace, guide_trace),) = elbo._get_traces(model, guide, args, kwargs)
+    ((model_trace, guide_trace),) = elbo._get_traces(model, inference, args, kwargs)
     num_plates = elbo.max_plate_nesting
-    expectation = Expectation(guide_trace, num_plates)
+    expectation = Expectation(guide_trace, num_plates, draws=categories == "draw")
     log_w = torch.zeros(())
     for trace, other, sign in ((model_trace, guide_trace, 1), (guide_trace, model_trace, -1)):
         for name, site in sample_sites(trace):
