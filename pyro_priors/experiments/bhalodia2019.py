@@ -202,7 +202,7 @@ def neighbours_label(pair: Pair, data: Splits) -> dict[str, Estimate]:
 MOONS_SETTING = _Setting(
     "moons",
     pair={"z_dim": 2, "hidden": (100, 50), "gated": False, "likelihood": "gaussian", "scale": 0.05},
-    train=TrainConfig(max_epochs=1000, learning_rate=1e-3, schedule="cosine", compile="always"),
+    train=TrainConfig(max_epochs=400, learning_rate=1e-3, schedule="cosine", compile="always"),
     quick=TrainConfig(max_epochs=120, learning_rate=2e-3, schedule="cosine", compile="always"),
     objectives={
         "beta-b": {"capacity": 3.0, "num_steps": 1200},
@@ -298,7 +298,7 @@ IMAGES = {
         "mnist",
         pair=WIDE | {"z_dim": 2, "hidden": (256, 256), "scale": round(math.sqrt(1 / 20), 4)},
         train=TrainConfig(max_epochs=200, learning_rate=1e-3, schedule="cosine"),
-        quick=TrainConfig(max_epochs=8, learning_rate=1e-3, schedule="cosine"),
+        quick=TrainConfig(max_epochs=20, learning_rate=1e-3, schedule="cosine"),
         objectives={"beta-b": {"capacity": 5.0, "num_steps": 2500}},
         data_options={"flatten": False, "binarise": "none"},
         num_data=1000,
@@ -324,7 +324,7 @@ IMAGES = {
         "celeba",
         pair=WIDE | {"z_dim": 64, "hidden": (), "scale": 0.1},
         train=TrainConfig(max_epochs=625, batch_size=50, learning_rate=1e-3, schedule="cosine"),
-        quick=TrainConfig(max_epochs=6, batch_size=50, learning_rate=1e-3, schedule="cosine"),
+        quick=TrainConfig(max_epochs=20, batch_size=50, learning_rate=1e-3, schedule="cosine"),
         objectives={"beta-b": {"capacity": 50.0, "num_steps": 500}},
         data_options={"flatten": False},
         num_samples=500,
