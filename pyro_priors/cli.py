@@ -296,20 +296,22 @@ def _sample(arguments: list[str]) -> None:
         out: str = "samples.png"
         """Picture (.png) or arrays (.npz)."""
         num: int = 64
-        """Number of samples."""
+        """Number of samples; with --to rounded up to whole rows of eight, without a meaning for --grid and --edit."""
         category: str = "prior"
         """Of a pair with categories: a number, prior, or aggregate (the aggregate posterior)."""
         condition: tuple[str, ...] = ()
         """Of a conditional pair: rows of the test part whose conditions are used, in turn; or conditions by name, such
         as "Male=1,Smiling=-1" or label=7, or where they have no names by value, with a point: 0.5 or 1.0,2.0."""
         grid: tuple[str, ...] = ()
-        """A row for each combination of these attributes, or for each class: label."""
+        """A row for each combination of these attributes, or for each class: label. The other attributes are those of
+        training faces that have all of these."""
         to: str = ""
         """A condition by name: eight steps from --condition to this one in each row."""
         edit: tuple[int, ...] = ()
         """Rows of the test part: each as it is, reconstructed, and under --condition."""
         transport: bool = False
-        """With --edit: move the code along the prior with the condition, instead of keeping it."""
+        """With --edit: move the code along the prior with the condition, instead of keeping it; nothing where the prior
+        does not see the condition."""
         seed: int = 0
         """Seed of the noise."""
 
@@ -329,7 +331,7 @@ def _sample(arguments: list[str]) -> None:
         fixed["c"] = int(options.category) if options.category.lstrip("-").isdigit() else options.category
     with seeded(options.seed, pair.device):
         if (made := _controlled(options, pair, splits)) is None:
-            condition = _conditions_of_rows(options, splits)
+            condition = _conditions_of_rows(options, pair, splits)
             made = control.Controlled(pair.sample(options.num, condition, **fixed), condition, 8)
     drawn = made.sites | ({} if made.condition is None else {"condition": made.condition})
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -344,10 +346,10 @@ def _sample(arguments: list[str]) -> None:
     print(f"{len(drawn['x_mean'])} samples in {out}")
 
 
-def _conditions_of_rows(options: Any, splits: data.Splits) -> Any:
+def _conditions_of_rows(options: Any, pair: Pair, splits: data.Splits) -> Any:
     """Conditions of the test part: of the rows that --condition names, or the first ones."""
     known = splits.test.condition
-    if known is None:
+    if known is None or not pair.takes_condition:
         if options.condition:
             raise ValueError(f"--condition {' '.join(options.condition)}: this pair takes no condition")
         return None
@@ -364,7 +366,7 @@ def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Contro
     chosen = [name for name, given in ways.items() if given]
     if len(chosen) > 1:
         raise ValueError(f"{' and '.join(chosen)} are two pictures: choose one of them")
-    if chosen and splits.test.condition is None:
+    if chosen and not (pair.takes_condition and splits.test.condition is not None):
         raise ValueError(f"{chosen[0]} needs a conditional pair, and this one takes no condition")
     if options.transport and not options.edit:
         raise ValueError("--transport belongs to --edit: leave it out, or name rows of the test part with --edit")
@@ -376,7 +378,7 @@ def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Contro
         return control.between(pair, splits, options.condition[0], options.to, -(-options.num // 8))
     if options.edit:
         return control.edited(pair, splits, options.edit, options.condition[0], options.transport)
-    if by_name and splits.test.condition is not None:
+    if by_name and pair.takes_condition and splits.test.condition is not None:
         return control.asked(pair, splits, options.condition, options.num)
     return None
 

@@ -209,7 +209,7 @@ def edited(pair: Pair, data: Splits, rows: Sequence[int], text: str, transport: 
     if not rows or not all(0 <= row < num for row in rows):
         raise ValueError(f"rows to edit must be of the test part, 0 to {num - 1}, got {tuple(rows)}")
     part = data.test.take(torch.tensor(list(rows)))
-    x, known = part.x.to(pair.device), part.condition
+    x, known = part.x[:].to(pair.device), part.condition
     assert known is not None  # parse has refused data without
     new = _with(known if data.condition_of == "attributes" else torch.zeros_like(known), parse(text, data), data)
     z = pair.encode(x, known.to(pair.device))["z"].mean

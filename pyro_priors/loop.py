@@ -22,7 +22,7 @@ from . import checkpoint
 from ._compile import GRADIENT_NORM
 from ._sites import SharedNoise
 from .data import Part, Splits, batches, num_batches
-from .nn import Temperature
+from .nn import OptimalGaussianLikelihood, Temperature
 from .objectives import ELBO
 from .objectives.compile import CompiledObjective
 from .objectives.kl_weight import Weight
@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["History", "Training", "TrainingDiverged", "summary_writer", "to_like"]
 
-TRAINING, VALIDATION = 1, 2  # two streams of noise from one seed
+TRAINING, VALIDATION, CALIBRATION = 1, 2, 3  # streams of noise from one seed
 VALIDATION_BATCH_SIZE = 500
+NUM_CALIBRATED = 2000
+"""Most training data from which the scale of an epoch is found, where the batches' images are bent."""
 
 STEPS_THAT_PAY = 5000
 """Steps of a training from which on ``compile="auto"`` compiles: fewer gain less than the seconds that it takes. It
@@ -194,7 +196,7 @@ class Training:
         self.loss_module.share = len(x) * self.fabric.world_size / batch_size
         if not len(x):  # a last batch with less than one datum for each process: this one takes part with weight 0
             first = self.train.take(slice(1))
-            x, condition = first.x, first.condition
+            x, condition = first.x[:], first.condition
             x = x.round() if self.data.binarise else x
         x, condition = x.to(self.dtype), None if condition is None else condition.to(self.dtype)
         loss, parts, total_norm = self.backward(x, condition, batch_size)
@@ -267,6 +269,8 @@ class Training:
     def end_epoch(self, seconds: float) -> None:
         """Validate, remember the best, count the patience, write the epoch's record."""
         progress, config = self.progress, self.config
+        if self.data.augment is not None:
+            self.calibrate()
         valid = self.validate()
         if not math.isfinite(valid["bound"]):
             self.diverged(TrainingDiverged(f"the validation bound became {valid['bound']}"))
@@ -296,6 +300,19 @@ class Training:
                     self.board.add_scalar(key, value, progress.step)
         self.bar.epoch(record)
         progress.next_epoch()
+
+    @torch.no_grad()
+    def calibrate(self) -> None:
+        """Find the running estimate of an optimal scale anew, from training data as they are."""
+        likelihoods = [module for module in self.pair.modules() if isinstance(module, OptimalGaussianLikelihood)]
+        if not likelihoods:
+            return
+        for likelihood in likelihoods:
+            likelihood.forget()
+        self.seed(_seed_of(self.config.seed, CALIBRATION, self.progress.epoch))
+        part, elbo = self.train.take(slice(NUM_CALIBRATED)), ELBO()
+        for x, condition in batches(part, VALIDATION_BATCH_SIZE, seed=0, epoch=0, shuffle=False):
+            elbo.terms(self.pair.model, self.pair.guide, x, condition)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

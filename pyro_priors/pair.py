@@ -79,6 +79,11 @@ class Pair(nn.Module):
         return next(self.parameters()).device
 
     @property
+    def takes_condition(self) -> bool:
+        """Whether the programs read a condition; of a pair of one's own that is taken for granted."""
+        return bool(self.recipe is None or self._configured("condition_shape"))
+
+    @property
     def batch_at_once(self) -> int:
         """Most data for one call of the programs that enumerates all categories."""
         return max(1, ROWS_AT_ONCE // max(1, self.num_categories))
@@ -197,6 +202,12 @@ class Pair(nn.Module):
                 raise ValueError(
                     f"{name} must hold at least one datum of floating-point values, got {value.dtype} "
                     f"{tuple(value.shape)}: give {name}.float()"
+                )
+            own = next(self.parameters()).dtype
+            if value.dtype is not own:
+                raise ValueError(
+                    f"{name} must be {own}, as the pair's weights are, got {value.dtype}: give {name}.to({own}), or "
+                    f"take the pair there with pair.to({value.dtype})"
                 )
             shape = self._configured(f"{name}_shape")
             if shape and tuple(value.shape[1:]) != tuple(shape):

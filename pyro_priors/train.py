@@ -295,7 +295,7 @@ def _check_sites(pair: Pair, data: Splits, sites: tuple[str, ...]) -> None:
         return
     first = to_like(data.train.take(slice(2)), next(pair.parameters()))
     with seeded(0, pair.device), pyro.get_param_store().scope():
-        trace = poutine.trace(pair.guide).get_trace(first.x, first.condition)
+        trace = poutine.trace(pair.guide).get_trace(first.x[:], first.condition)
     latent = [name for name, site in sample_sites(trace) if not site["is_observed"]]
     for site in sites:
         if site not in latent:

@@ -280,7 +280,9 @@ class SigmaVAEConfig(_CalibratedConfig, VAEConfig):
 
 @dataclass(frozen=True)
 class SigmaCVAEConfig(_CalibratedConfig, VAEConfig):
-    """Sigma-CVAE (De 2025): p(z) p(x|z,condition), with the scale that fits each batch best."""
+    """Sigma-CVAE (De 2025): p(z) p(x|z,condition), with the scale that fits each batch best.
+
+    What differs from the paper: q(z|x,condition), as in its section 3.1; its appendix A.2 has q(z|x) for this prior."""
 
     condition_shape: tuple[int, ...] = ()
     """Shape of one condition."""

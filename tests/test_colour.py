@@ -80,7 +80,7 @@ def test_a_pair_trained_on_levels_is_that_of_floats(likelihood, tmp_path):
     for name, data in (("levels", splits), ("floats", Splits("made", *floats, "gaussian", (3, 4, 4)))):
         torch.manual_seed(0)
         pair = pp.create("vae", x_shape=(3, 4, 4), z_dim=2, hidden=(5,), likelihood=likelihood)
-        pp.fit(pair, data, max_epochs=2, batch_size=16, progress=False)
+        pp.fit(pair, data, max_epochs=2, batch_size=16, warmup_epochs=1, warmup_sites=("z",), progress=False)
         found = pp.metrics.evaluate(pair, data, num_samples=3, progress=False)
         assert pp.plots.figures(pair, data, [], tmp_path / name)
         by[name] = [*pair.state_dict().values()], found

@@ -11,7 +11,7 @@ import pyro_priors as pp
 import runs
 from pyro_priors import control
 from pyro_priors.cli import main
-from pyro_priors.data import Part, Splits
+from pyro_priors.data import Levels, Part, Splits
 
 NAMES = ("Male", "Smiling", "Hat", "Beard")
 KNOWN = torch.tensor([[0, 0, 0, 0], [1, 1, 0, 1], [0, 1, 1, 0], [1, 0, 0, 1], [0, 1, 0, 0]]).float()
@@ -186,6 +186,16 @@ def test_data_are_edited_from_their_own_code():
         control.edited(pair, data, [5], "Male=1")
 
 
+def test_images_kept_as_bytes_are_edited_too():
+    """As the faces are: the same as of floats."""
+    data = attributed()
+    levels = Levels((255 * data.test.x).round().byte())
+    pair, kept = pair_for(data), dataclasses.replace(data, test=dataclasses.replace(data.test, x=levels))
+    floats = dataclasses.replace(data, test=dataclasses.replace(data.test, x=levels[:]))
+    made, expected = (control.edited(pair, one, [2, 0], "Male=1").sites["x_mean"] for one in (kept, floats))
+    assert torch.equal(made, expected)
+
+
 @pytest.mark.parametrize("flow", ["affine", "additive", "none"])
 def test_a_moved_code_keeps_its_place_in_the_prior(flow):
     """The noise that a code has under one condition it has under the other: a sample of the first is moved to the
@@ -261,6 +271,27 @@ def test_mistakes_on_the_command_line(run, arguments, message, capsys):
     assert main(["sample", str(run), *arguments.split()]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--condition label=3", "--condition label=3: this pair takes no condition"),
+        ("--condition 3", "--condition 3: this pair takes no condition"),
+        ("--grid label", "--grid needs a conditional pair, and this one takes no condition"),
+        ("--condition label=3 --edit 0", "--edit needs a conditional pair, and this one takes no condition"),
+    ],
+)
+def test_a_pair_without_a_condition_is_asked_for_none(arguments, message, tmp_path, capsys):
+    """Though its data have one."""
+    data = labelled()
+    pair = runs.small_pair("sigma_vae", data)
+    pp.fit(pair, data, max_epochs=1, out=tmp_path / "run", progress=False)
+    assert main(["sample", str(tmp_path / "run"), *arguments.split()]) == 2
+    assert message in capsys.readouterr().err
+    assert pp.metrics.evaluate(pair, data, metrics=["fidelity", "diversity"], progress=False) == {}
+    with pytest.raises(ValueError, match="fidelity is to a condition, and this pair takes none"):
+        pp.metrics.condition_fidelity(pair, data, None)
 
 
 def test_conditions_without_names_are_given_by_value():

@@ -76,8 +76,16 @@ def test_what_the_published_likelihood_may_be():
 def test_the_reading_is_the_density_at_the_scale_that_fits():
     (row,) = experiments.find("de2025/table1").select(["mnist-sigma-nf-seed0"])
     one = trained(row)
+    torch.manual_seed(0)
     found = de2025.reconstruction(one.pair, one.data)
-    mse, size = found["squared_error"].value, math.prod(one.data.x_shape)
+    x, condition, pair = one.data.test.x, one.data.test.condition, one.pair
+    torch.manual_seed(0)
+    q = pair.guide.encoder(x, condition)
+    mean = pair.model.decoder(q.mean + q.stddev * torch.randn_like(q.mean), condition=condition).mean
+    mse, size = (mean - x).square().mean().item(), math.prod(one.data.x_shape)
+    assert found["squared_error"].value == pytest.approx(mse, rel=1e-5)
+    stderr = (mean - x).square().flatten(1).mean(1).std().item() / math.sqrt(len(x))
+    assert found["squared_error"].stderr == pytest.approx(stderr, rel=1e-3)
     errors = torch.full((size,), math.sqrt(mse))
     expected = -torch.distributions.Normal(0.0, math.sqrt(mse)).log_prob(errors).sum().item()
     assert found["nll_at_best_scale"].value == pytest.approx(expected, rel=1e-5)

@@ -137,7 +137,22 @@ def test_both_are_metrics_that_are_asked_for(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("calibration", ["optimal", "learned", "learned_by_channel", "fixed"])
 def test_the_scale_of_a_gaussian_is_told(calibration):
-    data = runs.small_data(binarise="none", flatten=False)
-    pair = runs.small_pair("sigma_vae", data, calibration=calibration)
+    colour = torch.rand(3, 60, 3, 4, 4)
+    data = pp.data.from_arrays(*colour, likelihood="gaussian")
+    fixed = {"scale": 0.7} if calibration == "fixed" else {}
+    pair = runs.small_pair("sigma_vae", data, calibration=calibration, **fixed)
+    likelihood = pair.model.decoder.likelihood
+    with torch.no_grad():
+        if calibration == "optimal":
+            likelihood.squared_error.fill_(0.04)
+        elif calibration != "fixed":
+            raw = likelihood.raw_scale
+            raw.copy_(torch.tensor([0.1, 1.0, 3.0])[: raw.numel()].reshape(raw.shape))
+    expected = {"fixed": 0.7, "optimal": math.exp(-6) + 0.2, "learned": math.log1p(math.exp(0.1))}
+    each = [math.log1p(math.exp(raw)) for raw in (0.1, 1.0, 3.0)]
+    expected["learned_by_channel"] = math.sqrt(sum(scale**2 for scale in each) / 3)
     found = evaluate(pair, data, metrics=["scale"], progress=False)["scale"]
-    assert found.value == pytest.approx(1.0, abs=0.01) and found.unit == "standard deviation of p(x|z), units of x"
+    assert (
+        found.value == pytest.approx(expected[calibration], rel=1e-3)
+        and found.unit == "standard deviation of p(x|z), units of x"
+    )

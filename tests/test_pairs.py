@@ -385,7 +385,7 @@ def test_state_dict_carries_a_pair_over(variant):
     state = pair.state_dict()
     parameters = {name for name, _ in pair.named_parameters(remove_duplicate=False)}
     fixed = {"temperature.value", "prior.loc", "prior.raw_scale", "aggregate_c"}
-    fixed |= {"likelihood.squared_error", "likelihood.num_batches"}
+    fixed |= {"likelihood.squared_error", "likelihood.num_values"}
     assert state.keys() == parameters | {name for name in state if name.endswith(tuple(fixed))}
     other.load_state_dict(state)
     assert torch.equal(other.reconstruct(*args), pair.reconstruct(*args))

@@ -191,7 +191,7 @@ def test_buffers_of_frozen_parts_go_on(moons):
     start = runs.state(pair)
     pp.fit(pair, moons, max_epochs=1, frozen=("model",), frozen_epochs=1, **QUICK)
     moved = {name for name, value in runs.state(pair).items() if not torch.equal(value, start[name])}
-    estimate = {f"model.decoder.likelihood.{name}" for name in ("squared_error", "num_batches")}
+    estimate = {f"model.decoder.likelihood.{name}" for name in ("squared_error", "num_values")}
     assert {name for name in moved if name.startswith("model.")} == estimate
 
 

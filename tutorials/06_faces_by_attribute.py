@@ -51,7 +51,8 @@ print(data.condition_names)
 # ## The best scale
 # In training mode the likelihood finds the scale of the values that it is asked about, and keeps a running estimate. In
 # evaluation mode that estimate is frozen: validation, importance weights and samples all see one and the same density.
-# (The paper evaluates with the scale of the test batch: a number that depends on who else is in the batch.)
+# (Rybkin et al. evaluate with the scale of the test batch, a number that depends on who else is in the batch; De does
+# not say.)
 
 # %%
 likelihood = pp.nn.OptimalGaussianLikelihood(event_dim=1)
@@ -168,7 +169,7 @@ show(pp.control.edited(pair, data, range(6), change, transport=True))
 # $f^{-1}$, as `pair.sample` draws them.
 
 # %%
-condition = data.test.condition[:100]
+condition = data.test.condition[:100].to(pair.device)
 with torch.no_grad():
     prior = pair.model.prior(condition)
     for title, z in (("through the inverse", prior.sample()), ("without it", prior.base_dist.sample())):

@@ -65,11 +65,15 @@ DIFFERS = {
         "unit variance, and p(z) = N(0, I), which the paper samples from, although it calls the latent space of this "
         "row dependent on the labels",
     ),
-    "sigma": ("p(z) = N(0, I); evaluated at the scale that training left, not at that of the test batch",),
+    "sigma": (
+        "p(z) = N(0, I); evaluated at the scale that training left, of training images that are not turned; "
+        "q(z|x,condition), where the paper's appendix has q(z|x) if the prior does not see the condition",
+    ),
     "sigma-nf": (
         "the KL's quadratic term with a plus, where the paper prints a minus, and samples through the flow's inverse, "
-        "which its recipe leaves out; evaluated at the scale that training left; four couplings of 64-64, affine if "
-        "not named otherwise",
+        "which its recipe leaves out; evaluated at the scale that training left, of training images that are not "
+        "turned; four couplings of 64-64, affine if not named otherwise, with log-scales between -1 and 1 and one "
+        "perceptron for scale and shift",
     ),
 }
 OURS = (
@@ -86,11 +90,12 @@ PUBLISHED = (
     "published NLL: 'on the reconstructed data' of 86x86x3 = 22188 values. That of the first row cannot be one of unit "
     "variance, which is at least 22188/2 log 2 pi = 20389. Read as 22188 (log s + log(2 pi)/2 + 1/2) with the scale s "
     "that fits afterwards, the three are s = 0.200, 0.183 and 0.179: the column 'at best scale' has that reading of "
-    "ours, by the error of reconstructions from a draw of q(z|x,condition); an inference, the paper says nothing of "
-    "it. Ours are of fewer values, and not comparable",
+    "ours, by the error of reconstructions from a draw of q(z|x,condition); an inference, which takes values between 0 "
+    "and 1 for granted: the paper says nothing of either. Ours are of fewer values, and not comparable",
     "published FID: Inception features of 86x86 faces, 40,000 of them: ours are compared among each other alone",
     "published: 160,000 faces of 86x86; ours: 64x64 of as many faces as are there, flipped and turned by up to 10 "
-    "degrees, by identity apart",
+    "degrees, by identity apart; group normalisation and leaky ReLU, of which the paper says nothing",
+    "published: stopped by the likelihood of the test data; ours: the weights of the best bound of the validation part",
 )
 
 
@@ -233,7 +238,7 @@ ASKED = (
     "Male=1,Goatee=1,Wearing_Hat=1",
     "Male=1,Heavy_Makeup=1,Wearing_Lipstick=1",
 )
-"""Faces of figure 5, a row each; the last is the paper's example of what no real face shows."""
+"""What is asked for, a row each; the last is the paper's example, which it calls unlikely, the others are ours."""
 
 
 def _generations(trained: Mapping[str, Trained]) -> Figure:

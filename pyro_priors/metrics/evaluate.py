@@ -346,9 +346,15 @@ def _generation(context: _Context) -> dict[str, Estimate]:
     return {name: Estimate(value, None, unit) for name, (value, unit) in found.items()}
 
 
+def _is_controlled(context: _Context) -> bool:
+    """Whether the pair takes a condition of images that has names."""
+    named = context.data.condition_names is not None and context.data.image_shape is not None
+    return named and context.pair.takes_condition
+
+
 def _fidelity(context: _Context) -> dict[str, Estimate]:
     """Whether generated images have the condition that was asked for, by a classifier of these data."""
-    if context.data.condition_names is None or context.data.image_shape is None:
+    if not _is_controlled(context):
         return {}
     classifier = kept_classifier(context.data, context.pair.device)
     found = condition_fidelity(context.pair, context.data, classifier, context.part)
@@ -357,7 +363,7 @@ def _fidelity(context: _Context) -> dict[str, Estimate]:
 
 def _diversity(context: _Context) -> dict[str, Estimate]:
     """How different images generated under one condition are, in the features of a network that the unit names."""
-    if context.data.condition_names is None or context.data.image_shape is None:
+    if not _is_controlled(context):
         return {}
     network = features_for(context.features, context.data, context.pair.device)
     unit = f"distance in features of {network.name}"

@@ -42,8 +42,10 @@ def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: s
     :param classifier: of the label, or of the attributes, of these data
     :param part: whose conditions are asked for
     :returns: value, standard error and unit by name
-    :raises ValueError: if the condition is neither
+    :raises ValueError: if the condition is neither, or the pair takes none
     """
+    if not pair.takes_condition:
+        raise ValueError("fidelity is to a condition, and this pair takes none: make a conditional pair")
     names, known = data.condition_names, data.parts[part].condition
     if names is None or known is None:
         raise ValueError(

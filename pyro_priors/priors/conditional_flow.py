@@ -61,7 +61,8 @@ class ConditionalFlowPrior(nn.Module):
     What differs from the paper: its KL has the quadratic term :math:`(f(z) - \mathrm{loc})^2 / 2\,\mathrm{scale}^2`
     with a minus sign, which would push f(z) away from loc; here the KL is :math:`\log q(z) - \log p(z)`, where it has a
     plus. Its recipe for samples stops at :math:`\mathrm{loc} + \mathrm{scale} \odot \epsilon`, without
-    :math:`f^{-1}`, which gives the decoder points of the other space; here samples come from p(z|condition).
+    :math:`f^{-1}`, which gives the decoder points of the other space; here samples come from p(z|condition). That
+    :math:`|s| < 1`, and that one perceptron gives s and t of a coupling, is ours.
 
     References: Tuhin Subhra De, Improving conditional VAE with approximation using normalizing flows, 2025,
     arXiv:2511.08946. Jaehyeon Kim, Jungil Kong and Juhee Son, Conditional variational autoencoder with adversarial
