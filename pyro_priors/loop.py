@@ -57,7 +57,8 @@ class History:
     """What a training did.
 
     :param epochs: one record per epoch, the lines of ``metrics.jsonl``; losses and bounds in nats per datum
-    :param best_epoch: epoch with the best validation bound, whose weights the pair holds
+    :param best_epoch: epoch whose weights the pair holds: that of the best validation bound, or with ``keep="last"``
+        the last one
     :param stopped: why it ended: ``"max_epochs"`` or ``"patience"``
     """
 
@@ -284,8 +285,11 @@ class Training:
             "seconds": round(seconds, 3),
         }
         progress.wait += 1
-        if valid["bound"] > progress.best_bound:
-            progress.best_bound, progress.best_epoch, progress.wait = valid["bound"], progress.epoch, 0
+        is_better = valid["bound"] > progress.best_bound
+        if is_better:
+            progress.best_bound, progress.wait = valid["bound"], 0
+        if is_better or config.keep == "last":
+            progress.best_epoch = progress.epoch
             self.best = {key: value.clone() for key, value in checkpoint.module_state(self.pair).items()}
         if progress.epoch < max(config.warmup_epochs, config.frozen_epochs):
             progress.wait = 0
@@ -379,7 +383,7 @@ class Training:
         progress, kept = self.progress, "the pair holds the weights before that step"
         if self.best:
             checkpoint.load_module_state(self.pair, self.best, "training")
-            kept = f"the pair holds the best weights, of epoch {progress.best_epoch}"
+            kept = f"the pair holds the {self.config.keep} weights, of epoch {progress.best_epoch}"
         if self.writer is not None:
             self.writer.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
             kept += f", saved in {self.writer.path / 'pair'}"

@@ -39,6 +39,7 @@ __all__ = ["History", "TrainConfig", "TrainingDiverged", "fit"]
 SCHEDULES = ("constant", "cosine", "linear")
 COMPILE = ("always", "auto", "never")
 PSEUDO_INPUTS = ("data", "random")
+KEPT = ("best", "last")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
 
@@ -67,6 +68,9 @@ class TrainConfig:
     patience: int = 0
     """Epochs without a better validation bound, from the end of the warm-up and of frozen parts on, before training
     stops; 0: never."""
+    keep: str = "best"
+    """Weights that training leaves: best (of the validation bound) or last (of a schedule that ends where it should, or
+    an objective that the bound does not speak for)."""
     clip_norm: float = 0.0
     """Largest norm of the gradient, all parameters together; 0: no clipping."""
     seed: int = 0
@@ -103,6 +107,7 @@ class TrainConfig:
             ("precision", PRECISIONS),
             ("compile", COMPILE),
             ("pseudo_inputs", PSEUDO_INPUTS),
+            ("keep", KEPT),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'")

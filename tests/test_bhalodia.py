@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 import pyro_priors as pp
 from pyro_priors import experiments, latent_plots, objectives, zoo
+from pyro_priors.data import Part, Splits
 from pyro_priors.experiments import Trained, bhalodia2019
 from pyro_priors.metrics import Estimate
 
@@ -54,7 +55,8 @@ def test_a_distance_names_its_network():
 
 def test_no_distance_is_shown_without_its_network():
     """In no table: neither these, nor what is counted in the same features."""
-    of_features = {"frechet", "frechet_low_posterior", "kernel_distance", "precision", "recall", "density", "coverage"}
+    of_features = {"frechet", "frechet_low_posterior", "frechet_low_prior", "kernel_distance"}
+    of_features |= {"precision", "recall", "density", "coverage"}
     one = Estimate(1.0, None, "distance in features of NETWORK, 5 images")
     estimates = {name: one for key in (*of_features, "diversity") for name in (key, f"{key}_of_data")}
     shown = 0
@@ -95,6 +97,15 @@ def test_measures_of_the_moons(name):
     assert off.keys() == {f"off_{kind}" for kind in ("low_posterior", "prior", "high_posterior", "aggregate")}
     assert all(0 <= estimate.value <= 1 for estimate in off.values())
     assert gap["train_symmetric_kl"].value > 0 and 0 <= gap["train_share_below_1%"].value <= 1
+    same = pp.metrics.evaluate(  # what the metrics say of a test part that is the training part
+        one.pair, dataclasses.replace(one.data, test=one.data.train), metrics=["prior_gap", "leakage"], progress=False
+    )
+    same_quantity = {"symmetric_kl": "symmetric_kl", "share_below_1%": "share_below_0.01", "leaked_1%": "leaked_0.01"}
+    for ours, theirs in same_quantity.items():
+        found, expected = gap[f"train_{ours}"], same[theirs]
+        assert abs(found.value - expected.value) <= 4 * math.hypot(found.stderr or 0, expected.stderr or 0) + 1e-3
+    told = bhalodia2019.information(one.pair, one.data)
+    assert 0 < told["information"].value < math.log(len(one.data.train))
     assert 0.4 < bhalodia2019.neighbours_label(one.pair, one.data)["neighbours_label"].value <= 1
 
 
@@ -118,6 +129,77 @@ def test_an_exact_pair_has_no_pockets_and_a_bad_one_has():
         found = bhalodia2019.off_manifold(pair, data)
         assert found["off_prior"].value == off
         assert found["off_low_posterior"].value == off
+
+
+def test_low_and_high_posterior_samples_are_told_apart():
+    """Codes of data in the right half plane, a prior in both: a decoder that is on the moons there and off them on the
+    left puts nearly all low-posterior samples off, no high-posterior one, and half of the prior's."""
+
+    class Decoder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(()))  # which says where the pair is
+
+        def forward(self, z):
+            angle = torch.special.ndtr(z[..., 1]) * math.pi
+            radius = torch.where(z[..., 0] > 0, 1.0, 4.0)
+            import pyro.distributions as dist
+
+            return dist.Normal(radius[..., None] * torch.stack([angle.cos(), angle.sin()], -1), 0.05).to_event(1)
+
+    class Encoder(torch.nn.Module):
+        def forward(self, x):
+            import pyro.distributions as dist
+
+            return dist.Normal(torch.stack([torch.full_like(x[:, 0], 1.5), 0 * x[:, 1]], -1), 0.3).to_event(1)
+
+    data = pp.data.load("moons", limit=200)
+    given = {"decoder": Decoder(), "encoder": Encoder(), "likelihood": "gaussian"}
+    pair = pp.create("vae", x_shape=(2,), z_dim=2, hidden=(4,), **given)
+    found = bhalodia2019.off_manifold(pair, data)
+    assert found["off_low_posterior"].value > 0.95 and found["off_high_posterior"].value == 0.0
+    assert found["off_aggregate"].value < 0.01 and 0.45 < found["off_prior"].value < 0.55
+
+
+def test_information_and_correlation_of_codes_are_known():
+    """Two clusters of data, each at a code of its own, far apart along the diagonal: log 2 nats of information, and as
+    many of total correlation, as one value of the code gives the other away."""
+
+    class Encoder(torch.nn.Module):
+        def forward(self, x):
+            import pyro.distributions as dist
+
+            return dist.Normal(torch.where(x > 0, 5.0, -5.0)[:, :1].expand(-1, 2), 0.5).to_event(1)
+
+    x = torch.ones(400, 2)
+    x[200:] = -1
+    data = pp.data.from_arrays(x, x, x, likelihood="gaussian")
+    pair = pp.create("vae", x_shape=(2,), z_dim=2, hidden=(4,), encoder=Encoder(), likelihood="gaussian")
+    found = bhalodia2019.information(pair, data)
+    assert found["information"].value == pytest.approx(math.log(2), abs=1e-4)
+    assert found["total_correlation"].value == pytest.approx(math.log(2), abs=1e-4)
+
+
+def test_a_linear_probe_reads_what_codes_tell():
+    """Codes that are the data: a label that is the side of a line, and attributes of which one is told and one is
+    drawn."""
+    x = torch.randn(600, 2, generator=torch.Generator().manual_seed(0))
+    told = (x.sum(1) > 0).long()
+    drawn = torch.rand(600, generator=torch.Generator().manual_seed(1)) < 0.3
+
+    class Encoder(torch.nn.Module):
+        def forward(self, x):
+            import pyro.distributions as dist
+
+            return dist.Normal(x, 0.1).to_event(1)
+
+    pair = pp.create("vae", x_shape=(2,), z_dim=2, hidden=(4,), encoder=Encoder(), likelihood="gaussian")
+    part = Part(x, label=told)
+    data = Splits("made", part, part, part, "gaussian", num_labels=2)
+    assert bhalodia2019.linear_probe(pair, data)["linear_probe"].value > 0.98
+    part = Part(x, attributes=torch.stack([told, drawn], 1).float())
+    data = Splits("made", part, part, part, "gaussian", attribute_names=("told", "drawn"))
+    assert 0.7 < bhalodia2019.linear_probe(pair, data)["linear_probe"].value < 0.82
 
 
 def test_paths():

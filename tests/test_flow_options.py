@@ -48,6 +48,24 @@ def test_random_orders_are_saved_and_differ():
     assert_close(other().log_prob(z), prior().log_prob(z), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("z_dim", "num_transforms"), [(2, 2), (5, 2), (64, 2), (64, 6)])
+def test_random_orders_leave_no_value_untouched(z_dim, num_transforms):
+    """Every value of z depends on its own of the base in another way than by the identity: some coupling moves it."""
+    torch.manual_seed(0)
+    for _ in range(5):
+        prior = FlowPrior(z_dim, num_transforms=num_transforms, permutation="random")
+        for parameter in prior.parameters():
+            nn.init.normal_(parameter, 0, 0.5)
+        kept, moved = torch.arange(z_dim), torch.zeros(z_dim, dtype=torch.bool)
+        for i in range(num_transforms):
+            moved[kept[z_dim // 2 :]] = True
+            kept = kept[prior.orders[i].order] if i < len(prior.orders) else kept
+        assert moved.all()
+        z_0 = torch.randn(z_dim)
+        z = prior.from_base(z_0)
+        assert not (z.sort().values[:, None] == z_0).any(), "a value comes out as it went in"
+
+
 def test_actnorm_by_hand(float64):
     """With couplings at the identity: a Gaussian with the product of the scales."""
     prior = FlowPrior(2, num_transforms=2, actnorm=True)

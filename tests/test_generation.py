@@ -20,6 +20,7 @@ from pyro_priors.metrics import (
     precision_recall_density_coverage,
     prior_samples,
 )
+from pyro_priors.priors import GaussianMixture
 
 
 def _gaussian(num, mean, factor, seed):
@@ -206,13 +207,26 @@ def test_the_metric_of_a_pair(pixels):
     data = dataclasses.replace(pp.data.load("digits", binarise="none", limit=200), num_labels=None)
     torch.manual_seed(0)
     pair = pp.create("vae", x_shape=(64,), z_dim=2, hidden=(8,), likelihood="continuous_bernoulli", encoder=_Exact())
+    with torch.no_grad():
+        for parameter in pair.model.decoder.parameters():
+            parameter.mul_(4)  # so that images differ by their codes
     found = evaluate(pair, data, metrics=["generation"], features="pixels", progress=False)
-    names = {"frechet", "frechet_low_posterior", "kernel_distance", "precision", "recall", "density", "coverage"}
-    assert found.keys() == names
+    names = {"frechet", "kernel_distance", "precision", "recall", "density", "coverage"}
+    assert found.keys() == names | {"frechet_low_posterior", "frechet_low_prior"}  # less training data than test data
     assert {one.unit for one in found.values()} == {"in features of pixels, 250 images"}
     torch.manual_seed(0)
     drawn = torch.cat([pair.sample(size)["x_mean"] for size in (100, 100, 50)])
     assert found["frechet"].value == pytest.approx(frechet(data.test.x, drawn), rel=1e-6)
+    shares = precision_recall_density_coverage(data.test.x, drawn)
+    assert {name: found[name].value for name in shares} == pytest.approx(shares, rel=1e-6)
+    q = pair.encode(data.train.x)["z"]
+    aggregate = GaussianMixture(torch.zeros(len(q.mean)), q.mean, q.stddev)
+    z = torch.randn(2500, 2)  # other draws, of the same tenth
+    low = pair.sample(250, z=z[aggregate.log_prob(z).argsort()[:250]])["x_mean"]
+    far = pair.sample(250, z=z[z.square().sum(1).argsort(descending=True)[:250]])["x_mean"]
+    for name, images in (("low_posterior", low), ("low_prior", far)):
+        assert found[f"frechet_{name}"].value == pytest.approx(frechet(data.test.x, images), rel=0.04)
+    assert abs(frechet(data.test.x, low) / frechet(data.test.x, far) - 1) > 0.08
     again = evaluate(pair, data, metrics=["generation"], features="pixels", progress=False)
     assert again == found
     assert "frechet" not in evaluate(pair, data, num_samples=2, progress=False)

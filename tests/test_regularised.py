@@ -21,7 +21,7 @@ import runs
 from by_hand import regularised
 from pairs import BATCH, NAMES, NUM_CATEGORIES, GivenNoise, batch, create, latent_sites, randomise
 from pyro_priors import loop
-from pyro_priors.objectives import ELBO, Capacity, Factor, Info, TotalCorrelation
+from pyro_priors.objectives import ELBO, Beta, Capacity, Factor, Info, TotalCorrelation
 from pyro_priors.objectives.code import Code
 from pyro_priors.objectives.factor import Discriminator, exchange_values
 from pyro_priors.objectives.info import squared_mmd
@@ -158,6 +158,7 @@ def test_loss_and_every_gradient_equal_the_equations(float64, key, case):
 
 
 NEUTRAL = {
+    "beta": lambda: Beta(1.0),
     "capacity": lambda: Capacity(gamma=1.0, capacity=0.0),
     "total-correlation": lambda: TotalCorrelation(1.0, 1.0, 1.0, num_data=NUM_DATA),
     "total-correlation-sampled-kl": lambda: TotalCorrelation(1.0, 1.0, 1.0, num_data=NUM_DATA, analytic_kl=False),

@@ -146,6 +146,23 @@ def test_an_unfinished_warmup_leaves_the_pairs_elbo_at_weight_1(digits):
 # when it stops
 
 
+def test_the_last_weights_are_kept_where_asked_for(digits, scripted, tmp_path):
+    """Whatever the validation bound says; without it those of the best."""
+    states = {}
+    for keep in ("best", "last"):
+        scripted([-3.0, -1.0, -2.0, -2.5])
+        pair = runs.small_pair("vae", digits)
+        history = pp.fit(pair, digits, max_epochs=4, keep=keep, out=tmp_path / keep, **QUICK)
+        assert history.best_epoch == {"best": 1, "last": 3}[keep]
+        states[keep] = runs.state(pair)
+    scripted([-1.0, -1.0, -1.0, 0.0])
+    pair = runs.small_pair("vae", digits)
+    pp.fit(pair, digits, max_epochs=4, **QUICK)
+    assert runs.same_bits(states["last"], runs.state(pair)) and not runs.same_bits(states["last"], states["best"])
+    with pytest.raises(ValueError, match="keep must be one of best, last, got 'first'"):
+        pp.fit(pair, digits, keep="first")
+
+
 @pytest.mark.parametrize(
     ("first", "patience", "epochs"), [(0, 2, 3), (3, 2, 5), (2.5, 1, 4), (0, 0, 8), (6, 1, 7), (20, 1, 8)]
 )

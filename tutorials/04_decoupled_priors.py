@@ -87,9 +87,8 @@ pp.plots.pockets(pairs, data)
 # samples bridge the moons. The flow moves the mass to the curves.
 #
 # The same in numbers. sKL is KL[q(z) || p(z)] + KL[p(z) || q(z)], with the density of the aggregate posterior of all
-# training data and that of the flow, *with* its log-determinant (the published code leaves that out in places, and then
-# the number says nothing). "off" is the share of samples that are more than 0.15 from both half circles, three times
-# the noise of the data.
+# training data and that of the flow, log-determinant included. "off" is the share of samples that are more than 0.15
+# from both half circles, three times the noise of the data.
 
 # %%
 print(f"{'':14}{'bound':>10}{'sKL':>10}{'samples off':>14}{'low off':>10}")
@@ -106,8 +105,8 @@ for name, pair in pairs.items():
 # With N(0, I) half of all samples are off the moons, a third under beta-VAE; with the flow a few in a hundred, and the
 # bound, which pays for the gap, is better too. What is left: a continuous f cannot tear the plane in two, so a thin
 # bridge of the prior always joins the moons, and there are many of the red points of a dpVAE. Red points are a tenth of
-# all samples by definition: they are the worst there are, and many of them stay off; "samples off" says how much of the
-# mass is on the bridge. (One seed.)
+# all samples by definition, those where the fewest codes of data are, and many of them stay off; "samples off" says how
+# much of the mass is on the bridge. (One seed.)
 #
 # ## Walking in $z_0$
 # A straight line in z from a code of one moon to one of the other crosses the pocket. The straight line in the base

@@ -204,6 +204,7 @@ class Trained:
 def validation_bound(trained: Trained) -> dict[str, Estimate]:
     """The bound of the epoch whose weights are kept, on the validation part: what chooses, where anything is chosen."""
     bounds = [line["valid_bound"] for line in trained.history if line.get("valid_bound") is not None]
+    bounds = bounds[-1:] if trained.row.train.keep == "last" else bounds
     return {"validation_bound": Estimate(max(bounds), None, "nats per datum")} if bounds else {}
 
 

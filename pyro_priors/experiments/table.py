@@ -129,6 +129,8 @@ def _schedule(config: TrainConfig) -> str:
         found.append(f"the KL{sites} warmed up over {config.warmup_epochs:g}")
     if config.frozen:
         found.append(f"{' and '.join(config.frozen)} held for {config.frozen_epochs:g}")
+    if config.keep == "last":
+        found.append("the last weights kept")
     if config.patience:
         found.append(f"stopped after {config.patience} without a better validation bound")
     return ", ".join(found)

@@ -26,6 +26,7 @@ from .aggregate import (
     nearest_neighbour_kl,
     posterior_draws,
     prior_samples,
+    share_spread,
     upper_site,
 )
 from .clustering import hungarian_accuracy, majority_accuracy
@@ -86,7 +87,8 @@ def evaluate(
 ) -> dict[str, Estimate]:
     """Evaluate a pair.
 
-    Every mean is over the data of the part, with its standard error over them; all is computed in chunks, so that
+    Means are over the data of the part, with their standard errors over them, but for the gap between prior and
+    aggregate posterior and for leakage, which are over draws; all is computed in chunks, so that
     memory stays bounded whatever the number of samples. Noise is drawn from ``seed`` and torch's generators are left as
     they were.
 
@@ -269,8 +271,9 @@ def _prior_gap(context: _Context) -> dict[str, Estimate]:
 
 
 def _leakage(context: _Context) -> dict[str, Estimate]:
-    """Leakage scores at quantiles of log p(z) under the prior, and the share of the aggregate posterior below each: as
-    large as the quantile where nothing leaks. A score of which there are no draws is left out."""
+    """Leakage scores at quantiles of log p(z) under the prior, the share of the aggregate posterior below each, as
+    large as the quantile where nothing leaks, and share times score. A score of which there are no draws is left out.
+    """
     if context.data.condition_shape is not None:
         return {}
     x = _first(context)
@@ -284,7 +287,8 @@ def _leakage(context: _Context) -> dict[str, Estimate]:
         if one.share:
             stderr = None if math.isnan(one.stderr) else one.stderr
             found[f"leakage_{quantile:g}"] = Estimate(one.score, stderr, "nats")
-        spread = math.sqrt(one.share * (1 - one.share) / NUM_DRAWS)
+        found[f"leaked_{quantile:g}"] = Estimate(one.leaked, one.leaked_stderr, "nats")
+        spread = share_spread(one.share, quantile, NUM_DRAWS)
         found[f"share_below_{quantile:g}"] = Estimate(one.share, spread, "share of the aggregate posterior")
     return found
 

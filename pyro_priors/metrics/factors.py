@@ -52,7 +52,8 @@ def mutual_information_gap(information: Tensor, factors: Tensor) -> Tensor:
 
     :param information: of :func:`factor_information`, shape ``(z_dim, K)``, with z_dim of at least 2
     :param factors: values from 0, int64, shape ``(N, K)``
-    :returns: shape ``(K,)``: 1 where one value of the code has all and the others nothing, 0 where two have the same
+    :returns: shape ``(K,)``: 1 where one value of the code has all and the others nothing, 0 where two have the same;
+        NaN of a factor that does not vary
 
     Reference: Ricky T. Q. Chen, Xuechen Li, Roger Grosse and David Duvenaud, Isolating sources of disentanglement in
     variational autoencoders, NeurIPS 2018, arXiv:1802.04942.

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..data import Splits
 from ..data.levels import rows_of
 from ..pair import Pair
-from .aggregate import aggregate_posterior, low_posterior_samples, upper_site
+from .aggregate import aggregate_posterior, log_prior, low_posterior_samples, prior_samples, upper_site
 from .classifier import Classifier, trained_classifier
 from .judges import digest_of
 
@@ -203,10 +203,13 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
 
     :param real: features, shape ``(num_real, num_features)``
     :param generated: features, shape ``(num_generated, num_features)``
+    :raises ValueError: if a set has less than 2 images
 
     Reference: Mikolaj Binkowski, Dougal J. Sutherland, Michael Arbel and Arthur Gretton, Demystifying MMD GANs, ICLR
     2018, arXiv:1801.01401.
     """
+    if min(len(real), len(generated)) < 2:
+        raise ValueError(f"a kernel distance needs 2 images of each kind, got {len(real)} and {len(generated)}")
     real, generated = real.double(), generated.double()
 
     def total(x: Tensor, y: Tensor) -> Tensor:
@@ -275,8 +278,10 @@ def image_distances(
     """Distances between a part of the data and as many generated images, 10,000 at most: means of p(x|...).
 
     ``frechet_low_posterior`` is that of images from the tenth of the prior's draws that the aggregate posterior of the
-    training part, of 10,000 data at most, likes least (section 4.1 of Bhalodia et al. 2019). A conditional pair
-    generates one image for each condition of the part, and has no such tenth.
+    training part, of 10,000 data at most, likes least (section 4.1 of Bhalodia et al. 2019, where no share is named).
+    Beside it stands ``frechet_low_prior``, of the tenth that the prior itself likes least: what more the first is than
+    the second tells of pockets. A conditional pair generates one image for each condition of the part, and has no such
+    tenths. ``frechet_of_data`` is that of as many training images: what there is to reach.
 
     :param pair: the pair
     :param data: its data, images
@@ -290,8 +295,7 @@ def image_distances(
     real = _REAL.setdefault(data, {})
     key = (network.name, part, num)
     if key not in real:
-        parts = (found.x[start : start + AT_ONCE] for start in range(0, num, AT_ONCE))
-        real[key] = torch.cat([network(_images(x, data)) for x in parts])[:num]
+        real[key] = _features_of(data, found.x, network, num)
     given = None if found.condition is None or data.condition_shape is None else found.condition[:num]
     generated = _generated(pair, data, network, num, given)
     unit, tests = f"in features of {network.name}, {num} images", {"frechet": frechet(real[key], generated)}
@@ -301,9 +305,23 @@ def image_distances(
         z = low_posterior_samples(pair, q, site, num)
         low = _generated(pair, data, network, num, None, site, z)
         tests["frechet_low_posterior"] = frechet(real[key], low)
+        z = prior_samples(pair, site, 10 * num)
+        z = z[log_prior(pair, site, z).argsort()[:num]]
+        tests["frechet_low_prior"] = frechet(real[key], _generated(pair, data, network, num, None, site, z))
+    if part != "train":
+        own = (network.name, "train", num)
+        if own not in real:
+            real[own] = _features_of(data, data.train.x, network, num)
+        if len(real[own]) == num:
+            tests["frechet_of_data"] = frechet(real[key], real[own])
     tests["kernel_distance"] = kernel_distance(real[key], generated)
     tests |= precision_recall_density_coverage(real[key], generated)
     return {name: (value, unit) for name, value in tests.items()}
+
+
+def _features_of(data: Splits, x: Tensor, network: Features, num: int) -> Tensor:
+    parts = (x[start : start + AT_ONCE] for start in range(0, num, AT_ONCE))
+    return torch.cat([network(_images(part, data)) for part in parts])[:num]
 
 
 def _images(x: Tensor, data: Splits) -> Tensor:

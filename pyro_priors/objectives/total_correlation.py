@@ -48,6 +48,9 @@ class TotalCorrelation(ELBO):
     prior, so that categories may lie anywhere and the KL of c stays as it is. With a flow as the prior log p(z) is its
     whole density, and the third part no sum over dimensions.
 
+    With a prior that is trained, gamma above beta pays for correlation: the third part is KL(q(z) || p(z)) less TC, so
+    that where the prior follows the codes the last term is :math:`(\beta - \gamma)\, \mathrm{TC}`.
+
     :param alpha: factor of the mutual information, 0 or more
     :param beta: factor of the total correlation, 0 or more
     :param gamma: factor of the dimension-wise KL, 0 or more

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import cast
 
 import pyro.distributions as dist
+import torch
 import torch.nn as nn
 from torch import Size, Tensor
 from torch.distributions import Transform
@@ -44,7 +45,8 @@ class FlowPrior(nn.Module):
     ========================= ============================================ ===================== ======================
 
     Every second transform sees z in reverse order, so a coupling moves the half that the one before it left; or with
-    ``permutation="random"`` each sees it in an order of its own, drawn when the prior is made. Training
+    ``permutation="random"`` each sees it in an order of its own, drawn when the prior is made: in the second
+    those values come to the half that a coupling moves that the first has left. Training
     begins near the identity (the networks' last weights are small), where the prior is near N(0, I); that is ours. With
     the last weights at 0 it is N(0, I).
 
@@ -97,7 +99,13 @@ class FlowPrior(nn.Module):
         self.norms = nn.ModuleList(ActNorm(z_dim) for _ in range(num_transforms)) if actnorm else None
         self.orders: nn.ModuleList | None = None
         if permutation == "random":
-            self.orders = nn.ModuleList(Permutation(z_dim) for _ in range(num_transforms - 1))
+            self.orders, unmoved = nn.ModuleList(), torch.arange(z_dim) < z_dim // 2
+            for _ in range(num_transforms - 1):
+                order = torch.randperm(z_dim)
+                order = order[unmoved[order].int().argsort(stable=True)]  # to the half that a coupling moves
+                unmoved = unmoved[order]
+                unmoved[z_dim // 2 :] = False
+                self.orders.append(Permutation(order))
 
     def transforms(self) -> list[Transform]:
         """Fresh transforms from z0 to z, in order; each value of z ends in its own place."""

@@ -303,13 +303,16 @@ class Reverse(Transform):
 
 
 class Permutation(FlowNetwork):
-    """z with its values in an order that was drawn when it was made, and is saved: in the place of :class:`Reverse`."""
+    """z with its values in another order, which is saved: in the place of :class:`Reverse`.
+
+    :param order: a permutation, int64, shape ``(z_dim,)``
+    """
 
     order: Tensor
 
-    def __init__(self, z_dim: int) -> None:
+    def __init__(self, order: Tensor) -> None:
         super().__init__()
-        self.register_buffer("order", torch.randperm(z_dim))
+        self.register_buffer("order", order)
 
     def transform(self) -> Transform:
         return T.Permute(self.order)
