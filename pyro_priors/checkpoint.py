@@ -108,6 +108,10 @@ def module_state(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+OLD_NAMES = {"num_batches": "num_values"}
+"""New names of tensors by those of older saves: of the running estimate of an optimal scale, which counted batches."""
+
+
 def load_module_state(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Copy a state into the module's own tensors; ties and devices stay as they are.
 
@@ -115,6 +119,10 @@ def load_module_state(module: nn.Module, state: dict[str, Tensor], source: str) 
     :raises CheckpointError: if names or shapes are not the module's
     """
     own = module_state(module)
+    for key in state.keys() - own.keys():
+        before, _, name = key.rpartition(".")
+        if (new := f"{before}.{OLD_NAMES.get(name, name)}") in own:
+            state = {(new if one == key else one): value for one, value in state.items()}
     if missing := sorted(own.keys() ^ state.keys()):
         raise CheckpointError(f"{source} was saved from another network: '{missing[0]}' is only in one of the two")
     for key, tensor in own.items():
