@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["image_rows", "leakage_curves", "path", "pockets"]
 
 LOW, HIGH = "tab:red", "tab:green"
-NUM_CODES, NUM_EXTREME = 1000, 100
+NUM_CODES, NUM_EXTREME, MOST_COLUMNS = 1000, 100, 6
 
 
 def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = False) -> Tensor:
@@ -56,7 +56,7 @@ def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = 
 
 
 def pockets(pairs: Mapping[str, Pair], data: Splits) -> Figure:
-    """What comes of pockets and leaks, for two-dimensional data and codes, one column for each pair.
+    """What comes of pockets and leaks, for two-dimensional data and codes, one column for each pair, six side by side.
 
     Above samples, and the data in grey. In the middle codes: draws of the aggregate posterior of the training part
     (blue) and of the prior (grey), the tenth of prior draws that the aggregate posterior likes least (low posterior,
@@ -68,10 +68,15 @@ def pockets(pairs: Mapping[str, Pair], data: Splits) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.7 * len(pairs) + 2, 8.2), layout="constrained")
-    all_axes = figure.subplots(3, len(pairs), squeeze=False)
+    num_bands, num_columns = -(-len(pairs) // MOST_COLUMNS), min(len(pairs), MOST_COLUMNS)
+    figure = Figure(figsize=(2.7 * num_columns + 2, 8.2 * num_bands), layout="constrained")
+    all_axes = figure.subplots(3 * num_bands, num_columns, squeeze=False)
+    columns = [axes for band in range(num_bands) for axes in all_axes[3 * band : 3 * band + 3].T]
+    for axes in columns[len(pairs) :]:
+        for one in axes:
+            one.set_axis_off()
     x = data.train.x[:NUM_CODES]
-    for (title, pair), axes in zip(pairs.items(), all_axes.T, strict=True):
+    for (title, pair), axes in zip(pairs.items(), columns, strict=False):
         q, site = aggregate_posterior(pair, data.train.x), upper_site(pair, x)
         low, high = (draw(pair, q, site, NUM_EXTREME) for draw in (low_posterior_samples, high_posterior_samples))
         for row in (axes[0], axes[2]):
@@ -87,7 +92,8 @@ def pockets(pairs: Mapping[str, Pair], data: Splits) -> Figure:
             axes[2].scatter(*decoded.T, s=5, color=colour, label=f"{name}, decoded")
         axes[1].set(xlabel="$z_1$", ylabel="$z_2$")
     for row in all_axes:
-        row[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
+        there = [axes for axes in row if axes.axison]
+        there[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
         for axes in row[1:]:
             axes.set_ylabel("")
     return figure

@@ -111,7 +111,7 @@ def _line(experiment: Experiment, result: Result, quick: bool, notes: list[str])
         cells.append(status or column.cell(result.estimates))
         status = "" if not result.status else " "  # said once
     epochs = f"{result.epochs}, cut short" if result.cut_short else str(result.epochs or "")
-    seconds = "" if result.seconds_per_epoch is None else f"{result.seconds_per_epoch:.1f}"
+    seconds = "" if result.seconds_per_epoch is None else f"{result.seconds_per_epoch:.3g}"
     numbers = []
     for note in _notes(experiment, result, quick):
         if note not in notes:
