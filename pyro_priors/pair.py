@@ -309,7 +309,7 @@ class Pair(nn.Module):
         :param compile: ``"always"``, ``"never"``, or ``"auto"``: where there is work enough to pay for it. The noise is
             the same, the result equal up to rounding
         :param progress: show a bar in a terminal
-        :param categories: ``"sum"`` or ``"draw"``; a draw costs 1/K, and where q(c|x) is certain of c loses nothing
+        :param categories: ``"sum"``, or ``"draw"``, which costs 1/K and has the variance of c besides
         :returns: shape ``(batch,)``, in nats
         """
         if num_samples < 1:

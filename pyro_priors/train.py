@@ -139,7 +139,8 @@ def fit(
     config: TrainConfig | None = None,
     **options: Any,
 ) -> History:
-    """Train a pair with Adam; afterwards it holds the weights of the best validation bound.
+    """Train a pair with Adam; afterwards it holds the weights of the best validation bound, or with ``keep="last"`` the
+    last ones.
 
     Example::
 

@@ -182,6 +182,22 @@ def test_leakage_is_the_papers_expectation():
     assert math.isnan(found[3].score) and found[3].share == found[3].leaked == 0
 
 
+def test_in_many_dimensions_both_estimates_of_the_gap_are_far_off():
+    """As the notes of the table of Bhalodia et al. have it: neighbours find about a third; a mixture of 1,000
+    posteriors whose aggregate is N(0, I) has a gap that hangs on their scale."""
+    torch.manual_seed(0)
+    for dim, truth in ((32, 18.2), (64, 36.4)):
+        assert dim / 2 * (0.36 + 1 / 0.36 - 2) == pytest.approx(truth, abs=0.05)
+        x, y = 0.6 * torch.randn(2000, dim), torch.randn(2000, dim)
+        assert 0.25 < (nearest_neighbour_kl(x, y) + nearest_neighbour_kl(y, x)) / truth < 0.36
+    p = Normal(0.0, 1.0)
+    for scale, gap in ((0.3, 133), (0.5, 35), (0.7, 8)):
+        loc = math.sqrt(1 - scale**2) * torch.randn(1000, 32)
+        q = GaussianMixture(torch.zeros(1000), loc, torch.full((1000, 32), scale))
+        ratio = [(q.log_prob(z) - p.log_prob(z).sum(-1)).mean() for z in (q.sample((2000,)), torch.randn(2000, 32))]
+        assert (ratio[0] - ratio[1]).item() == pytest.approx(gap, abs=1)
+
+
 def test_the_spread_of_a_share_below_a_quantile_that_is_drawn_too():
     """Of equal q and p, by 4,000 repetitions: within 8%."""
     torch.manual_seed(0)

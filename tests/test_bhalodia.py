@@ -50,6 +50,8 @@ def test_a_distance_names_its_network():
     assert experiments.in_features("frechet")(found) == "12.3 (inception)"
     found["frechet_of_data"] = Estimate(1.5)
     assert experiments.in_features("frechet", 2, of_data=True)(found) == "12.34 (1.50; inception)"
+    del found["frechet_of_data"]
+    assert experiments.in_features("frechet", 2, of_data=True)(found) == "12.34 (inception)"
     assert experiments.in_features("frechet")({}) == ""
 
 

@@ -233,6 +233,20 @@ def test_the_metric_of_a_pair(pixels):
     assert evaluate(pair, pp.data.load("moons"), metrics=["generation"], progress=False) == {}
 
 
+def test_what_there_is_to_reach_is_the_distance_of_training_images(pixels):
+    """Where there are as many as test images."""
+    data = pp.data.load("digits", binarise="none")
+    pair = pp.create("vae", x_shape=(64,), z_dim=2, hidden=(8,), likelihood="gaussian")
+    found = evaluate(pair, data, metrics=["generation"], features="pixels", progress=False)
+    expected = frechet(data.test.x, data.train.x[: len(data.test)])
+    assert found["frechet_of_data"].value == pytest.approx(expected, rel=1e-6)
+    assert "frechet_of_data" not in evaluate(
+        pair, data, "train", metrics=["generation"], features="pixels", progress=False
+    )
+    with pytest.raises(ValueError, match="a kernel distance needs 2 images of each kind, got 1 and 3"):
+        kernel_distance(torch.zeros(1, 3), torch.zeros(3, 3))
+
+
 def test_the_metric_of_a_conditional_pair(pixels):
     data = pp.data.load("digits", binarise="none", limit=100, condition_labels=True)
     pair = pp.create("cvae", x_shape=(64,), condition_shape=(10,), z_dim=2, hidden=(8,), likelihood="gaussian")

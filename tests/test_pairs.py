@@ -356,6 +356,16 @@ def test_log_prob_is_renyi_s_bound_at_alpha_0(name):
     assert pair.log_prob(*args, num_samples=50).sum().item() == pytest.approx(pyros, rel=1e-5)
 
 
+def test_data_of_another_precision_are_refused_in_one_line():
+    pair, (x,) = pp.create("vae", x_shape=(6,), z_dim=2, hidden=(5,)), (torch.rand(3, 6).double(),)
+    for call in (pair.encode, pair.log_prob, pair.reconstruct):
+        with pytest.raises(
+            ValueError, match=r"x must be torch.float32, .* got torch.float64: give x.to\(torch.float32"
+        ):
+            call(x)
+    assert pair.double().encode(x)["z"].mean.dtype is torch.float64
+
+
 # copies and files
 
 

@@ -170,14 +170,15 @@ def in_features(name: str, digits: int = 1, of_data: bool = False) -> Callable[[
 
     :param name: of the estimate
     :param digits: decimals
-    :param of_data: show, in brackets too, what is called ``NAME_of_data``
+    :param of_data: show, in brackets too, what is called ``NAME_of_data``, where it is there
     """
 
     def cell(estimates: Estimates) -> str:
         if name not in estimates:
             return ""
         network = estimates[name].unit.partition("features of ")[2].split(",")[0]
-        beside = f"{estimates[f'{name}_of_data'].value:.{digits}f}; " if of_data else ""
+        floor = estimates.get(f"{name}_of_data") if of_data else None
+        beside = "" if floor is None else f"{floor.value:.{digits}f}; "
         return f"{number(name, digits=digits)(estimates)} ({beside}{network})"
 
     return cell
