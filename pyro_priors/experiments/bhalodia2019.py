@@ -481,11 +481,11 @@ DIFFERS_TABLE = (
     "the training part (the share is ours); low prior: of the tenth with the lowest prior, beside which LP shows what "
     "is due to pockets; of data: of as many training images, what there is to reach",
     "sKL: by nearest neighbours of one draw for each datum, as in the released code (which takes 5,000, for dp in the "
-    "base of the flow); too small by far in many dimensions (of N(0, 0.36 I) and N(0, I) about a third of "
-    "the 18 nats in 32 and the 36 in 64), so only an order. In brackets with exact densities of the prior and of the aggregate posterior of the "
-    "test part, a mixture of so many data: of z of 32 and 64 that is thin, and it says more of their number and of the "
-    "scale of the posteriors (where q(z) is N(0, I), 133, 35 and 8 nats for scales 0.3, 0.5 and 0.7, 1,000 data, 32 "
-    "dimensions). The same holds of leaked (as for the moons)",
+    "base of the flow); too small by far in many dimensions (of N(0, 0.36 I) and N(0, I) about a third of the 18 nats "
+    "in 32 and the 36 in 64), so only an order. In brackets with exact densities of the prior and of the aggregate "
+    "posterior of the test part, a mixture of so many data: of z of 32 and 64 that is thin, and it says more of their "
+    "number and of the scale of the posteriors (where q(z) is N(0, I), 133, 35 and 8 nats for scales 0.3, 0.5 and 0.7, "
+    "1,000 data, 32 dimensions). The same holds of leaked (as for the moons)",
     "- log p(x): nats per datum, importance-sampled; published: in thousands of a unit that is not said; the released "
     "code averages the bound of a batch",
     "the same options with and without dp in every row; the released configurations differ in more than the prior",
