@@ -63,6 +63,13 @@ class RunFolder:
         """Whether a state or a pair was ever written; a run that ended before counts as none."""
         return any(self.path.glob("last/state*.json")) or any(self.path.glob("pair/pair.json"))
 
+    @property
+    def holds_numbers_only(self) -> bool:
+        """Whether the run was evaluated and its weights are not kept."""
+        return not self.holds_a_run and all(
+            (self.path / name).exists() for name in ("config.json", "metrics.jsonl", "evaluation.json")
+        )
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Make the folder, and keep other processes from training in it meanwhile; a process that is killed frees it.
@@ -97,8 +104,14 @@ class RunFolder:
         :param config: the options of the run
         :param resume: go on with the run that the folder holds
         :param defaults: as for :meth:`compare`
-        :raises ValueError: if the folder holds a run and ``resume`` is False, or holds one of other options
+        :raises ValueError: if the folder holds a run and ``resume`` is False, or holds one of other options, or one
+            whose weights are not kept
         """
+        if self.holds_numbers_only:
+            raise ValueError(
+                f"{self.path} holds the numbers of a run whose weights are not kept, so that it cannot go on: choose "
+                "another --out, or delete the folder to train it again"
+            )
         if self.holds_a_run:
             if not resume:
                 raise ValueError(
@@ -107,29 +120,30 @@ class RunFolder:
             self.compare(config, defaults)
         checkpoint.write_atomically(self.path / "config.json", json.dumps(config, indent=1).encode())
 
-    def compare(self, config: dict[str, Any], defaults: dict[str, Any] | None = None) -> None:
+    def compare(self, config: dict[str, Any], defaults: dict[str, Any] | None = None, in_part: bool = False) -> None:
         """Compare options with those of the run that the folder holds.
 
         :param config: the options
         :param defaults: the default of each, in the same form: an option that is newer than the run may be at it
+        :param in_part: leave alone the options that ``config`` does not name
         :raises ValueError: if one differs
         """
         old = self.config()
         # what was written is compared, not what was given: JSON has no tuples
         config, defaults = json.loads(json.dumps([config, defaults or {}]))
         for group, options in config.items():
-            self._compare(group, old.get(group), options, defaults.get(group, {}))
+            self._compare(group, old.get(group), options, defaults.get(group, {}), in_part)
 
-    def _compare(self, name: str, old: Any, new: Any, defaults: Any) -> None:
+    def _compare(self, name: str, old: Any, new: Any, defaults: Any, in_part: bool) -> None:
         option = name.rsplit(".", 1)[-1]
         if name == "versions" or option in MAY_CHANGE:
             return
         if isinstance(old, dict) and isinstance(new, dict):
-            for key in {**old, **new}:
+            for key in new if in_part else {**old, **new}:
                 default = defaults.get(key) if isinstance(defaults, dict) else None
                 # a default stands for what was done before there was the option
                 known = old.get(key) if key in old or isinstance(default, dict) else default
-                self._compare(f"{name}.{key}", known, new.get(key), default)
+                self._compare(f"{name}.{key}", known, new.get(key), default, in_part)
         elif old != new:
             raise ValueError(
                 f"{name} is {new!r} but the run in {self.path} was started with {old!r}: give that to resume it, or "
@@ -175,12 +189,13 @@ class RunFolder:
         checkpoint.write_atomically(self.path / "evaluation.json", content.encode())
 
     def evaluation(self) -> dict[str, Any] | None:
-        """``evaluation.json``, None where there is none of the pair that is in ``pair/`` now."""
+        """``evaluation.json``, None where there is none of the pair that is in ``pair/`` now. Where the weights are not
+        kept it is of those that were."""
         try:
             record = json.loads((self.path / "evaluation.json").read_bytes())
         except (FileNotFoundError, ValueError):
             return None
-        return record if record.get("weights") == self.weights() else None
+        return record if self.holds_numbers_only or record.get("weights") == self.weights() else None
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``."""

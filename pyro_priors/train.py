@@ -211,7 +211,8 @@ def fit(
         return _train(pair, data, objective, config, None, resume, progress)
     folder = RunFolder(out)
     with folder.locked():
-        folder.begin(record(pair, data, objective, config), resume, defaults(pair, objective))
+        known = defaults((pair.recipe or {}).get("name"), type(objective))
+        folder.begin(record(pair, data, objective, config), resume, known)
         return _train(pair, data, objective, config, folder, resume, progress)
 
 
@@ -346,17 +347,16 @@ def record(pair: Pair, data: Splits, objective: infer.ELBO, config: TrainConfig)
     }
 
 
-def defaults(pair: Pair, objective: infer.ELBO) -> dict[str, Any]:
-    """The default of each option, in the form of :func:`record`."""
+def defaults(pair: str | None, objective: type[infer.ELBO]) -> dict[str, Any]:
+    """The default of each option, in the form of :func:`record`, of a pair of the zoo and an objective of ours."""
 
     def of(config_class: type) -> dict[str, Any]:
         fields = dataclasses.fields(config_class)
         return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
-    name = (pair.recipe or {}).get("name")
-    parameters = signature(type(objective)).parameters.values() if isinstance(objective, ELBO) else ()
+    parameters = signature(objective).parameters.values() if issubclass(objective, ELBO) else ()
     return {
-        "pair": {"config": {} if name is None else of(zoo.config_class(name))},
+        "pair": {"config": {} if pair is None else of(zoo.config_class(pair))},
         "data": {"config": of(DataConfig)},
         "objective": {"config": {p.name: p.default for p in parameters if p.default is not p.empty}},
         "train": of(TrainConfig),

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import statistics
+from pathlib import Path
 
 import pytest
 import torch
@@ -260,6 +261,82 @@ def test_nothing_is_trained_without_leave(tmp_path):
     report = reproduce(tmp_path, train=False)
     assert [result.status for result in report.results] == ["not trained"] * 3
     assert not report.files and not (tmp_path / "test2026").exists(), "a table of nothing takes no other's place"
+
+
+def without_weights(finished, out):
+    """A copy of the runs with what the tables need, and nothing else."""
+    leave = shutil.ignore_patterns("pair", "last", "figures", "table1*")
+    shutil.copytree(finished[0] / "test2026", out / "test2026", ignore=leave)
+
+
+def test_a_table_needs_no_weights(finished, counted, tmp_path, monkeypatch):
+    """Of runs whose weights are not kept the same table is made, without the data, and nothing is trained again."""
+    monkeypatch.setattr(pp.data, "load", None)
+    without_weights(finished, tmp_path)
+    for train_too in (False, True):
+        report = reproduce(tmp_path, train=train_too)
+        assert report.table == finished[1].table and counted == []
+        assert [path.name for path in report.files] == ["table1.json", "table1.md", "table1-curves.png"]
+    assert report.files[0].read_text() == finished[1].files[0].read_text()
+
+
+def test_numbers_without_weights_are_of_the_row_s_own_options(finished, counted, tmp_path, monkeypatch, capsys):
+    without_weights(finished, tmp_path)
+    other = dataclasses.replace(ROWS[0], pair_options=ROWS[0].pair_options | {"z_dim": 3})
+    more = dataclasses.replace(EXPERIMENT, rows=(other, *ROWS[1:]), metrics=(*EXPERIMENT.metrics, "active_units"))
+    monkeypatch.setitem(experiment._REGISTRY, NAME, more)
+    found = cells(reproduce(tmp_path, rows=["g"], progress=True).table)[1]
+    assert found["digits-vae"]["negative bound"].startswith("not shown: pair.config.z_dim is 3 but the run in ")
+    assert found["digits-g"]["negative bound"] == "not evaluated" and counted == []
+    told = capsys.readouterr().err
+    assert "digits-g has no active_units, and the weights are not kept: delete it to train the row again" in told
+    with pytest.raises(ValueError, match=r"pair\.config\.z_dim is 3 but the run in"):
+        reproduce(tmp_path, rows=["vae"])
+
+
+def test_numbers_without_weights_are_not_overwritten(finished, tmp_path, capsys):
+    without_weights(finished, tmp_path)
+    run = tmp_path / "test2026" / "digits-vae"
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    command = ["train", "vae", "--data", "digits", "--train.max-epochs", "1", "--quiet", "--out", str(run)]
+    for how in ([], ["--resume"]):
+        assert main([*command, *how]) == 2
+        assert "holds the numbers of a run whose weights are not kept" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+RESULTS = Path(__file__).parents[1] / "results"
+KEPT = [
+    (folder.name, name)
+    for name in experiments.names()
+    for folder in (RESULTS / name.split("/")[0], RESULTS / f"{name.split('/')[0]}-quick")
+    if any((folder / row.name / "evaluation.json").exists() for row in experiments.find(name).rows)
+    and (folder / f"{name.split('/')[1]}.md").exists()
+]
+
+
+@pytest.mark.parametrize(("folder", "name"), KEPT, ids=["-".join(pair) for pair in KEPT])
+def test_the_tables_of_the_results_are_those_of_the_runs_beside_them(folder, name, tmp_path):
+    shutil.copytree(RESULTS / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.png", "table*", "fig*"))
+    experiments.reproduce(name, quick=folder.endswith("-quick"), out=tmp_path, train=False, progress=False)
+    for suffix in (".md", ".json"):
+        ours, theirs = ((one / folder / name.split("/")[1]).with_suffix(suffix) for one in (tmp_path, RESULTS))
+        assert ours.read_text() == theirs.read_text()
+
+
+@pytest.mark.parametrize("warmup", [0, 2.5])
+@pytest.mark.parametrize("bounds", [(1, 2, 3, 4), (3, 2, 1, 0, -1), (1, 2, 3, 2, 2, 1), (3, 3, 3, 3, 3, 3)])
+def test_a_history_tells_whether_its_patience_ran_out(bounds, warmup):
+    """As the loop counts it: from the best epoch or the end of the warm-up on, whichever is later."""
+    config = dataclasses.replace(CONFIG, patience=2, warmup_epochs=warmup)
+    best, wait, stopped = -1.0, 0, False
+    history = []
+    for epoch, bound in enumerate(bounds):
+        history.append({"epoch": epoch, "valid_bound": bound})
+        wait = 0 if bound > best or epoch < warmup else wait + 1
+        best, stopped = max(best, bound), wait >= 2
+        assert experiments.run._out_of_patience(history, config) == stopped
+        assert not experiments.run._out_of_patience(history, CONFIG)
 
 
 def test_training_cut_short_goes_on(tmp_path, finished):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
@@ -86,7 +87,8 @@ def reproduce(
     Each row has a run folder, ``out/PAPER/ROW``, or ``out/PAPER-quick/ROW``; table and figure lie beside them under the
     name of the experiment. A row that is trained is not trained again, one that was interrupted goes on, and numbers
     are computed once for the same weights and number of samples. A row whose training diverges is marked, and the
-    others go on.
+    others go on. Of a run folder the table needs ``config.json``, ``metrics.jsonl`` and ``evaluation.json`` alone:
+    where the weights are not kept beside them the row stays in the table, and is not in the figure.
 
     :param name: one of :func:`names`
     :param rows: which rows to train and evaluate, by their names, the ends of their names, or patterns such as
@@ -133,24 +135,25 @@ def reproduce(
     files = [path.with_suffix(".json"), path.with_suffix(".md")]
     write_atomically(files[0], json.dumps(record(experiment, results, quick), indent=1).encode())
     write_atomically(files[1], written.encode())
-    if pairs:
-        what = f"{name}: {experiment.title}{' (quick: a shorter schedule, not comparable)' if quick else ''}"
-        drawn = {path.with_name(f"{own_name}-curves.png"): _curves(pairs)}
-        if experiment.figure is not None:
-            with seeded(0, _device(device)):
-                drawn[path.with_suffix(".png")] = experiment.figure(pairs)
-        for file, figure in drawn.items():
-            figure.suptitle(textwrap.fill(what, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize="medium")
-            figure.savefig(file, dpi=120)
-            files.append(file)
+    drawn: dict[Path, Figure] = {}
+    if any(result.history for result in results):
+        drawn[path.with_name(f"{own_name}-curves.png")] = _curves(results)
+    if pairs and experiment.figure is not None:
+        with seeded(0, _device(device)):
+            drawn[path.with_suffix(".png")] = experiment.figure(pairs)
+    what = f"{name}: {experiment.title}{' (quick: a shorter schedule, not comparable)' if quick else ''}"
+    for file, figure in drawn.items():
+        figure.suptitle(textwrap.fill(what, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize="medium")
+        figure.savefig(file, dpi=120)
+        files.append(file)
     return Report(experiment, results, written, files)
 
 
-def _curves(trained: Mapping[str, Trained]) -> Figure:
+def _curves(results: Sequence[Result]) -> Figure:
     """Bounds by epoch, seeds together."""
     runs: dict[str, dict[str, list[Sequence[dict[str, Any]]]]] = {}
-    for one in trained.values():
-        runs.setdefault(one.data.name, {}).setdefault(one.row.of or one.row.name, []).append(one.history)
+    for row, history in ((result.row, result.history) for result in results if result.history):
+        runs.setdefault(row.data, {}).setdefault(row.of or row.name, []).append(history)
     return plots.bounds_by_epoch(runs)
 
 
@@ -180,7 +183,8 @@ class _Runner:
     def config(self, row: Row) -> TrainConfig:
         config = dataclasses.replace(row.quick if self.quick else row.train, device=self.device)
         folder = RunFolder(self.folder / row.name)
-        begun_in = folder.config()["train"].get("precision") if folder.holds_a_run else None
+        begun = folder.holds_a_run or folder.holds_numbers_only
+        begun_in = folder.config()["train"].get("precision") if begun else None
         config = dataclasses.replace(config, precision=begun_in or self.precision or config.precision)
         return config if self.max_epochs is None else dataclasses.replace(config, max_epochs=self.max_epochs)
 
@@ -189,13 +193,15 @@ class _Runner:
     ) -> tuple[Result, Trained | None]:
         """Train and evaluate one row, as far as it has to be and may be."""
         folder, config = RunFolder(self.folder / row.name), self.config(row)
-        done = _is_done(folder, config)
-        if not done and not may_train:
+        if not (folder.holds_numbers_only or _is_done(folder, config) or may_train):
             reached = folder.progress()
             status = f"not finished: epoch {reached['epoch']}" if reached else NOT_TRAINED
             return Result(row, status), None
-        data = self.data(row)
         try:
+            if folder.holds_numbers_only:
+                folder.compare(_options(row, config), self.defaults(row), in_part=True)
+                return self.result(row, config, folder, self.kept(row, experiment, folder)), None
+            data = self.data(row)
             pair = self.pair(row, data)
         except ValueError as error:
             if may_evaluate:
@@ -204,26 +210,43 @@ class _Runner:
         if isinstance(pair, TrainingDiverged):
             return Result(row, f"diverged: {pair}"), None
         pair.to(_device(self.device), torch.float32).eval()
-        history = folder.history()
-        trained = Trained(row, pair, data, self.folder.parent / "judges", history)
+        trained = Trained(row, pair, data, self.folder.parent / "judges", folder.history())
         estimates = self.evaluate(trained, experiment, folder, may_evaluate)
-        most = (row.quick if self.quick else row.train).max_epochs
-        reached = folder.progress() or {}
-        result = Result(
+        return self.result(row, config, folder, estimates), trained
+
+    def result(self, row: Row, config: TrainConfig, folder: RunFolder, estimates: dict[str, Estimate]) -> Result:
+        """What the table has of a row that has ended."""
+        history, evaluation = folder.history(), folder.evaluation() or {}
+        intended = row.quick if self.quick else row.train
+        return Result(
             row,
             "" if estimates else "not evaluated",
             estimates,
             epochs=len(history),
-            cut_short=not reached.get("stopped") and len(history) < most,
+            cut_short=len(history) < intended.max_epochs and not _out_of_patience(history, intended),
             seconds_per_epoch=statistics.median(line["seconds"] for line in history),
-            source=data.source,
+            source=evaluation.get("data", ""),
             precision=config.precision,
-            evaluation={
-                key: (folder.evaluation() or {}).get(key)
-                for key in ("part", "num_samples", "num_data", "categories", "seed")
-            },
+            evaluation={key: evaluation.get(key) for key in ("part", "num_samples", "num_data", "categories", "seed")},
+            history=history,
         )
-        return result, trained
+
+    @staticmethod
+    def defaults(row: Row) -> dict[str, Any]:
+        """The default of each option of a run."""
+        return train.defaults(row.pair, objectives.OBJECTIVES[row.objective])
+
+    def kept(self, row: Row, experiment: Experiment, folder: RunFolder) -> dict[str, Estimate]:
+        """The estimates of a run whose weights are not kept; none where it has not all of them."""
+        found = folder.evaluation() or {}
+        missing = set(_asked(row, experiment)).difference(found.get("asked", ()))
+        if missing:
+            self.say(
+                f"{row.name}: {folder.path} has no {', '.join(sorted(missing))}, and the weights are not kept: delete "
+                "it to train the row again"
+            )
+            return {}
+        return {name: Estimate(**values) for name, values in found["metrics"].items()}
 
     def pair(self, row: Row, data: Splits) -> Pair | TrainingDiverged:
         """The row's pair, trained as far as that is still to be done."""
@@ -231,7 +254,7 @@ class _Runner:
         pair = zoo.create_for(row.pair, data, config.seed, **row.pair_options)
         objective = objectives.OBJECTIVES[row.objective](**row.objective_options)
         if _is_done(folder, config):
-            folder.compare(train.record(pair, data, objective, config), train.defaults(pair, objective))
+            folder.compare(train.record(pair, data, objective, config), self.defaults(row))
             self.started(row, config, folder)
             pair.load_weights(folder.path / "pair")
             return pair
@@ -307,7 +330,7 @@ class _Runner:
         row, pair, data = trained.row, trained.pair, trained.data
         measures = {measure.__name__: partial(measure, pair, data) for measure in row.measures}
         measures |= {judge.__name__: partial(judge, trained) for judge in row.judges}
-        asked = [*experiment.metrics, *measures]
+        asked = _asked(row, experiment)
         samples = self.num_samples or (QUICK_SAMPLES if self.quick else row.num_samples)
         given: dict[str, Any] = {"part": "test", "seed": 0, "num_samples": samples}
         given["num_data"] = QUICK_IMAGES if self.quick and data.image_shape is not None else row.num_data
@@ -369,13 +392,37 @@ class _Runner:
         return kept | {OF_SAME: found["bound"]}
 
 
+def _asked(row: Row, experiment: Experiment) -> list[str]:
+    """Names of what is evaluated of a row."""
+    return [*experiment.metrics, *(one.__name__ for one in (*row.measures, *row.judges))]
+
+
+def _options(row: Row, config: TrainConfig) -> dict[str, Any]:
+    """What a row says of its run, in the form of ``config.json``."""
+    return {
+        "pair": {"name": row.pair, "config": dict(row.pair_options)},
+        "data": {"name": row.data, "config": dict(row.data_options)},
+        "objective": {"name": row.objective, "config": dict(row.objective_options)},
+        "train": dataclasses.asdict(config),
+    }
+
+
 def _is_done(folder: RunFolder, config: TrainConfig) -> bool:
     """Whether the training has ended, by these options, and left its pair."""
     progress = folder.progress()
     if progress is None or folder.weights() is None:
         return False
-    out_of_patience = bool(progress["stopped"]) and 0 < config.patience <= progress["wait"]
-    return out_of_patience or progress["epoch"] >= config.max_epochs
+    stopped = bool(progress["stopped"]) and _out_of_patience(folder.history(), config)
+    return stopped or progress["epoch"] >= config.max_epochs
+
+
+def _out_of_patience(history: Sequence[dict[str, Any]], config: TrainConfig) -> bool:
+    """Whether a training ended since its validation bound was not bettered for so many epochs."""
+    if not config.patience or not history:
+        return False
+    best = max(history, key=lambda line: line["valid_bound"])["epoch"]
+    counted_from = max(best, math.ceil(max(config.warmup_epochs, config.frozen_epochs)) - 1)
+    return history[-1]["epoch"] - counted_from >= config.patience
 
 
 def _device(name: str) -> torch.device:

@@ -28,6 +28,7 @@ class Result:
     :param source: what the data are
     :param precision: of the training
     :param evaluation: how the numbers were computed
+    :param history: records of the epochs
     """
 
     row: Row
@@ -39,6 +40,7 @@ class Result:
     source: str = ""
     precision: str = "32-true"
     evaluation: dict[str, Any] = field(default_factory=dict)
+    history: Sequence[dict[str, Any]] = ()
 
 
 def markdown(experiment: Experiment, results: Sequence[Result], quick: bool) -> str:
