@@ -44,8 +44,8 @@ MANY = 150
 # the baselines (Tomczak and Welling 2018) and in the released code. At most 2,000 epochs there, 600 here
 FULL = TrainConfig(max_epochs=600, warmup_epochs=100, patience=50, batch_size=100, learning_rate=5e-4, compile="always")
 FULL_CP = dataclasses.replace(FULL, warmup_sites=("z",))
-"""The paper warms every KL up. Where c is summed and its KL weighs next to nothing at first, all data go to one category
-and stay there for a hundred epochs (results/README.md)."""
+"""The paper warms every KL up. Where c is summed and its KL weighs next to nothing, all data go to one category and
+stay there for a hundred epochs (results/README.md)."""
 QUICK = TrainConfig(max_epochs=40, warmup_epochs=10, batch_size=250, learning_rate=2e-3, schedule="cosine")
 
 DIFFERS = {
