@@ -23,7 +23,8 @@ class ReleasedCPVAEGuide(nn.Module):
     with two independent relaxed draws :math:`\tilde c, \tilde c'` of the category, soft in evaluation too. It is no
     bound: the decoder sees a continuous vector of K weights, of which only the KL of a category is charged; and one
     posterior, at the relaxed draw, stands for those of all categories. In evaluation mode the guide is
-    :class:`~pyro_priors.guides.CPVAEGuide` with the same networks.
+    :class:`~pyro_priors.guides.CPVAEGuide` with the same networks. Several particles would be copies of one draw: leave
+    ``num_particles`` at 1.
 
     :param trunk: module from x, shape ``(batch,) + x_shape``, to features
     :param category: module from features to q(c|x)

@@ -18,7 +18,9 @@ class ReleasedCPVAE(nn.Module):
 
     In training it decodes what the guide drew, and the guide brings the KL along (:class:`ReleasedCPVAEGuide
     <pyro_priors.guides.ReleasedCPVAEGuide>`): the loss is theirs, and no bound. In evaluation mode it is
-    :class:`~pyro_priors.models.CPVAE` with the same networks, so that what was trained meets an honest bound.
+    :class:`~pyro_priors.models.CPVAE` with the same networks, so that what was trained meets an honest bound: p(z|c) is
+    then, given x, the one of training (bound, log p(x)), and without x the other one that the code samples from
+    (samples, and the metrics that ask for the prior's density).
 
     :param num_categories: number of categories K
     :param prior: the untrained prior

@@ -106,7 +106,7 @@ class Pair(nn.Module):
             its base (the generation space of Bhalodia et al. 2019), which decide the site that it is the prior of
         :returns: one tensor of ``size`` rows for each site, and ``"x_mean"``, the mean of p(x|...), which is what one
             shows of a Bernoulli
-        :raises ValueError: if a name is no site of the model or a value has the wrong length
+        :raises ValueError: if a name is no site of the model, or a value no finite number or of the wrong shape
         """
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"size must be a whole number of at least 1, got {size!r}")
@@ -116,15 +116,11 @@ class Pair(nn.Module):
             condition = self._conditions(condition, size)
         if isinstance(fixed.get("c"), str) and fixed["c"] == "prior":
             del fixed["c"]
-        values = {name: self._fixed(name, value, size) for name, value in fixed.items()}
-        if "z0" in values:
-            values |= self._from_base(values.pop("z0"), values)
+        values = self._fixed(fixed, size, condition)
         with self.evaluating():
             program = poutine.condition(self.model, values)
             trace = poutine.trace(program).get_trace(None, condition, size)
         sites = dict(sample_sites(trace))
-        if unknown := values.keys() - sites.keys():
-            raise ValueError(f"'{min(unknown)}' is not a site of this model: its sites are {', '.join(sites)}")
         return {name: site["value"] for name, site in sites.items()} | {"x_mean": sites["x"]["fn"].mean}
 
     @contextmanager
@@ -139,49 +135,69 @@ class Pair(nn.Module):
             for module, training in modes.items():
                 module.training = training
 
-    def _fixed(self, name: str, value: Any, size: int) -> Tensor:
-        if name == "c" and isinstance(value, str):
+    def _fixed(self, fixed: dict[str, Any], size: int, condition: Tensor | None) -> dict[str, Tensor]:
+        """A value for each sample, by site, of what :meth:`sample` was given."""
+        values = {}
+        if "c" in fixed:
+            values["c"] = self._categories(fixed["c"], size)
+        if not fixed.keys() - {"c"}:
+            return values
+        with self.evaluating(), torch.random.fork_rng([] if self.device.type != "cuda" else [self.device]):
+            trace = poutine.trace(self.model).get_trace(None, None if condition is None else condition[:1], 1)
+        shapes = {name: tuple(site["fn"].event_shape) for name, site in sample_sites(trace)}
+        prior: Any = getattr(self.model, "prior", None)
+        of_flow = next(iter(shapes))  # the prior's site is the first one of both unconditional models that take a flow
+        for name in fixed.keys() - {"c"}:
+            if name not in (*shapes, "z0"):
+                raise ValueError(f"'{name}' is not a site of this model: its sites are {', '.join(shapes)}")
+            if name == "z0" and not isinstance(prior, FlowPrior):
+                raise ValueError("z0 was given, but the prior of this pair is no flow: give z, or use prior='flow'")
+            if name == "z0" and of_flow in fixed:
+                raise ValueError(f"z0 and {of_flow} were both given: z0 decides {of_flow}, give one of them")
+            shape = shapes[of_flow if name == "z0" else name]
+            value = self._numbers(name, fixed[name]).to(next(self.parameters()))
+            _check_finite(name, value)
+            if tuple(value.shape) not in (shape, (size, *shape)):
+                raise ValueError(
+                    f"{name} must have shape {shape}, one for all samples, or {(size, *shape)}, one for each, got "
+                    f"{tuple(value.shape)}: reshape it, or give another size"
+                )
+            value = value.expand(size, *shape)
+            values[of_flow if name == "z0" else name] = prior.from_base(value) if name == "z0" else value
+        return values
+
+    def _categories(self, value: Any, size: int) -> Tensor:
+        if isinstance(value, str):
             if value != "aggregate" or self.aggregate_c is None:
                 raise ValueError(
                     f"c must be a category, 'prior', or in a pair with categories 'aggregate', got '{value}'"
                 )
             return dist.Categorical(probs=self.aggregate_c).sample((size,))
-        value = torch.as_tensor(value, device=self.device)
-        if name == "c" and not self.num_categories:
+        if not self.num_categories:
             raise ValueError("c was given, but this pair has no category: it belongs to pairs such as cp_vae")
-        if name == "c":
-            if value.is_floating_point() or value.min() < 0 or value.max() >= self.num_categories:
-                raise ValueError(f"c must be a category from 0 to {self.num_categories - 1}, got {value.tolist()}")
-            return self._row_each(name, value, size, 0)
-        return self._row_each(name, value, size, 1)
+        value = self._numbers("c", value)
+        numbers = not value.is_floating_point() and value.dtype is not torch.bool
+        if not numbers or value.min() < 0 or value.max() >= self.num_categories:
+            raise ValueError(f"c must be a category from 0 to {self.num_categories - 1}, got {value.tolist()}")
+        return self._row_each("c", value, size, 0)
 
-    def _from_base(self, z0: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The value of the site with a flow prior, by its name, that comes from a point of the flow's base."""
-        prior: Any = getattr(self.model, "prior", None)
-        if not isinstance(prior, FlowPrior):
-            raise ValueError("z0 was given, but the prior of this pair is no flow: give z, or use prior='flow'")
-        with self.evaluating():
-            trace = poutine.trace(self.model).get_trace(size=1)
-        # the prior's site is the first one of both unconditional models that take a flow
-        site = next(name for name, _ in sample_sites(trace))
-        if site in values:
-            raise ValueError(f"z0 and {site} were both given: z0 decides {site}, give one of them")
-        return {site: prior.from_base(z0.to(next(prior.parameters())))}
+    def _numbers(self, name: str, value: Any) -> Tensor:
+        try:
+            return torch.as_tensor(value, device=self.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"{name} must be a tensor of numbers, got {value!r}") from None
 
     def _conditions(self, condition: Any, size: int) -> Tensor:
         """A condition for each of ``size`` samples."""
         like = next(self.parameters())
-        try:
-            condition = torch.as_tensor(condition, dtype=like.dtype, device=like.device)
-        except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"condition must be a tensor of numbers, got {type(condition).__name__}") from None
+        condition = self._numbers("condition", condition).to(like)
         shape = tuple(self._configured("condition_shape") or ())
         if shape and tuple(condition.shape) not in (shape, (size, *shape)):
             raise ValueError(
                 f"condition must have shape {shape}, one for all samples, or {(size, *shape)}, one for each, got "
                 f"{tuple(condition.shape)}: reshape it, or give another size"
             )
-        _check_finite(condition)
+        _check_finite("condition", condition)
         return self._row_each("condition", condition, size, len(shape) or max(condition.dim() - 1, 1))
 
     def _configured(self, option: str) -> Any:
@@ -221,7 +237,19 @@ class Pair(nn.Module):
                 raise ValueError(
                     f"condition must be as long as x, got {len(condition)} and {len(x)}: give one per datum"
                 )
-            _check_finite(condition)
+            _check_finite("condition", condition)
+
+    def _check_data(self, x: Tensor, condition: Tensor | None) -> None:
+        """As :meth:`_check`, and the values of x too."""
+        self._check(x, condition)
+        _check_finite("x", x)
+        own_decoder = "decoder" in ((self.recipe or {}).get("own_networks") or ())
+        binary = self._configured("likelihood") == "bernoulli" and not own_decoder
+        if binary and pyro.settings.get("validate_distributions_torch") and (wrong := x[(x != 0) & (x != 1)]).numel():
+            raise ValueError(
+                f"x must be 0 or 1 for likelihood='bernoulli', got {wrong[0].item():g}: binarise it with "
+                "(x > 0.5).float(), or make the pair with likelihood='continuous_bernoulli'"
+            )
 
     def _row_each(self, name: str, value: Tensor, size: int, event_dim: int) -> Tensor:
         value = value.to(self.device)
@@ -247,6 +275,7 @@ class Pair(nn.Module):
         :returns: distribution by site, each with batch shape ``(batch,)``
         """
         self._check(x, condition)
+        _check_finite("x", x)
         trace = self._mode_trace(x, condition)
         return {name: site["fn"] for name, site in sample_sites(trace) if not site["is_observed"]}
 
@@ -259,6 +288,7 @@ class Pair(nn.Module):
         :returns: two distributions by site
         """
         self._check(x, condition)
+        _check_finite("x", x)
         guide_trace = self._mode_trace(x, condition)
         model_trace = self._replayed(guide_trace, condition, len(x))
         latent = [(name, site["fn"]) for name, site in sample_sites(guide_trace) if not site["is_observed"]]
@@ -273,6 +303,7 @@ class Pair(nn.Module):
         :returns: shape ``(batch,) + x_shape``
         """
         self._check(x, condition)
+        _check_finite("x", x)
         decoded: Any = self._replayed(self._mode_trace(x, condition), condition, len(x)).nodes["x"]["fn"]
         return decoded.mean
 
@@ -312,11 +343,11 @@ class Pair(nn.Module):
         :param categories: ``"sum"``, or ``"draw"``, which costs 1/K and has the variance of c besides
         :returns: shape ``(batch,)``, in nats
         """
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        if not isinstance(num_samples, int) or num_samples < 1:
+            raise ValueError(f"num_samples must be a whole number of at least 1, got {num_samples!r}: give 5000")
         if compile not in ("always", "auto", "never"):
             raise ValueError(f"compile must be one of always, auto, never, got {compile!r}")
-        self._check(x, condition)
+        self._check_data(x, condition)
         num_categories = 1 if categories == "draw" else max(1, self.num_categories)
         rows = max(1, min(ROWS_PER_CALL, VALUES_PER_CALL // x[0].numel()) // num_categories)
         batch = min(100, rows, len(x))
@@ -324,7 +355,7 @@ class Pair(nn.Module):
 
         def log_sum(x: Tensor, condition: Tensor | None, num: int = samples) -> dict[str, Tensor]:
             log_w = log_importance_weights(self.model, self.guide, x, condition, num_samples=num, categories=categories)
-            return {"log_sum": log_w.logsumexp(0)}
+            return {"log_sum": log_w.to(torch.promote_types(log_w.dtype, torch.float32)).logsumexp(0)}
 
         in_bulk: Callable[..., dict[str, Tensor]] = log_sum
         if compile == "always" or compile == "auto" and len(x) * num_samples * num_categories >= ROWS_THAT_PAY:
@@ -334,13 +365,14 @@ class Pair(nn.Module):
             for start in range(0, len(x), batch):
                 part = x[start : start + batch].to(self.device)
                 given = None if condition is None else condition[start : start + batch].to(self.device)
-                total = torch.full((len(part),), -math.inf, dtype=part.dtype, device=part.device)
+                at_least = torch.promote_types(part.dtype, torch.float32)
+                total = torch.full((len(part),), -math.inf, dtype=at_least, device=part.device)
                 for done in range(0, num_samples, samples):
                     num = min(samples, num_samples - done)
                     # what is left over at the ends is too little for a graph of its own
                     full = num == samples and len(part) == batch
                     found = in_bulk(part, given) if full else log_sum(part, given, num)
-                    total = torch.logaddexp(total, found["log_sum"])
+                    total = torch.logaddexp(total, found["log_sum"].to(at_least))
                 estimates.append(total - math.log(num_samples))
                 bar.update(len(part))
         return torch.cat(estimates)
@@ -379,7 +411,7 @@ class Pair(nn.Module):
         checkpoint.load_module_state(self, tensors, str(path))
 
 
-def _check_finite(condition: Tensor) -> None:
-    if not condition.isfinite().all():
-        first = (~condition.isfinite()).nonzero()[0].tolist()
-        raise ValueError(f"condition has NaN or infinite values, the first at {first}: leave such data out")
+def _check_finite(name: str, value: Tensor) -> None:
+    if not value.isfinite().all():
+        first = (~value.isfinite()).nonzero()[0].tolist()
+        raise ValueError(f"{name} has NaN or infinite values, the first at {first}: leave such data out")

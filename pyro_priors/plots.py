@@ -128,7 +128,7 @@ def histograms(drawn: Mapping[str, Tensor], x: Tensor, true_density: Tensor) -> 
         axes.stairs(share.numpy(), bins.numpy(), fill=True, alpha=0.6, label="samples")
         axes.plot(x.numpy(), true_density.numpy(), color="black", linewidth=0.8, label="ground truth")
         axes.set_title(title, fontsize="medium")
-    all_axes[0].legend(fontsize="x-small")
+    figure.legend(*all_axes[0].get_legend_handles_labels(), fontsize="x-small", loc="outside lower right", ncols=2)
     for axes in all_axes[len(drawn) :]:
         axes.set_axis_off()
     figure.supxlabel("x", fontsize="medium")
@@ -178,12 +178,13 @@ def samples(pair: Pair, data: Splits, num: int = 64, **fixed: Any) -> Figure:
 
 
 def categories(pair: Pair, data: Splits, num_columns: int = 10, max_rows: int = 20) -> Figure:
-    """One row of samples for each category, the most used first (Fig. 7 of Lavda et al. 2019)."""
+    """One row of samples for each category, the most used first (Fig. 7 of Lavda et al. 2019), ``max_rows`` of them."""
     aggregate = _aggregate(pair)
     order = aggregate.argsort(descending=True)[:max_rows].tolist()
     rows = torch.cat([pair.sample(num_columns, c=c)["x_mean"] for c in order])
     labels = [f"c={c}  {aggregate[c]:.0%}" for c in order]
-    return image_grid(shown(rows, None, data), num_columns, "samples by category, with q(c)", labels)
+    which = "category" if len(order) == len(aggregate) else f"category, the {len(order)} most used of {len(aggregate)}"
+    return image_grid(shown(rows, None, data), num_columns, f"samples by {which}, with q(c)", labels)
 
 
 def confusion(pair: Pair, data: Splits, num_columns: int = 10) -> Figure:
@@ -231,7 +232,8 @@ def aggregate_category(pair: Pair) -> Figure:
     if len(q) <= 20:
         axes.set_xticks(range(len(q)), [str(c) for c in order.tolist()])
     axes.axhline(1 / len(q), color="black", linestyle="--", label="prior p(c)")
-    axes.set(xlabel="category, the most used first", ylabel="probability")
+    label = "category, the most used first"
+    axes.set(xlabel=label if len(q) <= 20 else "rank of the category, the most used first", ylabel="probability")
     axes.legend(loc="lower left")
     return figure
 
@@ -268,7 +270,8 @@ def latent_scatter(pair: Pair, data: Splits, num: int = 2000) -> Figure:
     else:
         points = axes.scatter(*posterior.cpu().numpy().T, s=3, c=label[: len(x)].numpy(), cmap="tab10")
         _legend(axes, points, title, label)
-    axes.set(xlabel=names[0], ylabel=names[1], title="posterior means, and samples of the prior (grey)")
+    drawn_from = "p(z|c), c of q(c)," if pair.num_categories else "the prior"
+    axes.set(xlabel=names[0], ylabel=names[1], title=f"posterior means, and samples of {drawn_from} (grey)")
     return figure
 
 
@@ -454,6 +457,9 @@ def grasps(poses: Mapping[str, Sequence[Tensor]], images: Tensor) -> Figure:
     return figure
 
 
+SAMPLES_STYLE: dict[str, Any] = {"histtype": "step", "color": "black"}
+
+
 def density(pair: Pair, data: Splits, num: int = 10_000, **fixed: Any) -> Figure:
     """Toy data beside samples: a histogram in one dimension, two clouds in two."""
     x = data.test.x[:num]
@@ -462,8 +468,10 @@ def density(pair: Pair, data: Splits, num: int = 10_000, **fixed: Any) -> Figure
     figure, axes = _figure(5, 3.5)
     if x.shape[-1] == 1:
         bins = torch.linspace(float(x.min()) - 0.2, float(x.max()) + 0.2, 100).numpy()
-        axes.hist(x[:, 0].numpy(), bins, density=True, alpha=0.5, label="data")
-        axes.hist(generated[:, 0].numpy(), bins, density=True, histtype="step", color="black", label="samples")
+        # samples beyond the data lower the curve: they are weighed here, not normalised to what is shown
+        for values, name, style in ((x, "data", {"alpha": 0.5}), (generated, "samples", SAMPLES_STYLE)):
+            weights = [1 / (len(values) * (bins[1] - bins[0]))] * len(values)
+            axes.hist(values[:, 0].numpy(), bins, weights=weights, label=name, **style)
         axes.set(xlabel="x", ylabel="density")
     else:
         axes.scatter(*x[:, :2].numpy().T, s=2, label="data")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,30 +120,37 @@ class RunFolder:
             self.compare(config, defaults)
         checkpoint.write_atomically(self.path / "config.json", json.dumps(config, indent=1).encode())
 
-    def compare(self, config: dict[str, Any], defaults: dict[str, Any] | None = None, in_part: bool = False) -> None:
+    def compare(
+        self, config: dict[str, Any], defaults: dict[str, Any] | None = None, filled_in: Sequence[str] | None = None
+    ) -> None:
         """Compare options with those of the run that the folder holds.
 
         :param config: the options
         :param defaults: the default of each, in the same form: an option that is newer than the run may be at it
-        :param in_part: leave alone the options that ``config`` does not name
+        :param filled_in: given where ``config`` does not name every option; those that it does not name are at their
+            defaults in the run, but for these and for what has none, which the data fill in
         :raises ValueError: if one differs
         """
         old = self.config()
         # what was written is compared, not what was given: JSON has no tuples
         config, defaults = json.loads(json.dumps([config, defaults or {}]))
         for group, options in config.items():
-            self._compare(group, old.get(group), options, defaults.get(group, {}), in_part)
+            self._compare(group, old.get(group), options, defaults.get(group, {}), filled_in)
 
-    def _compare(self, name: str, old: Any, new: Any, defaults: Any, in_part: bool) -> None:
+    def _compare(self, name: str, old: Any, new: Any, defaults: Any, filled_in: Sequence[str] | None) -> None:
         option = name.rsplit(".", 1)[-1]
         if name == "versions" or option in MAY_CHANGE:
             return
         if isinstance(old, dict) and isinstance(new, dict):
-            for key in new if in_part else {**old, **new}:
+            for key in {**old, **new}:
                 default = defaults.get(key) if isinstance(defaults, dict) else None
+                if filled_in is not None and key not in new:
+                    if default is None or key in filled_in:
+                        continue
+                    new = {**new, key: default}
                 # a default stands for what was done before there was the option
                 known = old.get(key) if key in old or isinstance(default, dict) else default
-                self._compare(f"{name}.{key}", known, new.get(key), default, in_part)
+                self._compare(f"{name}.{key}", known, new.get(key), default, filled_in)
         elif old != new:
             raise ValueError(
                 f"{name} is {new!r} but the run in {self.path} was started with {old!r}: give that to resume it, or "
@@ -184,18 +191,20 @@ class RunFolder:
             return None
 
     def save_evaluation(self, record: dict[str, Any]) -> None:
-        """Write ``evaluation.json``, with the checksum of the pair that it is of."""
-        content = json.dumps(record | {"weights": self.weights()}, indent=1)
+        """Write ``evaluation.json``, with the checksum of the pair that it is of, and for how long that was trained."""
+        content = json.dumps(record | {"weights": self.weights(), "epochs": len(self.history())}, indent=1)
         checkpoint.write_atomically(self.path / "evaluation.json", content.encode())
 
     def evaluation(self) -> dict[str, Any] | None:
-        """``evaluation.json``, None where there is none of the pair that is in ``pair/`` now. Where the weights are not
-        kept it is of those that were."""
+        """``evaluation.json``, None where there is none of the pair that is in ``pair/`` now, or, where the weights are
+        not kept, where it is of another epoch than the last."""
         try:
             record = json.loads((self.path / "evaluation.json").read_bytes())
         except (FileNotFoundError, ValueError):
             return None
-        return record if self.holds_numbers_only or record.get("weights") == self.weights() else None
+        if self.holds_numbers_only:  # those of before the epochs were written are of the last
+            return record if record.get("epochs", len(self.history())) == len(self.history()) else None
+        return record if record.get("weights") == self.weights() else None
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``."""

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -117,13 +118,18 @@ class PairConfig:
             if name in ("channels", "condition_hidden", "flow_hidden", "hidden") or name.endswith("_shape"):
                 empty = not value and name not in may_be_empty
                 if not isinstance(value, Sequence) or not all(map(_is_size, value)) or empty:
-                    remedy = f"that of the data, data.{name}" if name.endswith("_shape") else "(300,)"
+                    own = getattr(type(self), name, ()) or (64,)
+                    remedy = f"that of the data, data.{name}" if name.endswith("_shape") else f"{own}"
                     raise ValueError(
                         f"{name} must be a tuple of whole numbers of at least 1, got {value!r}: give {remedy}"
                     )
-                object.__setattr__(self, name, tuple(value))  # JSON has lists only
-            elif name in _SIZES and value is not None and not _is_size(value):
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+                object.__setattr__(self, name, tuple(map(int, value)))  # JSON has lists only, and no numpy
+            elif name in _SIZES and value is not None:
+                if not _is_size(value):
+                    raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}: give 10, say")
+                object.__setattr__(self, name, int(value))
+            elif name in ("scale", "start_scale") and value is not None and not _is_number(value):
+                raise ValueError(f"{name} must be a number, got {value!r}: give {name}=0.1, or leave it out")
             elif isinstance(getattr(type(self), name, None), bool) and not isinstance(value, bool):
                 raise ValueError(f"{name} must be True or False, got {value!r}")
         for name in () if conv else ("channels", "upsampling"):
@@ -137,7 +143,11 @@ _SIZES = ("num_categories", "num_components", "num_enumerated", "num_transforms"
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -165,8 +175,15 @@ class VAEConfig(PairConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.prior, str):
+            raise ValueError(
+                f"prior must be one of {', '.join(sorted(PRIORS))}, got {type(self.prior).__name__}: one of your own "
+                "goes into programs, Pair(models.VAE(prior, decoder), guides.VAEGuide(encoder))"
+            )
         if self.prior not in PRIORS:
             raise ValueError(f"prior '{self.prior}' is unknown: {hint(self.prior, sorted(PRIORS))}")
+        if self.trained_weights is not None and not isinstance(self.trained_weights, bool):
+            raise ValueError(f"trained_weights must be True, False or None, got {self.trained_weights!r}")
         for name, owners in _PRIORS_OF_OPTIONS.items():
             if self.prior not in owners and getattr(self, name) != getattr(VAEConfig, name):
                 raise ValueError(
@@ -207,8 +224,8 @@ class CPVAEConfig(PairConfig):
     """How training handles the category: enumerated (all summed), sparse (the most probable ones summed, one drawn from
     the rest; Liu et al. 2019) or relaxed (Gumbel-softmax). Evaluation sums all."""
     num_enumerated: int = 10
-    """Of a sparse category: number of most probable categories that are summed; of a relaxed one likewise, in the
-    validation during training."""
+    """Of a sparse category: number of most probable categories that are summed, all of them where less than two would
+    be left to draw from; of a relaxed one likewise, in the validation during training."""
     own_category_network: bool = False
     """q(c|x) has layers of its own, beside those of q(z|x,c), which it shares otherwise."""
     released_code: bool = False

@@ -16,7 +16,7 @@ import pyro_priors as pp
 from by_hand.formulae import affine, gaussian, log_bernoulli, log_normal, perceptron, scale_of
 from pairs import GivenNoise, batch, create, gradients, randomise
 from pyro_priors.metrics import evaluate
-from pyro_priors.nn import RelaxedCategorical, Temperature
+from pyro_priors.nn import RelaxedCategorical, Temperature, category_of
 from pyro_priors.objectives import ELBO, Beta, EnumELBO, KLWeight, log_importance_weights
 from pyro_priors.objectives.categories import SomeCategories
 from pyro_priors.registration import data_plate
@@ -162,8 +162,8 @@ def test_drawn_categories_estimate_the_same_log_p(num_enumerated):
         pair.log_prob(x, categories="some")
 
 
-def test_pyros_own_objective_sums_all():
-    """TraceEnum_ELBO knows nothing of num_enumerated, and goes on summing every category."""
+def test_pyros_own_objective_sums_all(monkeypatch):
+    """TraceEnum_ELBO knows nothing of num_enumerated, and goes on summing every category, compiled too."""
     from pyro.infer import TraceEnum_ELBO
 
     pair, (x,) = _sparse(2), batch("cp_vae")
@@ -174,6 +174,10 @@ def test_pyros_own_objective_sums_all():
         torch.manual_seed(0)
         losses.append(TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(one.model, one.guide, x))
     assert torch.equal(*losses)
+    monkeypatch.setattr("pyro_priors._compile.compile_graph", lambda graph, inputs: graph)
+    torch.manual_seed(0)
+    compiled = pp.compiled(pair, TraceEnum_ELBO(max_plate_nesting=1))
+    assert_close(compiled(x), losses[0], rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("num_enumerated", [NUM - 1, NUM, NUM + 5])
@@ -450,10 +454,52 @@ def test_training_lowers_the_temperature():
 # the released code
 
 
-def test_the_released_loss_equals_its_equation():
+def test_sparse_categories_are_not_trained_in_chunks():
+    data = pp.data.from_arrays(torch.zeros(20, 6), torch.zeros(5, 6), torch.zeros(5, 6))
+    pair = pp.create("cp_vae", x_shape=(6,), category="sparse", num_enumerated=2)
+    with pytest.raises(ValueError, match=r"chunk_size=4 sums all categories, but the pair's are sparse .*: leave"):
+        pp.fit(pair, data, EnumELBO(chunk_size=4), progress=False)
+
+
+@pytest.mark.parametrize("temperature", [None, Temperature()])
+def test_categories_are_single_precision_at_least(temperature):
+    """In bfloat16, as logits are under autocast, uniform draws are multiples of 1/128, and weights sum to no one."""
+    logits = torch.tensor([6.0] + 9 * [0.0]).bfloat16().expand(20_000, 10)
+    torch.manual_seed(0)
+    q = category_of(logits, temperature, training=True)
+    c = q.sample()
+    if temperature is not None:
+        assert_close(c.exp().sum(-1), torch.ones(20_000), rtol=0, atol=1e-5, check_dtype=False)
+        c = c.argmax(-1)
+    share = (c != 0).double().mean()
+    expected = 9 / (9 + math.exp(6))
+    assert abs(share - expected) < 4 * math.sqrt(expected / 20_000), "of the draws another than the most probable"
+    assert q.logits.dtype is torch.float32
+
+
+def test_a_relaxed_bound_leaves_running_statistics_alone():
+    class Normalised(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(6)
+            self.out_dim = 6
+
+        def forward(self, x):
+            return self.norm(x)
+
+    data = pp.data.from_arrays(*((torch.rand(30, 6) < 0.5).float() for _ in range(3)))
+    pair = pp.create("cp_vae", x_shape=(6,), z_dim=2, category="relaxed", encoder=Normalised()).float()
+    before = {name: buffer.clone() for name, buffer in pair.named_buffers()}
+    assert "relaxed_bound" in evaluate(pair, data, metrics=["bound"], progress=False)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in pair.named_buffers())
+
+
+@pytest.mark.parametrize("epoch", [0, 120])
+def test_the_released_loss_equals_its_equation(epoch):
     """Two soft draws; one posterior, at the first of them, against all components; the KL of a category; the numbers of
     the prior read as a log-variance through a softplus of 0.5; logits through an ELU; log-variances cut off."""
     pair, (x,) = randomise(create("cp_vae", released_code=True)), batch("cp_vae")
+    pair.guide.temperature.start_epoch(epoch)
     state = dict(pair.state_dict(keep_vars=True))
     torch.manual_seed(0)
     loss = ELBO()(pair.model, pair.guide)(x)
@@ -461,7 +507,7 @@ def test_the_released_loss_equals_its_equation():
     torch.manual_seed(0)
     h = perceptron(state, "guide.trunk.1", x)
     logits = torch.nn.functional.elu(affine(state, "guide.category.logits", h))
-    relaxed = RelaxedOneHotCategorical(torch.tensor(1.0), logits=logits)
+    relaxed = RelaxedOneHotCategorical(torch.tensor(math.exp(-3e-5 * epoch * (epoch + 1) / 2)), logits=logits)
     first = relaxed.rsample()
     latent = "guide.latent.parameters_of_z"
     loc, log_variance = (affine(state, latent, h) + first @ state[f"{latent}.category.weight"]).chunk(2, -1)

@@ -10,8 +10,10 @@ import torch.nn as nn
 from torch.testing import assert_close
 
 import pyro_priors as pp
+from densities import assert_draws_follow
 from pyro_priors.priors import FlowPrior, StandardPrior
 from pyro_priors.priors.transforms import FLOWS
+from pyro_priors.priors.zuko_flows import CUT_OFF
 from pyro_priors.priors.zuko_flows import FLOWS as ZUKO_FLOWS
 
 OPTIONS = {"random": {"permutation": "random"}, "actnorm": {"actnorm": True}}
@@ -120,6 +122,27 @@ def test_zuko_s_flows_are_changes_of_variables(float64, flow):
     torch.manual_seed(0)
     prior = FlowPrior(3, f"zuko.{flow}", 2, (8, 8))
     _assert_change_of_variables(prior, 0.7 * torch.randn(5, 3), 1e-5)
+
+
+@pytest.mark.parametrize("flow", ZUKO_FLOWS)
+def test_draws_of_zuko_s_flows_follow_their_density(float64, flow):
+    """Far out too: the draws of some flows that zuko inverts by bisection end at 10, and those are refused."""
+    pytest.importorskip("zuko")
+    torch.manual_seed(0)
+    prior = FlowPrior(2, f"zuko.{flow}", 2, (8, 8))
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter += 0.5 * torch.randn_like(parameter)
+        p = prior()
+        assert_draws_follow(p, p.sample((20_000,)))
+        far = 30 * torch.randn(50, 2)
+        assert_close(prior.from_base(prior.to_base(far)), far, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("flow", CUT_OFF)
+def test_flows_of_zuko_whose_draws_are_cut_off_are_refused(flow):
+    with pytest.raises(ValueError, match=rf"flow 'zuko.{flow}' cannot be sampled beyond -10 and 10, .*: choose one of"):
+        FlowPrior(2, f"zuko.{flow}")
 
 
 def test_a_pair_with_a_flow_of_zuko_trains_and_is_saved(tmp_path):

@@ -246,8 +246,11 @@ def test_many_bernoullis_at_once_expand_validate_and_take_half_precision():
         d.log_prob(torch.full((1, 784), 0.5))
     logits, x = torch.randn(5, 784).bfloat16(), (torch.rand(5, 784) < 0.5).bfloat16()
     half = JointBernoulli(dist.Bernoulli(logits=logits), 1).log_prob(x)
-    assert half.dtype is torch.bfloat16  # of a sum in float32
-    assert_close(half, JointBernoulli(dist.Bernoulli(logits=logits.float()), 1).log_prob(x.float()).bfloat16())
+    assert_close(half, JointBernoulli(dist.Bernoulli(logits=logits.float()), 1).log_prob(x.float()), rtol=0, atol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        usual = dist.Bernoulli(logits=logits).to_event(1).log_prob(x.float())
+    assert half.dtype is usual.dtype is torch.float32
+    assert_close(half, usual)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)

@@ -233,8 +233,18 @@ def test_sample(variant):
         assert pair.sample(BATCH, condition=args[1])["x"].shape == args[0].shape
     with pytest.raises(ValueError, match="'w' is not a site of this model: its sites are "):
         pair.sample(7, w=torch.zeros(2), **given)
-    with pytest.raises(ValueError, match=f"{z} must be one value or 7 of them, got shape"):
-        pair.sample(7, **{z: torch.zeros(3, 2)}, **given)
+    with pytest.raises(ValueError, match="'w' is not a site of this model: its sites are "):
+        pair.sample(7, w=1.0, **given)
+    for wrong, message in (
+        (torch.zeros(3, 2), r"must have shape \(2,\), one for all samples, or \(7, 2\), one for each, got \(3, 2\)"),
+        ([0.0, 1.0, 2.0], r"must have shape \(2,\), .*, got \(3,\): reshape it"),
+        ([math.nan, 0.0], r"has NaN or infinite values, the first at \[0\]"),
+        ("a", "must be a tensor of numbers, got 'a'"),
+        (None, "must be a tensor of numbers, got None"),
+    ):
+        with pytest.raises(ValueError, match=f"^{z} {message}"):
+            pair.sample(7, **{z: wrong}, **given)
+    assert_close(pair.sample(7, **{z: [1, -2]}, **given)[z], fixed[z])
     with pytest.raises(ValueError, match="size must be a whole number of at least 1, got 0"):
         pair.sample(0, **given)
 
@@ -251,7 +261,7 @@ def test_sample_with_a_category_fixed_or_from_the_aggregate(name):
         pair.model.prior.loc[1] = 100.0
     z = pair.sample(4, c=[0, 1, 1, 2])["z"]
     assert (z.mean(-1) > 50).tolist() == [False, True, True, False]
-    for wrong in (pair.num_categories, -1, 0.5):
+    for wrong in (pair.num_categories, -1, 0.5, True):
         with pytest.raises(ValueError, match=f"c must be a category from 0 to {pair.num_categories - 1}, got"):
             pair.sample(2, c=wrong)
     with pytest.raises(ValueError, match="c must be a category, .*'aggregate', got 'all'"):
@@ -283,6 +293,8 @@ def test_sample_from_points_of_a_flow_s_base(float64, name):
     assert_close(pair.sample(3, z0=z0[0])[site], prior.from_base(z0[:1]).expand(3, -1))
     with pytest.raises(ValueError, match=f"z0 and {site} were both given"):
         pair.sample(5, z0=z0, **{site: z0})
+    with pytest.raises(ValueError, match=r"z0 must have shape \(2,\), .*, got \(3,\): reshape it"):
+        pair.sample(5, z0=torch.zeros(3))
     with pytest.raises(ValueError, match="z0 was given, but the prior of this pair is no flow: give z, or use"):
         create(name).sample(5, z0=z0)
 
@@ -342,6 +354,39 @@ def test_log_prob(variant):
         pair.log_prob(*args, num_samples=0)
     log_w = log_importance_weights(pair.model, pair.guide, *args, num_samples=3)
     assert log_w.shape == (3, BATCH)  # one weight per datum; Pyro's vectorized_importance_weights has one per batch
+
+
+def test_fixed_values_leave_the_noise_of_the_others_alone():
+    pair, z2 = create("hvae"), torch.randn(2)
+    torch.manual_seed(0)
+    drawn = pair.sample(4, z2=z2)["x"]
+    torch.manual_seed(0)
+    with pair.evaluating():
+        assert torch.equal(drawn, poutine.condition(pair.model, {"z2": z2.expand(4, -1)})(size=4))
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "message"),
+    [
+        (0.5, {}, r"x must be 0 or 1 for likelihood='bernoulli', got 0.5: binarise it with \(x > 0.5\).float\(\)"),
+        (math.nan, {}, "x has NaN or infinite values, the first at "),
+        (1.0, {"num_samples": "10"}, "num_samples must be a whole number of at least 1, got '10'"),
+        (1.0, {"num_samples": 2.5}, "num_samples must be a whole number of at least 1, got 2.5"),
+    ],
+)
+def test_log_prob_refuses_in_one_line(x, options, message):
+    pair, (data,) = create("vae"), batch("vae")
+    with pytest.raises(ValueError, match=f"^{message}"):
+        pair.log_prob(torch.full_like(data, x), **options)
+
+
+def test_log_prob_of_a_pair_in_half_precision_is_summed_in_float32():
+    """Of hundreds of nats bfloat16 holds no decimals: the estimates of one datum agree to what its products lose."""
+    pair = randomise(create("vae")).bfloat16()
+    (x,) = batch("vae")
+    log_p = pair.log_prob(x.bfloat16(), num_samples=200)
+    assert log_p.dtype is torch.float32
+    assert_close(log_p, pair.float().log_prob(x.float(), num_samples=200), rtol=0, atol=0.5)
 
 
 @pytest.mark.parametrize("name", OTHERS)

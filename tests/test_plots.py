@@ -180,6 +180,7 @@ def test_categories_are_sorted_by_use(monkeypatch):
     assert drawn[:2] == [(5, 2), (5, 1)] and len(drawn) == 3
     texts = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert texts[:2] == ["c=2  60%", "c=1  20%"]
+    assert figure.axes[0].get_title() == "samples by category, the 3 most used of 4, with q(c)"
     assert shown_image(figure).shape == (1 + 3 * 9, 1 + 5 * 9)
 
 
@@ -213,6 +214,21 @@ def test_confusion_counts_the_labels_of_each_category():
         plots.confusion(pp.create("vae", x_shape=(64,)), data)
 
 
+def test_density_counts_the_samples_beyond_the_data(monkeypatch):
+    """Half of the samples far out: what is drawn of them has half of the data's mass."""
+    data = runs.small_data("mixture")
+    pair = runs.small_pair("vae", data)
+    x = data.test.x
+    half = torch.cat([x[: len(x) // 2], torch.full((len(x) - len(x) // 2, 1), 10.0)])
+    monkeypatch.setattr(pp.Pair, "sample", lambda self, size, condition: {"x": half})
+    axes = plots.density(pair, data).axes[0]
+    (outline,) = (patch for patch in axes.patches if len(patch.get_xy()) > 2 and not patch.get_fill())
+    across, up = torch.as_tensor(outline.get_xy()).double().T
+    assert (across.diff() * up[1:]).sum().abs().item() == pytest.approx(0.5, abs=0.01)
+    bars = [patch for patch in axes.patches if patch is not outline]
+    assert sum(bar.get_height() * bar.get_width() for bar in bars) == pytest.approx(1)
+
+
 def test_aggregate_category_bars_are_sorted():
     data = runs.small_data()
     pair = runs.small_pair("cp_vae", data, num_categories=3)
@@ -220,6 +236,8 @@ def test_aggregate_category_bars_are_sorted():
     axes = plots.aggregate_category(pair).axes[0]
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([0.7, 0.2, 0.1])
     assert axes.lines[0].get_ydata()[0] == pytest.approx(1 / 3)
+    many = runs.small_pair("cp_vae", data, num_categories=30)
+    assert plots.aggregate_category(many).axes[0].get_xlabel() == "rank of the category, the most used first"
 
 
 def test_latent_scatter_shows_posterior_means_over_samples_of_the_prior():

@@ -7,13 +7,13 @@ import math
 import pyro.distributions as dist
 import pyro.distributions.transforms as T
 import pytest
-import scipy.stats
 import torch
 import torch.nn as nn
 from torch.testing import assert_close
 
 import pyro_priors as pp
 import runs
+from densities import assert_draws_follow
 from pairs import BATCH, SMALL_PRIORS, batch, create, gradients, randomise
 from pyro_priors import _compile
 from pyro_priors.nn import BernoulliLikelihood, Decoder, Encoder
@@ -137,26 +137,10 @@ def test_draws_have_the_mean_and_scale_of_the_density(name):
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_draws_follow_the_density(float64, name):
-    """n = 20,000 draws in two dimensions counted in the cells of a grid, against the density integrated over each (by
-    25 x 25 midpoints): chi-squared over the cells that expect 10 and more, the rest as one. Fails at 1 of 10,000
-    seeds."""
     p = _prior(name, 2)
     draws = p.sample((20_000,))
     assert draws.shape == (20_000, 2) and not draws.requires_grad
-    cells, fine = 16, 25
-    axes = [torch.linspace(draws[:, d].quantile(0.001), draws[:, d].quantile(0.999), cells + 1) for d in range(2)]
-    steps = [(axis[1] - axis[0]) / fine for axis in axes]
-    middles = [axis[0] + step * (torch.arange(cells * fine) + 0.5) for axis, step in zip(axes, steps, strict=True)]
-    with torch.no_grad():
-        density = p.log_prob(torch.stack(torch.meshgrid(*middles, indexing="ij"), -1)).exp() * steps[0] * steps[1]
-    expected = 20_000 * density.unflatten(1, (cells, fine)).unflatten(0, (cells, fine)).sum((1, 3)).flatten()
-    counted = torch.histogramdd(draws, bins=axes).hist.flatten()
-    enough = expected >= 10
-    expected = torch.cat([expected[enough], 20_000 - expected[enough].sum()[None]])
-    counted = torch.cat([counted[enough], 20_000 - counted[enough].sum()[None]])
-    assert len(expected) > 20
-    statistic = ((counted - expected).square() / expected).sum().item()
-    assert scipy.stats.chi2.sf(statistic, len(expected) - 1) > 1e-4
+    assert_draws_follow(p, draws)
 
 
 @pytest.mark.parametrize("name", [name for name in PRIORS if name != "standard"])

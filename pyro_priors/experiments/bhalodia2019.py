@@ -23,6 +23,7 @@ from ..metrics import (
     aggregate_posterior,
     high_posterior_samples,
     leakage,
+    leakage_below,
     log_aggregate,
     log_prior,
     low_posterior_samples,
@@ -30,7 +31,7 @@ from ..metrics import (
     posterior_draws,
     prior_samples,
 )
-from ..metrics.aggregate import share_spread, upper_site
+from ..metrics.aggregate import upper_site
 from ..metrics.evaluate import NUM_MIXED
 from ..pair import Pair
 from ..priors import GaussianMixture
@@ -177,11 +178,11 @@ def train_gap(pair: Pair, data: Splits) -> dict[str, Estimate]:
     of_prior = log_prior(pair, site, z_p).cpu()
     gap = (log_q - log_p).double() + (of_prior - log_aggregate(q, z_p).cpu()).double()
     neighbours = nearest_neighbour_kl(single, z_p) + nearest_neighbour_kl(z_p, single)
-    (low,) = leakage(log_q, log_p, [of_prior.quantile(0.01).item()])
+    low, spread = leakage_below(log_q, log_p, of_prior, 0.01)
     found = {
         "train_symmetric_kl": Estimate(gap.mean().item(), gap.std().item() / math.sqrt(NUM_DRAWS), "nats"),
         "train_symmetric_kl_neighbours": Estimate(neighbours, None, "nats"),
-        "train_share_below_1%": Estimate(low.share, share_spread(low.share, 0.01, NUM_DRAWS), "share"),
+        "train_share_below_1%": Estimate(low.share, spread, "share"),
         "train_leaked_1%": Estimate(low.leaked, low.leaked_stderr, "nats"),
     }
     for one in (low, *leakage(log_q, log_p, THRESHOLDS)):

@@ -272,6 +272,9 @@ def find(name: str) -> Experiment:
 
     :raises ValueError: if the name is unknown
     """
+    of_paper = [one for one in names() if one.startswith(f"{name}/")]
+    if of_paper:
+        raise ValueError(f"experiment '{name}' is a paper: choose one of {', '.join(of_paper)}")
     if name not in _REGISTRY:
         raise ValueError(f"experiment '{name}' is unknown: {hint(name, names())}")
     return _REGISTRY[name]

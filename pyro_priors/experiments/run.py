@@ -38,6 +38,9 @@ __all__ = ["Report", "reproduce"]
 QUICK_SAMPLES, QUICK_IMAGES = 100, 1000
 """Importance samples, and images of the test part, for log p(x) under ``quick``."""
 
+OF_TABLES = {"part": "test", "seed": 0}
+"""What every evaluation is of."""
+
 OF_FEATURES = {"generation", "diversity"}
 """Metrics in the features of a network."""
 
@@ -95,7 +98,7 @@ def reproduce(
         ``"*-cp-*"``; all when empty. The others are shown as far as they are there
     :param quick: a shorter schedule and fewer samples; not comparable with the paper, and table and figure say so
     :param out: folder of the runs
-    :param train: train what is missing; False shows what is there
+    :param train: train what is missing; False shows what is there, and says of a run of other options that it is one
     :param num_samples: importance samples for log p(x); each row has its own number when left out
     :param max_epochs: train to this epoch at most for now; without it, the same call goes on (where the learning rate
         falls to the last epoch, it is not as if it had not stopped). What a row starts from is trained whole
@@ -199,14 +202,15 @@ class _Runner:
             return Result(row, status), None
         try:
             if folder.holds_numbers_only:
-                folder.compare(_options(row, config), self.defaults(row), in_part=True)
+                folder.compare(_options(row, config), self.defaults(row), filled_in=("likelihood",))
+                self.started(row, config, folder)
                 return self.result(row, config, folder, self.kept(row, experiment, folder)), None
             data = self.data(row)
             pair = self.pair(row, data)
         except ValueError as error:
-            if may_evaluate:
+            if may_train:
                 raise
-            return Result(row, f"not shown: {error}"), None  # another row was asked for
+            return Result(row, f"not shown: {error}"), None
         if isinstance(pair, TrainingDiverged):
             return Result(row, f"diverged: {pair}"), None
         pair.to(_device(self.device), torch.float32).eval()
@@ -224,7 +228,8 @@ class _Runner:
             estimates,
             epochs=len(history),
             cut_short=len(history) < intended.max_epochs and not _out_of_patience(history, intended),
-            seconds_per_epoch=statistics.median(line["seconds"] for line in history),
+            # the first has the compiling in it
+            seconds_per_epoch=statistics.median(line["seconds"] for line in history[1:] or history),
             source=evaluation.get("data", ""),
             precision=config.precision,
             evaluation={key: evaluation.get(key) for key in ("part", "num_samples", "num_data", "categories", "seed")},
@@ -238,8 +243,9 @@ class _Runner:
 
     def kept(self, row: Row, experiment: Experiment, folder: RunFolder) -> dict[str, Estimate]:
         """The estimates of a run whose weights are not kept; none where it has not all of them."""
-        found = folder.evaluation() or {}
-        missing = set(_asked(row, experiment)).difference(found.get("asked", ()))
+        found = folder.evaluation() or dict.fromkeys(OF_TABLES)
+        known = found.get("asked", ()) if all(found[key] == value for key, value in OF_TABLES.items()) else ()
+        missing = set(_asked(row, experiment)).difference(known)
         if missing:
             self.say(
                 f"{row.name}: {folder.path} has no {', '.join(sorted(missing))}, and the weights are not kept: delete "
@@ -332,14 +338,14 @@ class _Runner:
         measures |= {judge.__name__: partial(judge, trained) for judge in row.judges}
         asked = _asked(row, experiment)
         samples = self.num_samples or (QUICK_SAMPLES if self.quick else row.num_samples)
-        given: dict[str, Any] = {"part": "test", "seed": 0, "num_samples": samples}
+        given: dict[str, Any] = OF_TABLES | {"num_samples": samples}
         given["num_data"] = QUICK_IMAGES if self.quick and data.image_shape is not None else row.num_data
         if given["num_data"] >= len(data.test):
             given["num_data"] = 0  # all
         given["categories"] = row.categories
         given["features"] = self.features
         old = folder.evaluation() or {}
-        if any(old.get(key) != given[key] for key in ("part", "seed")):
+        if any(old.get(key) != value for key, value in OF_TABLES.items()):
             old = {}
         known = set(old.get("asked", ()))
         if may_evaluate and "log_likelihood" in known and not self.suffices(old, given):

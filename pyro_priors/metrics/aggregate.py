@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ __all__ = [
     "aggregate_posterior",
     "high_posterior_samples",
     "leakage",
+    "leakage_below",
     "log_aggregate",
     "log_prior",
     "low_posterior_samples",
@@ -227,13 +229,29 @@ def leakage(log_q: Tensor, log_p: Tensor, thresholds: Sequence[float]) -> list[L
     return found
 
 
-def share_spread(share: float, quantile: float, num: int) -> float | None:
-    """Standard error of a share of ``num`` draws below a quantile that is itself of as many draws of the prior; None of
-    no draws."""
-    if not share:
-        return None
-    of_quantile = (share / quantile) ** 2 * quantile * (1 - quantile)
-    return math.sqrt((share * (1 - share) + of_quantile) / num)
+def leakage_below(
+    log_q: Tensor, log_p: Tensor, of_prior: Tensor, quantile: float, num_resamples: int = 200
+) -> tuple[Leakage, float]:
+    """Leakage below a quantile of log p(z) under the prior, which is itself known by draws alone.
+
+    Standard errors are the standard deviations over resamples of both sets of draws (the bootstrap).
+
+    :param log_q: as for :func:`leakage`, likewise ``log_p``
+    :param of_prior: log p(z) of draws of the prior, shape ``(num,)``
+    :param quantile: between 0 and 1
+    :param num_resamples: number of resamples
+    :returns: the leakage, and the standard error of its share
+    """
+    (one,) = leakage(log_q, log_p, [of_prior.quantile(quantile).item()])
+    found = []
+    for _ in range(num_resamples):
+        drawn, ranked = (torch.randint(len(values), (len(values),)) for values in (log_p, of_prior))
+        found += leakage(log_q[drawn], log_p[drawn], [of_prior[ranked].quantile(quantile).item()])
+    values = torch.tensor([(each.score, each.share, each.leaked) for each in found], dtype=torch.float64)
+    score, share, leaked = values.unbind(1)
+    score = score[~score.isnan()]
+    spread = score.std().item() if len(score) > 1 else math.nan
+    return dataclasses.replace(one, stderr=spread, leaked_stderr=leaked.std().item()), share.std().item()
 
 
 def low_posterior_samples(pair: Pair, q: GaussianMixture, site: str, num: int, of: int = 10) -> Tensor:

@@ -20,13 +20,12 @@ from ..objectives import ELBO
 from ..pair import Pair
 from .aggregate import (
     aggregate_posterior,
-    leakage,
+    leakage_below,
     log_aggregate,
     log_prior,
     nearest_neighbour_kl,
     posterior_draws,
     prior_samples,
-    share_spread,
     upper_site,
 )
 from .clustering import hungarian_accuracy, majority_accuracy
@@ -173,11 +172,14 @@ def _bound(context: _Context) -> dict[str, Estimate]:
         for name, value in {"bound": terms.bound, **terms.parts}.items():
             found.setdefault(name, []).append(value.cpu())
     if any(isinstance(module, Temperature) for module in context.pair.modules()):
+        before = [(buffer, buffer.clone()) for buffer in context.pair.buffers()]
         context.pair.train()
         for x, condition in _rows(context, context.part):
             terms = elbo.terms(context.pair.model, context.pair.guide, x, condition)
             found.setdefault("relaxed_bound", []).append(terms.bound.cpu())
         context.pair.eval()
+        for buffer, value in before:  # running statistics of a network of one's own
+            buffer.copy_(value)
     return {name: _mean(torch.cat(values)) for name, values in found.items()}
 
 
@@ -283,12 +285,11 @@ def _leakage(context: _Context) -> dict[str, Estimate]:
     of_prior = log_prior(context.pair, site, prior_samples(context.pair, site, NUM_DRAWS)).cpu()
     found: dict[str, Estimate] = {}
     for quantile in LEAKAGE_QUANTILES:
-        (one,) = leakage(log_q, log_p, [of_prior.quantile(quantile).item()])
+        one, spread = leakage_below(log_q, log_p, of_prior, quantile)
         if one.share:
             stderr = None if math.isnan(one.stderr) else one.stderr
             found[f"leakage_{quantile:g}"] = Estimate(one.score, stderr, "nats")
         found[f"leaked_{quantile:g}"] = Estimate(one.leaked, one.leaked_stderr, "nats")
-        spread = share_spread(one.share, quantile, NUM_DRAWS)
         found[f"share_below_{quantile:g}"] = Estimate(one.share, spread, "share of the aggregate posterior")
     return found
 

@@ -120,7 +120,8 @@ class JointBernoulli(dist.Independent):
     .. math:: \log p(x) = \sum_i (x_i - [l_i > 0])\, l_i - \log\big(1 + e^{-|l_i|}\big), \qquad l = \mathrm{logits}
 
     Each factor :math:`1 + e^{-|l_i|}` lies between 1 and 2, so that a hundred of them can be multiplied before one
-    logarithm is taken of all. It equals ``Bernoulli(logits=...).to_event()``, to the same rounding.
+    logarithm is taken of all. It equals ``Bernoulli(logits=...).to_event()``, to the same rounding; of logits in half
+    precision the sum is in float32, as that of torch is under autocast: hundreds of nats have no decimals in bfloat16.
 
     :param base_dist: Bernoulli with the event's dimensions among its batch dimensions
     :param reinterpreted_batch_ndims: number of the event's dimensions
@@ -135,7 +136,7 @@ class JointBernoulli(dist.Independent):
         x = value.flatten(-num)
         at_least_float = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(-num)
         wrong = (x - (at_least_float > 0).to(at_least_float)) * at_least_float  # 0 where the sign of the logit is right
-        return (wrong.sum(-1) - _SumLog.apply(at_least_float)).to(logits.dtype)
+        return wrong.sum(-1) - _SumLog.apply(at_least_float)
 
 
 class _SumLog(torch.autograd.Function):

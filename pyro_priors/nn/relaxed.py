@@ -64,10 +64,15 @@ class Temperature(nn.Module):
 
 
 def category_of(logits: Tensor, temperature: Temperature | None, training: bool) -> TorchDistributionMixin:
-    """A categorical; in training with a temperature the relaxed one, of whose weights at evaluation one is 1."""
+    """A categorical; in training with a temperature the relaxed one, of whose weights at evaluation one is 1.
+
+    Both in float32 at least: in bfloat16 probabilities do not sum to one, and uniform draws end at 1 - 1/128.
+    """
+    at_least = torch.promote_types(logits.dtype, torch.float32)
+    logits = logits.to(at_least)
     if temperature is None or not training:
         return dist.Categorical(logits=logits)
-    return RelaxedCategorical(temperature(), logits=logits)
+    return RelaxedCategorical(temperature().to(at_least), logits=logits)
 
 
 def chosen(table: Tensor, c: Tensor) -> Tensor:
@@ -77,4 +82,4 @@ def chosen(table: Tensor, c: Tensor) -> Tensor:
     :param c: category numbers, shape ``left_shape``, or log-weights, shape ``left_shape + (K,)``
     :returns: shape ``left_shape + (size,)``
     """
-    return c.exp() @ table if c.is_floating_point() else table[c]
+    return c.exp().to(table.dtype) @ table if c.is_floating_point() else table[c]

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .mlp import JoinedLinear
+from .relaxed import category_of
 
 __all__ = ["ReleasedCategoricalHead", "ReleasedGaussianHead", "he_"]
 
 
 class ReleasedCategoricalHead(nn.Module):
-    """Categorical whose logits pass an ELU, which keeps them above -1: no category is ever improbable.
+    """Categorical whose logits pass an ELU, which keeps them above -1 and leaves them free upwards.
 
     :param in_dim: size of the features
     :param num_categories: number of categories K
@@ -29,7 +30,7 @@ class ReleasedCategoricalHead(nn.Module):
         :param h: features, shape ``left_shape + (in_dim,)``
         :returns: categorical with batch shape ``left_shape``
         """
-        return dist.Categorical(logits=F.elu(self.logits(h)))
+        return category_of(F.elu(self.logits(h)), None, self.training)
 
 
 class ReleasedGaussianHead(nn.Module):

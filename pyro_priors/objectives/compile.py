@@ -204,6 +204,7 @@ class _Stock(ELBO):
     def __init__(self, stock: type[infer.ELBO], num_particles: int) -> None:
         super().__init__(stock is infer.TraceMeanField_ELBO, num_particles)
         self.stock = stock
+        self.exact = True  # Pyro's sums all categories
 
     def _terms(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Terms:
         for trace in (model_trace, guide_trace):

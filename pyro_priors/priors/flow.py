@@ -108,7 +108,7 @@ class FlowPrior(nn.Module):
                 self.orders.append(Permutation(order))
 
     def transforms(self) -> list[Transform]:
-        """Fresh transforms from z0 to z, in order; each value of z ends in its own place."""
+        """Fresh transforms from z0 to z, in order."""
         found: list[Transform] = []
         for i, network in enumerate(cast(Iterable[FlowNetwork], self.networks)):
             found.append(network.transform())

@@ -13,20 +13,22 @@ __all__ = ["PREFIX", "ZukoFlow"]
 
 PREFIX = "zuko."
 
-FLOWS = ("BPF", "GF", "MAF", "NAF", "NICE", "NSF", "RealNVP", "SOSPF", "UNAF")
+FLOWS = ("BPF", "MAF", "NICE", "NSF", "RealNVP")
+CUT_OFF = ("GF", "NAF", "SOSPF", "UNAF")
+"""Which zuko inverts by bisection between -10 and 10, where their draws end while their density does not."""
 
 
 class ZukoFlow(FlowNetwork):
     """A flow of zuko from N(0, I) to z, as one transform of :class:`~pyro_priors.priors.FlowPrior`.
 
-    It begins where zuko lets it begin, which is not near the identity, and costs what it costs there: many have an
-    inverse, and so samples, by z_dim passes or by bisection alone.
+    It begins where zuko lets it begin, which is not near the identity, and costs what it costs there: the samples of
+    BPF, MAF and NSF take z_dim passes each, those of BPF bisections besides.
 
     :param flow: ``"zuko."`` and the name of one of zuko's classes, such as ``"zuko.NSF"``
     :param z_dim: size of z
     :param num_transforms: number of its transforms
     :param hidden: sizes of the hidden layers of its networks
-    :raises ValueError: if the package is not installed or has no such flow
+    :raises ValueError: if the package is not installed, or has no such flow that can be sampled everywhere
 
     Importing zuko turns the validation of all of torch's distributions off; here it is left as it was.
     """
@@ -34,13 +36,16 @@ class ZukoFlow(FlowNetwork):
     def __init__(self, flow: str, z_dim: int, num_transforms: int, hidden: Sequence[int]) -> None:
         super().__init__()
         name = flow.removeprefix(PREFIX)
+        if name in CUT_OFF:
+            raise ValueError(
+                f"flow '{flow}' cannot be sampled beyond -10 and 10, where zuko's bisection ends: choose one of "
+                f"{', '.join(PREFIX + one for one in FLOWS)}"
+            )
         if name not in FLOWS:
             near = get_close_matches(name, FLOWS, n=1)
             hint = f"did you mean '{PREFIX}{near[0]}'?" if near else f"choose one of {', '.join(FLOWS)}"
             raise ValueError(f"flow '{flow}' is unknown: {hint}")
-        options: dict[str, Any] = {"transforms": num_transforms}
-        if name != "GF":  # which has no networks without a context
-            options["hidden_features"] = tuple(hidden)
+        options: dict[str, Any] = {"transforms": num_transforms, "hidden_features": tuple(hidden)}
         self.flow = getattr(_flows(), name)(z_dim, **options)
 
     def transform(self) -> Transform:
