@@ -239,13 +239,14 @@ class Pair(nn.Module):
                 )
             _check_finite("condition", condition)
 
-    def _check_data(self, x: Tensor, condition: Tensor | None) -> None:
-        """As :meth:`_check`, and the values of x too."""
-        self._check(x, condition)
+    def _check_values(self, x: Tensor) -> None:
+        """While Pyro's validation is on, refuse what no likelihood can be of."""
+        if not pyro.settings.get("validate_distributions_torch"):
+            return
         _check_finite("x", x)
         own_decoder = "decoder" in ((self.recipe or {}).get("own_networks") or ())
         binary = self._configured("likelihood") == "bernoulli" and not own_decoder
-        if binary and pyro.settings.get("validate_distributions_torch") and (wrong := x[(x != 0) & (x != 1)]).numel():
+        if binary and (wrong := x[(x != 0) & (x != 1)]).numel():
             raise ValueError(
                 f"x must be 0 or 1 for likelihood='bernoulli', got {wrong[0].item():g}: binarise it with "
                 "(x > 0.5).float(), or make the pair with likelihood='continuous_bernoulli'"
@@ -275,7 +276,6 @@ class Pair(nn.Module):
         :returns: distribution by site, each with batch shape ``(batch,)``
         """
         self._check(x, condition)
-        _check_finite("x", x)
         trace = self._mode_trace(x, condition)
         return {name: site["fn"] for name, site in sample_sites(trace) if not site["is_observed"]}
 
@@ -288,7 +288,6 @@ class Pair(nn.Module):
         :returns: two distributions by site
         """
         self._check(x, condition)
-        _check_finite("x", x)
         guide_trace = self._mode_trace(x, condition)
         model_trace = self._replayed(guide_trace, condition, len(x))
         latent = [(name, site["fn"]) for name, site in sample_sites(guide_trace) if not site["is_observed"]]
@@ -303,7 +302,6 @@ class Pair(nn.Module):
         :returns: shape ``(batch,) + x_shape``
         """
         self._check(x, condition)
-        _check_finite("x", x)
         decoded: Any = self._replayed(self._mode_trace(x, condition), condition, len(x)).nodes["x"]["fn"]
         return decoded.mean
 
@@ -347,7 +345,8 @@ class Pair(nn.Module):
             raise ValueError(f"num_samples must be a whole number of at least 1, got {num_samples!r}: give 5000")
         if compile not in ("always", "auto", "never"):
             raise ValueError(f"compile must be one of always, auto, never, got {compile!r}")
-        self._check_data(x, condition)
+        self._check(x, condition)
+        self._check_values(x)
         num_categories = 1 if categories == "draw" else max(1, self.num_categories)
         rows = max(1, min(ROWS_PER_CALL, VALUES_PER_CALL // x[0].numel()) // num_categories)
         batch = min(100, rows, len(x))

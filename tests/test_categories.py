@@ -488,7 +488,7 @@ def test_a_relaxed_bound_leaves_running_statistics_alone():
             return self.norm(x)
 
     data = pp.data.from_arrays(*((torch.rand(30, 6) < 0.5).float() for _ in range(3)))
-    pair = pp.create("cp_vae", x_shape=(6,), z_dim=2, category="relaxed", encoder=Normalised()).float()
+    pair = pp.create("cp_vae", x_shape=(6,), z_dim=2, hidden=(6,), category="relaxed", encoder=Normalised()).float()
     before = {name: buffer.clone() for name, buffer in pair.named_buffers()}
     assert "relaxed_bound" in evaluate(pair, data, metrics=["bound"], progress=False)
     assert all(torch.equal(buffer, before[name]) for name, buffer in pair.named_buffers())

@@ -350,7 +350,7 @@ def test_log_prob(variant):
     with torch.no_grad():
         bound = pair.elbo.terms(pair.model, pair.guide, *copies).bound
     assert estimate[0] > bound.mean() - 4 * bound.std() / math.sqrt(400)
-    with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_samples must be a whole number of at least 1, got 0: give 5000"):
         pair.log_prob(*args, num_samples=0)
     log_w = log_importance_weights(pair.model, pair.guide, *args, num_samples=3)
     assert log_w.shape == (3, BATCH)  # one weight per datum; Pyro's vectorized_importance_weights has one per batch
@@ -508,7 +508,7 @@ CONDITIONS = [
     (torch.zeros(2), r"condition must have shape \(3,\), one for all samples, or \(4, 3\), one for each, got \(2,\)"),
     (torch.zeros(5, 3), r"got \(5, 3\): reshape it, or give another size"),
     (torch.tensor([0.0, math.nan, 1.0]), r"condition has NaN or infinite values, the first at \[1\]: leave"),
-    ("7", "condition must be a tensor of numbers, got str"),
+    ("7", "condition must be a tensor of numbers, got '7'"),
 ]
 
 
