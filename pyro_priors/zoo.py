@@ -143,7 +143,7 @@ _SIZES = ("num_categories", "num_components", "num_enumerated", "num_transforms"
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _is_number(value: object) -> bool:

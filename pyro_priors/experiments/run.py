@@ -243,8 +243,10 @@ class _Runner:
 
     def kept(self, row: Row, experiment: Experiment, folder: RunFolder) -> dict[str, Estimate]:
         """The estimates of a run whose weights are not kept; none where it has not all of them."""
-        found = folder.evaluation() or dict.fromkeys(OF_TABLES)
-        known = found.get("asked", ()) if all(found[key] == value for key, value in OF_TABLES.items()) else ()
+        found = folder.evaluation() or {}
+        if any(found.get(key) != value for key, value in OF_TABLES.items()):
+            found = {}
+        known: Sequence[str] = found.get("asked", ())
         missing = set(_asked(row, experiment)).difference(known)
         if missing:
             self.say(
