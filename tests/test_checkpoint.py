@@ -4,6 +4,7 @@ last save."""
 import json
 import os
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -399,6 +400,12 @@ def test_a_wrong_option_is_named_with_the_nearest_right_one(name, options, messa
     with pytest.raises(ValueError) as error:
         pp.create(name, **SIZES | options)
     assert message in str(error.value)
+
+
+def test_sizes_may_be_of_numpy(tmp_path):
+    pair = pp.create("vae", x_shape=(np.int64(6),), z_dim=np.int64(2), hidden=(np.int32(5),))
+    pair.save(tmp_path)  # as JSON
+    assert pp.load(tmp_path).sample(3)["z"].shape == (3, 2)
 
 
 def test_what_every_pair_needs_is_asked_for():

@@ -45,7 +45,7 @@ MANY = 150
 FULL = TrainConfig(max_epochs=600, warmup_epochs=100, patience=50, batch_size=100, learning_rate=5e-4, compile="always")
 QUICK = TrainConfig(max_epochs=40, warmup_epochs=10, batch_size=250, learning_rate=2e-3, schedule="cosine")
 FULL_CP, QUICK_CP = (dataclasses.replace(config, warmup_sites=("z",)) for config in (FULL, QUICK))
-"""Of CP, where a KL of c that weighs next to nothing had all data in one category within epochs (results/README.md)."""
+"""Of CP, of which a long warm-up of both KLs left all data in one category (results/README.md)."""
 
 DIFFERS = {
     "cp": (
