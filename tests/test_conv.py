@@ -69,6 +69,43 @@ def test_decoders_give_every_size_back(image, upsampling):
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in decoder.parameters())
 
 
+@pytest.mark.parametrize("image", [(3, 64, 64), (2, 24, 40), (1, 28, 28)], ids=str)
+def test_resizing_equals_its_parts(float64, image):
+    """Upsampling, edges repeated, a 3x3 convolution: where the size doubles, by one transposed convolution."""
+    decoder = ConvDecoder(3, image, make_likelihood("gaussian", 3), channels=(4, 5, 6), upsampling="resize")
+    z = torch.randn(3, decoder.first_shape[0] * decoder.first_shape[1] * decoder.first_shape[2])
+    h, seen = z.unflatten(-1, decoder.first_shape).requires_grad_(), []
+    for layer in decoder.layers:
+        size, convolution = layer[0].size, layer[2]
+        ours = layer(h)
+        wide = F.pad(F.interpolate(h, size, mode="nearest"), (1, 1, 1, 1), mode="replicate")
+        parts = F.conv2d(wide, convolution.weight, convolution.bias)
+        assert_close(ours, parts)
+        weight, inputs = torch.randn_like(ours), [h, *convolution.parameters()]
+        for one, other in zip(*(torch.autograd.grad((f * weight).sum(), inputs) for f in (ours, parts)), strict=True):
+            assert_close(one, other)
+        seen.append(type(layer).__name__)
+        h = ours.detach().requires_grad_()
+    assert seen == ["Sequential" if image[1] == 28 else "_Doubled", "_Doubled", "_Doubled"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("image", [(3, 64, 64), (1, 28, 28), (1, 43, 43)], ids=str)
+def test_resizing_compiles(float64, image):
+    """The backward pass of nn.ReplicationPad2d does not, beside a transposed convolution (torch 2.15)."""
+    pair = pp.create("vae", x_shape=image, networks="conv", upsampling="resize", likelihood="gaussian", scale=0.2)
+    x = torch.rand(4, *image)
+    module, parameters = pair.elbo(pair.model, pair.guide), list(pair.parameters())
+    both = [_seeded_gradients(loss, x, parameters) for loss in (module, pp.compiled(pair))]
+    for one, other in zip(*both, strict=True):
+        assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def _seeded_gradients(loss, x, parameters):
+    torch.manual_seed(3)
+    return torch.autograd.grad(loss(x), parameters)
+
+
 def test_a_datum_depends_on_no_other(float64):
     encoder = ConvEncoder((3, 32, 32), 4)
     x = torch.rand(6, 3, 32, 32)
