@@ -366,7 +366,7 @@ def test_the_tables_of_the_results_are_those_of_the_runs_beside_them(folder, nam
 
 
 def test_the_results_have_tables_of_runs():
-    assert {("lavda2019", "lavda2019/clustering"), ("lavda2019-quick", "lavda2019/table1")} <= set(KEPT)
+    assert {("lavda2019", "lavda2019/clustering"), ("bhalodia2019", "bhalodia2019/moons")} <= set(KEPT)
 
 
 @pytest.mark.parametrize("warmup", [0, 2.5])
