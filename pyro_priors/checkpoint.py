@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,38 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-__all__ = ["CheckpointError", "load_module_state", "module_state", "read", "write", "write_atomically"]
+__all__ = ["CheckpointError", "load_module_state", "locked", "module_state", "read", "write", "write_atomically"]
 
 
 class CheckpointError(RuntimeError):
     """A file that is missing, truncated, altered, or made for something else."""
+
+
+@contextmanager
+def locked(folder: Path, wait: bool) -> Iterator[None]:
+    """Keep other processes out of a folder that does the same, where the system can; a process that is killed frees it.
+
+    :param folder: made if missing
+    :param wait: for another process to leave it
+    :raises BlockingIOError: if another process is in it, and this one does not wait
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

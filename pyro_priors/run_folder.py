@@ -9,10 +9,9 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,25 +77,14 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"out is {self.path}, which is a file: choose the name of a new folder")
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such locks
-            yield
-            return
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.enter_context(checkpoint.locked(self.path, wait=False))
             except BlockingIOError:
                 raise ValueError(
                     f"{self.path} is being trained by another process: wait for it, or choose another --out"
                 ) from None
-            except OSError:  # a file system without locks
-                pass
             yield
-        finally:
-            os.close(handle)
 
     def begin(self, config: dict[str, Any], resume: bool, defaults: dict[str, Any] | None = None) -> None:
         """Write ``config.json``, or compare it with the one of the run to be resumed.

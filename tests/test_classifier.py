@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 
 import pytest
 import torch
@@ -9,9 +10,9 @@ from torch.testing import assert_close
 
 import pyro_priors as pp
 import runs
-from pyro_priors import metrics
+from pyro_priors import checkpoint, metrics
 from pyro_priors.data import Levels
-from pyro_priors.metrics import classifier
+from pyro_priors.metrics import classifier, judges
 
 
 def quick(data, folder, **options):
@@ -100,6 +101,19 @@ def test_it_is_trained_once_and_kept(digits, trained, tmp_path, monkeypatch):
     with pytest.raises(pp.CheckpointError, match="truncated or altered"):
         quick(digits, folder)
     tensors.write_bytes(content)
+
+
+def test_of_two_that_need_it_one_trains(tmp_path):
+    pytest.importorskip("fcntl")
+    folder, network, theirs = tmp_path / "kept", torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    other = threading.Thread(target=judges.kept, args=(network, folder, "linear", {}, pytest.fail))
+    with checkpoint.locked(folder, wait=False):
+        other.start()
+        other.join(0.3)
+        assert other.is_alive(), "it waits"
+        checkpoint.write(folder, "linear", checkpoint.module_state(theirs), {})
+    other.join(30)
+    assert torch.equal(network.weight, theirs.weight)
 
 
 def test_attributes(tmp_path):

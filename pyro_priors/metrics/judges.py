@@ -120,16 +120,19 @@ def kept(
 ) -> None:
     """Fill a network with the weights that a folder keeps, or train it and keep them there.
 
+    Of several processes that need it one trains, and the others wait.
+
     :param network: on its device
     :param name: stem of the files
     :param trained_by: what the weights depend on; has to be the same
     :param train: trains the network, and returns what else the record is to hold
     :raises ValueError: if the folder keeps a network of other data or trained in another way
     """
-    if not (folder / f"{name}.json").exists():
-        found = train()
-        checkpoint.write(folder, name, checkpoint.module_state(network), {**trained_by, **found})
-        return
+    with checkpoint.locked(folder, wait=True):
+        if not (folder / f"{name}.json").exists():
+            found = train()
+            checkpoint.write(folder, name, checkpoint.module_state(network), {**trained_by, **found})
+            return
     state, record = checkpoint.read(folder, name)
     for key, value in trained_by.items():
         if record.get(key) != value:
