@@ -83,14 +83,13 @@ def two_parts():
     return csr_array(weights + weights.T)
 
 
-def by_all_eigenvectors(graph, num_clusters, seed):
-    """Ng, Jordan and Weiss 2001, section 2, steps 2 to 5."""
+def by_all_eigenvectors(graph, num_clusters):
+    """Ng, Jordan and Weiss 2001, section 2, steps 2 to 4."""
     weights = graph.toarray()
     root = np.sqrt(weights.sum(1))
     _, vectors = np.linalg.eigh(weights / root / root[:, None])
     rows = vectors[:, -num_clusters:]
-    found = KMeans(num_clusters, n_init=10, random_state=seed).fit(rows / np.linalg.norm(rows, axis=1)[:, None])
-    return torch.from_numpy(found.labels_).long(), found.inertia_ / len(rows)
+    return rows / np.linalg.norm(rows, axis=1)[:, None]
 
 
 @pytest.mark.parametrize("places", ["own", "others"])
@@ -143,10 +142,15 @@ def test_clusters_follow_the_graph_and_not_the_distance():
 def test_clusters_are_those_of_all_eigenvectors(sizes, apart, num_parts, num_clusters, seed):
     graph, _ = blobs(sizes, apart, seed)
     assert connected_components(graph)[0] == num_parts
+    expected = by_all_eigenvectors(graph, num_clusters)
+    vectors = module._leading(graph, num_clusters, np.random.RandomState(seed).rand(len(expected)))
+    rows = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(rows @ rows.T, expected @ expected.T, atol=1e-6)  # the same but for a rotation
     labels, spread = clusters(graph, num_clusters, seed)
-    expected, expected_spread = by_all_eigenvectors(graph, num_clusters, seed)
-    assert hungarian_accuracy(labels, expected, num_clusters, num_clusters) == 1
-    assert spread == pytest.approx(expected_spread, rel=1e-6, abs=1e-12)
+    found = KMeans(num_clusters, n_init=10, random_state=seed).fit(expected)
+    if num_clusters == len(sizes):  # of others k-means has several local optima, and a rotation changes its starts
+        assert hungarian_accuracy(labels, torch.from_numpy(found.labels_).long(), num_clusters, num_clusters) == 1
+        assert spread == pytest.approx(found.inertia_ / len(expected), rel=1e-6, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
