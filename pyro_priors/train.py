@@ -212,8 +212,8 @@ def fit(
         raise ValueError("resume=True needs out, the run folder to resume")
     if config.precision.startswith("bf16") and not _multiplies_bfloat16(config.device):
         warnings.warn(
-            f"precision='{config.precision}': this processor has no products of bfloat16 and is many times slower in "
-            "it than in 32-true",
+            f"precision='{config.precision}': this processor has no products of bfloat16 and is slower in it than in "
+            "32-true",
             RuntimeWarning,
             stacklevel=2,
         )

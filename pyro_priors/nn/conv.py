@@ -311,7 +311,8 @@ class _RepeatedEdges(nn.Module):
 
 class _Doubled(nn.Sequential):
     """Repeats each pixel to 2x2 and convolves with 3x3: as one transposed convolution, whose 4x4 kernel holds the sums
-    of the weights that meet the same pixel. It needs four ninths of the products, and nothing of twice the size."""
+    of the weights that meet the same pixel. But for the edges it needs four ninths of the products, and
+    nothing of twice the size."""
 
     def forward(self, x: Tensor) -> Tensor:
         _, edges, last = self
@@ -327,6 +328,7 @@ def _back(
     size = before[1:]
     if resize and one.stride > 1:
         convolution = _started(nn.Conv2d(after[0], out_channels, 3))
+        # of 2x2 the edges cost more than that saves
         doubles = min(after[1:]) > 2 and all(n == 2 * half for n, half in zip(size, after[1:], strict=True))
         return (_Doubled if doubles else nn.Sequential)(nn.Upsample(size), _RepeatedEdges(), convolution)
     height, width = ((n - 1) * one.stride - 2 * one.padding + one.kernel for n in after[1:])
