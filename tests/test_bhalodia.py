@@ -245,7 +245,8 @@ def test_figures_of_images(name, tmp_path):
         x = torch.rand(30, *shape)
         trained[row.name] = _untrained(row, pp.data.from_arrays(x, x, x, name=row.data, likelihood="gaussian"))[0]
     torch.manual_seed(0)
-    experiment.figure(trained).savefig(tmp_path / "figure.png")
+    pictures = {key: experiment.pictures(one) for key, one in trained.items()}
+    experiment.figure(pictures).savefig(tmp_path / "figure.png")
 
 
 @pytest.mark.parametrize("name", bhalodia2019.ROWS)

@@ -16,7 +16,17 @@ import pyro_priors as pp
 import runs
 from pyro_priors import experiments, loop, metrics, train, zoo
 from pyro_priors.cli import main
-from pyro_priors.experiments import Column, Experiment, Row, Trained, experiment, lavda2019, number, table
+from pyro_priors.experiments import (
+    Column,
+    Experiment,
+    Row,
+    Trained,
+    experiment,
+    lavda2019,
+    number,
+    pictures,
+    table,
+)
 from pyro_priors.metrics import Estimate
 from pyro_priors.run_folder import RunFolder
 
@@ -278,6 +288,48 @@ def test_a_table_needs_no_weights(finished, counted, tmp_path, monkeypatch):
         assert report.table == finished[1].table and counted == []
         assert [path.name for path in report.files] == ["table1.json", "table1.md", "table1-curves.png"]
     assert report.files[0].read_text() == finished[1].files[0].read_text()
+
+
+def drawn(one):
+    return {"samples": pp.plots.shown(one.pair.sample(4)["x_mean"], None, one.data)}
+
+
+def test_a_figure_of_pictures_needs_no_weights(finished, counted, tmp_path, monkeypatch):
+    """The same figure is drawn where the pictures are kept and the weights are not, and of no other weights."""
+    panels = []
+
+    def figure(kept):
+        panels.append({name: one["samples"] for name, one in kept.items()})
+        return pp.plots.image_panels([[*panels[-1].values()]], [*panels[-1]])
+
+    monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, figure=figure, pictures=drawn))
+    shutil.copytree(finished[0] / "test2026", tmp_path / "with" / "test2026")
+    reproduce(tmp_path / "with")
+    monkeypatch.setattr(pp.data, "load", None)
+    without_weights((tmp_path / "with",), tmp_path)
+    for row_ in ROWS:  # the helper leaves the table's files, which have the same name
+        shutil.copy(tmp_path / "with" / "test2026" / row_.name / "table1.png", tmp_path / "test2026" / row_.name)
+    reproduce(tmp_path, train=False)
+    assert panels[0].keys() == panels[1].keys() == {row_.name for row_ in ROWS} and counted == []
+    for name, images in panels[0].items():
+        assert images.shape == (4, 1, 8, 8) and images.std() > 0
+        assert torch.equal(images, panels[1][name])
+    evaluation = tmp_path / "test2026" / "digits-g" / "evaluation.json"
+    evaluation.write_text(json.dumps(json.loads(evaluation.read_text()) | {"weights": "others"}))
+    reproduce(tmp_path, train=False)
+    assert "digits-g" not in panels[2] and len(panels[2]) == 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_are_kept_to_8_bits(channels, tmp_path):
+    images = {"a": torch.rand(5, channels, 4, 7), "b, c": torch.rand(5, channels, 4, 7)}
+    pictures.save(images, tmp_path / "fig.png", "w")
+    found = pictures.load(tmp_path / "fig.png", "w")
+    assert [*found] == [*images]
+    for label in images:
+        assert (found[label] - images[label]).abs().max() <= 0.5 / 255 + 1e-6
+    assert pictures.load(tmp_path / "fig.png", "v") is None and pictures.load(tmp_path / "other.png", "w") is None
+    assert pictures.load(tmp_path / "fig.png", None) is None
 
 
 def test_numbers_without_weights_are_of_the_row_s_own_options(finished, counted, tmp_path, monkeypatch, capsys):
@@ -663,7 +715,8 @@ def test_every_figure_is_drawn(name, left_out, tmp_path, monkeypatch):
             one.pair, data, **kept | ({"num_components": 5} if "num_components" in one.pair_options else {})
         )
         trained[one.name] = Trained(one, pair.eval(), data)
-    figure = found.figure(trained)
+    drawn_of = {key: found.pictures(one) for key, one in trained.items()} if found.pictures else trained
+    figure = found.figure(drawn_of)
     figure.savefig(tmp_path / "figure.png", dpi=50)
     shown = [axes for axes in figure.axes if axes.images or axes.patches]
     count = {"fig3": len(trained), "fig4": 2, "fig6": len(trained), "fig8": len(trained), "fig9": len(trained)}

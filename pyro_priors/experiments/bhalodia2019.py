@@ -37,6 +37,7 @@ from ..pair import Pair
 from ..priors import GaussianMixture
 from ..train import TrainConfig
 from .experiment import Column, Estimates, Experiment, Row, Trained, add, in_features, log_likelihood, number, seeds
+from .pictures import Pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -567,14 +568,18 @@ def _low_posterior(one: Trained, num: int) -> Tensor:
     return plots.shown(one.pair.sample(num, **{site: z})["x_mean"], None, one.data)
 
 
-def _samples_and_low(trained: Mapping[str, Trained], num: int = 25) -> Figure:
+def _samples_and_low(one: Trained, num: int = 25) -> Pictures:
+    samples = plots.shown(one.pair.sample(num)["x_mean"], None, one.data)
+    return {"samples": samples, "low posterior": _low_posterior(one, num)}
+
+
+def _without_and_with_dp(pictures: Mapping[str, Pictures]) -> Figure:
     """A row for each data set and method; samples and low-posterior samples, without and with dp."""
-    by_row: dict[str, dict[str, Tensor]] = {}
-    for name, one in trained.items():
-        panels = by_row.setdefault(name.removesuffix("-dp"), {})
+    by_row: dict[str, Pictures] = {}
+    for name, one in pictures.items():
         prior = "dp" if name.endswith("-dp") else "N(0, I)"
-        panels[f"{prior}: samples"] = plots.shown(one.pair.sample(num)["x_mean"], None, one.data)
-        panels[f"{prior}: low posterior"] = _low_posterior(one, num)
+        panels = {f"{prior}: {what}": images for what, images in one.items()}
+        by_row[name.removesuffix("-dp")] = {**by_row.get(name.removesuffix("-dp"), {}), **panels}
     columns = [f"{prior}: {what}" for prior in ("N(0, I)", "dp") for what in ("samples", "low posterior")]
     return plots.image_panels([[found.get(c) for c in columns] for found in by_row.values()], columns, [*by_row])
 
@@ -592,28 +597,32 @@ add(
         metrics=("bound",),
         columns=(BOUND,),
         differs=(*PICTURES, "published: of which three regularisers is not said"),
-        figure=_samples_and_low,
+        figure=_without_and_with_dp,
+        pictures=_samples_and_low,
     )
 )
 
 
-def _traversals(num: int, num_paths: int) -> Callable[[Mapping[str, Trained]], Figure]:
+def _traversals(num: int, num_paths: int) -> Callable[[Trained], Pictures]:
     """Paths between codes of test images that are far apart: straight in z, and with a flow also straight in z0."""
 
-    def draw(trained: Mapping[str, Trained]) -> Figure:
+    def draw(one: Trained) -> Pictures:
         rows: dict[str, Tensor] = {}
-        for one in trained.values():
-            codes = one.pair.encode(one.data.test.x[:200].to(one.pair.device))["z"].mean
-            for i in range(num_paths):
-                start, end = codes[i], codes[(codes - codes[i]).norm(dim=1).argmax()]
-                ways = (False, True) if one.row.pair_options.get("prior") == "flow" else (False,)
-                for in_base in ways:
-                    z = latent_plots.path(one.pair, start, end, num, in_base)
-                    label = f"{title_of(one.row)}, {'z0' if in_base else 'z'}{' ' * i}"
-                    rows[label] = plots.shown(one.pair.sample(num, z=z)["x_mean"], None, one.data)
-        return latent_plots.image_rows(rows)
+        codes = one.pair.encode(one.data.test.x[:200].to(one.pair.device))["z"].mean
+        for i in range(num_paths):
+            start, end = codes[i], codes[(codes - codes[i]).norm(dim=1).argmax()]
+            ways = (False, True) if one.row.pair_options.get("prior") == "flow" else (False,)
+            for in_base in ways:
+                z = latent_plots.path(one.pair, start, end, num, in_base)
+                label = f"{title_of(one.row)}, {'z0' if in_base else 'z'}{' ' * i}"
+                rows[label] = plots.shown(one.pair.sample(num, z=z)["x_mean"], None, one.data)
+        return rows
 
     return draw
+
+
+def _rows_of_all(pictures: Mapping[str, Pictures]) -> Figure:
+    return latent_plots.image_rows({label: images for one in pictures.values() for label, images in one.items()})
 
 
 for figure, data, num_paths in (("fig6", "mnist", 3), ("fig7", "celeba", 2)):
@@ -625,22 +634,22 @@ for figure, data, num_paths in (("fig6", "mnist", 3), ("fig7", "celeba", 2)):
             metrics=("bound",),
             columns=(BOUND,),
             differs=PICTURES,
-            figure=_traversals(12, num_paths),
+            figure=_rows_of_all,
+            pictures=_traversals(12, num_paths),
         )
     )
 
 
-def _by_dimension(trained: Mapping[str, Trained], num_rows: int = 10, num: int = 11) -> Figure:
+def _by_dimension(one: Trained, num_rows: int = 10, num: int = 11) -> Pictures:
     """One value of z varied at a time, from -3 to 3 standard deviations of its posterior means; those first whose
     posterior means vary most."""
-    one = next(iter(trained.values()))
     codes = one.pair.encode(one.data.test.x[:500].to(one.pair.device))["z"].mean
     spread, rows = codes.std(0), {}
     for d in spread.argsort(descending=True)[:num_rows].tolist():
         z = codes[0].repeat(num, 1)
         z[:, d] = codes[:, d].mean() + torch.linspace(-3, 3, num, device=z.device) * spread[d]
         rows[f"z {d + 1}"] = plots.shown(one.pair.sample(num, z=z)["x_mean"], None, one.data)
-    return latent_plots.image_rows(rows)
+    return rows
 
 
 add(
@@ -651,6 +660,7 @@ add(
         metrics=("bound", "active_units"),
         columns=(BOUND,),
         differs=PICTURES,
-        figure=_by_dimension,
+        figure=_rows_of_all,
+        pictures=_by_dimension,
     )
 )

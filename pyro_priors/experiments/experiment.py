@@ -15,6 +15,7 @@ from ..metrics import Estimate
 from ..pair import Pair
 from ..train import TrainConfig
 from ..zoo import hint
+from .pictures import Pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -219,7 +220,8 @@ class Experiment:
     :param metrics: names in :data:`pyro_priors.metrics.METRICS`
     :param columns: of the table
     :param differs: what differs from the paper in all rows
-    :param figure: from the rows that are trained, by name, to the figure
+    :param figure: from the rows that are trained, by name, to the figure; or from their pictures, where there are any
+    :param pictures: of one row, kept beside its numbers: so it is in the figure without its weights
     """
 
     name: str
@@ -228,7 +230,8 @@ class Experiment:
     metrics: tuple[str, ...]
     columns: tuple[Column, ...]
     differs: tuple[str, ...] = ()
-    figure: Callable[[Mapping[str, Trained]], Figure] | None = None
+    figure: Callable[[Mapping[str, Any]], Figure] | None = None
+    pictures: Callable[[Trained], Pictures] | None = None
 
     def select(self, patterns: Sequence[str]) -> tuple[Row, ...]:
         """The rows that a pattern names, whole or by the end of their names after a hyphen; all without patterns.

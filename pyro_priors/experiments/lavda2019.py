@@ -21,6 +21,7 @@ from ..metrics import Estimate
 from ..pair import Pair
 from ..train import TrainConfig
 from .experiment import Column, Estimates, Experiment, Row, Trained, add, log_likelihood, number
+from .pictures import Pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -395,31 +396,35 @@ def _method_of(name: str) -> tuple[str, str]:
     return method.upper(), f"K={k[0]}" if k else ""
 
 
-def _samples(one: Trained, num: int) -> Tensor:
-    fixed: dict[str, Any] = {"c": "aggregate"} if one.pair.num_categories else {}
-    return plots.shown(one.pair.sample(num, **fixed)["x_mean"], None, one.data)
-
-
 def _name_of(name: str) -> str:
     return "CP1" if name == CP1.name else _method_of(name)[0]
 
 
-def _reconstructions(trained: Mapping[str, Trained], num: int = 20) -> Figure:
-    data = next(iter(trained.values())).data
-    x = data.test.x[:num]
-    images = {"data": plots.shown(x, None, data)}
-    for name, one in trained.items():
-        images[_name_of(name)] = plots.shown(one.pair.reconstruct(x.to(one.pair.device)), None, data)
-    return plots.image_grid(torch.cat([part.cpu() for part in images.values()]), len(x), row_labels=list(images))
+def _reconstructed(one: Trained, num: int = 20) -> Pictures:
+    x = one.data.test.x[:num]
+    images = {"data": x, "reconstructions": one.pair.reconstruct(x.to(one.pair.device))}
+    return {label: plots.shown(values, None, one.data) for label, values in images.items()}
 
 
-def _generations(trained: Mapping[str, Trained], num: int = 64) -> Figure:
-    return plots.image_panels([[_samples(one, num) for one in trained.values()]], [_name_of(name) for name in trained])
+def _reconstructions(pictures: Mapping[str, Pictures]) -> Figure:
+    first = next(iter(pictures.values()))
+    return plots.image_rows(
+        {"data": first["data"]} | {_name_of(name): one["reconstructions"] for name, one in pictures.items()}
+    )
 
 
-def _by_method(trained: Mapping[str, Trained], num: int = 25) -> Figure:
+def _samples(one: Trained, num: int = 64) -> Pictures:
+    fixed: dict[str, Any] = {"c": "aggregate"} if one.pair.num_categories else {}
+    return {"samples": plots.shown(one.pair.sample(num, **fixed)["x_mean"], None, one.data)}
+
+
+def _generations(pictures: Mapping[str, Pictures]) -> Figure:
+    return plots.image_panels([[one["samples"] for one in pictures.values()]], [_name_of(name) for name in pictures])
+
+
+def _by_method(pictures: Mapping[str, Pictures], num: int = 25) -> Figure:
     """A panel of samples for each method and K; methods without K in the first column."""
-    found = {_method_of(name): _samples(one, num) for name, one in trained.items()}
+    found = {_method_of(name): one["samples"][:num] for name, one in pictures.items()}
     methods = [name.upper() for name in METHODS if any(method == name.upper() for method, _ in found)]
     sizes = sorted({k for _, k in found if k}, key=lambda k: int(k[2:])) or [""]
     panels = [[found.get((m, k), found.get((m, "")) if k == sizes[0] else None) for k in sizes] for m in methods]
@@ -437,6 +442,7 @@ add(
         columns=(Column("- reconstruction", number("reconstruction", -1)), BOUND),
         differs=PICTURES,
         figure=_reconstructions,
+        pictures=_reconstructed,
     )
 )
 add(
@@ -448,6 +454,7 @@ add(
         columns=(BOUND,),
         differs=PICTURES,
         figure=_generations,
+        pictures=_samples,
     )
 )
 for figure, title, names in (("fig8", "MNIST", MNIST), ("fig9", "Omniglot", OMNIGLOT)):
@@ -460,5 +467,6 @@ for figure, title, names in (("fig8", "MNIST", MNIST), ("fig9", "Omniglot", OMNI
             columns=(BOUND,),
             differs=PICTURES,
             figure=_by_method,
+            pictures=_samples,
         )
     )

@@ -27,7 +27,9 @@ from ..metrics import Estimate
 from ..pair import Pair
 from ..run_folder import RunFolder
 from ..train import TrainConfig, TrainingDiverged
+from . import pictures
 from .experiment import OF_SAME, Experiment, Row, Trained, find
+from .pictures import Pictures
 from .table import Result, markdown, record
 
 if TYPE_CHECKING:
@@ -91,7 +93,8 @@ def reproduce(
     name of the experiment. A row that is trained is not trained again, one that was interrupted goes on, and numbers
     are computed once for the same weights and number of samples. A row whose training diverges is marked, and the
     others go on. Of a run folder the table needs ``config.json``, ``metrics.jsonl`` and ``evaluation.json`` alone:
-    where the weights are not kept beside them the row stays in the table, and is not in the figure.
+    where the weights are not kept beside them the row stays in the table, and in the figure where that is of pictures,
+    which are kept as ``FIGURE.png``.
 
     :param name: one of :func:`names`
     :param rows: which rows to train and evaluate, by their names, the ends of their names, or patterns such as
@@ -121,14 +124,14 @@ def reproduce(
     runner = _Runner(folder, quick, num_samples, max_epochs, device, precision, features, progress)
     for row in chosen:
         runner.config(row)  # a mistake in the options is told before anything is done
-    results, pairs = [], {}
+    results, shown = [], {}
     for row in experiment.rows:
         if train and row in chosen:
             runner.say(f"row {chosen.index(row) + 1} of {len(chosen)}: {row.name}")
-        result, trained = runner.run(row, experiment, may_train=train and row in chosen, may_evaluate=row in chosen)
+        result, drawn_of = runner.run(row, experiment, may_train=train and row in chosen, may_evaluate=row in chosen)
         results.append(result)
-        if trained is not None:
-            pairs[row.name] = trained
+        if drawn_of is not None:
+            shown[row.name] = drawn_of
     written = markdown(experiment, results, quick)
     if not train and all(result.status == NOT_TRAINED for result in results):
         runner.say(f"{runner.folder} holds no run of {name}: nothing is written")
@@ -141,9 +144,9 @@ def reproduce(
     drawn: dict[Path, Figure] = {}
     if any(result.history for result in results):
         drawn[path.with_name(f"{own_name}-curves.png")] = _curves(results)
-    if pairs and experiment.figure is not None:
+    if shown and experiment.figure is not None:
         with seeded(0, _device(device)):
-            drawn[path.with_suffix(".png")] = experiment.figure(pairs)
+            drawn[path.with_suffix(".png")] = experiment.figure(shown)
     what = f"{name}: {experiment.title}{' (quick: a shorter schedule, not comparable)' if quick else ''}"
     for file, figure in drawn.items():
         figure.suptitle(textwrap.fill(what, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize="medium")
@@ -193,8 +196,8 @@ class _Runner:
 
     def run(
         self, row: Row, experiment: Experiment, may_train: bool, may_evaluate: bool
-    ) -> tuple[Result, Trained | None]:
-        """Train and evaluate one row, as far as it has to be and may be."""
+    ) -> tuple[Result, Trained | Pictures | None]:
+        """Train and evaluate one row, as far as it has to be and may be; with it what the figure is drawn of."""
         folder, config = RunFolder(self.folder / row.name), self.config(row)
         if not (folder.holds_numbers_only or _is_done(folder, config) or may_train):
             reached = folder.progress()
@@ -204,7 +207,8 @@ class _Runner:
             if folder.holds_numbers_only:
                 folder.compare(_options(row, config), self.defaults(row), filled_in=("likelihood",))
                 self.started(row, config, folder)
-                return self.result(row, config, folder, self.kept(row, experiment, folder)), None
+                result = self.result(row, config, folder, self.kept(row, experiment, folder))
+                return result, self.pictures(experiment, folder) if result.estimates else None
             data = self.data(row)
             pair = self.pair(row, data)
         except ValueError as error:
@@ -216,7 +220,23 @@ class _Runner:
         pair.to(_device(self.device), torch.float32).eval()
         trained = Trained(row, pair, data, self.folder.parent / "judges", folder.history())
         estimates = self.evaluate(trained, experiment, folder, may_evaluate)
-        return self.result(row, config, folder, estimates), trained
+        return self.result(row, config, folder, estimates), self.pictures(experiment, folder, trained)
+
+    def pictures(
+        self, experiment: Experiment, folder: RunFolder, trained: Trained | None = None
+    ) -> Trained | Pictures | None:
+        """What the figure is drawn of: the row's pictures, kept or new, where it is made of pictures, or the row."""
+        if experiment.pictures is None:
+            return trained
+        file = folder.path / f"{experiment.name.split('/')[1]}.png"
+        weights = folder.weights() or (folder.evaluation() or {}).get("weights")
+        kept = pictures.load(file, weights)
+        if kept is None and trained is not None and weights is not None:
+            with seeded(0, trained.pair.device), pyro.get_param_store().scope():
+                kept = experiment.pictures(trained)
+            pictures.save(kept, file, weights)
+            kept = pictures.load(file, weights)  # what is drawn does not depend on whether they were kept
+        return kept
 
     def result(self, row: Row, config: TrainConfig, folder: RunFolder, estimates: dict[str, Estimate]) -> Result:
         """What the table has of a row that has ended."""
