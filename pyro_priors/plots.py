@@ -46,6 +46,7 @@ __all__ = [
     "prior_density",
     "reconstructions",
     "samples",
+    "samples_by_category",
     "shown",
 ]
 
@@ -177,14 +178,19 @@ def samples(pair: Pair, data: Splits, num: int = 64, **fixed: Any) -> Figure:
     return image_grid(shown(x_mean, condition, data), 8, "samples")
 
 
-def categories(pair: Pair, data: Splits, num_columns: int = 10, max_rows: int = 20) -> Figure:
-    """One row of samples for each category, the most used first (Fig. 7 of Lavda et al. 2019), ``max_rows`` of them."""
+def samples_by_category(pair: Pair, data: Splits, num: int = 10, max_rows: int = 20) -> dict[str, Tensor]:
+    """Samples of each category as images, by its number and q(c), the most used first, ``max_rows`` of them."""
     aggregate = _aggregate(pair)
     order = aggregate.argsort(descending=True)[:max_rows].tolist()
-    rows = torch.cat([pair.sample(num_columns, c=c)["x_mean"] for c in order])
-    labels = [f"c={c}  {aggregate[c]:.0%}" for c in order]
-    which = "category" if len(order) == len(aggregate) else f"category, the {len(order)} most used of {len(aggregate)}"
-    return image_grid(shown(rows, None, data), num_columns, f"samples by {which}, with q(c)", labels)
+    return {f"c={c}  {aggregate[c]:.0%}": shown(pair.sample(num, c=c)["x_mean"], None, data) for c in order}
+
+
+def categories(pair: Pair, data: Splits, num_columns: int = 10, max_rows: int = 20) -> Figure:
+    """One row of samples for each category, the most used first (Fig. 7 of Lavda et al. 2019), ``max_rows`` of them."""
+    rows = samples_by_category(pair, data, num_columns, max_rows)
+    num = len(_aggregate(pair))
+    which = "category" if len(rows) == num else f"category, the {len(rows)} most used of {num}"
+    return image_grid(torch.cat([*rows.values()]), num_columns, f"samples by {which}, with q(c)", [*rows])
 
 
 def confusion(pair: Pair, data: Splits, num_columns: int = 10) -> Figure:

@@ -307,10 +307,10 @@ def test_a_figure_of_pictures_needs_no_weights(finished, counted, tmp_path, monk
     reproduce(tmp_path / "with")
     monkeypatch.setattr(pp.data, "load", None)
     without_weights((tmp_path / "with",), tmp_path)
-    for row_ in ROWS:  # the helper leaves the table's files, which have the same name
-        shutil.copy(tmp_path / "with" / "test2026" / row_.name / "table1.png", tmp_path / "test2026" / row_.name)
+    for one in ROWS:  # which have the name of the table's files, that are not copied
+        shutil.copy(tmp_path / "with" / "test2026" / one.name / "table1.png", tmp_path / "test2026" / one.name)
     reproduce(tmp_path, train=False)
-    assert panels[0].keys() == panels[1].keys() == {row_.name for row_ in ROWS} and counted == []
+    assert panels[0].keys() == panels[1].keys() == {one.name for one in ROWS} and counted == []
     for name, images in panels[0].items():
         assert images.shape == (4, 1, 8, 8) and images.std() > 0
         assert torch.equal(images, panels[1][name])
@@ -330,6 +330,9 @@ def test_pictures_are_kept_to_8_bits(channels, tmp_path):
         assert (found[label] - images[label]).abs().max() <= 0.5 / 255 + 1e-6
     assert pictures.load(tmp_path / "fig.png", "v") is None and pictures.load(tmp_path / "other.png", "w") is None
     assert pictures.load(tmp_path / "fig.png", None) is None
+    for damaged in ((tmp_path / "fig.png").read_bytes()[:-60], b"no image"):
+        (tmp_path / "fig.png").write_bytes(damaged)
+        assert pictures.load(tmp_path / "fig.png", "w") is None
 
 
 def test_numbers_without_weights_are_of_the_row_s_own_options(finished, counted, tmp_path, monkeypatch, capsys):

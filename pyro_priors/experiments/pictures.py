@@ -36,19 +36,20 @@ def save(pictures: Pictures, file: Path, weights: str) -> None:
 
 
 def load(file: Path, weights: str | None) -> Pictures | None:
-    """What :func:`save` wrote; None where there is nothing, or it is of other weights.
+    """What :func:`save` wrote; None where there is nothing that can be read, or it is of other weights.
 
     :param weights: checksum of the pair of which they are to be
     """
     from PIL import Image
 
-    if not file.exists():
+    try:
+        with Image.open(file) as image:
+            kept = json.loads(image.info.get("pictures", "{}"))
+            if weights is None or kept.get("weights") != weights:
+                return None
+            sheet = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+            size = (len(kept["labels"]), image.height // len(kept["labels"]), kept["num"], image.width // kept["num"])
+    except OSError:  # not there, truncated, or no image
         return None
-    with Image.open(file) as image:
-        kept = json.loads(image.info.get("pictures", "{}"))
-        if weights is None or kept.get("weights") != weights:
-            return None
-        sheet = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-        size = (len(kept["labels"]), image.height // len(kept["labels"]), kept["num"], image.width // kept["num"])
     images = sheet.reshape(*size, -1).permute(0, 2, 4, 1, 3) / 255
     return dict(zip(kept["labels"], images, strict=True))
