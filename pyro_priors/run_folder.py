@@ -92,8 +92,8 @@ class RunFolder:
         :param config: the options of the run
         :param resume: go on with the run that the folder holds
         :param defaults: as for :meth:`compare`
-        :raises ValueError: if the folder holds a run and ``resume`` is False, or holds one of other options, or one
-            whose weights are not kept
+        :raises ValueError: if the folder holds a run and ``resume`` is False, or holds one of other options, of more
+            epochs than these, or one whose weights are not kept
         """
         if self.holds_numbers_only:
             raise ValueError(
@@ -106,6 +106,12 @@ class RunFolder:
                     f"{self.path} holds a run already: resume it (--resume, resume=True) or choose another --out"
                 )
             self.compare(config, defaults)
+            done, most = len(self.history()), config["train"]["max_epochs"]
+            if most < done:
+                raise ValueError(
+                    f"max_epochs is {most}, but the run in {self.path} has trained {done} epochs: give at least "
+                    f"{done}, or train anew in another --out"
+                )
         checkpoint.write_atomically(self.path / "config.json", json.dumps(config, indent=1).encode())
 
     def compare(

@@ -174,6 +174,15 @@ def test_resume_with_more_epochs(digits, tmp_path, uninterrupted):
     assert json.loads((run / "config.json").read_text())["train"]["max_epochs"] == 4
 
 
+def test_resume_with_fewer_epochs_than_trained_is_refused(digits, tmp_path):
+    run = tmp_path / "run"
+    fit(run, digits, max_epochs=3)
+    before = runs.snapshot(run)
+    with pytest.raises(ValueError, match="max_epochs is 2, but the run in .* has trained 3 epochs: give at least 3"):
+        fit(run, digits, resume=True, max_epochs=2)
+    assert runs.snapshot(run) == before
+
+
 def test_resume_with_more_patience_goes_on(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Training, "validate", lambda self: {"bound": -float(self.progress.epoch)})
     run = tmp_path / "run"
