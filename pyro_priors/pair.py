@@ -113,7 +113,6 @@ class Pair(nn.Module):
         if condition is None and self._configured("condition_shape"):
             raise ValueError("condition is None, and this pair needs it: give one condition, or one for each sample")
         if condition is not None:
-            self._check_takes_condition()
             condition = self._conditions(condition, size)
         if isinstance(fixed.get("c"), str) and fixed["c"] == "prior":
             del fixed["c"]
@@ -204,13 +203,6 @@ class Pair(nn.Module):
     def _configured(self, option: str) -> Any:
         return ((self.recipe or {}).get("config") or {}).get(option)
 
-    def _check_takes_condition(self) -> None:
-        if not self.takes_condition:
-            raise ValueError(
-                f"condition was given, but this {self.recipe['name'] if self.recipe else 'pair'} reads none: leave it "
-                "out, or make a pair that does, such as cvae"
-            )
-
     def _check(self, x: Tensor, condition: Tensor | None) -> None:
         """Refuse what is no batch of data: one row each, floating-point, of the shapes that the pair was made for."""
         for name, value in (("x", x), ("condition", condition)):
@@ -241,7 +233,6 @@ class Pair(nn.Module):
                     f"of one with {name}[None]"
                 )
         if condition is not None:
-            self._check_takes_condition()
             if len(condition) != len(x):
                 raise ValueError(
                     f"condition must be as long as x, got {len(condition)} and {len(x)}: give one per datum"
