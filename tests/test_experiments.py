@@ -330,7 +330,10 @@ def test_pictures_are_kept_to_8_bits(channels, tmp_path):
         assert (found[label] - images[label]).abs().max() <= 0.5 / 255 + 1e-6
     assert pictures.load(tmp_path / "fig.png", "v") is None and pictures.load(tmp_path / "other.png", "w") is None
     assert pictures.load(tmp_path / "fig.png", None) is None
-    for damaged in ((tmp_path / "fig.png").read_bytes()[:-60], b"no image"):
+    whole = (tmp_path / "fig.png").read_bytes()
+    lengths = (11, whole.index(b"IDAT") - 1)  # of the header and of the pixels
+    altered = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in lengths]
+    for damaged in (whole[:-60], b"no image", *altered):
         (tmp_path / "fig.png").write_bytes(damaged)
         assert pictures.load(tmp_path / "fig.png", "w") is None
 

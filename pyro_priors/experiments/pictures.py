@@ -49,7 +49,7 @@ def load(file: Path, weights: str | None) -> Pictures | None:
                 return None
             sheet = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
             size = (len(kept["labels"]), image.height // len(kept["labels"]), kept["num"], image.width // kept["num"])
-    except OSError:  # not there, truncated, or no image
+    except (OSError, SyntaxError, ValueError, KeyError):  # not there, no image, or a damaged one
         return None
     images = sheet.reshape(*size, -1).permute(0, 2, 4, 1, 3) / 255
     return dict(zip(kept["labels"], images, strict=True))
