@@ -331,9 +331,8 @@ def test_pictures_are_kept_to_8_bits(channels, tmp_path):
     assert pictures.load(tmp_path / "fig.png", "v") is None and pictures.load(tmp_path / "other.png", "w") is None
     assert pictures.load(tmp_path / "fig.png", None) is None
     whole = (tmp_path / "fig.png").read_bytes()
-    lengths = (11, whole.index(b"IDAT") - 1)  # of the header and of the pixels
-    altered = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in lengths]
-    for damaged in (whole[:-60], b"no image", *altered):
+    altered = whole[:11] + bytes([whole[11] - 1]) + whole[12:]  # the length of the header
+    for damaged in (whole[:-60], b"no image", altered):
         (tmp_path / "fig.png").write_bytes(damaged)
         assert pictures.load(tmp_path / "fig.png", "w") is None
 
