@@ -103,7 +103,7 @@ def test_cells_show_ours_beside_that_of_data():
 @pytest.mark.parametrize("name", ["de2025/fig3", "de2025/fig5"])
 def test_every_figure_is_drawn(name, left_out, tmp_path):
     found = experiments.find(name)
-    there = {row.name: trained(row) for row in found.rows[: 1 if left_out else None]}
+    there = {row.name: found.pictures(trained(row)) for row in found.rows[: 1 if left_out else None]}
     figure = found.figure(there)
     figure.savefig(tmp_path / "figure.png", dpi=50)
     columns = 3 if name == "de2025/fig5" else 4

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ from ..metrics import Estimate
 from ..pair import Pair
 from ..train import TrainConfig
 from .experiment import Column, Estimates, Experiment, Row, Trained, add, in_features, log_likelihood, number, seeds
+from .pictures import Pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -199,35 +201,30 @@ add(
 
 # Figures: of each data set the first seed.
 
-
-def _firsts(trained: Mapping[str, Trained]) -> dict[str, dict[str, Trained]]:
-    """By data set and method, the first seed that is there."""
-    found: dict[str, dict[str, Trained]] = {}
-    for one in trained.values():
-        data, method = (one.row.of or one.row.name).split("-", 1)
-        if method in METHODS:
-            found.setdefault(data, {}).setdefault(method, one)
-    return found
+FIGURE_ROWS = tuple(row for row in ROWS if not row.of or row.train.seed == 0)
 
 
-def _given(one: Trained, rows: slice) -> tuple[Tensor, Tensor]:
+def _means(pictures: Mapping[str, Pictures], first: str = "") -> Figure:
+    """A row for each data set: its means by each method, beside ``first``, a picture that they have in common."""
+    by_data: dict[str, dict[str, Pictures]] = {}
+    for row in FIGURE_ROWS:
+        if row.name in pictures:
+            method = (row.of or row.name).removeprefix(f"{row.data}-")
+            by_data.setdefault(row.data, {})[method] = pictures[row.name]
+    panels: list[list[Tensor | None]] = []
+    for found in by_data.values():
+        means = [found[method]["means"] if method in found else None for method in METHODS]
+        panels.append([next(iter(found.values()))[first], *means] if first else means)
+    titles = [title for title, *_ in METHODS.values()]
+    return plots.image_panels(panels, [first, *titles] if first else titles, [*by_data])
+
+
+def _reconstructed(one: Trained, num: int = 25) -> Pictures:
     part = one.data.test
     assert part.condition is not None  # of all data here
-    return part.x[rows].to(one.pair.device), part.condition[rows].to(one.pair.device)
-
-
-def _reconstructions(trained: Mapping[str, Trained], num: int = 25) -> Figure:
-    panels, names = [], []
-    for data, by_method in _firsts(trained).items():
-        one = next(iter(by_method.values()))
-        x, condition = _given(one, slice(num))
-        row: list[Tensor | None] = [plots.shown(x, None, one.data)]
-        for method in METHODS:
-            there = by_method.get(method)
-            row.append(None if there is None else plots.shown(there.pair.reconstruct(x, condition), None, there.data))
-        panels.append(row)
-        names.append(data)
-    return plots.image_panels(panels, ["data", *(title for title, *_ in METHODS.values())], names)
+    x, condition = part.x[:num].to(one.pair.device), part.condition[:num].to(one.pair.device)
+    means = one.pair.reconstruct(x, condition)
+    return {"data": plots.shown(x, None, one.data), "means": plots.shown(means, None, one.data)}
 
 
 ASKED = (
@@ -241,30 +238,17 @@ ASKED = (
 """What is asked for, a row each; the last is the paper's example, which it calls unlikely, the others are ours."""
 
 
-def _generations(trained: Mapping[str, Trained]) -> Figure:
-    panels, names = [], []
-    for data, by_method in _firsts(trained).items():
-        splits = next(iter(by_method.values())).data
-        if splits.condition_of == "label":
-            texts = [f"label={name}" for name in splits.condition_names or ()]
-        else:
-            texts = list(ASKED)
-        each = [control.condition_of(control.parse(text, splits), splits, len(texts)) for text in texts]
-        row: list[Tensor | None] = []
-        for method in METHODS:
-            there = by_method.get(method)
-            if there is None:
-                row.append(None)
-                continue
-            condition = torch.cat(each)
-            drawn = there.pair.sample(len(condition), condition)["x_mean"]
-            row.append(plots.shown(drawn, None, there.data))
-        panels.append(row)
-        names.append(data)
-    return plots.image_panels(panels, [title for title, *_ in METHODS.values()], names)
+def _asked(one: Trained) -> Pictures:
+    """Means of p(x|z, condition), as many of each condition as there are conditions."""
+    if one.data.condition_of == "label":
+        texts = [f"label={name}" for name in one.data.condition_names or ()]
+    else:
+        texts = list(ASKED)
+    each = [control.condition_of(control.parse(text, one.data), one.data, len(texts)) for text in texts]
+    condition = torch.cat(each)
+    return {"means": plots.shown(one.pair.sample(len(condition), condition)["x_mean"], None, one.data)}
 
 
-FIGURE_ROWS = tuple(row for row in ROWS if not row.of or row.train.seed == 0)
 PICTURES = ("published: pictures of faces only",)
 
 add(
@@ -279,7 +263,8 @@ add(
             Column("squared error", number("squared_error", digits=5)),
         ),
         differs=PICTURES,
-        figure=_reconstructions,
+        figure=partial(_means, first="data"),
+        pictures=_reconstructed,
     )
 )
 add(
@@ -297,6 +282,7 @@ add(
             f"faces, by row: {'; '.join(ASKED)}; the other attributes are those of training faces that have these, or "
             "most of them",
         ),
-        figure=_generations,
+        figure=_means,
+        pictures=_asked,
     )
 )
