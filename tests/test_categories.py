@@ -15,7 +15,8 @@ from torch.testing import assert_close
 import pyro_priors as pp
 from by_hand.formulae import affine, gaussian, log_bernoulli, log_normal, perceptron, scale_of
 from pairs import GivenNoise, batch, create, gradients, randomise
-from pyro_priors.metrics import evaluate
+from pyro_priors.experiments.lavda2019 import INFORMATION
+from pyro_priors.metrics import Estimate, active_categories, effective_categories, evaluate
 from pyro_priors.nn import RelaxedCategorical, Temperature, category_of
 from pyro_priors.objectives import ELBO, Beta, EnumELBO, KLWeight, log_importance_weights
 from pyro_priors.objectives.categories import SomeCategories
@@ -569,3 +570,16 @@ def test_the_released_code_meets_an_honest_bound_in_evaluation():
 def test_options_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         create("cp_vae", **options)
+
+
+def test_information_of_the_table_is_that_of_the_posteriors():
+    q = torch.randn(50, NUM).softmax(-1)
+    by_hand = (q * (q / q.mean(0)).log()).sum(-1).mean()
+    aggregate = q.mean(0)
+    estimates = {
+        "kl_c": Estimate((q * (q * NUM).log()).sum(-1).mean().item(), None, "nats per datum"),
+        "active_categories": Estimate(active_categories(aggregate), None, f"of {NUM}"),
+        "effective_categories": Estimate(effective_categories(aggregate), None, f"of {NUM}"),
+    }
+    assert INFORMATION.cell(estimates) == f"{by_hand:.2f}"
+    assert INFORMATION.cell({}) == ""

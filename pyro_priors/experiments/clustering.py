@@ -149,6 +149,8 @@ add(
         ),
         differs=(
             ACCURACY,
+            "active categories are of q(c), the mean of q(c|x), alone: all are, too, where the KL of c is 0 and c says "
+            "nothing of x",
             "all train q(c|x) with the two most probable categories summed and one drawn from the rest, and choose the "
             "epoch by that estimate on the validation part; bounds and accuracies here sum all ten",
             "no label is read by a run, but the number of digits is known; how the recipe came about, with an eye on "

@@ -86,7 +86,8 @@ def _of_seeds(name: str, results: list[Result]) -> Result:
     if not there:
         return dataclasses.replace(results[0], row=first)
     over = "± standard error over the data" if len(there) == 1 else "mean ± standard deviation over them"
-    row = dataclasses.replace(first, differs=(*first.differs, f"{len(there)} of {len(results)} seeds, {over}"))
+    of = f"seed {first.train.seed} alone" if len(results) == 1 else f"{len(there)} of {len(results)} seeds"
+    row = dataclasses.replace(first, differs=(*first.differs, f"{of}, {over}"))
     estimates = {}
     for key, one in there[0].estimates.items():
         values = [result.estimates[key].value for result in there if key in result.estimates]
@@ -175,7 +176,8 @@ def record(experiment: Experiment, results: Sequence[Result], quick: bool) -> di
                 "pair": result.row.pair,
                 "pair_options": dict(result.row.pair_options),
                 "data": result.row.data,
-                "train": dataclasses.asdict(result.row.quick if quick else result.row.train),
+                "train": dataclasses.asdict(result.row.quick if quick else result.row.train)
+                | {"precision": result.precision},
                 "differs": list(result.row.differs),
                 "status": result.status or "evaluated",
                 "published": {
