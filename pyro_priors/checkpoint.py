@@ -19,11 +19,44 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-__all__ = ["CheckpointError", "load_module_state", "locked", "module_state", "read", "write", "write_atomically"]
+__all__ = [
+    "CheckpointError",
+    "load_module_state",
+    "locked",
+    "make_folder",
+    "module_state",
+    "read",
+    "write",
+    "write_atomically",
+]
 
 
 class CheckpointError(RuntimeError):
-    """A file that is missing, truncated, altered, or made for something else."""
+    """A file that is missing, truncated, altered, or made for something else.
+
+    :param what: what is wrong
+    :param remedy: what to do about it, where that does not depend on who reads the file
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(f"{what}: {remedy}" if remedy else what)
+        self.what = what
+
+
+RESTORE = "restore it from a copy, or train and save anew"
+"""What is left to do about a damaged file."""
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, if missing.
+
+    :raises ValueError: if it cannot be made
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "it is a file" if folder.is_file() else str(error.strerror).lower()
+        raise ValueError(f"the folder {folder} cannot be made ({why}): choose another place to write to") from None
 
 
 @contextmanager
@@ -34,7 +67,7 @@ def locked(folder: Path, wait: bool) -> Iterator[None]:
     :param wait: for another process to leave it
     :raises BlockingIOError: if another process is in it, and this one does not wait
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         import fcntl
     except ImportError:  # Windows has no such locks
@@ -74,7 +107,7 @@ def write(
     :param record: what JSON can hold
     :param keep_previous: keep the save before this one as ``name.previous.json``
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     content = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
     digest = _digest(content, record)
     tensor_file = folder / f"{name}-{digest[:16]}.safetensors"
@@ -116,12 +149,14 @@ def read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensor_file = path.parent / record["tensors"]
         content = tensor_file.read_bytes()
     except FileNotFoundError as error:
-        raise CheckpointError(f"{error.filename} is missing: there is no complete save in {folder}") from None
+        what = f"{error.filename} is missing: there is no complete save in {folder}"
+        raise CheckpointError(what, "give a folder that pair.save wrote, or that of a run that has ended") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): the file is truncated or altered") from None
+        what = f"{path} cannot be read ({error}): the file is truncated or altered"
+        raise CheckpointError(what, RESTORE) from None
     if _digest(content, record) != record.get("sha256"):
         raise CheckpointError(
-            f"{tensor_file} does not have the checksum that {path.name} states: it is truncated or altered"
+            f"{tensor_file} does not have the checksum that {path.name} states: it is truncated or altered", RESTORE
         )
     return safetensors.torch.load(content), record
 

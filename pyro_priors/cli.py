@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import math
 import re
 import sys
 import traceback
@@ -18,7 +19,7 @@ import tyro
 
 from . import control, data, experiments, metrics, objectives, plots, train, zoo
 from ._rng import seeded
-from .checkpoint import CheckpointError
+from .checkpoint import CheckpointError, make_folder
 from .data import DataConfig
 from .pair import Pair
 from .run_folder import RunFolder
@@ -207,10 +208,11 @@ def _train(arguments: list[str]) -> None:
         progress=not options.quiet,
         config=options.train,
     )
-    best = history.epochs[history.best_epoch]
+    bounds = {record["epoch"]: record["valid_bound"] for record in history.epochs}
+    bound = bounds.get(history.best_epoch, math.nan)  # of a run whose metrics.jsonl has lost lines
     print(
-        f"trained {len(history.epochs)} epochs; best validation bound {best['valid_bound']:.3f} nats per datum, of "
-        f"epoch {history.best_epoch}; now: pyro-priors evaluate {options.out}"
+        f"trained {max(bounds, default=history.best_epoch) + 1} epochs; best validation bound {bound:.3f} nats per "
+        f"datum, of epoch {history.best_epoch}; now: pyro-priors evaluate {options.out}"
     )
 
 
@@ -334,7 +336,7 @@ def _sample(arguments: list[str]) -> None:
             condition = _conditions_of_rows(options, pair, splits)
             made = control.Controlled(pair.sample(options.num, condition, **fixed), condition, 8)
     drawn = made.sites | ({} if made.condition is None else {"condition": made.condition})
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     if out.suffix == ".npz":
         import numpy as np
 

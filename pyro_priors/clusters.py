@@ -12,6 +12,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from ._hints import check_sizes
 from .data import Augment, Part, Splits, batches
 from .guides import CPVAEGuide
 from .metrics.components import posterior_means
@@ -82,9 +83,7 @@ def start_at_clusters(
     Reference: ours. What it is made of: Andrew Ng, Michael Jordan and Yair Weiss, On spectral clustering, NIPS 2001.
     """
     whole = {"num_neighbours": num_neighbours, "num_draws": num_draws, "epochs": epochs}
-    for name, value in (whole if batch_size is None else whole | {"batch_size": batch_size}).items():
-        if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+    check_sizes(**(whole if batch_size is None else whole | {"batch_size": batch_size}))
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be above 0, got {learning_rate}: 1e-3 is a good start")
     if not isinstance(seed, Integral) or not 0 <= seed < 2**32:

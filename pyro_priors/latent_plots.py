@@ -102,40 +102,47 @@ def pockets(pairs: Mapping[str, Pair], data: Splits) -> Figure:
 QUANTILES = (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
-def leakage_curves(pairs: Mapping[str, tuple[Pair, Splits]], thresholds: Sequence[float], num: int = 5000) -> Figure:
+def leakage_curves(
+    rows: Mapping[str, Mapping[str, tuple[Pair, Splits]]], thresholds: Sequence[float], num: int = 5000
+) -> Figure:
     """Leakage scores over thresholds in nats, and the share of the aggregate posterior below quantiles of the prior.
 
     Titles that differ in ``"dp"`` and hyphens alone share a colour, the one with it drawn through, the other dashed. On
     the right the dotted line is where nothing leaks: as many draws of the aggregate posterior below a quantile as of
     the prior.
 
-    :param pairs: pair and its data by title; the aggregate posterior is that of at most 5,000 training data
+    :param rows: pair and its data by title, in rows of panels by the name of the row; the aggregate posterior is that
+        of at most 5,000 training data
     :param thresholds: of log p(z), in nats
     :param num: draws of each aggregate posterior, and of each prior
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    colours: dict[str, str] = {}
-    for title, (pair, data) in pairs.items():
-        colour = colours.setdefault(title.replace("dp", "").replace("-", ""), f"C{len(colours)}")
-        style = {"color": colour, "linestyle": "-" if "dp" in title else "--", "marker": ".", "label": title}
-        x = data.train.x[:5000]
-        q, site = aggregate_posterior(pair, x), upper_site(pair, x)
-        z = q.sample((num,))
-        log_q, log_p = log_aggregate(q, z).cpu(), log_prior(pair, site, z).cpu()
-        left.plot(thresholds, [one.score for one in leakage(log_q, log_p, thresholds)], **style)
-        of_prior = log_prior(pair, site, prior_samples(pair, site, num)).cpu()
-        taus = of_prior.quantile(torch.tensor(QUANTILES, dtype=of_prior.dtype)).tolist()
-        right.plot(QUANTILES, [one.share for one in leakage(log_q, log_p, taus)], **style)
-    right.plot(QUANTILES, QUANTILES, color="black", linestyle=":")
-    left.set(xlabel="threshold of log p(z), nats", ylabel="leakage score, nats")
-    right.set(xlabel="quantile of log p(z) under the prior", ylabel="share of the aggregate posterior below")
-    right.set_xscale("log")
-    right.set_yscale("symlog", linthresh=1e-4)
-    right.set_ylim(bottom=-2e-5)
-    right.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5), handlelength=4)
+    figure = Figure(figsize=(12, 4.2 * len(rows)), layout="constrained")
+    for (row, pairs), (left, right) in zip(rows.items(), figure.subplots(len(rows), 2, squeeze=False), strict=True):
+        colours: dict[str, str] = {}
+        for title, (pair, data) in pairs.items():
+            colour = colours.setdefault(title.replace("dp", "").replace("-", ""), f"C{len(colours)}")
+            style = {"color": colour, "linestyle": "-" if "dp" in title else "--", "marker": ".", "label": title}
+            x = data.train.x[:5000]
+            q, site = aggregate_posterior(pair, x), upper_site(pair, x)
+            z = q.sample((num,))
+            log_q, log_p = log_aggregate(q, z).cpu(), log_prior(pair, site, z).cpu()
+            left.plot(thresholds, [one.score for one in leakage(log_q, log_p, thresholds)], **style)
+            of_prior = log_prior(pair, site, prior_samples(pair, site, num)).cpu()
+            taus = of_prior.quantile(torch.tensor(QUANTILES, dtype=of_prior.dtype)).tolist()
+            right.plot(QUANTILES, [one.share for one in leakage(log_q, log_p, taus)], **style)
+        right.plot(QUANTILES, QUANTILES, color="black", linestyle=":")
+        left.set(title=row, xlabel="threshold of log p(z), nats", ylabel="leakage score, nats")
+        right.set(
+            title=row,
+            xlabel="quantile of log p(z) under the prior",
+            ylabel="share of the aggregate posterior below",
+        )
+        right.set_xscale("log")
+        right.set_yscale("symlog", linthresh=1e-4)
+        right.set_ylim(bottom=-2e-5)
+        right.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5), handlelength=4)
     return figure
 
 

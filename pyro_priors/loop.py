@@ -109,7 +109,7 @@ class Training:
             self.optimizer.load_state_dict(saved.optimizer)
             if self.objective is not None:
                 self.objective.load_state(saved.objective, fabric.device)
-            self.history = folder.history()[: self.progress.epoch]
+            self.history = folder.history_before(self.progress.epoch)
         if self.progress.compile is None:  # a run that goes on, for more epochs perhaps, computes as it did
             pays = total >= STEPS_THAT_PAY
             self.progress.compile = config.compile == "always" or config.compile == "auto" and pays

@@ -21,6 +21,7 @@ from ._sites import Mode, sample_sites
 from .objectives import ELBO, log_importance_weights
 from .priors import FlowPrior
 from .progress import progress_bar
+from .registration import check_batch
 
 __all__ = ["Pair"]
 
@@ -208,30 +209,9 @@ class Pair(nn.Module):
         for name, value in (("x", x), ("condition", condition)):
             if value is None and (name == "x" or self._configured("condition_shape")):
                 raise ValueError(f"{name} is None, and this pair needs it: give {name}, one row per datum")
-            if value is None:
-                continue
-            if not isinstance(value, Tensor):
-                kind = type(value).__name__
-                remedy = f"some rows, {name}[:1000]" if kind == "Levels" else f"torch.as_tensor({name})"
-                raise ValueError(f"{name} must be a tensor, got {kind}: give {remedy}")
-            if not value.is_floating_point() or not len(value):
-                raise ValueError(
-                    f"{name} must hold at least one datum of floating-point values, got {value.dtype} "
-                    f"{tuple(value.shape)}: give {name}.float()"
-                )
-            own = next(self.parameters()).dtype
-            if value.dtype is not own:
-                raise ValueError(
-                    f"{name} must be {own}, as the pair's weights are, got {value.dtype}: give {name}.to({own}), or "
-                    f"take the pair there with pair.to({value.dtype})"
-                )
-            shape = self._configured(f"{name}_shape")
-            if shape and tuple(value.shape[1:]) != tuple(shape):
-                given = ", ".join(map(str, shape))
-                raise ValueError(
-                    f"{name} must have shape (batch, {given}), got {tuple(value.shape)}: reshape it, or give a batch "
-                    f"of one with {name}[None]"
-                )
+            if value is not None:
+                own = next(self.parameters()).dtype
+                check_batch(name, value, own, self._configured(f"{name}_shape"))
         if condition is not None:
             if len(condition) != len(x):
                 raise ValueError(

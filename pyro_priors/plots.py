@@ -71,7 +71,8 @@ def image_grid(images: Tensor, num_columns: int, title: str = "", row_labels: Se
     channels, height, width = images.shape[1:]
     grid = make_grid(images.float().clamp(0, 1).cpu(), num_columns, padding=1, pad_value=0.5).permute(1, 2, 0)
     num_rows = -(-len(images) // num_columns)
-    figure, axes = _figure(0.55 * num_columns * width / height + 0.5, 0.55 * num_rows + 0.5)
+    beside = 0.08 * max(map(len, row_labels), default=0)
+    figure, axes = _figure(0.55 * num_columns * width / height + 0.5 + beside, 0.55 * num_rows + 0.5)
     axes.imshow(grid.numpy(), interpolation="nearest")
     axes.set_title(title)
     axes.set_xticks([])

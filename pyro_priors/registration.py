@@ -1,16 +1,18 @@
-"""What every program of the zoo begins with: its parameters made known to Pyro, and the plate over the batch."""
+"""What every program of the zoo begins with: its batch checked, its parameters made known to Pyro, and the plate over
+the batch."""
 
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import pyro
 import torch
 import torch.nn as nn
 
-__all__ = ["data_plate", "register", "unregistered"]
+__all__ = ["BatchCheck", "check_batch", "data_plate", "register", "unregistered"]
 
 _unregistered: ContextVar[bool] = ContextVar("unregistered", default=False)
 _counters: dict[str, itertools.count] = {}
@@ -87,3 +89,53 @@ def data_plate(
     if given is None and size is None:
         raise ValueError("a program needs x, condition or size, got none of them: give size=64 to sample 64 data")
     return pyro.plate("data", size if given is None else len(given))
+
+
+def check_batch(name: str, value: Any, dtype: torch.dtype, shape: Sequence[int] | None) -> None:
+    """Refuse what is no batch: one row for each datum, of the weights' dtype and of the shape that a pair was made for.
+
+    :param name: what it is, for the message
+    :param value: the batch
+    :param dtype: of the weights
+    :param shape: of one datum, None where any will do
+    :raises ValueError: if it is none
+    """
+    if not isinstance(value, torch.Tensor):
+        kind = type(value).__name__
+        remedy = f"some rows, {name}[:1000]" if kind == "Levels" else f"torch.as_tensor({name})"
+        raise ValueError(f"{name} must be a tensor, got {kind}: give {remedy}")
+    if not value.is_floating_point():
+        raise ValueError(f"{name} must hold floating-point values, got {value.dtype}: give {name}.to({dtype})")
+    if value.dtype is not dtype:
+        raise ValueError(
+            f"{name} must be {dtype}, as the pair's weights are, got {value.dtype}: give {name}.to({dtype}), or take "
+            f"the pair there with pair.to({value.dtype})"
+        )
+    if shape and tuple(value.shape[1:]) != tuple(shape):
+        given = ", ".join(map(str, shape))
+        raise ValueError(
+            f"{name} must have shape (batch, {given}), got {tuple(value.shape)}: reshape it, or give a batch of one "
+            f"with {name}[None]"
+        )
+    if not value.dim() or not len(value):
+        raise ValueError(
+            f"{name} must hold at least one datum, got shape {tuple(value.shape)}: leave empty batches out"
+        )
+
+
+class BatchCheck:
+    """Forward pre-hook of a pair's programs: SVI, Pyro's ELBOs and a call of one's own get the same checks as a pair's
+    methods. Without it a single datum would be taken for a batch of its own pixels.
+
+    :param shapes: of one datum, by name of the program's argument, None where it has none
+    """
+
+    def __init__(self, **shapes: Sequence[int] | None) -> None:
+        self.shapes = shapes
+
+    def __call__(self, program: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = dict(zip(self.shapes, args, strict=False)) | kwargs
+        own = next(program.parameters(), None)
+        for name, shape in self.shapes.items():
+            if own is not None and given.get(name) is not None:
+                check_batch(name, given[name], own.dtype, shape)

@@ -25,6 +25,17 @@ __all__ = ["ResumeState", "RunFolder"]
 MAY_CHANGE = ("max_epochs", "patience", "checkpoint_seconds", "tensorboard", "device", "num_processes")
 """Options of the training that a resumed run may give anew."""
 
+GROUPS: dict[str, set[str]] = {
+    "pair": {"name", "config"},
+    "data": {"name", "config"},
+    "objective": set(),
+    "train": set(),
+}
+"""What ``config.json`` says at least of a run."""
+
+MAY_BE_NONE = ("pair", "data")
+"""Of these where the pair is not of the zoo, or the data were arrays in memory."""
+
 
 @dataclass
 class ResumeState:
@@ -86,6 +97,12 @@ class RunFolder:
                 ) from None
             yield
 
+    @property
+    def num_epochs(self) -> int:
+        """Epochs that ``metrics.jsonl`` goes up to."""
+        history = self.history()
+        return history[-1]["epoch"] + 1 if history else 0
+
     def begin(self, config: dict[str, Any], resume: bool, defaults: dict[str, Any] | None = None) -> None:
         """Write ``config.json``, or compare it with the one of the run to be resumed.
 
@@ -106,7 +123,7 @@ class RunFolder:
                     f"{self.path} holds a run already: resume it (--resume, resume=True) or choose another --out"
                 )
             self.compare(config, defaults)
-            done, most = len(self.history()), config["train"]["max_epochs"]
+            done, most = self.num_epochs, config["train"]["max_epochs"]
             if most < done:
                 raise ValueError(
                     f"max_epochs is {most}, but the run in {self.path} has trained {done} epochs: give at least "
@@ -155,14 +172,24 @@ class RunFolder:
         """``config.json``.
 
         :raises FileNotFoundError: if this is no run folder
+        :raises CheckpointError: if it cannot be read, or is not what a training wrote
         """
         file = self.path / "config.json"
+        remedy = "restore it from a copy, or train anew in another folder; pyro_priors.load reads the pair without it"
         try:
-            return json.loads(file.read_bytes())
+            found = json.loads(file.read_bytes())
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.path} is no run folder: it has no config.json") from None
         except ValueError as error:
-            raise checkpoint.CheckpointError(f"{file} cannot be read ({error}): it is truncated or altered") from None
+            what = f"{file} cannot be read ({error}): it is truncated or altered"
+            raise checkpoint.CheckpointError(what, remedy) from None
+        for group, keys in GROUPS.items():
+            options = found.get(group) if isinstance(found, dict) else None
+            of_none = options is None and isinstance(found, dict) and group in found and group in MAY_BE_NONE
+            if not of_none and not (isinstance(options, dict) and keys <= options.keys()):
+                what = f"{file} does not say what the run's {group} is: it is truncated or altered"
+                raise checkpoint.CheckpointError(what, remedy)
+        return found
 
     def progress(self) -> dict[str, Any] | None:
         """Counters of the last state, None where none was ever written.
@@ -175,7 +202,8 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError) as error:
-            raise checkpoint.CheckpointError(f"{file} cannot be read ({error}): it is truncated or altered") from None
+            what = f"{file} cannot be read ({error}): it is truncated or altered"
+            raise checkpoint.CheckpointError(what, checkpoint.RESTORE) from None
 
     def weights(self) -> str | None:
         """Checksum of the pair in ``pair/``, None where none is."""
@@ -186,7 +214,7 @@ class RunFolder:
 
     def save_evaluation(self, record: dict[str, Any]) -> None:
         """Write ``evaluation.json``, with the checksum of the pair that it is of, and for how long that was trained."""
-        content = json.dumps(record | {"weights": self.weights(), "epochs": len(self.history())}, indent=1)
+        content = json.dumps(record | {"weights": self.weights(), "epochs": self.num_epochs}, indent=1)
         checkpoint.write_atomically(self.path / "evaluation.json", content.encode())
 
     def evaluation(self) -> dict[str, Any] | None:
@@ -197,7 +225,7 @@ class RunFolder:
         except (FileNotFoundError, ValueError):
             return None
         if self.holds_numbers_only:  # those of before the epochs were written are of the last
-            return record if record.get("epochs", len(self.history())) == len(self.history()) else None
+            return record if record.get("epochs", self.num_epochs) == self.num_epochs else None
         return record if record.get("weights") == self.weights() else None
 
     def append(self, record: dict[str, Any]) -> None:
@@ -206,13 +234,27 @@ class RunFolder:
             file.write(json.dumps(record) + "\n")
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``; a last line that was cut off is left out."""
+        """The lines of ``metrics.jsonl``; one that was cut off or altered is left out."""
         records = []
-        for line in self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []:
+        for line in self.metrics_file.read_bytes().splitlines() if self.metrics_file.exists() else []:
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except ValueError:
-                break
+                continue
+            if isinstance(record, dict) and isinstance(record.get("epoch"), int):
+                records.append(record)
+        return records
+
+    def history_before(self, epoch: int) -> list[dict[str, Any]]:
+        """The lines of the epochs before this one, with a warning where some were lost."""
+        records = [record for record in self.history() if record["epoch"] < epoch]
+        if len(records) < epoch:
+            warnings.warn(
+                f"{self.metrics_file} has lost the lines of {epoch - len(records)} of {epoch} epochs: the training "
+                "goes on as it was, without them in its curves; restore the file from a copy to have them",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return records
 
     def rewrite_history(self, records: list[dict[str, Any]]) -> None:
@@ -241,7 +283,7 @@ class RunFolder:
         try:
             tensors, record = checkpoint.read(self.path / "last", "state")
         except checkpoint.CheckpointError as error:
-            warnings.warn(f"{error}; going on from the state before it", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"{error.what}; going on from the state before it", RuntimeWarning, stacklevel=2)
             tensors, record = checkpoint.read(self.path / "last", "state.previous")
             # or else the next writing would keep the refused state as its previous one
             previous = (self.path / "last" / "state.previous.json").read_bytes()

@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch.nn as nn
 
 from . import checkpoint, guides, models
+from ._hints import check_sizes, is_size
 from ._hints import hint as hint
 from ._rng import seeded
 from .data import Splits
@@ -52,6 +53,7 @@ from .priors import (
     StandardPrior,
     VampPrior,
 )
+from .registration import BatchCheck
 
 __all__ = [
     "PRIORS",
@@ -117,7 +119,7 @@ class PairConfig:
         for name, value in dataclasses.asdict(self).items():
             if name in ("channels", "condition_hidden", "flow_hidden", "hidden") or name.endswith("_shape"):
                 empty = not value and name not in may_be_empty
-                if not isinstance(value, Sequence) or not all(map(_is_size, value)) or empty:
+                if not isinstance(value, Sequence) or not all(map(is_size, value)) or empty:
                     own = getattr(type(self), name, ()) or (64,)
                     remedy = f"that of the data, data.{name}" if name.endswith("_shape") else f"{own}"
                     raise ValueError(
@@ -125,8 +127,7 @@ class PairConfig:
                     )
                 object.__setattr__(self, name, tuple(map(int, value)))  # JSON has lists only, and no numpy
             elif name in _SIZES and value is not None:
-                if not _is_size(value):
-                    raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}: give 10, say")
+                check_sizes(**{name: value})
                 object.__setattr__(self, name, int(value))
             elif name in ("scale", "start_scale") and value is not None and not _is_number(value):
                 raise ValueError(f"{name} must be a number, got {value!r}: give {name}=0.1, or leave it out")
@@ -140,10 +141,6 @@ class PairConfig:
 NETWORKS = ("conv", "mlp")
 
 _SIZES = ("num_categories", "num_components", "num_enumerated", "num_transforms", "z1_dim", "z_dim")
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _is_number(value: object) -> bool:
@@ -451,6 +448,9 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
     pair = entry.factory(built, Networks(encoder, decoder))
     own = [key for key, network in (("encoder", encoder), ("decoder", decoder)) if network is not None]
     pair.recipe = {"name": name, "config": dataclasses.asdict(built), "own_networks": own}
+    check = BatchCheck(x=built.x_shape, condition=getattr(built, "condition_shape", None))
+    for program in (pair.model, pair.guide):
+        program.register_forward_pre_hook(check, with_kwargs=True)
     return pair
 
 

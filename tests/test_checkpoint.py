@@ -178,6 +178,24 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         pp.load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_refused_comes_with_a_remedy(damage, tmp_path):
+    _saved(tmp_path)
+    DAMAGES[damage][0](tmp_path)
+    with pytest.raises(CheckpointError) as error:
+        pp.load(tmp_path)
+    assert "\n" not in str(error.value)
+    remedies = (checkpoint.RESTORE, "give a folder that pair.save wrote, or that of a run that has ended")
+    assert str(error.value).endswith(remedies) or "another network" in str(error.value)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "pair"):
+        with pytest.raises(ValueError, match=f"^the folder {path} cannot be made .*: choose another place to write to"):
+            create("vae").save(path)
+
+
 def test_another_network_s_save_is_refused_and_nothing_is_loaded(tmp_path):
     """Other names, or other shapes; the pair keeps all its tensors, also those that would have fitted."""
     _saved(tmp_path / "vae", "vae")

@@ -382,7 +382,7 @@ MISTAKES = {
     ),
     "too few data": (
         "train vae --data digits --data.limit 96 --out new --pair.prior vamp --train.pseudo-inputs data",
-        r"num_components is 500, more than the 96 data that pseudo-inputs are to start at: give 96 or fewer",
+        r"num_components is 500, more than the 96 data that .* start at: make the prior with 96 or fewer",
     ),
     "likelihood": ("train vae --data digits --out new --pair.likelihood bernouli", r"likelihood.*bernouli"),
     "z_dim": ("train vae --data digits --out new --pair.z-dim 0", r"z_dim must be .* of at least 1, got 0"),
@@ -429,6 +429,10 @@ MISTAKES = {
     "condition": ("sample RUN --condition 0", "--condition 0: this pair takes no condition"),
     "broken pair": ("plot BROKEN", r"pair-.*safetensors does not have the checksum .*truncated or altered"),
     "broken config": ("plot UNREADABLE", r"config\.json cannot be read .*truncated or altered"),
+    "empty config": ("evaluate EMPTY", r"config\.json does not say what the run's pair is: .* restore it from a copy"),
+    "list in config": ("sample LIST", r"config\.json does not say what the run's pair is: .* restore it from a copy"),
+    "data in config": ("plot NODATA", r"config\.json does not say what the run's data is: .* restore it from a copy"),
+    "sample below a file": ("sample RUN --out bad.npz/x.npz", r"the folder bad\.npz cannot be made \(it is a file\)"),
     "unfinished": ("evaluate UNFINISHED", r"UNFINISHED has no finished pair yet: go on training with --resume"),
     "surplus": ("plot RUN more", r"more"),
     "list": ("list everything", r"everything"),
@@ -442,8 +446,11 @@ if torch.backends.mps.is_available():
 def playground(digits_run, tmp_path_factory):
     """A folder with a run, damaged runs and files to be mistaken about."""
     folder = tmp_path_factory.mktemp("playground")
-    for name in ("RUN", "BROKEN", "UNREADABLE", "UNFINISHED"):
+    altered = {"EMPTY": {}, "LIST": [1], "NODATA": json.loads((digits_run / "config.json").read_text()) | {"data": 3}}
+    for name in ("RUN", "BROKEN", "UNREADABLE", "UNFINISHED", *altered):
         shutil.copytree(digits_run, folder / name)
+    for name, config in altered.items():
+        (folder / name / "config.json").write_text(json.dumps(config))
     (tensors,) = (folder / "BROKEN" / "pair").glob("*.safetensors")
     tensors.write_bytes(tensors.read_bytes()[:-5])
     (folder / "UNREADABLE" / "config.json").write_text("{")

@@ -8,6 +8,8 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pytest
@@ -15,6 +17,7 @@ import torch
 from pyro import poutine
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.infer.util import is_validation_enabled
+from torch import Tensor
 from torch.testing import assert_close
 
 import pyro_priors as pp
@@ -409,6 +412,34 @@ def test_data_of_another_precision_are_refused_in_one_line():
         ):
             call(x)
     assert pair.double().encode(x)["z"].mean.dtype is torch.float64
+
+
+NO_BATCHES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "one datum": (
+        lambda x: x[0],
+        r"must have shape \(batch, \d+\), got \(\d+,\): .* a batch of one",
+    ),
+    "a number": (lambda x: x[0, 0], r"must have shape \(batch, \d+\), got \(\)"),
+    "another shape": (lambda x: x[:, :-1], r"must have shape \(batch, \d+\)"),
+    "whole numbers": (lambda x: x.long(), r"must hold floating-point values, got torch.int64: give {name}.to\(torch"),
+    "another precision": (lambda x: x.double(), r"must be torch.float32, as the pair's weights are"),
+    "numpy": (lambda x: x.numpy(), r"must be a tensor, got ndarray: give torch.as_tensor\({name}\)"),
+    "none": (lambda x: x[:0], r"must hold at least one datum, got shape \(0, \d+\)"),
+}
+
+
+@pytest.mark.parametrize("mistake", NO_BATCHES)
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_batch_is_refused_by_the_programs_too(name, mistake):
+    """SVI and Pyro's ELBOs as the pair's methods: a single datum is no batch of its own pixels."""
+    pair, args = create(name), batch(name)
+    spoil, message = NO_BATCHES[mistake]
+    svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), pair.elbo)
+    for position, argument in enumerate(("x", "condition")[: len(args)]):
+        given = (*args[:position], spoil(args[position]), *args[position + 1 :])
+        for call in (svi.step, pair.guide, pair.model, pair.encode, pair.log_prob):
+            with pytest.raises(ValueError, match=f"^{argument} {message.format(name=argument)}"):
+                call(*given)
 
 
 # copies and files

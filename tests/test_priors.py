@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+from functools import partial
 
 import pyro.distributions as dist
 import pyro.distributions.transforms as T
@@ -413,10 +414,39 @@ def test_pseudo_inputs_start_at_a_draw_of_data(likelihood):
 
 def test_pseudo_inputs_need_data_enough():
     prior = create("vae", prior="vamp").model.prior
-    with pytest.raises(ValueError, match=r"num_components is 9, more than the 8 data .* start at: give 8 or fewer"):
+    with pytest.raises(
+        ValueError, match=r"num_components is 9, more than the 8 data .* start at: make the prior with 8 or fewer"
+    ):
         prior.start_at_data(torch.zeros(8, 6))
+    with pytest.raises(ValueError, match=r"more than the 0 data .* start at: give data"):
+        prior.start_at_data(torch.zeros(0, 6))
     with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
         prior.start_at_data(torch.full((20, 6), 2.0))
+
+
+@pytest.mark.parametrize(
+    ("size", "make"),
+    [
+        ("z_dim", StandardPrior),
+        ("z_dim", GaussianPrior),
+        ("z_dim", partial(MixturePrior, 2)),
+        ("num_components", partial(MixturePrior, z_dim=2)),
+        ("num_components", partial(VampPrior, None, (3,))),
+        ("num_categories", partial(CategoryPrior, z_dim=2)),
+        ("z_dim", partial(CategoryPrior, 2)),
+        ("z_dim", FlowPrior),
+        ("num_transforms", lambda size: FlowPrior(2, num_transforms=size)),
+    ],
+)
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, "3"])
+def test_sizes_that_are_none_are_named(size, make, value):
+    with pytest.raises(ValueError, match=f"^{size} must be a whole number of at least 1, got {value!r}: give 10"):
+        make(value)
+
+
+def test_a_standard_deviation_that_is_none_is_named():
+    with pytest.raises(ValueError, match=r"^std must be .*, got -1.0"):
+        VampPrior(None, (3,), 4, std=-1.0)
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli", "discretised_logistic", "gaussian"])

@@ -390,6 +390,25 @@ def test_a_state_of_other_networks_is_an_error(digits, tmp_path):
         pp.fit(pair, digits, out=tmp_path / "run", resume=True, **OPTIONS)
 
 
+@pytest.mark.parametrize("line", [0, 2, 3, None], ids=["first", "inner", "last", "file"])
+def test_lines_of_the_history_that_are_lost_cost_nothing_else(digits, tmp_path, uninterrupted, line):
+    """Every weight is that of the training that was never stopped; the lines that are left are kept."""
+    run = tmp_path / "run"
+    fit(run, digits, max_epochs=3 if line != 3 else 4)
+    kept = runs.records(run)
+    if line is None:
+        (run / "metrics.jsonl").unlink()
+    else:
+        lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (run / "metrics.jsonl").write_text("".join([*lines[:line], lines[line][:20] + "\n", *lines[line + 1 :]]))
+    num = len(kept) if line is None else 1
+    with pytest.warns(RuntimeWarning, match=f"has lost the lines of {num} of {len(kept)} epochs: the training goes on"):
+        pair = fit(run, digits, resume=True)
+    assert runs.same_bits(runs.state(pair), uninterrupted[1])
+    left = [] if line is None else [record for record in kept if record["epoch"] != line]
+    assert runs.records(run)[: len(left)] == left
+
+
 # processes that are killed
 
 COMMAND = ["train", "cp_vae", "--data", "digits", "--data.limit", "160", "--pair.hidden", "16", "--pair.z-dim", "2"]

@@ -532,8 +532,10 @@ add(
 
 
 def _leakage(trained: Mapping[str, Trained]) -> Figure:
-    pairs = {f"{one.row.data}: {title_of(one.row)}": (one.pair, one.data) for one in trained.values()}
-    return latent_plots.leakage_curves(pairs, THRESHOLDS)
+    rows: dict[str, dict[str, tuple[Pair, Splits]]] = {}
+    for one in trained.values():
+        rows.setdefault(one.row.data, {})[title_of(one.row)] = one.pair, one.data
+    return latent_plots.leakage_curves(rows, THRESHOLDS)
 
 
 add(
@@ -604,17 +606,18 @@ add(
 
 
 def _traversals(num: int, num_paths: int) -> Callable[[Trained], Pictures]:
-    """Paths between codes of test images that are far apart: straight in z, and with a flow also straight in z0."""
+    """Paths from the first test image to the second, from the third to the fourth, and so on: straight in z, and with
+    a flow also straight in z0."""
 
     def draw(one: Trained) -> Pictures:
         rows: dict[str, Tensor] = {}
-        codes = one.pair.encode(one.data.test.x[:200].to(one.pair.device))["z"].mean
+        codes = one.pair.encode(one.data.test.x[: 2 * num_paths].to(one.pair.device))["z"].mean
         for i in range(num_paths):
-            start, end = codes[i], codes[(codes - codes[i]).norm(dim=1).argmax()]
+            start, end = codes[2 * i : 2 * i + 2]
             ways = (False, True) if one.row.pair_options.get("prior") == "flow" else (False,)
             for in_base in ways:
                 z = latent_plots.path(one.pair, start, end, num, in_base)
-                label = f"{title_of(one.row)}, {'z0' if in_base else 'z'}{' ' * i}"
+                label = f"{title_of(one.row)}, {'z0' if in_base else 'z'} ({i + 1})"
                 rows[label] = plots.shown(one.pair.sample(num, z=z)["x_mean"], None, one.data)
         return rows
 

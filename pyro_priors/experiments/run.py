@@ -242,14 +242,15 @@ class _Runner:
         """What the table has of a row that has ended."""
         history, evaluation = folder.history(), folder.evaluation() or {}
         intended = row.quick if self.quick else row.train
+        seconds = [line["seconds"] for line in history]
         return Result(
             row,
             "" if estimates else "not evaluated",
             estimates,
-            epochs=len(history),
-            cut_short=len(history) < intended.max_epochs and not _out_of_patience(history, intended),
+            epochs=folder.num_epochs,
+            cut_short=folder.num_epochs < intended.max_epochs and not _out_of_patience(history, intended),
             # the first has the compiling in it
-            seconds_per_epoch=statistics.median(line["seconds"] for line in history[1:] or history),
+            seconds_per_epoch=statistics.median(seconds[1:] or seconds) if seconds else None,
             source=evaluation.get("data", ""),
             precision=config.precision,
             evaluation={key: evaluation.get(key) for key in ("part", "num_samples", "num_data", "categories", "seed")},

@@ -5,6 +5,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from .._hints import check_sizes
 from ..nn import chosen, positive, raw_of
 
 __all__ = ["CategoryPrior"]
@@ -27,6 +28,7 @@ class CategoryPrior(nn.Module):
 
     def __init__(self, num_categories: int, z_dim: int) -> None:
         super().__init__()
+        check_sizes(num_categories=num_categories, z_dim=z_dim)
         self.loc = nn.Parameter(torch.randn(num_categories, z_dim) / z_dim**0.5)
         self.raw_scale = nn.Parameter(torch.full((num_categories, z_dim), raw_of(1.0)))
 

@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch.nn as nn
 from torch import Tensor
 
+from .._hints import check_sizes
 from ..nn import MLP, Encoder, JoinedLinear, positive
 from .mixture import GaussianMixture
 
@@ -71,6 +72,7 @@ class ComponentNetwork(nn.Module):
         trunk: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(num_components=num_components)
         self.condition_dim, self.shape = len(condition_shape), (num_components, *shape)
         self.flatten = trunk is None
         network: Any = MLP(prod(condition_shape), hidden, gated) if trunk is None else trunk

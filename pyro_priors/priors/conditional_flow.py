@@ -12,7 +12,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import Transform
 
-from .._hints import hint
+from .._hints import check_sizes, hint
 from ..nn import MLP, GaussianHead, make_condition_network
 from .flow import FlowDistribution
 from .transforms import START, Reverse
@@ -85,6 +85,7 @@ class ConditionalFlowPrior(nn.Module):
         super().__init__()
         if flow not in CONDITIONAL_FLOWS:
             raise ValueError(f"flow '{flow}' is unknown: {hint(flow, CONDITIONAL_FLOWS)}")
+        check_sizes(z_dim=z_dim, num_transforms=num_transforms)
         if z_dim < 2 and flow != "none":
             raise ValueError(f"couplings need z_dim of at least 2, got {z_dim}: use flow='none' for one dimension")
         network: Any = make_condition_network(condition_network, condition_shape, hidden, gated)

@@ -10,7 +10,7 @@ from torch import Size, Tensor
 from torch.distributions import Transform
 from torch.types import _size
 
-from .._hints import hint
+from .._hints import check_sizes, hint
 from .standard import StandardPrior
 from .transforms import FLOWS, ActNorm, FlowNetwork, Permutation, Reverse
 from .zuko_flows import PREFIX, ZukoFlow
@@ -87,6 +87,7 @@ class FlowPrior(nn.Module):
             raise ValueError(f"permutation must be one of {', '.join(PERMUTATIONS)}, got '{permutation}'")
         if flow not in FLOWS and not flow.startswith(PREFIX):
             raise ValueError(f"flow '{flow}' is unknown: {hint(flow, (*FLOWS, f'{PREFIX}NAME'))}")
+        check_sizes(z_dim=z_dim, num_transforms=num_transforms)
         if z_dim < 2:
             raise ValueError(f"a flow needs z_dim of at least 2, got {z_dim}: use prior='mixture' for one dimension")
         self.base = StandardPrior(z_dim)

@@ -4,6 +4,7 @@ import pyro.distributions as dist
 import torch
 import torch.nn as nn
 
+from .._hints import check_sizes
 from ..nn import positive, raw_of
 
 __all__ = ["GaussianPrior"]
@@ -19,6 +20,7 @@ class GaussianPrior(nn.Module):
 
     def __init__(self, z_dim: int) -> None:
         super().__init__()
+        check_sizes(z_dim=z_dim)
         self.loc = nn.Parameter(torch.zeros(z_dim))
         self.raw_scale = nn.Parameter(torch.full((z_dim,), raw_of(1.0)))
 

@@ -9,6 +9,7 @@ from pyro.distributions import constraints
 from torch import Size, Tensor
 from torch.types import _size
 
+from .._hints import check_sizes
 from .._sites import base_of, is_normal
 from ..nn import positive, raw_of
 
@@ -130,6 +131,7 @@ class MixturePrior(nn.Module):
 
     def __init__(self, num_components: int, z_dim: int, trained_weights: bool = True) -> None:
         super().__init__()
+        check_sizes(num_components=num_components, z_dim=z_dim)
         logits = torch.zeros(num_components)
         if trained_weights:
             self.logits = nn.Parameter(logits)

@@ -6,6 +6,8 @@ import torch.nn as nn
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from .._hints import check_sizes
+
 __all__ = ["ReleasedCategoryPrior"]
 
 
@@ -26,6 +28,7 @@ class ReleasedCategoryPrior(nn.Module):
 
     def __init__(self, num_categories: int, z_dim: int) -> None:
         super().__init__()
+        check_sizes(num_categories=num_categories, z_dim=z_dim)
         self.register_buffer("loc", torch.rand(num_categories, z_dim))
         self.register_buffer("raw_scale", torch.rand(num_categories, z_dim))
 

@@ -5,6 +5,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from .._hints import check_sizes
+
 __all__ = ["StandardPrior"]
 
 
@@ -21,6 +23,7 @@ class StandardPrior(nn.Module):
 
     def __init__(self, z_dim: int) -> None:
         super().__init__()
+        check_sizes(z_dim=z_dim)
         self.register_buffer("loc", torch.zeros(z_dim), persistent=False)
         self.register_buffer("scale", torch.ones(z_dim), persistent=False)
 

@@ -1,5 +1,6 @@
 """The variational mixture of posteriors prior of Tomczak and Welling (2018)."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -8,6 +9,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from .._hints import check_sizes
 from .mixture import mixture_of
 
 __all__ = ["VampPrior"]
@@ -54,6 +56,9 @@ class VampPrior(nn.Module):
         std: float = 0.01,
     ) -> None:
         super().__init__()
+        check_sizes(num_components=num_components)
+        if not 0 <= std < math.inf:
+            raise ValueError(f"std must be 0 or more, got {std}: 0.01 is what was published")
         self.encoder = encoder
         self.bounded = bounded
         self.free_pseudo_inputs = nn.Parameter(mean + std * torch.randn(num_components, *x_shape))
@@ -109,9 +114,10 @@ class VampPrior(nn.Module):
         """
         free = self.free_pseudo_inputs
         if len(x) < len(free):
+            remedy = f"make the prior with {len(x)} or fewer" if len(x) else "give data"
             raise ValueError(
-                f"num_components is {len(free)}, more than the {len(x)} data that pseudo-inputs are to start at: give "
-                f"{len(x)} or fewer"
+                f"num_components is {len(free)}, more than the {len(x)} data that pseudo-inputs are to start at: "
+                f"{remedy}"
             )
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(x), generator=generator)[: len(free)]
