@@ -312,8 +312,8 @@ def _sample(arguments: list[str]) -> None:
         edit: tuple[int, ...] = ()
         """Rows of the test part: each as it is, reconstructed, and under --condition."""
         transport: bool = False
-        """With --edit: move the code along the prior with the condition, instead of keeping it; nothing where the prior
-        does not see the condition."""
+        """With --edit: move the code along the prior with the condition, instead of keeping it, which may leave the
+        picture as it was; nothing where the prior does not see the condition."""
         seed: int = 0
         """Seed of the noise."""
 

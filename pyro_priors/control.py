@@ -201,7 +201,8 @@ def edited(pair: Pair, data: Splits, rows: Sequence[int], text: str, transport: 
     :param data: its data
     :param rows: of the test part
     :param text: what is changed, as for :func:`parse`; other attributes stay
-    :param transport: move the code with the condition too (:func:`moved`)
+    :param transport: move the code with the condition too (:func:`moved`). Without it a code keeps what it has of the
+        old condition: where the prior sees the condition, codes may have all of it, and the picture stay as it was
     :returns: pictures in rows of three; ``sites`` has ``"x_mean"`` alone
     :raises ValueError: if a row is not there
     """

@@ -21,6 +21,7 @@ from .nn import (
     CALIBRATIONS,
     CONDITION_NETWORKS,
     MLP,
+    NORMALISATIONS,
     UPSAMPLING,
     CategoricalHead,
     ConvDecoder,
@@ -101,6 +102,8 @@ class PairConfig:
     """Of conv: channels of its convolutions, each of which halves the image; left out: what the size asks for."""
     upsampling: str = "auto"
     """Of conv's decoder: resize, transposed, or auto, the one that the size asks for."""
+    normalisation: str = "auto"
+    """Of conv: group, none, or auto, what the size asks for."""
 
     only_likelihood: ClassVar[str] = ""
     """The one likelihood of a pair that has no choice of them."""
@@ -111,7 +114,8 @@ class PairConfig:
                 f"likelihood='{self.likelihood}' does not fit this pair, whose likelihood is {self.only_likelihood}: "
                 "leave it out"
             )
-        for name, known in (("networks", NETWORKS), ("upsampling", UPSAMPLING)):
+        choices = {"networks": NETWORKS, "upsampling": UPSAMPLING, "normalisation": NORMALISATIONS}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} '{getattr(self, name)}' is unknown: {hint(getattr(self, name), known)}")
         conv = self.networks == "conv"
@@ -133,7 +137,7 @@ class PairConfig:
                 raise ValueError(f"{name} must be a number, got {value!r}: give {name}=0.1, or leave it out")
             elif isinstance(getattr(type(self), name, None), bool) and not isinstance(value, bool):
                 raise ValueError(f"{name} must be True or False, got {value!r}")
-        for name in () if conv else ("channels", "upsampling"):
+        for name in () if conv else ("channels", "normalisation", "upsampling"):
             if getattr(self, name) != getattr(PairConfig, name):
                 raise ValueError(f"{name}={getattr(self, name)!r} belongs to networks='conv': leave it out")
 
@@ -532,6 +536,10 @@ PRIORS: dict[str, Callable[[VAEConfig, nn.Module], nn.Module]] = {
 """Unconditional priors by name: from a pair's options and the encoder of its guide, which a VampPrior shares."""
 
 
+def _of_conv(config: PairConfig) -> dict[str, Any]:
+    return {"channels": config.channels, "normalisation": config.normalisation}
+
+
 def _encoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Module:
     if networks.encoder is not None:
         return networks.encoder
@@ -546,7 +554,7 @@ def _made_encoder(
     branched: bool = False,
 ) -> nn.Module:
     if config.networks == "conv":  # x and condition have maps of their own there already
-        return ConvEncoder(x_shape, z_dim, config.hidden, config.gated, condition_shape, config.channels)
+        return ConvEncoder(x_shape, z_dim, config.hidden, config.gated, condition_shape, **_of_conv(config))
     return Encoder(x_shape, z_dim, config.hidden, config.gated, condition_shape, branched)
 
 
@@ -560,7 +568,7 @@ def _decoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Modul
     z_dim = options.pop("z_dim", config.z_dim)
     if config.networks == "conv":
         options.pop("branched", None)
-        options |= {"channels": config.channels, "upsampling": config.upsampling}
+        options |= _of_conv(config) | {"upsampling": config.upsampling}
         return ConvDecoder(z_dim, config.x_shape, likelihood, config.hidden, config.gated, **options)
     return Decoder(z_dim, config.x_shape, likelihood, config.hidden, config.gated, **options)
 
@@ -587,7 +595,7 @@ def _hvae(config: HVAEConfig, networks: Networks) -> Pair:
 def _trunk(config: PairConfig) -> tuple[nn.Module, int]:
     """From x to features, and their number."""
     if config.networks == "conv":
-        conv = ConvTrunk(config.x_shape, config.hidden, config.gated, channels=config.channels)
+        conv = ConvTrunk(config.x_shape, config.hidden, config.gated, **_of_conv(config))
         return conv, conv.out_dim
     mlp = MLP(prod(config.x_shape), config.hidden, config.gated)
     return nn.Sequential(nn.Flatten(-len(config.x_shape)), mlp), config.hidden[-1]
@@ -647,14 +655,15 @@ def _cvae(config: CVAEConfig, networks: Networks) -> Pair:
 
 @register_pair("sigma_cvae", SigmaCVAEConfig, citations=("de2025", "rybkin2021", "sohn2015"))
 def _sigma_cvae(config: SigmaCVAEConfig, networks: Networks) -> Pair:
+    decoder = _decoder(config, networks, condition_shape=config.condition_shape)  # first: as in sigma_cvae_nf
     encoder = _encoder(config, networks, condition_shape=config.condition_shape)
-    decoder = _decoder(config, networks, condition_shape=config.condition_shape)
     prior = PRIORS[config.prior](config, encoder)
     return Pair(models.CVAE(prior, decoder, prior_sees_condition=False), guides.CVAEGuide(encoder))
 
 
 @register_pair("sigma_cvae_nf", SigmaCVAENFConfig, citations=("de2025", "kim2021", "rybkin2021", "sohn2015"))
 def _sigma_cvae_nf(config: SigmaCVAENFConfig, networks: Networks) -> Pair:
+    encoder, decoder = _conditional(config, networks)  # before the prior: at one seed those of sigma_cvae
     prior = ConditionalFlowPrior(
         config.condition_shape,
         config.z_dim,
@@ -666,7 +675,7 @@ def _sigma_cvae_nf(config: SigmaCVAENFConfig, networks: Networks) -> Pair:
         config.condition_network,
         config.couplings_see_condition,
     )
-    return _conditional_pair(config, prior, *_conditional(config, networks))
+    return _conditional_pair(config, prior, encoder, decoder)
 
 
 @register_pair("cmog_cvae", MixtureCVAEConfig, citations=("klushyn2019", "sohn2015"))

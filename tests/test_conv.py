@@ -1,5 +1,7 @@
 """Convolutional encoders and decoders: the plans of the released code, conditions, left dimensions."""
 
+import re
+
 import pytest
 import torch
 import torch.nn as nn
@@ -113,6 +115,25 @@ def test_a_datum_depends_on_no_other(float64):
     assert_close(encoder(x).mean, alone)
 
 
+@pytest.mark.parametrize("name", ["vae", "cp_vae", "cvae"])
+def test_normalisation_is_everywhere_or_nowhere(name):
+    """Of encoder, decoder, prior and the networks of a condition; ``auto`` is what the size asks for."""
+    condition = {"condition_shape": (1, 16, 16)} if name == "cvae" else {}
+    for size, auto in ((28, False), (32, True), (24, True)):
+        for normalisation, expected in (("auto", auto), ("group", True), ("none", False)):
+            pair = pp.create(
+                name, x_shape=(1, size, size), networks="conv", channels=(), normalisation=normalisation, **condition
+            )
+            for program in (pair.model, pair.guide):
+                own = {key: module for key, module in program.named_modules() if ".norms." in key}
+                of_x = [module for key, module in own.items() if not re.search("condition|join|prior", key)]
+                given = [module for key, module in own.items() if re.search("condition|join|prior", key)]
+                assert all(isinstance(module, nn.GroupNorm) is expected for module in of_x)
+                if normalisation != "auto":
+                    assert all(isinstance(module, nn.GroupNorm) is expected for module in given)
+                assert of_x and bool(given) is bool(condition)
+
+
 CONDITIONS = {"vector": (3,), "same size": (2, 12, 10), "other image": (1, 4, 9), "matrix": (2, 5)}
 
 
@@ -165,6 +186,8 @@ def test_errors():
     refuses(r"got \(1, 28, 1\)", x_shape=(1, 28, 1))
     refuses(r"networks 'con' is unknown: did you mean 'conv'\?", networks="con")
     refuses(r"upsampling 'transpose' is unknown: did you mean 'transposed'\?", upsampling="transpose")
+    refuses(r"normalisation 'batch' is unknown: choose one of auto, group, none", normalisation="batch")
+    refuses(r"normalisation='none' belongs to networks='conv': leave it out", networks="mlp", normalisation="none")
     refuses(r"channels=\(8,\) belongs to networks='conv': leave it out", networks="mlp", channels=(8,))
     refuses(r"upsampling='resize' belongs to networks='conv': leave it out", networks="mlp", upsampling="resize")
     refuses(r"channels names 5 layers, but 28x28 is halved 4 times at most", channels=(8,) * 5)

@@ -65,6 +65,18 @@ def test_rows_are_pairs_of_images_of_their_size(name):
         assert len(pair.guide.encoder.trunk.convolutions) == len(pair.model.decoder.layers) == 4
 
 
+def test_rows_of_one_seed_start_at_the_same_networks():
+    """So that a difference between methods is one of pairs of runs."""
+    found = []
+    for name in ("sigma", "sigma-nf", "gaussian"):
+        (row,) = experiments.find("de2025/table1").select([f"mnist-{name}-seed1"])
+        pair = zoo.create_for(row.pair, small(row.data, 28), row.train.seed, **row.pair_options)
+        networks = {"encoder": pair.guide.encoder, "decoder": pair.model.decoder}
+        found.append({f"{k}.{n}": p for k, network in networks.items() for n, p in network.named_parameters()})
+    assert found[0].keys() == found[1].keys() == found[2].keys()
+    assert all(torch.equal(value, other[key]) for other in found[1:] for key, value in found[0].items())
+
+
 def test_what_the_published_likelihood_may_be():
     """The three numbers of the paper, from the scales that REFERENCE gives for them: s = 0.200, 0.183, 0.179."""
     size = 3 * 86 * 86

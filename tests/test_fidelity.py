@@ -1,7 +1,9 @@
 """Fidelity to a condition and diversity under one, of pairs and judges whose answers are known."""
 
+import copy
 import dataclasses
 import math
+import re
 
 import pyro.distributions as dist
 import pytest
@@ -13,6 +15,7 @@ import pyro_priors as pp
 import runs
 from pyro_priors.data import Part, Splits
 from pyro_priors.metrics import METRICS, ON_REQUEST, condition_fidelity, diversity, evaluate, mean_pairwise_distance
+from pyro_priors.metrics.judges import weights_of
 
 NAMES = ("first", "second", "third", "fourth")
 
@@ -35,10 +38,11 @@ class Shows(nn.Module):
         return dist.Normal(image.unflatten(-1, (1, 2, 4)), 0.1).to_event(3)
 
 
-class Reads:
+class Reads(nn.Module):
     """A judge that reads the condition off the image's first row."""
 
     def __init__(self, attributes):
+        super().__init__()
         self.attributes = attributes
 
     def probabilities(self, x):
@@ -91,6 +95,27 @@ def test_rare_attributes_count_as_much_as_common_ones():
     assert found["fidelity_plain"][0] == pytest.approx(plain.item()) and found["fidelity_of_data"][0] == 1.0
 
 
+def test_an_attribute_is_found_above_its_share_of_the_training_part():
+    """Probabilities of a third of those that are there: below a half, above what is rare, below what is common."""
+    data = made("attributes")
+    share = data.train.condition.mean(0)
+    reads = Reads(True)
+    reads.probabilities = lambda x, read=reads.probabilities: 0.3 * read(x)
+    found = condition_fidelity(pair_that(data), data, reads)
+    for k, name in enumerate(NAMES[:3]):
+        assert found[f"fidelity_{name}"][0] == (1.0 if share[k] < 0.3 else 0.5)
+    assert found["fidelity_plain"][0] == pytest.approx(1 - share[:4].mean().item())
+    assert 0 < share[1] < 0.3 < share[0]
+
+
+def test_the_unit_names_the_weights_that_judged():
+    data = made("label")
+    units = [condition_fidelity(pair_that(data), data, judge)["fidelity"][2] for judge in (Reads(False), Reads(False))]
+    assert units[0] == units[1] and re.fullmatch(r"share of images, by the classifier [0-9a-f]{8}", units[0])
+    judges = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    assert weights_of(judges[0]) == weights_of(copy.deepcopy(judges[0])) != weights_of(judges[1])
+
+
 def test_mean_pairwise_distance_by_hand(float64):
     x = torch.randn(3, 5, 4)
     for k in range(3):
@@ -126,7 +151,7 @@ def test_both_are_metrics_that_are_asked_for(tmp_path, monkeypatch):
     assert {"fidelity", "diversity"} <= METRICS.keys() and {"fidelity", "diversity"} <= set(ON_REQUEST)
     pair = runs.small_pair("sigma_cvae", data)
     found = evaluate(pair, data, metrics=["fidelity", "diversity", "scale"], progress=False)
-    assert 0 <= found["fidelity"].value <= 1 and found["fidelity"].unit == "share of images"
+    assert 0 <= found["fidelity"].value <= 1 and found["fidelity"].unit.startswith("share of images")
     assert found["fidelity_of_data"].value > found["fidelity"].value  # nothing is trained but the classifier
     assert found["diversity"].unit == "distance in features of classifier of digits"
     likelihood = pair.model.decoder.likelihood

@@ -243,7 +243,7 @@ def test_bits_per_dimension():
     bits, nats = results["bits_per_dim"], results["log_likelihood"]
     assert bits.value == pytest.approx(-nats.value / (64 * math.log(2)))
     assert bits.stderr == pytest.approx(nats.stderr / (64 * math.log(2)))
-    assert bits.unit == "bits per dimension, of a density"
+    assert bits.unit.startswith("bits per dimension, of a density of values from 0 to 1, not dequantised")
 
 
 def test_one_datum_has_no_standard_error(digits):

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..data import Splits
 from ..pair import Pair
 from .classifier import Classifier
+from .judges import weights_of
 
 __all__ = ["condition_fidelity", "diversity", "mean_pairwise_distance"]
 
@@ -28,11 +29,13 @@ def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: s
     One image for each condition of the part, 10,000 at most: the mean of p(x|z,condition) at a z of the prior. Of
     labels the share whose most probable class is the one asked for. Of attributes, most of which are rare, the mean
     over the attributes of the balanced accuracy (of the share found where it was asked for, and of the share not found
-    where it was not): 0.5 for images that do not depend on the condition; and the plain accuracy beside it.
+    where it was not): 0.5 for images that do not depend on the condition. For it an attribute counts as found where its
+    probability is above its share of the training part, the threshold that is best if probabilities are right: one of a
+    half a rare attribute would hardly ever pass. Beside it stands the plain accuracy, at a threshold of a half.
 
     ================================= ===================================================================
     ``fidelity``                      of generated images
-    ``fidelity_of_data``              of the part's own images: what the classifier itself leaves to reach
+    ``fidelity_of_data``              of the part's own images, which generated ones, more typical, may exceed
     ``fidelity_NAME``                 of a class or an attribute
     ``fidelity_plain``, ``..of_data`` of attributes: the accuracy
     ================================= ===================================================================
@@ -41,7 +44,7 @@ def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: s
     :param data: its data, whose condition is a label or attributes
     :param classifier: of the label, or of the attributes, of these data
     :param part: whose conditions are asked for
-    :returns: value, standard error and unit by name
+    :returns: value, standard error and unit by name; the unit says which classifier judged, by its weights
     :raises ValueError: if the condition is neither, or the pair takes none
     """
     if not pair.takes_condition:
@@ -53,6 +56,10 @@ def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: s
             "condition_labels=True"
         )
     asked = known[:NUM_IMAGES] > 0.5  # (num, num_names)
+    in_training = data.train.condition
+    assert in_training is not None
+    prevalence = (in_training > 0.5).double().mean(0)
+    judged_by = f", by the classifier {weights_of(classifier)}"
     seen: dict[str, list[Tensor]] = {"": [], "_of_data": []}
     for start in range(0, len(asked), AT_ONCE):
         rows = slice(start, min(start + AT_ONCE, len(asked)))
@@ -63,25 +70,29 @@ def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: s
     for suffix, parts in seen.items():
         probabilities = torch.cat(parts)
         judge = _of_attributes if classifier.attributes else _of_labels
-        found |= {f"fidelity{key}{suffix}": value for key, value in judge(probabilities, asked, names).items()}
+        judged = judge(probabilities, asked, names, prevalence)
+        found |= {
+            f"fidelity{key}{suffix}": (value, error, f"{unit}{judged_by}")
+            for key, (value, error, unit) in judged.items()
+        }
     return {name: value for name, value in found.items() if not math.isnan(value[0])}
 
 
-def _of_labels(probabilities: Tensor, asked: Tensor, names: tuple[str, ...]) -> Found:
+def _of_labels(probabilities: Tensor, asked: Tensor, names: tuple[str, ...], prevalence: Tensor) -> Found:
     label = asked.double().argmax(1)
     right = (probabilities.argmax(1) == label).double()
     each = {f"_{name}": _share(right[label == k]) for k, name in enumerate(names)}
     return {"": _share(right), **each}
 
 
-def _of_attributes(probabilities: Tensor, asked: Tensor, names: tuple[str, ...]) -> Found:
-    right = (probabilities > 0.5) == asked
+def _of_attributes(probabilities: Tensor, asked: Tensor, names: tuple[str, ...], prevalence: Tensor) -> Found:
+    right, plain = (probabilities > prevalence) == asked, (probabilities > 0.5) == asked
     shares = [[right[asked[:, k] == there, k].double().mean() for there in (True, False)] for k in range(len(names))]
     balanced = torch.tensor(shares).mean(1)
     known = balanced[~balanced.isnan()]  # an attribute that all have, or none, has no balanced accuracy
     found: Found = {
         "": (known.mean().item(), None, "mean balanced accuracy of the attributes"),
-        "_plain": (right.double().mean().item(), None, "mean accuracy of the attributes"),
+        "_plain": (plain.double().mean().item(), None, "mean accuracy of the attributes"),
     }
     return found | {f"_{name}": (balanced[k].item(), None, "balanced accuracy") for k, name in enumerate(names)}
 

@@ -18,7 +18,7 @@ from .. import checkpoint
 from .._hints import hint
 from ..progress import progress_bar
 
-__all__ = ["Judge", "JudgeConfig", "calibrate", "digest_of", "judge_config", "kept", "train_judge"]
+__all__ = ["Judge", "JudgeConfig", "calibrate", "digest_of", "judge_config", "kept", "train_judge", "weights_of"]
 
 DIGESTED = 1000
 
@@ -109,6 +109,12 @@ def digest_of(*values: Any) -> str:
     for value in values:
         digest.update(value[:DIGESTED].contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def weights_of(network: nn.Module) -> str:
+    """Checksum of a network's weights: judges of one number judged by one and the same."""
+    values = [value.detach().cpu().contiguous().numpy().tobytes() for value in network.state_dict().values()]
+    return hashlib.sha256(b"".join(values)).hexdigest()[:8]
 
 
 def kept(

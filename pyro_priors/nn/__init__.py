@@ -2,7 +2,7 @@
 
 from .calibrated import CALIBRATIONS, OptimalGaussianLikelihood, OptimalNormal, make_calibrated
 from .conditions import CONDITION_NETWORKS, AttributeConv, ConditionMLP, make_condition_network
-from .conv import UPSAMPLING, ConvDecoder, ConvEncoder, ConvTrunk
+from .conv import NORMALISATIONS, UPSAMPLING, ConvDecoder, ConvEncoder, ConvTrunk
 from .likelihoods import (
     LIKELIHOODS,
     BernoulliLikelihood,
@@ -25,6 +25,7 @@ __all__ = [
     "CONDITION_NETWORKS",
     "LIKELIHOODS",
     "MLP",
+    "NORMALISATIONS",
     "UPSAMPLING",
     "AttributeConv",
     "BernoulliLikelihood",

@@ -34,11 +34,13 @@ class OptimalGaussianLikelihood(BernoulliLikelihood):
     evaluation    the running estimate of the squared error, frozen: of validation, importance weights and samples
     ============= ======================================================================================================
 
-    In training the number is therefore the largest likelihood of the batch under any scale, and not a density of x;
-    in evaluation it is a density. Samples have the running scale in both modes. The estimate is a mean over the batches
-    by their sizes, in which those before count ``1 - momentum`` as much; it is a buffer, and goes into every
-    checkpoint. Where training images are bent at random (``rotate`` and the like), they are smoother than others, and
-    their error smaller: :func:`pyro_priors.fit` finds the estimate of each epoch anew, from training data as they are.
+    In training the number is therefore the largest likelihood of the batch under any scale (less what the softclip
+    costs, about ``size * (exp(-6) / scale) ** 2`` nats for data of so many values: 0.6 of MNIST at a scale of 0.09),
+    and not a density of x; in evaluation it is a density. Samples have the running scale in both modes. The estimate is
+    a mean over the batches by their sizes, in which those before count ``1 - momentum`` as much; it is a buffer, and
+    goes into every checkpoint. Where training images are bent at random (``rotate`` and the like), they are smoother
+    than others, and their error smaller: :func:`pyro_priors.fit` finds the estimate of each epoch anew, from training
+    data as they are.
 
     :param event_dim: number of dimensions of one datum
     :param momentum: weight of a batch in the running estimate, where all are of one size

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, cast
 
@@ -16,8 +16,9 @@ from .likelihoods import Likelihood
 from .mlp import MLP, JoinedLinear
 from .networks import GaussianHead
 
-__all__ = ["UPSAMPLING", "ConvDecoder", "ConvEncoder", "ConvTrunk"]
+__all__ = ["NORMALISATIONS", "UPSAMPLING", "ConvDecoder", "ConvEncoder", "ConvTrunk"]
 
+NORMALISATIONS = ("auto", "group", "none")
 UPSAMPLING = ("auto", "resize", "transposed")
 
 
@@ -60,7 +61,12 @@ _PLANS = {
 """Of the released code of dpVAE, by height and width: MNIST, SVHN and CelebA."""
 
 
-def _plan(image_shape: Sequence[int], channels: Sequence[int]) -> _Plan:
+def _plan(image_shape: Sequence[int], channels: Sequence[int], normalisation: str) -> _Plan:
+    plan = _plan_of_size(image_shape, channels)
+    return plan if normalisation == "auto" else replace(plan, normalised=normalisation == "group")
+
+
+def _plan_of_size(image_shape: Sequence[int], channels: Sequence[int]) -> _Plan:
     if len(image_shape) != 3 or min(image_shape[1:]) < 2:
         raise ValueError(
             f"convolutions need images of shape (channels, height, width) of 2x2 and more, got {tuple(image_shape)}: "
@@ -124,6 +130,7 @@ class ConvTrunk(nn.Module):
     :param gated: gated layers in the perceptron instead of ReLU
     :param condition_shape: shape of one condition, None for none; of three dimensions it is taken for an image
     :param channels: channels of each convolution, every one of which halves the image
+    :param normalisation: after each convolution but a decoder's last: ``group``, ``none``, or ``auto``, as in the table
     :raises ValueError: if x_shape is no image, or halved too often
 
     Reference: Riddhish Bhalodia, Iain Lee and Shireen Elhabian, dpVAEs: fixing sample generation for regularized VAEs,
@@ -137,16 +144,17 @@ class ConvTrunk(nn.Module):
         gated: bool = False,
         condition_shape: Sequence[int] | None = None,
         channels: Sequence[int] = (),
+        normalisation: str = "auto",
     ) -> None:
         super().__init__()
-        plan = _plan(x_shape, channels)
+        plan = _plan(x_shape, channels, normalisation)
         shapes, self.slope = plan.shapes(x_shape), plan.slope
         self.convolutions = nn.ModuleList(
             _started(nn.Conv2d(shape[0], one.channels, one.kernel, one.stride, one.padding))
             for shape, one in zip(shapes, plan.convolutions, strict=False)
         )
         self.norms = nn.ModuleList(_norm(one.channels, plan) for one in plan.convolutions)
-        self.join = _Join(condition_shape, x_shape, plan.convolutions[0]) if condition_shape else None
+        self.join = _Join(condition_shape, x_shape, plan.convolutions[0], normalisation) if condition_shape else None
         num_features = prod(shapes[-1])
         self.perceptron = MLP(num_features, hidden, gated) if hidden else None
         self.out_dim = hidden[-1] if hidden else num_features
@@ -169,10 +177,10 @@ class ConvTrunk(nn.Module):
 class _Condition(nn.Module):
     """A condition as a vector: an image through convolutions of its own, anything else flattened."""
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    def __init__(self, shape: Sequence[int], normalisation: str) -> None:
         super().__init__()
         is_image = len(shape) == 3 and min(shape[1:]) >= 2
-        self.trunk = ConvTrunk(shape) if is_image else nn.Flatten(-len(shape))
+        self.trunk = ConvTrunk(shape, normalisation=normalisation) if is_image else nn.Flatten(-len(shape))
         self.out_dim = self.trunk.out_dim if isinstance(self.trunk, ConvTrunk) else prod(shape)
 
     def forward(self, condition: Tensor) -> Tensor:
@@ -182,10 +190,10 @@ class _Condition(nn.Module):
 class _Join(nn.Module):
     """What a condition adds to the outcome of the first convolution."""
 
-    def __init__(self, shape: Sequence[int], x_shape: Sequence[int], first: _Convolution) -> None:
+    def __init__(self, shape: Sequence[int], x_shape: Sequence[int], first: _Convolution, normalisation: str) -> None:
         super().__init__()
         self.is_like_x = len(shape) == 3 and tuple(shape[1:]) == tuple(x_shape[1:])
-        self.vector = None if self.is_like_x else _Condition(shape)
+        self.vector = None if self.is_like_x else _Condition(shape, normalisation)
         self.map: nn.Module
         if self.vector is None:
             self.map = nn.Conv2d(shape[0], first.channels, first.kernel, first.stride, first.padding, bias=False)
@@ -223,9 +231,10 @@ class ConvEncoder(nn.Module):
         gated: bool = False,
         condition_shape: Sequence[int] | None = None,
         channels: Sequence[int] = (),
+        normalisation: str = "auto",
     ) -> None:
         super().__init__()
-        self.trunk = ConvTrunk(x_shape, hidden, gated, condition_shape, channels)
+        self.trunk = ConvTrunk(x_shape, hidden, gated, condition_shape, channels, normalisation)
         self.head = GaussianHead(self.trunk.out_dim, z_dim)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> dist.Distribution:
@@ -267,13 +276,14 @@ class ConvDecoder(nn.Module):
         num_categories: int = 0,
         channels: Sequence[int] = (),
         upsampling: str = "auto",
+        normalisation: str = "auto",
     ) -> None:
         super().__init__()
-        plan = _plan(x_shape, channels)
+        plan = _plan(x_shape, channels, normalisation)
         shapes = plan.shapes(x_shape)
         resize = (plan.upsampling if upsampling == "auto" else upsampling) == "resize"
         self.slope, self.first_shape, self.likelihood = plan.slope, shapes[-1], likelihood
-        self.condition = _Condition(condition_shape) if condition_shape else None
+        self.condition = _Condition(condition_shape, normalisation) if condition_shape else None
         condition_dim = 0 if self.condition is None else self.condition.out_dim
         self.perceptron = MLP(z_dim, hidden, gated, condition_dim, num_categories) if hidden else None
         last = (hidden[-1],) if hidden else (z_dim, condition_dim, num_categories)
