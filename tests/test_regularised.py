@@ -314,8 +314,21 @@ def test_bias_and_spread_of_both_estimators(float64):
         assert_close(spread, torch.tensor([0.07, 0.06]), rtol=0, atol=0.02)
 
 
-def _code(x, z):
-    posterior, prior = dist.Normal(x, 0.5).to_event(1), dist.Normal(torch.zeros_like(x), 1.0).to_event(1)
+def test_narrow_posteriors_make_the_stratified_estimates_too_small(float64):
+    """q(z) = N(0, I) in two dimensions, N=50,000, M=100: what the docstring says of posteriors of scale 0.03."""
+    scale, size, errors = 0.03, 100, []
+    objective = TotalCorrelation(num_data=50_000)
+    for _ in range(100):
+        x = math.sqrt(1 - scale**2) * torch.randn(size, 2)
+        z = x + scale * torch.randn_like(x)
+        joint, each = objective._log_aggregate(_code(x, z, scale))
+        truth = dist.Normal(0.0, 1.0).log_prob(z).sum(-1)
+        errors.append(torch.stack([(joint - truth).mean(), (joint - each).mean()]))
+    assert_close(torch.stack(errors).mean(0), torch.tensor([-2.7, -1.8]), rtol=0, atol=0.15)
+
+
+def _code(x, z, scale=0.5):
+    posterior, prior = dist.Normal(x, scale).to_event(1), dist.Normal(torch.zeros_like(x), 1.0).to_event(1)
     return Code("z", z, posterior, prior, None, None, 1.0, (), 0)
 
 

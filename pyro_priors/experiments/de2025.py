@@ -103,8 +103,8 @@ PUBLISHED = (
     "published NLL: 'on the reconstructed data' of 86x86x3 = 22188 values. That of the first row cannot be one of unit "
     "variance, which is at least 22188/2 log 2 pi = 20389. Read as 22188 (log s + log(2 pi)/2 + 1/2) with the scale s "
     "that fits afterwards, the three are s = 0.200, 0.183 and 0.179: the column 'NLL at best scale' has that reading "
-    "of ours, by the error of reconstructions from a draw of q(z|x,condition); an inference, which takes values between "
-    "0 and 1 for granted: the paper says nothing of either. Ours are of fewer values, and not comparable",
+    "of ours, by the error of reconstructions from a draw of q(z|x,condition); an inference, which takes values "
+    "between 0 and 1 for granted: the paper says nothing of either. Ours are of fewer values, and not comparable",
     "published FID: Inception features of 86x86 faces, 40,000 of them: ours are compared among each other alone",
     "published: 160,000 faces of 86x86; ours: 64x64 of as many faces as are there, flipped and turned by up to 10 "
     "degrees, by identity apart; no normalisation, and leaky ReLU: the paper says nothing of either",

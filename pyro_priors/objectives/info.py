@@ -52,7 +52,7 @@ class Info(ELBO):
 
     What differs from public code: that of MMD-VAE and dpVAE has :math:`\exp(-|z - y|^2 / D^2)`, which is
     ``bandwidth=sqrt(D/2)`` here, and the biased estimator; dpVAE's adds this mean to a KL and a reconstruction summed
-    over the batch, so that its lambda of 1000 is one of 1000 / 24 here, over its weight of the reconstruction.
+    over the batch, so that its lambda of 1000 is one of 1000 / 24 here.
 
     References: Shengjia Zhao, Jiaming Song and Stefano Ermon, InfoVAE: balancing learning and inference in variational
     autoencoders, AAAI 2019, arXiv:1706.02262. Arthur Gretton et al., A kernel two-sample test, JMLR 13, 2012 (lemma 6).

@@ -38,9 +38,11 @@ class TotalCorrelation(ELBO):
                    :math:`q(z_d)`, so that the total correlation comes out about (D - 1) log N too large
     ============== ========================================================================================
 
-    That takes ``M * M * z_dim`` numbers for each category. The logarithm makes both estimates of log q(z) too small,
-    the first one by little. Batches of one datum say nothing of q(z): q(z|x) stands for it, and two of the three parts
-    are 0. Batches larger than N are refused.
+    That takes ``M * M * z_dim`` numbers for each category. The logarithm makes both estimates of log q(z) too small:
+    the first one by little where the posteriors of a batch overlap, and by nats where they do not, so that the parts
+    that training reports are no values to read (of N(0, I) in two dimensions, M = 100, N = 50,000 and posteriors of
+    scale 0.03, log q(z) by 2.7 and the total correlation, which is 0, by 1.8). Batches of one datum say nothing of
+    q(z): q(z|x) stands for it, and two of the three parts are 0. Batches larger than N are refused.
 
     What is regularised: ``z``; of ``hvae`` the upper code ``z2``, the KL of ``z1`` given it staying as it is; in a
     conditional pair q(z) is over data and conditions, and the third part takes p(z|condition). Of ``cp_vae`` it is z
