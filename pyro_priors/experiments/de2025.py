@@ -58,9 +58,9 @@ DATA: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 """Options of the pair and of the data."""
 
-FULL = TrainConfig(max_epochs=30, batch_size=250, learning_rate=2e-3, schedule="cosine", compile="always")
+FULL = TrainConfig(max_epochs=60, batch_size=250, learning_rate=4e-3, schedule="cosine", compile="always")
 QUICK = dataclasses.replace(FULL, max_epochs=8)
-FULL_FACES = dataclasses.replace(FULL, max_epochs=100, batch_size=64, learning_rate=1e-3)
+FULL_FACES = dataclasses.replace(FULL, max_epochs=100, batch_size=64, learning_rate=2e-3)
 QUICK_FACES = dataclasses.replace(FULL_FACES, max_epochs=6)
 NUM_SEEDS = 3
 
