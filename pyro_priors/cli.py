@@ -129,10 +129,11 @@ def _list(arguments: list[str]) -> None:
         "objectives": sorted(objectives.OBJECTIVES),
         "data": [*data.names(), "FILE.npz"],
         "metrics": list(metrics.METRICS),
-        "experiments": experiments.names(),
     }
     for name, values in rows.items():
         print(f"{name:12}{'  '.join(values)}")
+    for i, name in enumerate(sorted(experiments.names())):
+        print(f"{'' if i else 'experiments':12}{name:22}{experiments.find(name).title}")
 
 
 def _pair_options(name: str) -> type:
@@ -154,7 +155,12 @@ def _train(arguments: list[str]) -> None:
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         raise ValueError(f"train needs the name of a pair first: one of {', '.join(zoo.names())}")
     if arguments[0] in ("-h", "--help"):
-        print(USAGE)
+        print(
+            "usage: pyro-priors train PAIR --data NAME --out FOLDER [options]\n\n"
+            f"PAIR is one of {', '.join(zoo.names())}; its options: pyro-priors train PAIR --help\n"
+            f"with --objective, one of {', '.join(sorted(objectives.OBJECTIVES))}, also those of the objective\n"
+            f"NAME is a file .npz or one of {', '.join(data.names())}"
+        )
         return
     name = arguments[0]
     pair_options = _pair_options(name)
@@ -254,7 +260,7 @@ def _evaluate(arguments: list[str]) -> None:
     folder, pair, splits = _open_run(options.run)
     if options.num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {options.num_samples}")
-    results = metrics.evaluate(
+    each = metrics.evaluate_each(
         pair,
         splits,
         options.part,
@@ -264,19 +270,22 @@ def _evaluate(arguments: list[str]) -> None:
         features=options.features,
         categories=options.categories,
     )
+    results = {name: estimate for found in each.values() for name, estimate in found.items()}
+    left_out = [name for name in options.metrics if not each[name]]
     if not results:
-        asked_for = ", ".join(options.metrics)
-        raise ValueError(f"metrics {asked_for}: none applies to this pair and its data, leave them out")
+        raise ValueError(f"metrics {', '.join(left_out)}: none applies to this pair and its data, leave them out")
     given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
     given |= {"features": options.features, "categories": options.categories}
     found = metrics.record(pair, splits, results, **given)
     before = {"features": "auto", "categories": "sum"} | (folder.evaluation() or {})
     if any(before.get(key) != found.get(key) for key in (*given, "data")):
         before = {}  # of another part, noise or weights: not to be mixed with these
-    asked = {*before.get("asked", ()), *(options.metrics or set(metrics.METRICS).difference(metrics.ON_REQUEST))}
+    asked = {*before.get("asked", ()), *each}
     found["metrics"] = {**before.get("metrics", {}), **found["metrics"]}
     folder.save_evaluation({**found, "asked": sorted(asked)})
     print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
+    if left_out:
+        print(f"  not of this pair and its data: {', '.join(left_out)}")
     width = max(map(len, [*results, "q(c), largest first"])) + 2
     for name, estimate in results.items():
         spread = f" ± {estimate.stderr:.4g}" if estimate.stderr is not None else ""
@@ -323,7 +332,7 @@ def _sample(arguments: list[str]) -> None:
     if out.suffix not in (".png", ".npz"):
         raise ValueError(f"--out must end in .png or .npz, got '{options.out}'")
     if out.suffix == ".png" and splits.image_shape is None:
-        raise ValueError(f"{splits.name} has no images to draw: write arrays with --out samples.npz")
+        raise ValueError(f"{splits.name} has no images to draw: write arrays with --out samples.npz, or draw with plot")
     if options.num < 1:
         raise ValueError(f"--num must be at least 1, got {options.num}")
     fixed: dict[str, Any] = {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ._hints import check_sizes
 from .data import Splits
 from .metrics.aggregate import (
     aggregate_posterior,
@@ -42,9 +43,16 @@ def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = 
     :param num: number of codes, the ends included
     :param in_base: straight in the base of the pair's flow prior
     :returns: shape ``(num, z_dim)``
-    :raises ValueError: if the prior is no flow, and ``in_base`` is asked for
+    :raises ValueError: if an end is no code of the pair, or the prior is no flow, and ``in_base`` is asked for
     """
+    check_sizes(num=num)
     prior: Any = pair.model.prior
+    own = next(pair.parameters())
+    z_dim = pair._configured("z_dim")
+    start, end = (torch.as_tensor(value, dtype=own.dtype, device=own.device) for value in (start, end))
+    for name, value in (("start", start), ("end", end)):
+        if value.dim() != 1 or z_dim and len(value) != z_dim:
+            raise ValueError(f"{name} must be one code, of shape ({z_dim or 'z_dim'},), got {tuple(value.shape)}")
     if in_base and not isinstance(prior, FlowPrior):
         raise ValueError("in_base was asked for, and the prior of this pair is no flow: leave it out")
     share = torch.linspace(0, 1, num, device=start.device)[:, None]
@@ -55,7 +63,7 @@ def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = 
         return prior.from_base(line) if in_base else line
 
 
-def pockets(pairs: Mapping[str, Pair], data: Splits) -> Figure:
+def pockets(pairs: Pair | Mapping[str, Pair], data: Splits) -> Figure:
     """What comes of pockets and leaks, for two-dimensional data and codes, one column for each pair, six side by side.
 
     Above samples, and the data in grey. In the middle codes: draws of the aggregate posterior of the training part
@@ -63,11 +71,22 @@ def pockets(pairs: Mapping[str, Pair], data: Splits) -> Figure:
     red: in pockets) and the tenth of the aggregate posterior's that the prior likes least (high posterior, green:
     leaks). Below what these two are decoded to.
 
-    :param pairs: by title
+    :param pairs: a pair, or several by title
     :param data: their data
+    :raises ValueError: if there is no pair, or codes or data are not of two dimensions, or the data have a condition
     """
     from matplotlib.figure import Figure
 
+    from .plots import planar_site
+
+    pairs = {"": pairs} if isinstance(pairs, Pair) else pairs
+    if not pairs:
+        raise ValueError("pairs is empty: give one pair, or several by title")
+    if data.x_shape != (2,) or not all(planar_site(pair, data) for pair in pairs.values()):
+        raise ValueError(
+            f"pockets draws data and codes of two dimensions that depend on no condition, and {data.name} with this "
+            "pair has others: use prior_density for the codes alone, or leakage_curves"
+        )
     num_bands, num_columns = -(-len(pairs) // MOST_COLUMNS), min(len(pairs), MOST_COLUMNS)
     figure = Figure(figsize=(2.7 * num_columns + 2, 8.2 * num_bands), layout="constrained")
     all_axes = figure.subplots(3 * num_bands, num_columns, squeeze=False)
@@ -118,6 +137,8 @@ def leakage_curves(
     """
     from matplotlib.figure import Figure
 
+    if not rows:
+        raise ValueError("rows is empty: give pairs with their data by title, in a row or more")
     figure = Figure(figsize=(12, 4.2 * len(rows)), layout="constrained")
     for (row, pairs), (left, right) in zip(rows.items(), figure.subplots(len(rows), 2, squeeze=False), strict=True):
         colours: dict[str, str] = {}

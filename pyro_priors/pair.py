@@ -18,6 +18,7 @@ from torch import Tensor
 from . import checkpoint
 from ._compile import CompiledFunction
 from ._sites import Mode, sample_sites
+from .nn.likelihoods import check_binary
 from .objectives import ELBO, log_importance_weights
 from .priors import FlowPrior
 from .progress import progress_bar
@@ -225,12 +226,8 @@ class Pair(nn.Module):
             return
         _check_finite("x", x)
         own_decoder = "decoder" in ((self.recipe or {}).get("own_networks") or ())
-        binary = self._configured("likelihood") == "bernoulli" and not own_decoder
-        if binary and (wrong := x[(x != 0) & (x != 1)]).numel():
-            raise ValueError(
-                f"x must be 0 or 1 for likelihood='bernoulli', got {wrong[0].item():g}: binarise it with "
-                "(x > 0.5).float(), or make the pair with likelihood='continuous_bernoulli'"
-            )
+        if self._configured("likelihood") == "bernoulli" and not own_decoder:
+            check_binary(x)
 
     def _row_each(self, name: str, value: Tensor, size: int, event_dim: int) -> Tensor:
         value = value.to(self.device)

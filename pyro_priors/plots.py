@@ -315,7 +315,7 @@ def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: int = 200
     figure = Figure(figsize=(3.6 * len(named) + 1, 3.9), layout="constrained")
     label = data.test.label
     for axes, (title, pair) in zip(figure.subplots(1, len(named), squeeze=False)[0], named.items(), strict=True):
-        site = _planar_site(pair, data)
+        site = planar_site(pair, data)
         if not site:
             raise ValueError(
                 f"prior_density draws codes of two dimensions that depend on no condition, and {data.name} with this "
@@ -339,7 +339,7 @@ def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: int = 200
     return figure
 
 
-def _planar_site(pair: Pair, data: Splits) -> str:
+def planar_site(pair: Pair, data: Splits) -> str:
     """The latent site that :func:`prior_density` can draw, or nothing."""
     if data.condition_shape is not None:
         return ""
@@ -362,7 +362,7 @@ def magnification(pair: Pair, data: Splits, num: int = 1000) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    site = _planar_site(pair, data)
+    site = planar_site(pair, data)
     if not site or data.x_shape != (2,):
         raise ValueError(f"magnification draws codes and data of two dimensions, {data.name} with this pair has others")
     drawn, x = pair.sample(num), data.test.x[:num]
@@ -562,7 +562,7 @@ def figures(pair: Pair, data: Splits, history: Sequence[dict[str, Any]], folder:
     if pair.num_categories:
         drawn["aggregate_category"] = aggregate_category(pair)
     drawn["latent"] = latent_scatter(pair, data)
-    if _planar_site(pair, data):
+    if planar_site(pair, data):
         drawn["prior_density"] = prior_density(pair, data)
     if history:
         drawn["curves"] = curves(history)

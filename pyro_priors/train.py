@@ -185,8 +185,8 @@ def fit(
     if not hasattr(objective, "differentiable_loss"):
         given = objective if isinstance(objective, str) else type(objective).__name__
         raise ValueError(
-            f"objective {given} has no differentiable_loss: give one of pyro_priors.objectives, or Pyro's Trace_ELBO, "
-            "TraceMeanField_ELBO or TraceEnum_ELBO; others train with SVI"
+            f"objective {given} has no differentiable_loss: give one of pyro_priors.objectives, as Beta(4.0), or "
+            "Pyro's Trace_ELBO(), TraceMeanField_ELBO() or TraceEnum_ELBO(); others train with SVI"
         )
     if isinstance(objective, ELBO):
         objective.begin(len(data.train), config.seed)
@@ -283,7 +283,8 @@ def _check_fits(pair: Pair, data: Splits) -> None:
     config = (pair.recipe or {}).get("config", {})
     if "x_shape" in config and tuple(config["x_shape"]) != data.x_shape:
         raise ValueError(
-            f"the pair was made for x_shape={tuple(config['x_shape'])}, but {data.name} has {data.x_shape}"
+            f"the pair was made for x_shape={tuple(config['x_shape'])}, but {data.name} has {data.x_shape}: make it "
+            "with x_shape=data.x_shape, or give its own data"
         )
     if "condition_shape" in config and tuple(config["condition_shape"]) != data.condition_shape:
         raise ValueError(

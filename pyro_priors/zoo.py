@@ -164,7 +164,7 @@ class VAEConfig(PairConfig):
     """Trained weights of the components, or 1/K each; left out: trained in a mixture, 1/K in vamp."""
     flow: str = "affine_coupling"
     """Transforms of a flow: affine_coupling, spline_coupling, affine_autoregressive, spline_autoregressive, or one of
-    the package zuko, such as zuko.NSF."""
+    the package zuko: zuko.BPF, MAF, NICE, NSF or RealNVP."""
     num_transforms: int = 6
     """Number of transforms of a flow."""
     flow_hidden: tuple[int, ...] = (64, 64)

@@ -212,6 +212,17 @@ def test_evaluate(digits_run, capsys):
     assert "250 data" in output and "±" in output
 
 
+def test_evaluate_says_what_does_not_apply(toy_run, capsys):
+    assert main(["evaluate", str(toy_run), "--metrics", "bound", "factors", "--part", "valid"]) == 0
+    assert "not of this pair and its data: factors" in capsys.readouterr().out
+
+
+def test_help_of_train_names_pairs_data_and_objectives(capsys):
+    assert main(["train", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "pyro-priors train PAIR --help" in shown and all(name in shown for name in ("cp_vae", "factor", "moons"))
+
+
 def test_evaluate_chosen_metrics_on_another_part(toy_run, capsys):
     assert main(["evaluate", str(toy_run), "--metrics", "bound", "active_units", "--part", "valid"]) == 0
     record = json.loads((toy_run / "evaluation.json").read_text())
@@ -339,7 +350,10 @@ MISTAKES = {
     "data": ("train vae --data digit --out new", r"unknown data set 'digit': did you mean 'digits'\?"),
     "no out": ("train vae --data digits", r"--out"),
     "no file": ("train vae --data missing.npz --out new", r"missing\.npz: no such file; give the path"),
-    "bad file": ("train vae --data bad.npz --out new", r"bad\.npz: not a readable \.npz file .*numpy\.savez"),
+    "bad file": (
+        "train vae --data bad.npz --out new",
+        r"bad\.npz: not a readable \.npz file: write it with numpy\.savez",
+    ),
     "NaN": ("train vae --data nan.npz --out new", r"nan\.npz: x_train .*(NaN|nan|finite)"),
     "no x_train": ("train vae --data other.npz --out new", r"other\.npz: has no x_train, only y"),
     "option": ("train vae --data digits --out new --train.max-epoch 3", r"--train\.max-epoch"),
@@ -418,6 +432,18 @@ MISTAKES = {
     "out below a file": ("train vae --data digits --out bad.npz/run", r"bad\.npz/run"),
     "no run": ("evaluate new", r"new is no run folder: it has no config\.json"),
     "metric": ("evaluate RUN --metrics bond", r"metric 'bond' is unknown: did you mean 'bound'\?"),
+    "metric of other data": (
+        "evaluate RUN --metrics factors",
+        r"metrics factors: none applies to this pair and its data",
+    ),
+    "number": (
+        "train vae --data digits --out new --objective beta --objective.beta inf",
+        r"beta must be a finite number",
+    ),
+    "num_data": (
+        "train vae --data digits --data.limit 96 --out new --objective total-correlation --objective.num-data 50",
+        r"num_data is 50, but there are 96 training data: leave it out",
+    ),
     "part": ("evaluate RUN --part tets", r"--part.*tets|tets.*--part"),
     "num_samples": ("evaluate RUN --num-samples 0", r"num_samples must be at least 1, got 0"),
     "sample no run": ("sample new", r"new is no run folder"),

@@ -470,8 +470,11 @@ def test_unreadable_npz(tmp_path):
     contents = [b"", b"hello", good[:-60], bytes(altered), (tmp_path / "array.npy").read_bytes()]
     for content in contents:
         (tmp_path / "bad.npz").write_bytes(content)
-        with pytest.raises(ValueError, match=r"bad\.npz: not a readable \.npz file \(.*\): write it with numpy.savez"):
+        with pytest.raises(
+            ValueError, match=r"bad\.npz: not a readable \.npz file( \(.*\))?: write it with numpy"
+        ) as error:
             load(tmp_path / "bad.npz")
+        assert "pickle" not in str(error.value), "which is no advice to a reader of text"
 
 
 @pytest.mark.parametrize(

@@ -101,4 +101,5 @@ def test_the_metric():
     by = {name.removeprefix("mutual_information_gap"): one.value for name, one in found.items()}
     assert by["_horizontal"] > 0.7 and by["_vertical"] > 0.7 and max(by["_shape"], by["_scale"], by["_angle"]) < 0.1
     assert by[""] == pytest.approx(sum(by[f"_{name}"] for name in FACTORS) / 5)
-    assert evaluate(pair, pp.data.load("digits"), metrics=["factors"], progress=False) == {}
+    other = pp.create("vae", x_shape=(64,), z_dim=2, hidden=(4,))
+    assert evaluate(other, pp.data.load("digits"), metrics=["factors"], progress=False) == {}

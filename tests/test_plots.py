@@ -321,3 +321,35 @@ def test_a_legend_names_the_labels_that_there_are():
     pair = pp.zoo.create_for("cvae", data, 0, z_dim=2, hidden=(5,))
     (axes,) = pp.plots.latent_scatter(pair, data).axes
     assert len(axes.get_legend().get_texts()) == 4
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda pair, data: plots.path(pair, torch.zeros(3), torch.zeros(2)),
+            r"^start must be one code, of shape \(2,\)",
+        ),
+        (
+            lambda pair, data: plots.path(pair, [0, 0], [[1, 1]]),
+            r"^end must be one code, of shape \(2,\), got \(1, 2\)",
+        ),
+        (
+            lambda pair, data: plots.path(pair, [0, 0], [1, 1], 2.5),
+            "^num must be a whole number of at least 1, got 2.5",
+        ),
+        (lambda pair, data: plots.pockets({}, data), "^pairs is empty: give one pair"),
+        (
+            lambda pair, data: plots.pockets(pair, pp.data.load("digits", limit=50)),
+            "^pockets draws data and codes of two",
+        ),
+        (lambda pair, data: plots.leakage_curves({}, [-3.0]), "^rows is empty: give pairs"),
+    ],
+)
+def test_plots_of_pockets_and_paths_refuse_in_one_line(call, message):
+    data = pp.data.load("moons", limit=60)
+    pair = pp.create("vae", x_shape=(2,), z_dim=2, hidden=(4,), prior="flow", likelihood="gaussian")
+    with pytest.raises(ValueError, match=message):
+        call(pair, data)
+    assert plots.path(pair, [0, 0], [1, 1], 5).shape == (5, 2)
+    assert plots.pockets(pair, data).axes

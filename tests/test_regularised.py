@@ -460,14 +460,16 @@ def test_fit_fills_in_and_reports(digits, monkeypatch, objective, penalties, com
     assert best["valid_bound"] == pytest.approx(runs.validation_bound(pair, digits), rel=1e-6)
 
 
-def test_the_number_of_data_is_that_of_the_training_part_or_the_one_given(digits, tmp_path):
+def test_the_number_of_data_is_that_of_the_training_part_and_no_other(digits, tmp_path):
     ends = []
-    for given in (None, 65, 1000):
+    with pytest.raises(ValueError, match="num_data is 1000, but there are 65 training data: leave it out"):
+        pp.fit(runs.small_pair("vae", digits), digits, TotalCorrelation(num_data=1000), **FIT)
+    for given in (None, 65):
         pair, run = runs.small_pair("vae", digits), tmp_path / str(given)
         pp.fit(pair, digits, TotalCorrelation(num_data=given), out=run, **FIT)
         ends.append(runs.state(pair))
         assert loop.RunFolder(run).config()["objective"]["config"]["num_data"] == given
-    assert runs.same_bits(ends[0], ends[1]) and not runs.same_bits(ends[0], ends[2])
+    assert runs.same_bits(ends[0], ends[1])
 
 
 def test_a_discriminator_that_diverges_is_named(digits, monkeypatch):
@@ -520,10 +522,10 @@ REFUSED = {
     ),
     "gamma": (lambda: Capacity(gamma=0), "gamma must be above 0, got 0"),
     "capacity": (lambda: Capacity(capacity=-1), "capacity must be 0 or more, got -1"),
-    "steps": (lambda: Capacity(num_steps=-1), "num_steps must be 0 or more, got -1"),
+    "steps": (lambda: Capacity(num_steps=-1), "num_steps must be a whole number of 0 or more, got -1"),
     "beta": (lambda: TotalCorrelation(beta=-1), "beta must be 0 or more, got -1"),
     "estimator": (lambda: TotalCorrelation(estimator="mss"), "estimator must be stratified or weighted, got 'mss'"),
-    "num-data": (lambda: TotalCorrelation(num_data=0), "num_data must be at least 1, got 0"),
+    "num-data": (lambda: TotalCorrelation(num_data=0), "num_data must be a whole number of at least 1, got 0"),
     "alpha": (lambda: Info(alpha=1.5), "alpha must be at most 1, got 1.5"),
     "lambd": (lambda: Info(alpha=0.5, lambd=0.2), "lambd must be at least 1 - alpha = 0.5, got 0.2"),
     "kernel": (lambda: Info(kernel="rbf"), "kernel must be gaussian or inverse_multiquadratic, got 'rbf'"),

@@ -165,8 +165,9 @@ def read_npz(path: Path, *, seed: int = 0) -> Splits:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        # a .npy or text file under this name ends here too: it has no members
-        raise ValueError(f"{path}: not a readable .npz file ({error}): write it with numpy.savez") from None
+        # a .npy or text file under this name ends here too: it has no members, and numpy takes text for a pickle
+        why = "" if "pickle" in str(error) else f" ({error})"
+        raise ValueError(f"{path}: not a readable .npz file{why}: write it with numpy.savez") from None
     if "x_train" not in arrays:
         raise ValueError(f"{path}: has no x_train, only {', '.join(others + list(arrays)) or 'nothing'}: add it")
     try:

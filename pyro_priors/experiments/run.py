@@ -219,7 +219,11 @@ class _Runner:
             return Result(row, f"diverged: {pair}"), None
         pair.to(_device(self.device), torch.float32).eval()
         trained = Trained(row, pair, data, self.folder.parent / "judges", folder.history())
-        estimates = self.evaluate(trained, experiment, folder, may_evaluate)
+        try:
+            estimates = self.evaluate(trained, experiment, folder, may_evaluate)
+        except (KeyboardInterrupt, SystemExit):
+            self.say(f"stopped while {row.name} was evaluated: the same command goes on from there")
+            raise
         return self.result(row, config, folder, estimates), self.pictures(experiment, folder, trained)
 
     def pictures(

@@ -34,7 +34,7 @@ from .fidelity import condition_fidelity, diversity
 from .generation import features_for, image_distances, kept_classifier
 from .latent import active_categories, active_units, effective_categories
 
-__all__ = ["METRICS", "ON_REQUEST", "Estimate", "evaluate", "record"]
+__all__ = ["METRICS", "ON_REQUEST", "Estimate", "evaluate", "evaluate_each", "record"]
 
 BATCH_SIZE = 500
 NUM_DRAWS = 5000
@@ -102,8 +102,35 @@ def evaluate(
     :param progress: show a bar in a terminal
     :param categories: in log p(x) summed or drawn (:meth:`pyro_priors.Pair.log_prob`)
     :returns: estimates by name
-    :raises ValueError: if a part or a metric is unknown
+    :raises ValueError: if a part or a metric is unknown, or the pair was made for other data
     """
+    each = evaluate_each(
+        pair,
+        data,
+        part,
+        metrics=metrics,
+        num_samples=num_samples,
+        seed=seed,
+        features=features,
+        progress=progress,
+        categories=categories,
+    )
+    return {name: estimate for found in each.values() for name, estimate in found.items()}
+
+
+def evaluate_each(
+    pair: Pair,
+    data: Splits,
+    part: str = "test",
+    *,
+    metrics: Sequence[str] = (),
+    num_samples: int = 500,
+    seed: int = 0,
+    features: str = "auto",
+    progress: bool = True,
+    categories: str = "sum",
+) -> dict[str, dict[str, Estimate]]:
+    """As :func:`evaluate`, by metric: nothing of one that does not apply."""
     if part not in data.parts:
         raise ValueError(f"part must be one of {', '.join(data.parts)}, got '{part}'")
     if isinstance(metrics, str):
@@ -113,16 +140,21 @@ def evaluate(
             near = get_close_matches(name, METRICS, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(METRICS)}"
             raise ValueError(f"metric '{name}' is unknown: {hint}")
+    made_for = pair._configured("x_shape")
+    if made_for and tuple(made_for) != tuple(data.x_shape):
+        raise ValueError(
+            f"the pair was made for x_shape={tuple(made_for)}, but {data.name} has {data.x_shape}: give its own data"
+        )
     context = _Context(pair, data, part, num_samples, features, progress, categories)
     devices = [pair.device] if pair.device.type == "cuda" else []
     was_training = pair.training
-    results: dict[str, Estimate] = {}
+    results: dict[str, dict[str, Estimate]] = {}
     pair.eval()
     try:
         with torch.random.fork_rng(devices), pyro.get_param_store().scope(), torch.no_grad():
             for name in metrics or [name for name in METRICS if name not in ON_REQUEST]:
                 torch.manual_seed(seed)
-                results |= METRICS[name](context)
+                results[name] = METRICS[name](context)
     finally:
         pair.train(was_training)
     return results
@@ -288,11 +320,12 @@ def _leakage(context: _Context) -> dict[str, Estimate]:
     found: dict[str, Estimate] = {}
     for quantile in LEAKAGE_QUANTILES:
         one, spread = leakage_below(log_q, log_p, of_prior, quantile)
+        there = f"below the prior's {100 * quantile:g}% quantile"
         if one.share:
             stderr = None if math.isnan(one.stderr) else one.stderr
-            found[f"leakage_{quantile:g}"] = Estimate(one.score, stderr, "nats")
-        found[f"leaked_{quantile:g}"] = Estimate(one.leaked, one.leaked_stderr, "nats")
-        found[f"share_below_{quantile:g}"] = Estimate(one.share, spread, "share of the aggregate posterior")
+            found[f"leakage_{quantile:g}"] = Estimate(one.score, stderr, f"nats, mean log q(z)/p(z) {there}")
+        found[f"leaked_{quantile:g}"] = Estimate(one.leaked, one.leaked_stderr, f"nats of KL(q(z) || p(z)) {there}")
+        found[f"share_below_{quantile:g}"] = Estimate(one.share, spread, f"share of the aggregate posterior {there}")
     return found
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "GaussianLikelihood",
     "JointBernoulli",
     "Likelihood",
+    "check_binary",
     "make_likelihood",
 ]
 
@@ -114,6 +115,20 @@ class DiscretisedLogisticLikelihood(Likelihood):
         return DiscretisedLogistic(torch.sigmoid(loc), positive(scale, floor=1e-2)).to_event(self.event_dim)
 
 
+def check_binary(x: Tensor) -> None:
+    """Refuse what is no datum of a Bernoulli likelihood.
+
+    :raises ValueError: if a value is neither 0 nor 1
+    """
+    wrong = x[(x != 0) & (x != 1)]
+    if wrong.numel():
+        raise ValueError(
+            f"x must be 0 or 1 for likelihood='bernoulli', got {wrong[0].item():g}: binarise it with "
+            "(x > 0.5).float(), or make the pair with likelihood='continuous_bernoulli' for values from 0 to 1, or "
+            "'gaussian' for any"
+        )
+
+
 class JointBernoulli(dist.Independent):
     r"""Independent Bernoullis as one event, whose density takes one logarithm for many values.
 
@@ -132,7 +147,11 @@ class JointBernoulli(dist.Independent):
         if not num:
             return self.base_dist.log_prob(value)
         if self.base_dist._validate_args:
-            self.base_dist._validate_sample(value)
+            try:
+                self.base_dist._validate_sample(value)
+            except ValueError:
+                check_binary(value)
+                raise
         x = value.flatten(-num)
         at_least_float = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(-num)
         wrong = (x - (at_least_float > 0).to(at_least_float)) * at_least_float  # 0 where the sign of the logit is right

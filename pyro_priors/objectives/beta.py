@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from .._hints import check_numbers
 from .elbo import ELBO
 from .kl_weight import KLWeight
 
@@ -17,8 +18,8 @@ class Beta(ELBO):
     ``beta=1`` it is the plain bound; above it, a looser bound with a smaller KL.
 
     :param beta: the factor, above 0
-    :param analytic_kl: as in :class:`ELBO`
-    :param num_particles: as in :class:`ELBO`
+    :param analytic_kl: the KL in closed form where there is one, or sampled
+    :param num_particles: draws of the latent variables for each datum
     :raises ValueError: if beta is not above 0
 
     Reference: Irina Higgins et al., beta-VAE: learning basic visual concepts with a constrained variational framework,
@@ -27,6 +28,7 @@ class Beta(ELBO):
 
     def __init__(self, beta: float = 4.0, analytic_kl: bool = True, num_particles: int = 1) -> None:
         super().__init__(analytic_kl, num_particles)
+        check_numbers(beta=beta)
         if not beta > 0:
             raise ValueError(f"beta must be above 0, got {beta}: beta=1 is the plain bound")
         self.beta = beta

@@ -5,6 +5,7 @@ from typing import ClassVar, cast
 from pyro import poutine
 from torch import Tensor
 
+from .._hints import check_numbers, is_size
 from .elbo import ELBO, Terms
 
 __all__ = ["Capacity"]
@@ -34,8 +35,8 @@ class Capacity(ELBO):
     :param gamma: the factor, above 0
     :param capacity: the largest capacity, in nats per datum, 0 or more
     :param num_steps: steps over which it rises to that; 0: from the first on
-    :param analytic_kl: as in :class:`ELBO`
-    :param num_particles: as in :class:`ELBO`
+    :param analytic_kl: the KL in closed form where there is one, or sampled
+    :param num_particles: draws of the latent variables for each datum
     :raises ValueError: if a number is out of range
 
     What differs from public code: in that of dpVAE (Bhalodia et al. 2019) C is compared with the KL summed over the
@@ -58,11 +59,13 @@ class Capacity(ELBO):
         num_particles: int = 1,
     ) -> None:
         super().__init__(analytic_kl, num_particles)
+        check_numbers(gamma=gamma, capacity=capacity)
         if not gamma > 0:
             raise ValueError(f"gamma must be above 0, got {gamma}: gamma=1 and capacity=0 is the plain bound")
-        for name, value in (("capacity", capacity), ("num_steps", num_steps)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {value}")
+        if num_steps != 0 and not is_size(num_steps):
+            raise ValueError(f"num_steps must be a whole number of 0 or more, got {num_steps!r}: give 10000, say")
+        if not capacity >= 0:
+            raise ValueError(f"capacity must be 0 or more, got {capacity}: capacity=0 and gamma=1 is the plain bound")
         self.gamma, self.capacity, self.num_steps = gamma, capacity, num_steps
         self.current_capacity = capacity
 

@@ -11,6 +11,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .._hints import check_numbers
 from .elbo import ELBO, Terms
 from .kl_weight import KLWeight
 
@@ -55,8 +56,8 @@ class Constrained(ELBO):
     :param rate: nu, per nat, above 0: the smaller, the slower beta moves
     :param sharpness: tau, above 0: the smaller, the slower beta comes near 1
     :param smoothing: alpha, from 0 to below 1
-    :param analytic_kl: as in :class:`ELBO`
-    :param num_particles: as in :class:`ELBO`
+    :param analytic_kl: the KL in closed form where there is one, or sampled
+    :param num_particles: draws of the latent variables for each datum
     :raises ValueError: if a number is out of range; in use, if ``kappa_squared`` is not given
 
     What differs from the paper: its hierarchical prior and importance-weighted bound are not here, any pair and its KL
@@ -83,6 +84,7 @@ class Constrained(ELBO):
         num_particles: int = 1,
     ) -> None:
         super().__init__(analytic_kl, num_particles)
+        check_numbers(beta=beta, rate=rate, sharpness=sharpness, smoothing=smoothing)
         if kappa_squared is not None and not math.isfinite(kappa_squared):
             raise ValueError(f"kappa_squared must be finite, got {kappa_squared}: give it in nats per datum")
         for name, value in (("beta", beta), ("rate", rate), ("sharpness", sharpness)):

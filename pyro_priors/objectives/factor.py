@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from pyro import poutine
 from torch import Tensor
 
+from .._hints import check_numbers, is_size
 from .code import Code, read_code
 from .elbo import ELBO, Terms
 
@@ -51,8 +52,8 @@ class Factor(ELBO):
     :param gamma: factor of the total correlation, 0 or more
     :param hidden: sizes of the discriminator's hidden layers
     :param learning_rate: of its Adam
-    :param analytic_kl: as in :class:`ELBO`
-    :param num_particles: as in :class:`ELBO`; the values of codes are exchanged within a particle
+    :param analytic_kl: the KL in closed form where there is one, or sampled
+    :param num_particles: draws of the latent variables for each datum; values of codes are exchanged within a particle
     :raises ValueError: if a number is out of range; in use, if codes come in another size than at first
 
     What differs from the paper: its discriminator's codes to be permuted come from a second batch, here from the same
@@ -74,9 +75,10 @@ class Factor(ELBO):
         num_particles: int = 1,
     ) -> None:
         super().__init__(analytic_kl, num_particles)
+        check_numbers(gamma=gamma, learning_rate=learning_rate)
         if not gamma >= 0:
             raise ValueError(f"gamma must be 0 or more, got {gamma}: gamma=0 is the plain bound")
-        if not hidden or min(hidden) < 1:
+        if not isinstance(hidden, Sequence) or not hidden or not all(map(is_size, hidden)):
             raise ValueError(f"hidden must be a tuple of whole numbers of at least 1, got {hidden!r}: give (1000,)")
         if not learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {learning_rate}: 1e-4 is a good start")

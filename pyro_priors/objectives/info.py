@@ -6,6 +6,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .._hints import check_numbers
 from .code import Code, read_code
 from .elbo import ELBO, Terms
 
@@ -46,8 +47,9 @@ class Info(ELBO):
     :param kernel: ``"gaussian"`` or ``"inverse_multiquadratic"``
     :param bandwidth: above 0
     :param unbiased: which of the two estimators
-    :param analytic_kl: as in :class:`ELBO`
-    :param num_particles: as in :class:`ELBO`; each particle of a batch is a batch of its own to the estimator
+    :param analytic_kl: the KL in closed form where there is one, or sampled
+    :param num_particles: draws of the latent variables for each datum; each particle of a batch is a batch of its own
+        to the estimator
     :raises ValueError: if an option is out of range; in use with alpha=1, if draws of the prior have no gradient
 
     What differs from public code: that of MMD-VAE and dpVAE has :math:`\exp(-|z - y|^2 / D^2)`, which is
@@ -71,6 +73,7 @@ class Info(ELBO):
         num_particles: int = 1,
     ) -> None:
         super().__init__(analytic_kl, num_particles)
+        check_numbers(alpha=alpha, lambd=lambd, bandwidth=bandwidth)
         if not alpha <= 1:
             raise ValueError(f"alpha must be at most 1, got {alpha}: alpha=0 and lambd=1 is the plain bound")
         if not alpha + lambd >= 1:

@@ -7,6 +7,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .._hints import check_numbers, is_size
 from .code import Code, read_code, values_of
 from .elbo import ELBO, Terms
 
@@ -57,9 +58,10 @@ class TotalCorrelation(ELBO):
     :param beta: factor of the total correlation, 0 or more
     :param gamma: factor of the dimension-wise KL, 0 or more
     :param estimator: ``"stratified"`` or ``"weighted"``
-    :param num_data: number N of training data; :func:`pyro_priors.fit` fills it in
-    :param analytic_kl: as in :class:`ELBO`
-    :param num_particles: as in :class:`ELBO`; each particle of a batch is a batch of its own to the estimators
+    :param num_data: number N of training data; ``fit`` fills it in, and refuses another
+    :param analytic_kl: the KL in closed form where there is one, or sampled
+    :param num_particles: draws of the latent variables for each datum; each particle of a batch is a batch of its own
+        to the estimators
     :raises ValueError: if an option is out of range; in use, if ``num_data`` is not given or smaller than the batch, or
         the posterior is no product over the values of z
 
@@ -84,18 +86,21 @@ class TotalCorrelation(ELBO):
         num_particles: int = 1,
     ) -> None:
         super().__init__(analytic_kl, num_particles)
+        check_numbers(alpha=alpha, beta=beta, gamma=gamma)
         for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
             if not value >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {value}: all three 1 is the plain bound")
         if estimator not in ("stratified", "weighted"):
             raise ValueError(f"estimator must be stratified or weighted, got '{estimator}'")
-        if num_data is not None and num_data < 1:
-            raise ValueError(f"num_data must be at least 1, got {num_data}: give the number of training data")
+        if num_data is not None and not is_size(num_data):
+            raise ValueError(f"num_data must be a whole number of at least 1, got {num_data!r}: leave it out for fit")
         self.alpha, self.beta, self.gamma, self.estimator, self.num_data = alpha, beta, gamma, estimator, num_data
         self._num_data_of_training: int | None = None  # beside the one given, which is what a run records
 
     def begin(self, num_data: int, seed: int) -> None:
-        """Fill in the number of training data, for where none was given."""
+        """Fill in the number of training data, for where none was given; ValueError for another."""
+        if self.num_data not in (None, num_data):
+            raise ValueError(f"num_data is {self.num_data}, but there are {num_data} training data: leave it out")
         self._num_data_of_training = num_data
 
     def _terms(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Terms:
