@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +65,7 @@ def locked(folder: Path, wait: bool) -> Iterator[None]:
     """Keep other processes out of a folder that does the same, where the system can; a process that is killed frees it.
 
     :param folder: made if missing
-    :param wait: for another process to leave it
+    :param wait: for another process to leave it, with a line on standard error that says so
     :raises BlockingIOError: if another process is in it, and this one does not wait
     """
     make_folder(folder)
@@ -76,9 +77,12 @@ def locked(folder: Path, wait: bool) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise
+            if not wait:
+                raise
+            print(f"waiting for another process that is at work in {folder}", file=sys.stderr, flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError:  # a file system without locks
             pass
         yield

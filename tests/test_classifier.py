@@ -103,7 +103,7 @@ def test_it_is_trained_once_and_kept(digits, trained, tmp_path, monkeypatch):
     tensors.write_bytes(content)
 
 
-def test_of_two_that_need_it_one_trains(tmp_path):
+def test_of_two_that_need_it_one_trains(tmp_path, capsys):
     pytest.importorskip("fcntl")
     folder, network, theirs = tmp_path / "kept", torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
     other = threading.Thread(target=judges.kept, args=(network, folder, "linear", {}, pytest.fail))
@@ -114,6 +114,7 @@ def test_of_two_that_need_it_one_trains(tmp_path):
         checkpoint.write(folder, "linear", checkpoint.module_state(theirs), {})
     other.join(30)
     assert torch.equal(network.weight, theirs.weight)
+    assert capsys.readouterr().err == f"waiting for another process that is at work in {folder}\n"
 
 
 def test_attributes(tmp_path):
