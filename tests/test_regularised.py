@@ -314,6 +314,16 @@ def test_bias_and_spread_of_both_estimators(float64):
         assert_close(spread, torch.tensor([0.07, 0.06]), rtol=0, atol=0.02)
 
 
+@pytest.mark.parametrize(("size", "z_dim", "nats"), [(100, 2, 0.08), (50, 64, 0.64)])
+def test_noise_of_a_sampled_kl_under_the_absolute_value(float64, size, z_dim, nats):
+    """What the docstring of Capacity says: mean deviation of log q(z|x) over a batch, 4,000 batches."""
+    posterior = dist.Normal(torch.zeros(z_dim), 0.3)
+    means = posterior.log_prob(posterior.sample((4000, size))).sum(-1).mean(1)
+    found = (means + posterior.entropy().sum()).abs().mean().item()
+    assert found == pytest.approx(math.sqrt(z_dim / (math.pi * size)), rel=0.06)
+    assert found == pytest.approx(nats, rel=0.06)
+
+
 def test_narrow_posteriors_make_the_stratified_estimates_too_small(float64):
     """q(z) = N(0, I) in two dimensions, N=50,000, M=100: what the docstring says of posteriors of scale 0.03."""
     scale, size, errors = 0.03, 100, []

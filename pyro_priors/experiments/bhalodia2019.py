@@ -633,10 +633,12 @@ def _without_and_with_dp(pictures: Mapping[str, Pictures]) -> Figure:
     by_row: dict[str, Pictures] = {}
     for name, one in pictures.items():
         prior = "dp" if name.endswith("-dp") else "N(0, I)"
-        panels = {f"{prior}: {what}": images for what, images in one.items()}
+        panels = {f"{prior}: {what}": images[:16] for what, images in one.items()}
         by_row[name.removesuffix("-dp")] = {**by_row.get(name.removesuffix("-dp"), {}), **panels}
     columns = [f"{prior}: {what}" for prior in ("N(0, I)", "dp") for what in ("samples", "low posterior")]
-    return plots.image_panels([[found.get(c) for c in columns] for found in by_row.values()], columns, [*by_row])
+    figure = plots.image_panels([[found.get(c) for c in columns] for found in by_row.values()], columns, [*by_row])
+    figure.set_size_inches(*(0.7 * figure.get_size_inches()))  # of 24 panels of photographs a file of a megabyte
+    return figure
 
 
 add(

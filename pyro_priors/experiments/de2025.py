@@ -47,6 +47,7 @@ FLOWS: dict[str, dict[str, Any]] = {
 # four convolutions each way, as in the paper; their channels, the size of z and the schedule are not in it. Group
 # normalisation takes from each image the very contrast that a small scale asks for: with it sigma-CVAEs of MNIST and of
 # faces had after 5 and 4 epochs 200 and 1,900 nats less, and two seeds of MNIST were 50 apart instead of 8
+# (trials, not kept)
 IMAGES: dict[str, Any] = {"networks": "conv", "hidden": (), "upsampling": "transposed", "normalisation": "none"}
 GREY = IMAGES | {"channels": (16, 32, 64, 128), "z_dim": 32}
 FACES = IMAGES | {"channels": (32, 64, 128, 256), "z_dim": 128}

@@ -25,9 +25,9 @@ class Capacity(ELBO):
     :math:`\gamma\, |\sum_s w_s \mathrm{KL}_s - \bar w C|`. With ``gamma=1`` and ``capacity=0`` it is the plain bound,
     as long as the KL is above 0 (a sampled one can be below).
 
-    Where the KL is sampled, as with a flow prior, its noise stands under the absolute value too: near C the penalty is
-    larger by gamma times what the mean over the batch deviates (0.1 nats for 100 data and two dimensions, 0.8 for 50
-    and 64).
+    Where the KL is sampled, as with a flow prior, its noise stands under the absolute value too: near C that of
+    log q(z|x) alone makes the penalty larger by :math:`\gamma \sqrt{D / (\pi B)}`, with B data in D dimensions (gamma
+    times 0.08 nats for 100 and two, 0.64 for 50 and 64).
 
     ``current_capacity`` is C. :func:`pyro_priors.fit` sets it by :meth:`begin_step`; in a loop of your own (``SVI``
     too) call ``objective.begin_step(step)``, without which C stays at ``capacity``.
