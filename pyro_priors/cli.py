@@ -21,6 +21,7 @@ from . import control, data, experiments, metrics, objectives, plots, train, zoo
 from ._rng import seeded
 from .checkpoint import CheckpointError, make_folder
 from .data import DataConfig
+from .experiments.experiment import OF_SAME
 from .pair import Pair
 from .run_folder import RunFolder
 from .train import TrainConfig
@@ -39,6 +40,10 @@ USAGE = """usage: pyro-priors COMMAND ...
                                               published; --row NAME; --quick; --no-train; interrupted, it goes on
 
 pyro-priors COMMAND --help lists the options of a command; of train, with a pair: pyro-priors train cp_vae --help"""
+
+
+MANY_PIXELS = 4096
+"""Values of an image above which perceptrons are warned of."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -203,8 +208,19 @@ def _train(arguments: list[str]) -> None:
         raise ValueError(f"train needs --data: a file .npz or one of {', '.join(data.names())}")
     splits = data.load(data_name, **dataclasses.asdict(options.data))
     pair = zoo.create_for(name, splits, options.train.seed, **dataclasses.asdict(options.pair))
+    pixels = math.prod(splits.image_shape or ())
+    if options.pair.networks == "mlp" and pixels > MANY_PIXELS:
+        warnings.warn(
+            f"the perceptrons of images of {pixels} values are huge, and slow to train and to save: convolutions are "
+            "--pair.networks conv --data.no-flatten",
+            stacklevel=1,
+        )
+    if splits.condition_shape is not None and not pair.takes_condition:
+        warnings.warn(f"{name} takes no condition: that of the data has no effect", stacklevel=1)
     if not options.quiet:
-        print(f"data: {splits.source}")
+        binary = splits.likelihood == "bernoulli" and not data_name.endswith(".npz")
+        how = f"; binarised {'in every batch' if splits.binarise else 'once'} (--data.binarise)" if binary else ""
+        print(f"data: {splits.source}{how}")
     history = train.fit(
         pair,
         splits,
@@ -271,30 +287,68 @@ def _evaluate(arguments: list[str]) -> None:
         categories=options.categories,
     )
     results = {name: estimate for found in each.values() for name, estimate in found.items()}
-    left_out = [name for name in options.metrics if not each[name]]
+    left_out = [f"{name} (needs {metrics.NEEDS[name]})" for name in options.metrics if not each[name]]
     if not results:
-        raise ValueError(f"metrics {', '.join(left_out)}: none applies to this pair and its data, leave them out")
+        raise ValueError(f"metrics: none applies to this pair and its data: leave out {', '.join(left_out)}")
     given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
     given |= {"features": options.features, "categories": options.categories}
     found = metrics.record(pair, splits, results, **given)
-    before = {"features": "auto", "categories": "sum"} | (folder.evaluation() or {})
-    if any(before.get(key) != found.get(key) for key in (*given, "data")):
-        before = {}  # of another part, noise or weights: not to be mixed with these
-    asked = {*before.get("asked", ()), *each}
-    found["metrics"] = {**before.get("metrics", {}), **found["metrics"]}
-    folder.save_evaluation({**found, "asked": sorted(asked)})
+    before = folder.evaluation()
+    folder.save_evaluation(_beside(before, found, set(each)))
+    if before is not None and not _can_be_beside(before, found):
+        print(f"  evaluation.json: replaced, it was of the {before.get('part')} part, seed {before.get('seed')}")
     print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
     if left_out:
         print(f"  not of this pair and its data: {', '.join(left_out)}")
     width = max(map(len, [*results, "q(c), largest first"])) + 2
     for name, estimate in results.items():
+        if name.removesuffix("_of_data") in results.keys() - {name}:
+            continue  # beside what is generated
         spread = f" ± {estimate.stderr:.4g}" if estimate.stderr is not None else ""
-        print(f"  {name:{width}}{estimate.value:>12.4f}{spread:12} {estimate.unit}")
+        of_data = f"of data {results[f'{name}_of_data'].value:.4f}; " if f"{name}_of_data" in results else ""
+        print(f"  {name:{width}}{estimate.value:>12.4f}{spread:12} {of_data}{estimate.unit}")
     if pair.aggregate_c is not None:
         shares = " ".join(f"{share:.3f}" for share in pair.aggregate_c.sort(descending=True).values[:12].tolist())
         print(f"  {'q(c), largest first':{width}}{shares}{' ...' if pair.num_categories > 12 else ''} (training part)")
     if splits.true_log_likelihood is not None:
         print(f"  {'true log-likelihood':{width}}{splits.true_log_likelihood:>12.4f}{'':12} nats per datum")
+
+
+DECIDES = {
+    "num_samples": ("log_likelihood",),
+    "num_data": ("log_likelihood",),
+    "categories": ("log_likelihood",),
+    "features": ("generation", "diversity"),
+}
+"""Metrics that an option of an evaluation decides, of those options that do not decide them all."""
+
+
+def _can_be_beside(before: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Whether an earlier evaluation is of the same data and noise."""
+    return all(before.get(key) == found[key] for key in ("part", "seed", "data"))
+
+
+def _beside(before: dict[str, Any] | None, found: dict[str, Any], computed: set[str]) -> dict[str, Any]:
+    """An evaluation, with what an earlier one of the same data and noise has that this one does not.
+
+    :param before: the earlier one, None where there is none
+    :param found: the new one
+    :param computed: the metrics of the new one
+    """
+    if before is None or not _can_be_beside(before, found):
+        return found | {"asked": sorted(computed)}
+    old: dict[str, Any] = {"features": "auto", "categories": "sum", "num_data": 0} | before
+    kept, estimates = set(old.get("asked", ())), old["metrics"]
+    for option, decided in DECIDES.items():
+        if not computed.intersection(decided):
+            found = found | {option: old.get(option)}
+        elif old.get(option) != found[option]:
+            kept -= set(decided)
+            if option == "features":
+                estimates = {name: one for name, one in estimates.items() if "features of" not in one["unit"]}
+            else:
+                estimates = {name: one for name, one in estimates.items() if name != OF_SAME}
+    return found | {"asked": sorted(kept | computed), "metrics": estimates | found["metrics"]}
 
 
 def _sample(arguments: list[str]) -> None:
@@ -338,7 +392,7 @@ def _sample(arguments: list[str]) -> None:
     fixed: dict[str, Any] = {}
     if options.category != "prior":
         if not pair.num_categories:
-            raise ValueError(f"--category {options.category}: this pair has no categories")
+            raise ValueError(f"--category {options.category}: this pair has no categories, leave it out")
         fixed["c"] = int(options.category) if options.category.lstrip("-").isdigit() else options.category
     with seeded(options.seed, pair.device):
         if (made := _controlled(options, pair, splits)) is None:
@@ -353,7 +407,8 @@ def _sample(arguments: list[str]) -> None:
         np.savez(out, **arrays)
     else:
         images = plots.shown(drawn["x_mean"], made.condition, splits)
-        plots.image_grid(images, made.num_columns, row_labels=made.row_labels).savefig(out, dpi=120)
+        figure = plots.image_grid(images, made.num_columns, "", made.row_labels, made.column_labels)
+        figure.savefig(out, dpi=120)
     print(f"{len(drawn['x_mean'])} samples in {out}")
 
 
@@ -362,23 +417,31 @@ def _conditions_of_rows(options: Any, pair: Pair, splits: data.Splits) -> Any:
     known = splits.test.condition
     if known is None or not pair.takes_condition:
         if options.condition:
-            raise ValueError(f"--condition {' '.join(options.condition)}: this pair takes no condition")
+            raise ValueError(f"--condition {' '.join(options.condition)}: this pair takes no condition, leave it out")
         return None
     rows = [int(row) for row in options.condition] or list(range(min(options.num, len(splits.test))))
     if not all(0 <= row < len(splits.test) for row in rows):
-        raise ValueError(f"--condition must be rows of the test part, 0 to {len(splits.test) - 1}, got {tuple(rows)}")
+        given = " ".join(options.condition)
+        raise ValueError(f"--condition must be rows of the test part, 0 to {len(splits.test) - 1}, got {given}")
     return known[torch.tensor(rows)[torch.arange(options.num) % len(rows)]]
 
 
 def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Controlled | None:
     """What is asked for by name; None where it is not."""
-    by_name = not all(text.lstrip("-").isdigit() for text in options.condition)
+    are_rows = [text.lstrip("-").isdigit() for text in options.condition]
+    by_name = not all(are_rows)
+    if by_name and any(are_rows) and splits.condition_names is not None:
+        given = " ".join(options.condition)
+        raise ValueError(f"--condition {given}: rows of the test part, and names, are two ways: choose one of them")
     ways = {"--grid": options.grid, "--to": options.to, "--edit": options.edit}
     chosen = [name for name, given in ways.items() if given]
     if len(chosen) > 1:
         raise ValueError(f"{' and '.join(chosen)} are two pictures: choose one of them")
     if chosen and not (pair.takes_condition and splits.test.condition is not None):
-        raise ValueError(f"{chosen[0]} needs a conditional pair, and this one takes no condition")
+        raise ValueError(
+            f"{chosen[0]} needs a conditional pair, and this one takes no condition: train one, such as "
+            f"{control.CONDITIONAL}"
+        )
     if options.transport and not options.edit:
         raise ValueError("--transport belongs to --edit: leave it out, or name rows of the test part with --edit")
     if chosen in (["--to"], ["--edit"]) and (len(options.condition) != 1 or not by_name):
@@ -447,7 +510,7 @@ def _reproduce(arguments: list[str]) -> None:
     name, rows, quiet = given.pop("experiment"), given.pop("row"), given.pop("quiet")
     report = experiments.reproduce(name, rows=rows, progress=not quiet, **given)
     print(report.table)
-    print("\n".join(map(str, report.files)))
+    print("\n".join(map(str, report.files)) or "nothing is trained yet, and nothing written: leave --no-train out")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -16,13 +16,16 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ._hints import hint
+from ._hints import check_sizes, hint
 from ._rng import seeded
 from ._sites import base_of
 from .data import Splits
 from .pair import Pair
 
 __all__ = ["Controlled", "asked", "between", "condition_of", "edited", "grid", "moved", "parse"]
+
+CONDITIONAL = "sigma_cvae"
+"""A pair that takes a condition, for messages."""
 
 VALUES = {"1": 1.0, "0": 0.0, "-1": 0.0}
 
@@ -35,12 +38,14 @@ class Controlled:
     :param condition: what each was generated given, shape ``(num,) + condition_shape``; None for nothing
     :param num_columns: places in a row of the picture
     :param row_labels: one for each row
+    :param column_labels: one for each column
     """
 
     sites: dict[str, Tensor]
     condition: Tensor | None
     num_columns: int
     row_labels: tuple[str, ...] = ()
+    column_labels: tuple[str, ...] = ()
 
 
 def parse(text: str, data: Splits) -> dict[str, float]:
@@ -65,8 +70,10 @@ def parse(text: str, data: Splits) -> dict[str, float]:
             raise ValueError(f"condition '{item}' must be NAME=VALUE, such as {example}")
         if data.condition_of == "label":
             if name != "label" or value not in names:
-                said = f"'{name}' is unknown: give label=CLASS" if name != "label" else f"label '{value}' is unknown: "
-                raise ValueError(f"condition {said}{'' if name != 'label' else hint(value, names)}")
+                if name != "label":
+                    raise ValueError(f"condition '{name}' is unknown: give label=CLASS")
+                near = hint("" if all(map(str.isdigit, names)) else value, names)  # no number is near another
+                raise ValueError(f"condition label '{value}' is unknown: {near}")
             name, value = value, "1"
         if name not in names:
             raise ValueError(f"attribute '{name}' is unknown: {hint(name, names)}")
@@ -112,13 +119,31 @@ def asked(pair: Pair, data: Splits, texts: Sequence[str], num: int) -> Controlle
     :param data: its data
     :param texts: as for :func:`parse`; where the condition has no names its values, such as ``"0.5"`` or ``"0.5,1.5"``
     :param num: number of samples, all conditions together
+    :raises ValueError: if the pair takes no condition, there is nothing to ask for, or num is no size
     """
+    _check(pair, data)
+    check_sizes(num=num)
+    _check_several("texts", texts)
     if data.condition_names is None:
         each = [_values(text, data).expand(num, *data.condition_shape or ()) for text in texts]
     else:
         each = [condition_of(parse(text, data), data, num) for text in texts]
     condition = torch.stack([each[i % len(each)][i // len(each)] for i in range(num)])
     return Controlled(pair.sample(num, condition), condition, 8)
+
+
+def _check(pair: Pair, data: Splits) -> None:
+    if not pair.takes_condition:
+        raise ValueError(f"this pair takes no condition: make a conditional one, such as {CONDITIONAL}")
+    if data.test.condition is None:
+        raise ValueError(f"{data.name} has no condition: load it as in training, with condition_labels=True, say")
+
+
+def _check_several(name: str, given: Sequence[str]) -> None:
+    if isinstance(given, str):
+        raise ValueError(f"{name} must be a list of texts, got '{given}': give ['{given}']")
+    if not given:
+        raise ValueError(f"{name} must hold at least one text, got none")
 
 
 def _values(text: str, data: Splits) -> Tensor:
@@ -144,8 +169,12 @@ def grid(pair: Pair, data: Splits, names: Sequence[str], text: str = "", num_col
     :param names: ``["label"]``, or names of attributes, 5 at most
     :param text: what is asked for in all rows, as for :func:`parse`
     :param num_columns: samples in each row
-    :raises ValueError: if there is nothing to vary, or too much, or something is to vary twice or to stay as well
+    :raises ValueError: if the pair takes no condition, there is nothing to vary, or too much, or something is to vary
+        twice or to stay as well
     """
+    _check(pair, data)
+    check_sizes(num_columns=num_columns)
+    _check_several("names", names)
     if data.condition_of == "label":
         if list(names) != ["label"]:
             raise ValueError(f"a grid over the classes of {data.name} is 'label', got {', '.join(names)}")
@@ -154,8 +183,10 @@ def grid(pair: Pair, data: Splits, names: Sequence[str], text: str = "", num_col
         rows = [{name: 1.0} for name in data.condition_names or ()]
         labels = [next(iter(row)) for row in rows]
     else:
-        if not 1 <= len(names) <= 5:
-            raise ValueError(f"a grid has 1 to 5 attributes, got {len(names)}: it has a row for each combination")
+        if len(names) > 5:
+            raise ValueError(
+                f"a grid has 1 to 5 attributes, got {len(names)}: it has a row for each combination, leave some out"
+            )
         order = [next(iter(parse(f"{name}=1", data))) for name in names]
         if twice := [name for name in order if order.count(name) > 1]:
             raise ValueError(f"a grid varies an attribute once, got {twice[0]} twice: leave one out")
@@ -181,16 +212,23 @@ def between(pair: Pair, data: Splits, start: str, end: str, num_rows: int = 4, s
     :param end: likewise; attributes that it does not name stay as they are
     :param num_rows: number of draws
     :param steps: number of conditions, both ends included
+    :raises ValueError: if the pair takes no condition, or the two ends are the same
     """
+    _check(pair, data)
+    check_sizes(num_rows=num_rows, steps=steps)
     if steps < 2:
-        raise ValueError(f"steps must be at least 2, the two ends, got {steps}")
+        raise ValueError(f"steps must be at least 2, the two ends, got {steps}: give 8")
     first = condition_of(parse(start, data), data, num_rows)
     last = _with(first if data.condition_of == "attributes" else torch.zeros_like(first), parse(end, data), data)
+    if torch.equal(first, last):
+        raise ValueError(f"from '{start}' to '{end}' nothing changes: ask for another condition at one of the ends")
     share = torch.linspace(0, 1, steps)[:, None, None]
     condition = (1 - share) * first + share * last  # (steps, rows, ...)
     drawn = _same_noise(pair, condition.flatten(0, 1), num_rows)
     order = torch.arange(steps * num_rows).reshape(steps, num_rows).T.flatten()
-    return Controlled({name: value[order] for name, value in drawn.items()}, condition.flatten(0, 1)[order], steps)
+    sites = {name: value[order] for name, value in drawn.items()}
+    labels = (start, *[""] * (steps - 2), end)
+    return Controlled(sites, condition.flatten(0, 1)[order], steps, column_labels=labels)
 
 
 @torch.no_grad()
@@ -204,14 +242,16 @@ def edited(pair: Pair, data: Splits, rows: Sequence[int], text: str, transport: 
     :param transport: move the code with the condition too (:func:`moved`). Without it a code keeps what it has of the
         old condition: where the prior sees the condition, codes may have all of it, and the picture stay as it was
     :returns: pictures in rows of three; ``sites`` has ``"x_mean"`` alone
-    :raises ValueError: if a row is not there
+    :raises ValueError: if the pair takes no condition, or a row is not there
     """
+    _check(pair, data)
     num = len(data.test)
     if not rows or not all(0 <= row < num for row in rows):
-        raise ValueError(f"rows to edit must be of the test part, 0 to {num - 1}, got {tuple(rows)}")
+        given = " ".join(map(str, rows)) or "none"
+        raise ValueError(f"rows to edit (--edit) must be of the test part, 0 to {num - 1}, got {given}")
     part = data.test.take(torch.tensor(list(rows)))
     x, known = part.x[:].to(pair.device), part.condition
-    assert known is not None  # parse has refused data without
+    assert known is not None  # or _check had refused
     new = _with(known if data.condition_of == "attributes" else torch.zeros_like(known), parse(text, data), data)
     z = pair.encode(x, known.to(pair.device))["z"].mean
     other = moved(pair, z, known.to(pair.device), new.to(pair.device)) if transport else z
@@ -219,7 +259,7 @@ def edited(pair: Pair, data: Splits, rows: Sequence[int], text: str, transport: 
     changed = pair.sample(len(x), new, z=other)["x_mean"]
     images = torch.stack([x, same, changed], 1).flatten(0, 1)
     condition = torch.stack([known, known, new], 1).flatten(0, 1)
-    return Controlled({"x_mean": images}, condition, 3)
+    return Controlled({"x_mean": images}, condition, 3, column_labels=("data", "reconstruction", text))
 
 
 @torch.no_grad()

@@ -195,9 +195,11 @@ class Pair(nn.Module):
         condition = self._numbers("condition", condition).to(like)
         shape = tuple(self._configured("condition_shape") or ())
         if shape and tuple(condition.shape) not in (shape, (size, *shape)):
+            numbers = len(shape) == 1 and tuple(condition.shape) in ((), (size,))
+            one_hot = f"; of class numbers torch.nn.functional.one_hot(condition, {shape[0]})" if numbers else ""
             raise ValueError(
                 f"condition must have shape {shape}, one for all samples, or {(size, *shape)}, one for each, got "
-                f"{tuple(condition.shape)}: reshape it, or give another size"
+                f"{tuple(condition.shape)}: reshape it, or give another size{one_hot}"
             )
         _check_finite("condition", condition)
         return self._row_each("condition", condition, size, len(shape) or max(condition.dim() - 1, 1))

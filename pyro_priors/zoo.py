@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -336,6 +337,10 @@ class SigmaCVAENFConfig(_CalibratedConfig, CVAEConfig):
         for name, known in (("flow", CONDITIONAL_FLOWS), ("condition_network", sorted(CONDITION_NETWORKS))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} '{getattr(self, name)}' is unknown: {hint(getattr(self, name), known)}")
+        for option in ("num_transforms", "flow_hidden", "couplings_see_condition") if self.flow == "none" else ():
+            value = getattr(self, option)
+            if value != getattr(SigmaCVAENFConfig, option):
+                raise ValueError(f"{option}={value!r} belongs to flow='affine' or 'additive', got 'none': leave it out")
         if self.flow != "none" and self.z_dim < 2:
             raise ValueError(f"couplings need z_dim of at least 2, got {self.z_dim}: use flow='none' for one dimension")
         if self.condition_network == "conv" and self.condition_hidden != SigmaCVAENFConfig.condition_hidden:
@@ -480,6 +485,12 @@ def create_for(name: str, data: Splits, seed: int, **config: Any) -> Pair:
                 "last rows of each image), --data.condition-labels, or a file with condition_train"
             )
         config["condition_shape"] = data.condition_shape
+    if config["likelihood"] == "gaussian" and data.likelihood == "bernoulli" and data.image_shape is not None:
+        warnings.warn(
+            f"p(x|z) is a Gaussian of grey levels, and the images of {data.name} are black and white: load them with "
+            "binarise='none' (--data.binarise none), or take a pair whose likelihood is bernoulli",
+            stacklevel=2,
+        )
     with seeded(seed):
         return create(name, **config)
 

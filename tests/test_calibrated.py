@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 
 import pytest
 import torch
@@ -280,3 +281,19 @@ def test_what_a_pair_has_no_choice_of_is_said():
     assert pp.create("sigma_cvae_nf", condition_network="conv", condition_hidden=[300, 300], **sizes)
     with pytest.raises(ValueError, match="couplings need z_dim of at least 2, got 1"):
         pp.create("sigma_cvae_nf", z_dim=1, **sizes)
+    for option, value in (("num_transforms", 2), ("flow_hidden", (7,)), ("couplings_see_condition", True)):
+        with pytest.raises(ValueError, match=f"{option}=.* belongs to flow='affine' or 'additive', got 'none': leave"):
+            pp.create("sigma_cvae_nf", flow="none", **{option: value}, **sizes)
+    with pytest.raises(ValueError, match=r"scale must be positive, got -1: give scale=0.1, or leave it out for 1$"):
+        pp.create("sigma_vae", x_shape=(6,), calibration="fixed", scale=-1)
+
+
+@pytest.mark.parametrize("name", ["sigma_vae", "vae"])
+def test_a_gaussian_of_black_and_white_images_is_warned_of(name):
+    options = {"likelihood": "gaussian"} if name == "vae" else {}
+    with pytest.warns(UserWarning, match="a Gaussian of grey levels, and the images of digits are black and white: "):
+        pp.zoo.create_for(name, runs.small_data(), 0, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pp.zoo.create_for(name, runs.small_data(binarise="none"), 0, **options)
+        pp.zoo.create_for("vae", runs.small_data(), 0)

@@ -155,9 +155,20 @@ def test_train_says_what_it_did(tmp_path, capsys):
     arguments = [option for option in TINY if option != "--quiet"]
     assert main(["train", "vae", *arguments, *DIGITS, "--out", str(tmp_path / "run")]) == 0
     captured = capsys.readouterr()
-    assert "data: scikit-learn's load_digits" in captured.out
+    assert "data: scikit-learn's load_digits" in captured.out and "; binarised in every batch (--data.b" in captured.out
     assert re.search(r"trained 2 epochs; best validation bound -\d+\.\d+ nats per datum, of epoch [01]", captured.out)
     assert re.search(r"epoch 0: loss \d+\.\d+, validation bound -\d+\.\d+ nats per datum, \d+ s left", captured.err)
+
+
+@pytest.mark.filterwarnings("default")
+def test_train_warns_of_what_is_hardly_meant(tmp_path, capsys):
+    values = np.random.default_rng(0).random((40, 3, 40, 40), np.float32)
+    np.savez(tmp_path / "colour.npz", x_train=values, label_train=np.arange(40) % 4)
+    options = ["--data", str(tmp_path / "colour.npz"), "--data.condition-labels", "--pair.hidden", "3"]
+    assert train(tmp_path / "run", "vae", *options) == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("pyro-priors: warning: the perceptrons of images of 4800 values are huge")
+    assert second == "pyro-priors: warning: vae takes no condition: that of the data has no effect"
 
 
 def test_conditional_objective(conditional_run):
@@ -214,7 +225,7 @@ def test_evaluate(digits_run, capsys):
 
 def test_evaluate_says_what_does_not_apply(toy_run, capsys):
     assert main(["evaluate", str(toy_run), "--metrics", "bound", "factors", "--part", "valid"]) == 0
-    assert "not of this pair and its data: factors" in capsys.readouterr().out
+    assert "not of this pair and its data: factors (needs data of known factors, and" in capsys.readouterr().out
 
 
 def test_help_of_train_names_pairs_data_and_objectives(capsys):
@@ -233,14 +244,25 @@ def test_evaluate_chosen_metrics_on_another_part(toy_run, capsys):
     bound = record["metrics"]["bound"]
     # what is asked for later comes beside it, unless it is of other data
     assert main(["evaluate", str(toy_run), "--metrics", "log_likelihood", "--num-samples", "5", "--part", "valid"]) == 0
-    assert json.loads((toy_run / "evaluation.json").read_text())["metrics"].keys() == {"log_likelihood", "bits_per_dim"}
-    assert main(["evaluate", str(toy_run), "--metrics", "bound", "--num-samples", "5", "--part", "valid"]) == 0
+    beside = json.loads((toy_run / "evaluation.json").read_text())
+    assert beside["metrics"].keys() == record["metrics"].keys() | {"log_likelihood", "bits_per_dim"}
+    assert (beside["num_samples"], beside["metrics"]["bound"]) == (5, bound)
+    assert main(["evaluate", str(toy_run), "--metrics", "bound", "--num-samples", "7", "--part", "valid"]) == 0
     record = json.loads((toy_run / "evaluation.json").read_text())
-    assert record["metrics"].keys() > {"log_likelihood", "bound"} and record["metrics"]["bound"] == bound
-    assert record["asked"] == ["bound", "log_likelihood"]
-    capsys.readouterr()
+    assert record["metrics"] == beside["metrics"] and record["num_samples"] == 5, "of which log p(x) is still"
+    assert {"active_units", "bound", "log_likelihood"} <= set(record["asked"])
+    assert main(["evaluate", str(toy_run), "--metrics", "log_likelihood", "--num-samples", "7", "--part", "valid"]) == 0
+    record = json.loads((toy_run / "evaluation.json").read_text())
+    assert record["num_samples"] == 7 and record["metrics"]["bound"] == bound
+    assert record["metrics"]["log_likelihood"] != beside["metrics"]["log_likelihood"]
+    assert "replaced" not in capsys.readouterr().out
+    assert main(["evaluate", str(toy_run), "--metrics", "bound"]) == 0
+    assert "evaluation.json: replaced, it was of the valid part, seed 0" in capsys.readouterr().out
+    record = json.loads((toy_run / "evaluation.json").read_text())
+    assert record["metrics"].keys() == {"bound", "reconstruction", "kl_z"} and record["metrics"]["bound"] != bound
     assert main(["evaluate", str(toy_run), "--metrics", "categories"]) == 2
-    assert "metrics categories: none applies to this pair" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "metrics: none applies to this pair and its data: leave out categories (needs a pair with cat" in error
     assert json.loads((toy_run / "evaluation.json").read_text()) == record
 
 
@@ -434,7 +456,7 @@ MISTAKES = {
     "metric": ("evaluate RUN --metrics bond", r"metric 'bond' is unknown: did you mean 'bound'\?"),
     "metric of other data": (
         "evaluate RUN --metrics factors",
-        r"metrics factors: none applies to this pair and its data",
+        r"metrics: none applies to this pair and its data: leave out factors \(needs data of known factors, and",
     ),
     "number": (
         "train vae --data digits --out new --objective beta --objective.beta inf",

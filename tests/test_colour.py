@@ -172,6 +172,7 @@ def test_svhn_errors(tmp_path, monkeypatch):
 def home(tmp_path, monkeypatch):
     """Decoded arrays go to a home of the test's own."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     return tmp_path / "home/.cache/pyro_priors/decoded"
 
 
@@ -258,6 +259,18 @@ def test_celeba_is_decoded_once_and_mapped(tmp_path, home, monkeypatch):
     with pytest.raises(ValueError, match=r"000001.jpg: not a readable image .*: replace it"):
         load("celeba", root=str(tmp_path))
     assert list(home.iterdir()) == [array]
+
+
+def test_decoding_is_announced_and_goes_to_the_cache(tmp_path, home, monkeypatch, capsys):
+    _celeba(tmp_path)
+    load("celeba", root=str(tmp_path), limit=2)
+    said = capsys.readouterr().err
+    assert said == f"celeba: decoding 20 images once, into {next(home.iterdir())} (0 MB)\n"
+    load("celeba", root=str(tmp_path))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    load("celeba", root=str(tmp_path))
+    assert len(list((tmp_path / "elsewhere/pyro_priors/decoded").iterdir())) == 1
 
 
 def test_celeba_of_another_side(tmp_path, home):

@@ -1,6 +1,7 @@
 """Samples under conditions asked for by name: what the names mean, and that nothing else changes than was asked."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -29,7 +30,9 @@ def labelled(**options):
 
 
 def pair_for(data, name="sigma_cvae_nf", **options):
-    sizes = {"flow_hidden": (5, 6), "condition_hidden": (7,)} if name == "sigma_cvae_nf" else {}
+    sizes = {"condition_hidden": (7,)} if name == "sigma_cvae_nf" else {}
+    if name == "sigma_cvae_nf" and options.get("flow") != "none":
+        sizes["flow_hidden"] = (5, 6)
     return runs.small_pair(name, data, **sizes, **options).eval()
 
 
@@ -56,7 +59,7 @@ def test_texts_say_what_is_wanted():
         ("attributes", ",", "condition ',' must name at least one attribute"),
         ("attributes", "Male=1,Hat=1, Male=0", "condition 'Male=1,Hat=1, Male=0' names Male twice: name it once"),
         ("label", "label=1,label=1", "condition 'label=1,label=1' names 1 twice: name it once"),
-        ("label", "label=11", "condition label '11' is unknown: did you mean '1'"),
+        ("label", "label=11", "condition label '11' is unknown: choose one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
         ("label", "digit=1", "condition 'digit' is unknown: give label=CLASS"),
         ("label", "label=1,label=2", "condition 'label=1,label=2' must name one label"),
         ("label", "3", "condition '3' must be NAME=VALUE, such as label=9"),
@@ -182,7 +185,7 @@ def test_data_are_edited_from_their_own_code():
     assert_close(images[:, 2], pair.sample(2, new, z=z)["x_mean"])
     moved = control.edited(pair, data, [2, 0], "Male=1", transport=True).sites["x_mean"].reshape(2, 3, 6)
     assert torch.equal(moved[:, :2], images[:, :2]) and not torch.allclose(moved[:, 2], images[:, 2])
-    with pytest.raises(ValueError, match=r"rows to edit must be of the test part, 0 to 4, got \(5,\)"):
+    with pytest.raises(ValueError, match=r"rows to edit \(--edit\) must be of the test part, 0 to 4, got 5"):
         control.edited(pair, data, [5], "Male=1")
 
 
@@ -223,6 +226,44 @@ def test_codes_of_other_priors_stay_or_are_refused():
         control.moved(pair, z, KNOWN, KNOWN)
 
 
+def test_mistakes_from_python():
+    data, pair = labelled(), pair_for(labelled())
+    unconditional = runs.small_pair("sigma_vae", data)
+    for call in (
+        lambda pair, data: control.asked(pair, data, ["label=3"], 2),
+        lambda pair, data: control.grid(pair, data, ["label"]),
+        lambda pair, data: control.between(pair, data, "label=3", "label=5"),
+        lambda pair, data: control.edited(pair, data, [0], "label=3"),
+    ):
+        with pytest.raises(ValueError, match="this pair takes no condition: make a conditional one, such as sigma"):
+            call(unconditional, data)
+        with pytest.raises(ValueError, match="digits has no condition: load it as in training, with condition_labels"):
+            call(pair, runs.small_data(binarise="none"))
+    for message, call in {
+        r"num must be a whole .*, got 0: give 10": lambda: control.asked(pair, data, ["label=3"], 0),
+        r"texts must hold at least one text, got none": lambda: control.asked(pair, data, [], 2),
+        r"texts must be a list of texts, got 'label=3': give \['label=3'\]": lambda: control.asked(
+            pair, data, "label=3", 2
+        ),
+        r"names must be a list of texts, got 'label': give \['label'\]": lambda: control.grid(pair, data, "label"),
+        r"names must hold at least one text, got none": lambda: control.grid(pair, data, []),
+        r"num_columns must be a whole .*, got 0": lambda: control.grid(pair, data, ["label"], num_columns=0),
+        r"num_rows must be a whole .*, got 0": lambda: control.between(pair, data, "label=3", "label=5", num_rows=0),
+        r"steps must be at least 2, .* got 1": lambda: control.between(pair, data, "label=3", "label=5", steps=1),
+        r"rows to edit .* 0 to 39, got none": lambda: control.edited(pair, data, [], "label=3"),
+        r"of class numbers .*one_hot\(condition, 10\)": lambda: pair.sample(3, torch.tensor([3, 4, 5])),
+    }.items():
+        with pytest.raises(ValueError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_columns_of_pictures_are_named():
+    data, pair = labelled(), pair_for(labelled())
+    assert control.edited(pair, data, [0], "label=3").column_labels == ("data", "reconstruction", "label=3")
+    assert control.between(pair, data, "label=3", "label=5", steps=4).column_labels == ("label=3", "", "", "label=5")
+
+
 # from the command line
 
 
@@ -254,17 +295,38 @@ def test_samples_on_the_command_line(run, tmp_path, arguments, num, capsys):
     assert f"{num} samples in" in capsys.readouterr().out
 
 
+def test_evaluation_of_what_is_controlled(run, tmp_path, monkeypatch, capsys):
+    """What real images have is beside what generated ones have; another network replaces what is in its features."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert main(["evaluate", str(run), "--metrics", "fidelity", "diversity", "scale"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    record = json.loads((run / "evaluation.json").read_text())
+    metrics = record["metrics"]
+    (line,) = (line for line in lines if line.startswith("  fidelity_3 "))
+    assert f"{metrics['fidelity_3']['value']:.4f}" in line
+    assert f"of data {metrics['fidelity_3_of_data']['value']:.4f}; share of images" in line
+    assert not any(line.startswith("  fidelity_3_of_data") for line in lines) and len(lines) == 1 + 11 + 1 + 1
+    assert main(["evaluate", str(run), "--metrics", "generation", "--features", "classifier"]) == 0
+    new = json.loads((run / "evaluation.json").read_text())
+    assert new["asked"] == ["fidelity", "generation", "scale"] and new["features"] == "classifier"
+    assert "diversity" not in new["metrics"] and new["metrics"]["fidelity_3"] == metrics["fidelity_3"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--condition label=33", "label '33' is unknown: did you mean '3'"),
+        ("--condition label=33", "label '33' is unknown: choose one of 0, 1, 2"),
+        ("--condition label=3 4", "--condition label=3 4: rows of the test part, and names, are two ways: choose one"),
+        ("--condition label=3 --edit 0 3000", "rows to edit (--edit) must be of the test part, 0 to 249, got 0 3000"),
+        ("--condition label=3 --to label=3", "from 'label=3' to 'label=3' nothing changes: ask for another"),
         ("--grid lable", "a grid over the classes of digits is 'label', got lable"),
         ("--grid label --condition label=3", "a grid over the classes leaves nothing else to ask for, got 'label=3'"),
         ("--grid label --edit 0", "--grid and --edit are two pictures: choose one of them"),
         ("--edit 0", "--edit needs one --condition by name, such as label=9"),
         ("--to label=3 --condition 0", "--to needs one --condition by name, such as label=9"),
         ("--condition label=3 --transport", "--transport belongs to --edit"),
-        ("--condition 250", "--condition must be rows of the test part, 0 to 249"),
+        ("--condition 3 250", "--condition must be rows of the test part, 0 to 249, got 3 250"),
     ],
 )
 def test_mistakes_on_the_command_line(run, arguments, message, capsys):
@@ -276,9 +338,9 @@ def test_mistakes_on_the_command_line(run, arguments, message, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--condition label=3", "--condition label=3: this pair takes no condition"),
-        ("--condition 3", "--condition 3: this pair takes no condition"),
-        ("--grid label", "--grid needs a conditional pair, and this one takes no condition"),
+        ("--condition label=3", "--condition label=3: this pair takes no condition, leave it out"),
+        ("--condition 3", "--condition 3: this pair takes no condition, leave it out"),
+        ("--grid label", "--grid needs a conditional pair, and this one takes no condition: train one, such as sigma_"),
         ("--condition label=3 --edit 0", "--edit needs a conditional pair, and this one takes no condition"),
     ],
 )
@@ -290,6 +352,9 @@ def test_a_pair_without_a_condition_is_asked_for_none(arguments, message, tmp_pa
     assert main(["sample", str(tmp_path / "run"), *arguments.split()]) == 2
     assert message in capsys.readouterr().err
     assert pp.metrics.evaluate(pair, data, metrics=["fidelity", "diversity"], progress=False) == {}
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run"), "--metrics", "fidelity"]) == 2
+    assert "leave out fidelity (needs a conditional pair of images, whose" in capsys.readouterr().err
     with pytest.raises(ValueError, match="fidelity is to a condition, and this pair takes none"):
         pp.metrics.condition_fidelity(pair, data, None)
 

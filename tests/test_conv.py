@@ -190,7 +190,10 @@ def test_errors():
     refuses(r"normalisation='none' belongs to networks='conv': leave it out", networks="mlp", normalisation="none")
     refuses(r"channels=\(8,\) belongs to networks='conv': leave it out", networks="mlp", channels=(8,))
     refuses(r"upsampling='resize' belongs to networks='conv': leave it out", networks="mlp", upsampling="resize")
-    refuses(r"channels names 5 layers, but 28x28 is halved 4 times at most", channels=(8,) * 5)
+    refuses(
+        r"channels=\(8, 8, 8, 8, 8\) has 5 layers, and 28x28 is halved 4 times at most: give 4 or fewer",
+        channels=(8,) * 5,
+    )
     refuses(r"channels must be a tuple of whole numbers of at least 1, got \(0,\)", channels=(0,))
     refuses(r"hidden must be a tuple of whole numbers of at least 1, got \(\)", networks="mlp", hidden=())
     assert pp.create("vae", x_shape=(1, 28, 28), networks="conv", hidden=(), channels=(8, 8)).sample(2)["x"].shape == (

@@ -147,6 +147,7 @@ def test_conditions_without_names_are_refused():
 def test_both_are_metrics_that_are_asked_for(tmp_path, monkeypatch):
     """With the classifier of the data, trained once below the home; nothing for a pair without such a condition."""
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     data = runs.small_data(binarise="none", condition_labels=True)
     assert {"fidelity", "diversity"} <= METRICS.keys() and {"fidelity", "diversity"} <= set(ON_REQUEST)
     pair = runs.small_pair("sigma_cvae", data)

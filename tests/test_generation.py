@@ -260,6 +260,7 @@ def test_the_metric_of_a_conditional_pair(pixels):
 def test_the_classifier_s_features(tmp_path, monkeypatch):
     """Trained once, kept, and named after the data."""
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     data = pp.data.load("digits", binarise="none", limit=300)
     with torch.no_grad():
         network = features_for("auto", data)

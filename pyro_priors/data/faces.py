@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, cast
@@ -11,6 +12,7 @@ import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from .._cache import cache_folder
 from ..progress import progress_bar
 from .levels import Levels
 from .registry import DataConfig, data_root, data_set
@@ -37,9 +39,10 @@ def celeba(config: DataConfig) -> Splits:
     No person is in two parts. With ``list_eval_partition.txt`` the parts are the official ones, 162,770, 19,867 and
     19,962 images; without it a tenth of the identities each, drawn with ``seed``, are the validation and the test part.
 
-    The images are decoded once, into an array in ``~/.cache/pyro_priors/decoded`` (2.5 GB for all of CelebA, 4.5 GB at
-    86x86), which is mapped into memory: with the official parts batches alone are ever read, without them the parts are
-    copied. ``condition_labels`` makes the attributes the condition.
+    The images, all of them whatever the ``limit``, are decoded once, into an array in ``~/.cache/pyro_priors/decoded``
+    (or below XDG_CACHE_HOME; 2.5 GB for all of CelebA, 4.5 GB at 86x86), which a line announces, and which is mapped
+    into memory: with the official parts batches alone are ever read, without them the parts are copied.
+    ``condition_labels`` makes the attributes the condition.
     """
     folder = data_root(config) / "celeba"
     if not (folder / "img_align_celeba").is_dir():
@@ -127,9 +130,11 @@ def _decoded(files: list[Path], side: int) -> NDArray:
             stamp.update(f"{file.name} {file.stat().st_size}".encode())
         except OSError as error:
             raise FileNotFoundError(f"celeba: {file} is listed but cannot be read ({error}): put it there") from None
-    path = Path("~/.cache/pyro_priors/decoded").expanduser() / f"celeba_{side}_{stamp.hexdigest()[:16]}.npy"
+    path = cache_folder() / "decoded" / f"celeba_{side}_{stamp.hexdigest()[:16]}.npy"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
+        megabytes = 3 * side**2 * len(files) / 1e6
+        print(f"celeba: decoding {len(files)} images once, into {path} ({megabytes:.0f} MB)", file=sys.stderr)
         unfinished = path.with_name(f".{os.getpid()}.{path.name}")
         try:
             array = open_memmap(unfinished, "w+", np.uint8, (len(files), 3, side, side))

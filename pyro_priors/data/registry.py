@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from .._cache import cache_folder
 from .splits import Splits
 
 __all__ = ["DataConfig", "data_root", "data_set", "find", "make_config", "names"]
@@ -38,7 +39,8 @@ class DataConfig:
     rotate: float = 0.0
     """Turn each training image by up to so many degrees to either side, drawn afresh in every batch."""
     limit: int = 0
-    """Keep only this many training examples, the first ones; 0 keeps all. For quick trials."""
+    """Keep only this many training examples, the first ones; 0 keeps all. For quick trials. Of celeba all images are
+    decoded the first time, whatever the limit."""
     seed: int = 0
     """Seed of the split and of the toys."""
 
@@ -112,5 +114,5 @@ def make_config(options: Mapping[str, Any]) -> DataConfig:
 
 def data_root(config: DataConfig) -> Path:
     """Folder of the data: the option, else the environment, else the user's cache."""
-    root = config.root or os.environ.get("PYRO_PRIORS_DATA") or "~/.cache/pyro_priors"
-    return Path(root).expanduser()
+    root = config.root or os.environ.get("PYRO_PRIORS_DATA")
+    return Path(root).expanduser() if root else cache_folder()

@@ -16,7 +16,7 @@ from .aggregate import (
 from .classifier import Classifier, trained_classifier
 from .clustering import hungarian_accuracy, majority_accuracy
 from .components import Components, posterior_means, prior_components
-from .evaluate import METRICS, ON_REQUEST, Estimate, evaluate, evaluate_each, record
+from .evaluate import METRICS, NEEDS, ON_REQUEST, Estimate, evaluate, evaluate_each, record
 from .factors import factor_information, mutual_information_gap
 from .fidelity import condition_fidelity, diversity, mean_pairwise_distance
 from .generation import (
@@ -39,6 +39,7 @@ from .variety import Variety, variety
 __all__ = [
     "FEATURES",
     "METRICS",
+    "NEEDS",
     "ON_REQUEST",
     "Classifier",
     "Components",

@@ -34,7 +34,7 @@ from .fidelity import condition_fidelity, diversity
 from .generation import features_for, image_distances, kept_classifier
 from .latent import active_categories, active_units, effective_categories
 
-__all__ = ["METRICS", "ON_REQUEST", "Estimate", "evaluate", "evaluate_each", "record"]
+__all__ = ["METRICS", "NEEDS", "ON_REQUEST", "Estimate", "evaluate", "evaluate_each", "record"]
 
 BATCH_SIZE = 500
 NUM_DRAWS = 5000
@@ -435,6 +435,19 @@ METRICS: dict[str, Callable[[_Context], dict[str, Estimate]]] = {
     "diversity": _diversity,
 }
 """Metrics by name; one that does not apply to a pair or its data gives nothing."""
+
+NEEDS: dict[str, str] = {
+    "prior_gap": "a prior of no condition",
+    "leakage": "a prior of no condition",
+    "categories": "a pair with categories",
+    "accuracy": "a pair with categories, and labelled data",
+    "factors": "data of known factors, and a pair of one code of two dimensions or more",
+    "scale": "a Gaussian p(x|z)",
+    "generation": "images",
+    "fidelity": "a conditional pair of images, whose condition is a label or attributes (--data.condition-labels)",
+    "diversity": "a conditional pair of images, whose condition is a label or attributes (--data.condition-labels)",
+}
+"""What a metric applies to, of those that do not apply to all pairs and data."""
 
 ON_REQUEST = ("generation", "fidelity", "diversity", "leakage")
 """Metrics that are computed where they are named only: the first three take a network that may be missing or untrained,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,6 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._cache import cache_folder
 from ..data import Splits
 from ..data.levels import rows_of
 from ..pair import Pair
@@ -131,7 +131,7 @@ def kept_classifier(data: Splits, device: torch.device | str = "cpu") -> Classif
         )
     # by the images themselves: with labels as the condition they are the same
     of = hashlib.sha256(f"{len(data.train)} {data.binarise} {digest_of(data.train.x)}".encode()).hexdigest()[:8]
-    folder = Path("~/.cache/pyro_priors/classifiers").expanduser() / f"{data.name}-{of}"
+    folder = cache_folder() / "classifiers" / f"{data.name}-{of}"
     target: Any = "label" if data.num_labels is not None else "attributes"
     with torch.enable_grad():  # also within an evaluation, which needs none
         return trained_classifier(data, folder, target=target, device=str(device))
@@ -157,7 +157,8 @@ def features_for(name: str, data: Splits, device: torch.device | str = "cpu") ->
     ``inception``          Inception v3 of the usual FID, with 2,048 features, where torchmetrics can download it
     ``efficientnet-lite0`` EfficientNet-Lite0 trained on ImageNet, 1,280 features, from packages: no download
     ``classifier``         a small classifier of these very data (:func:`~pyro_priors.metrics.trained_classifier`), 128
-                           features, trained once and kept in ``~/.cache/pyro_priors/classifiers``
+                           features, trained once and kept in ``~/.cache/pyro_priors/classifiers`` (or below
+                           XDG_CACHE_HOME)
     ``auto``               ``classifier`` for labelled grey images, ``efficientnet-lite0`` for others
     ====================== ==================================================================================
 
@@ -332,7 +333,7 @@ def image_distances(
 
 
 def _features_of(data: Splits, x: Tensor, network: Features, num: int) -> Tensor:
-    parts = (x[start : start + AT_ONCE] for start in range(0, num, AT_ONCE))
+    parts = (x[start : start + AT_ONCE] for start in range(0, min(num, len(x)), AT_ONCE))
     return torch.cat([network(_images(part, data)) for part in parts])[:num]
 
 

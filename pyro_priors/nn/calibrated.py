@@ -144,6 +144,8 @@ def make_calibrated(
         )
     if calibration == "optimal":
         return OptimalGaussianLikelihood(len(x_shape))
+    if scale is not None and not scale > 0:
+        raise ValueError(f"scale must be positive, got {scale}: give scale=0.1, or leave it out for 1")
     fixed = (1.0 if scale is None else scale) if calibration == "fixed" else None
     num_channels = x_shape[0] if calibration == "learned_by_channel" else None
     return GaussianLikelihood(len(x_shape), fixed, num_channels, 1.0 if start_scale is None else start_scale)

@@ -77,7 +77,10 @@ def _plan_of_size(image_shape: Sequence[int], channels: Sequence[int]) -> _Plan:
         return _PLANS[height, width]
     most = int(math.log2(min(height, width)))
     if len(channels) > most:
-        raise ValueError(f"channels names {len(channels)} layers, but {height}x{width} is halved {most} times at most")
+        raise ValueError(
+            f"channels={tuple(channels)} has {len(channels)} layers, and {height}x{width} is halved {most} times at "
+            f"most: give {most} or fewer"
+        )
     # halved down to 4 to 7 pixels
     chosen = channels or [32 * 2 ** min(i, 3) for i in range(max(1, most - 2))]
     return _Plan(tuple(map(_Convolution, chosen)), 0.2, True, "resize")
