@@ -408,7 +408,7 @@ def _sample(arguments: list[str]) -> None:
     else:
         images = plots.shown(drawn["x_mean"], made.condition, splits)
         figure = plots.image_grid(images, made.num_columns, "", made.row_labels, made.column_labels)
-        figure.savefig(out, dpi=120)
+        figure.savefig(out, dpi=120, bbox_inches="tight")
     print(f"{len(drawn['x_mean'])} samples in {out}")
 
 

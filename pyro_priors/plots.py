@@ -71,7 +71,7 @@ def image_grid(
     :param num_columns: images in each row
     :param title: above the grid
     :param row_labels: one at the left of each row
-    :param column_labels: one above each column, turned where it is wider than that
+    :param column_labels: one above each column, upright, a line for each part between commas
     """
     from torchvision.utils import make_grid
 
@@ -79,12 +79,13 @@ def image_grid(
     grid = make_grid(images.float().clamp(0, 1).cpu(), num_columns, padding=1, pad_value=0.5).permute(1, 2, 0)
     num_rows = -(-len(images) // num_columns)
     beside = 0.08 * max(map(len, row_labels), default=0)
-    above = 0.08 * max(map(len, column_labels), default=0)
+    labels = [label.replace(",", "\n") for label in column_labels]
+    above = 0.1 * max((len(line) for label in labels for line in label.splitlines()), default=0)
     figure, axes = _figure(0.55 * num_columns * width / height + 0.5 + beside, 0.55 * num_rows + 0.5 + above)
     axes.imshow(grid.numpy(), interpolation="nearest")
     axes.set_title(title)
     columns = [(column + 0.5) * (width + 1) for column in range(len(column_labels))]
-    axes.set_xticks(columns, column_labels, rotation=90)
+    axes.set_xticks(columns, labels, rotation=90)
     axes.xaxis.tick_top()
     axes.set_yticks([(row + 0.5) * (height + 1) for row in range(len(row_labels))], row_labels)
     axes.tick_params(length=0)
