@@ -21,7 +21,6 @@ from . import control, data, experiments, metrics, objectives, plots, train, zoo
 from ._rng import seeded
 from .checkpoint import CheckpointError, make_folder
 from .data import DataConfig
-from .experiments.experiment import OF_SAME
 from .pair import Pair
 from .run_folder import RunFolder
 from .train import TrainConfig
@@ -292,12 +291,12 @@ def _evaluate(arguments: list[str]) -> None:
         raise ValueError(f"metrics: none applies to this pair and its data: leave out {', '.join(left_out)}")
     given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
     given |= {"features": options.features, "categories": options.categories}
-    found = metrics.record(pair, splits, results, **given)
-    before = folder.evaluation()
-    folder.save_evaluation(_beside(before, found, set(each)))
-    if before is not None and not _can_be_beside(before, found):
-        print(f"  evaluation.json: replaced, it was of the {before.get('part')} part, seed {before.get('seed')}")
+    before, found = folder.evaluation(), metrics.record(pair, splits, results, each, **given)
+    folder.save_evaluation(metrics.beside(before, found))
     print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
+    if before is not None and not metrics.can_be_beside(before, found):
+        was = f"{before.get('part')} part of {before.get('data')}, seed {before.get('seed')}"
+        print(f"  evaluation.json replaced: it was of the {was}")
     if left_out:
         print(f"  not of this pair and its data: {', '.join(left_out)}")
     width = max(map(len, [*results, "q(c), largest first"])) + 2
@@ -312,43 +311,6 @@ def _evaluate(arguments: list[str]) -> None:
         print(f"  {'q(c), largest first':{width}}{shares}{' ...' if pair.num_categories > 12 else ''} (training part)")
     if splits.true_log_likelihood is not None:
         print(f"  {'true log-likelihood':{width}}{splits.true_log_likelihood:>12.4f}{'':12} nats per datum")
-
-
-DECIDES = {
-    "num_samples": ("log_likelihood",),
-    "num_data": ("log_likelihood",),
-    "categories": ("log_likelihood",),
-    "features": ("generation", "diversity"),
-}
-"""Metrics that an option of an evaluation decides, of those options that do not decide them all."""
-
-
-def _can_be_beside(before: dict[str, Any], found: dict[str, Any]) -> bool:
-    """Whether an earlier evaluation is of the same data and noise."""
-    return all(before.get(key) == found[key] for key in ("part", "seed", "data"))
-
-
-def _beside(before: dict[str, Any] | None, found: dict[str, Any], computed: set[str]) -> dict[str, Any]:
-    """An evaluation, with what an earlier one of the same data and noise has that this one does not.
-
-    :param before: the earlier one, None where there is none
-    :param found: the new one
-    :param computed: the metrics of the new one
-    """
-    if before is None or not _can_be_beside(before, found):
-        return found | {"asked": sorted(computed)}
-    old: dict[str, Any] = {"features": "auto", "categories": "sum", "num_data": 0} | before
-    kept, estimates = set(old.get("asked", ())), old["metrics"]
-    for option, decided in DECIDES.items():
-        if not computed.intersection(decided):
-            found = found | {option: old.get(option)}
-        elif old.get(option) != found[option]:
-            kept -= set(decided)
-            if option == "features":
-                estimates = {name: one for name, one in estimates.items() if "features of" not in one["unit"]}
-            else:
-                estimates = {name: one for name, one in estimates.items() if name != OF_SAME}
-    return found | {"asked": sorted(kept | computed), "metrics": estimates | found["metrics"]}
 
 
 def _sample(arguments: list[str]) -> None:

@@ -215,6 +215,10 @@ def test_an_evaluation_of_the_command_line_counts(finished, counted):
     assert main(["evaluate", str(run), "--num-samples", "3", "--metrics", "bound"]) == 0
     counted.clear()
     reproduce(out, rows=["g"])
+    assert counted == []  # of so many samples log p(x) is, and it was not asked for
+    assert main(["evaluate", str(run), "--num-samples", "3", "--metrics", "log_likelihood"]) == 0
+    counted.clear()
+    reproduce(out, rows=["g"])
     assert counted == [["bound", "log_likelihood"]]
 
 

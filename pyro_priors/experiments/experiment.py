@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data import Splits
-from ..metrics import Estimate
+from ..metrics import OF_SAME, Estimate
 from ..pair import Pair
 from ..train import TrainConfig
 from ..zoo import hint
@@ -145,10 +145,6 @@ def number(name: str, sign: int = 1, digits: int = 2) -> Callable[[Estimates], s
         return f"{sign * found.value:.{digits}f}{spread}"
 
     return cell
-
-
-OF_SAME = "bound_of_same_data"
-"""Name of the bound of the data that log p(x) was computed of, where those are not all."""
 
 
 def log_likelihood(sign: int = 1, digits: int = 2) -> Callable[[Estimates], str]:

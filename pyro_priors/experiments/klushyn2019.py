@@ -26,6 +26,7 @@ from ..data.toys import (
     one_to_many_log_density,
 )
 from ..metrics import (
+    OF_SAME,
     Components,
     Estimate,
     Variety,
@@ -44,7 +45,6 @@ from ..metrics.grasps import CERTAIN
 from ..pair import Pair
 from ..train import TrainConfig
 from .experiment import (
-    OF_SAME,
     Column,
     Estimates,
     Experiment,

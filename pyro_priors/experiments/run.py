@@ -28,7 +28,7 @@ from ..pair import Pair
 from ..run_folder import RunFolder
 from ..train import TrainConfig, TrainingDiverged
 from . import pictures
-from .experiment import OF_SAME, Experiment, Row, Trained, find
+from .experiment import Experiment, Row, Trained, find
 from .pictures import Pictures
 from .table import Result, markdown, record
 
@@ -372,7 +372,7 @@ class _Runner:
         given["categories"] = row.categories
         given["features"] = self.features
         old = folder.evaluation() or {}
-        if any(old.get(key) != value for key, value in OF_TABLES.items()):
+        if not metrics.can_be_beside(old, given | {"data": data.source}):
             old = {}
         known = set(old.get("asked", ()))
         if may_evaluate and "log_likelihood" in known and not self.suffices(old, given):
@@ -390,17 +390,12 @@ class _Runner:
                 found |= metrics.evaluate(pair, data, metrics=rest, features=self.features, progress=self.progress)
             if "log_likelihood" in missing:
                 found |= self.log_likelihood(pair, data, samples, given["num_data"], row.categories)
-                old = old | {"metrics": {name: one for name, one in old.get("metrics", {}).items() if name != OF_SAME}}
             for name in missing:
                 if name in measures:
                     with seeded(given["seed"], pair.device), pyro.get_param_store().scope():
                         found |= measures[name]()
-            if "log_likelihood" not in missing:  # it stays as it was computed
-                given |= {key: old[key] for key in ("num_samples", "num_data", "categories") if key in old}
-            new = metrics.record(pair, data, found, **given, asked=sorted(known.union(missing)))
-            new["metrics"] = old.get("metrics", {}) | new["metrics"]
-            folder.save_evaluation(new)
-            old = new
+            old = metrics.beside(old or None, metrics.record(pair, data, found, missing, **given))
+            folder.save_evaluation(old)
         return {name: Estimate(**values) for name, values in old["metrics"].items()}
 
     def suffices(self, old: dict[str, Any], given: dict[str, Any]) -> bool:
@@ -422,7 +417,7 @@ class _Runner:
         first = dataclasses.replace(data, test=data.test.take(slice(num_data)))
         found = metrics.evaluate(pair, first, metrics=["bound", "log_likelihood"], **options)
         kept = {name: found[name] for name in ("log_likelihood", "bits_per_dim") if name in found}
-        return kept | {OF_SAME: found["bound"]}
+        return kept | {metrics.OF_SAME: found["bound"]}
 
 
 def _asked(row: Row, experiment: Experiment) -> list[str]:

@@ -16,7 +16,7 @@ from .aggregate import (
 from .classifier import Classifier, trained_classifier
 from .clustering import hungarian_accuracy, majority_accuracy
 from .components import Components, posterior_means, prior_components
-from .evaluate import METRICS, NEEDS, ON_REQUEST, Estimate, evaluate, evaluate_each, record
+from .evaluate import METRICS, NEEDS, ON_REQUEST, Estimate, evaluate, evaluate_each
 from .factors import factor_information, mutual_information_gap
 from .fidelity import condition_fidelity, diversity, mean_pairwise_distance
 from .generation import (
@@ -34,12 +34,14 @@ from .grasps import GraspDiscriminator, agree, images_of, jaccard, pair_scores, 
 from .judges import JudgeConfig
 from .latent import active_categories, active_units, effective_categories
 from .magnification import log_magnification
+from .record import OF_SAME, beside, can_be_beside, record
 from .variety import Variety, variety
 
 __all__ = [
     "FEATURES",
     "METRICS",
     "NEEDS",
+    "OF_SAME",
     "ON_REQUEST",
     "Classifier",
     "Components",
@@ -53,6 +55,8 @@ __all__ = [
     "active_units",
     "aggregate_posterior",
     "agree",
+    "beside",
+    "can_be_beside",
     "condition_fidelity",
     "diversity",
     "effective_categories",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -34,7 +33,7 @@ from .fidelity import condition_fidelity, diversity
 from .generation import features_for, image_distances, kept_classifier
 from .latent import active_categories, active_units, effective_categories
 
-__all__ = ["METRICS", "NEEDS", "ON_REQUEST", "Estimate", "evaluate", "evaluate_each", "record"]
+__all__ = ["METRICS", "NEEDS", "ON_REQUEST", "Estimate", "evaluate", "evaluate_each"]
 
 BATCH_SIZE = 500
 NUM_DRAWS = 5000
@@ -158,22 +157,6 @@ def evaluate_each(
     finally:
         pair.train(was_training)
     return results
-
-
-def record(pair: Pair, data: Splits, results: Mapping[str, Estimate], **given: Any) -> dict[str, Any]:
-    """An evaluation as ``evaluation.json`` keeps it.
-
-    :param pair: the pair
-    :param data: its data
-    :param results: estimates by name
-    :param given: how it was evaluated: the part, the number of samples, the seed
-    """
-    found = {"data": data.source, **given, "metrics": {name: dataclasses.asdict(one) for name, one in results.items()}}
-    if pair.aggregate_c is not None:
-        found["aggregate_c"] = pair.aggregate_c.tolist()
-    if data.true_log_likelihood is not None:
-        found["true_log_likelihood"] = data.true_log_likelihood
-    return found
 
 
 def _rows(context: _Context, part: str) -> Iterator[tuple[Tensor, Tensor | None]]:
