@@ -244,7 +244,7 @@ def _open_run(path: str) -> tuple[RunFolder, Pair, data.Splits]:
         raise ValueError(f"{path} was trained on arrays in memory: evaluate it from Python, where they are")
     if not (folder.path / "pair" / "pair.json").exists():
         raise FileNotFoundError(f"{path} has no finished pair yet: go on training with --resume")
-    pair = zoo.load(folder.path)
+    pair = zoo.load(folder.path).to(torch.float32)  # as the data are, whatever it was trained in
     pair.eval()
     return folder, pair, data.load(recipe["name"], **recipe["config"])
 

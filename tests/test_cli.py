@@ -1,6 +1,7 @@
 """The command line from end to end, and what it answers to mistakes."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -221,6 +222,16 @@ def test_evaluate(digits_run, capsys):
         assert record["metrics"][name] == {"value": estimate.value, "stderr": estimate.stderr, "unit": estimate.unit}
         assert re.search(rf"^  {name} +{estimate.value:.4f} .*{re.escape(estimate.unit)}$", output, re.MULTILINE)
     assert "250 data" in output and "±" in output
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_runs_of_any_precision_are_evaluated_and_drawn(precision, tmp_path):
+    run = tmp_path / "run"
+    assert train(run, "vae", *DIGITS, "--train.precision", precision) == 0
+    assert main(["evaluate", str(run), "--num-samples", "3"]) == 0
+    assert math.isfinite(json.loads((run / "evaluation.json").read_text())["metrics"]["log_likelihood"]["value"])
+    assert main(["sample", str(run), "--num", "3", "--out", str(tmp_path / "s.png")]) == 0
+    assert main(["plot", str(run)]) == 0
 
 
 def test_evaluate_says_what_does_not_apply(toy_run, capsys):
