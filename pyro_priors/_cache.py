@@ -7,5 +7,7 @@ __all__ = ["cache_folder"]
 
 
 def cache_folder() -> Path:
-    """``pyro_priors`` in the user's cache: in XDG_CACHE_HOME where that is set, else in ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pyro_priors"
+    """``pyro_priors`` in the user's cache: in XDG_CACHE_HOME where that is set (to an absolute path, as the XDG Base
+    Directory Specification has it), else in ``~/.cache``."""
+    found = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (found if found.is_absolute() else Path("~/.cache").expanduser()) / "pyro_priors"

@@ -215,7 +215,7 @@ def _train(arguments: list[str]) -> None:
             stacklevel=1,
         )
     if splits.condition_shape is not None and not pair.takes_condition:
-        warnings.warn(f"{name} takes no condition: that of the data has no effect", stacklevel=1)
+        warnings.warn(f"{name} takes no condition: it is trained on x alone", stacklevel=1)
     if not options.quiet:
         binary = splits.likelihood == "bernoulli" and not data_name.endswith(".npz")
         how = f"; binarised {'in every batch' if splits.binarise else 'once'} (--data.binarise)" if binary else ""
@@ -292,11 +292,12 @@ def _evaluate(arguments: list[str]) -> None:
     given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
     given |= {"features": options.features, "categories": options.categories}
     before, found = folder.evaluation(), metrics.record(pair, splits, results, each, **given)
-    folder.save_evaluation(metrics.beside(before, found))
+    kept = metrics.beside(before, found)
+    folder.save_evaluation(kept)
     print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
-    if before is not None and not metrics.can_be_beside(before, found):
-        was = f"{before.get('part')} part of {before.get('data')}, seed {before.get('seed')}"
-        print(f"  evaluation.json replaced: it was of the {was}")
+    if before is not None and (lost := [name for name in before["metrics"] if name not in kept["metrics"]]):
+        was = f"{before.get('part')} part, seed {before.get('seed')}, features {before.get('features', 'auto')}"
+        print(f"  evaluation.json has no more ({was}): {', '.join(lost)}")
     if left_out:
         print(f"  not of this pair and its data: {', '.join(left_out)}")
     width = max(map(len, [*results, "q(c), largest first"])) + 2
@@ -392,7 +393,7 @@ def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Contro
     """What is asked for by name; None where it is not."""
     are_rows = [text.lstrip("-").isdigit() for text in options.condition]
     by_name = not all(are_rows)
-    if by_name and any(are_rows) and splits.condition_names is not None:
+    if by_name and any(are_rows) and splits.condition_names is not None and pair.takes_condition:
         given = " ".join(options.condition)
         raise ValueError(f"--condition {given}: rows of the test part, and names, are two ways: choose one of them")
     ways = {"--grid": options.grid, "--to": options.to, "--edit": options.edit}

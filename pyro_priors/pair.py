@@ -192,11 +192,12 @@ class Pair(nn.Module):
     def _conditions(self, condition: Any, size: int) -> Tensor:
         """A condition for each of ``size`` samples."""
         like = next(self.parameters())
-        condition = self._numbers("condition", condition).to(like)
+        given = self._numbers("condition", condition)
+        condition = given.to(like)
         shape = tuple(self._configured("condition_shape") or ())
         if shape and tuple(condition.shape) not in (shape, (size, *shape)):
-            numbers = len(shape) == 1 and tuple(condition.shape) in ((), (size,))
-            one_hot = f"; of class numbers torch.nn.functional.one_hot(condition, {shape[0]})" if numbers else ""
+            classes = given.dim() < 2 and not given.is_floating_point() and len(shape) == 1 < shape[0]
+            one_hot = f"; of class numbers torch.nn.functional.one_hot(condition, {shape[0]})" if classes else ""
             raise ValueError(
                 f"condition must have shape {shape}, one for all samples, or {(size, *shape)}, one for each, got "
                 f"{tuple(condition.shape)}: reshape it, or give another size{one_hot}"

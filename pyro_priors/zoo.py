@@ -485,7 +485,8 @@ def create_for(name: str, data: Splits, seed: int, **config: Any) -> Pair:
                 "last rows of each image), --data.condition-labels, or a file with condition_train"
             )
         config["condition_shape"] = data.condition_shape
-    if config["likelihood"] == "gaussian" and data.likelihood == "bernoulli" and data.image_shape is not None:
+    was_grey = data.image_shape is not None and data.recipe is not None and not data.recipe["name"].endswith(".npz")
+    if config["likelihood"] == "gaussian" and data.likelihood == "bernoulli" and was_grey:
         warnings.warn(
             f"p(x|z) is a Gaussian of grey levels, and the images of {data.name} are black and white: load them with "
             "binarise='none' (--data.binarise none), or take a pair whose likelihood is bernoulli",

@@ -139,7 +139,10 @@ def variants() -> list[Variant]:
 
 def create(name: str, **options: Any) -> Pair:
     """The small pair of that name."""
-    return zoo.create(name, **SIZES | SMALL[name] | SMALL_PRIORS.get(options.get("prior", ""), {}) | options)
+    small = SIZES | SMALL[name] | SMALL_PRIORS.get(options.get("prior", ""), {})
+    if options.get("flow") == "none":
+        small = {key: value for key, value in small.items() if key not in ("num_transforms", "flow_hidden")}
+    return zoo.create(name, **small | options)
 
 
 def latent_sites(name: str) -> dict[str, int]:

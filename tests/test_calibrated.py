@@ -297,3 +297,5 @@ def test_a_gaussian_of_black_and_white_images_is_warned_of(name):
         warnings.simplefilter("error")
         pp.zoo.create_for(name, runs.small_data(binarise="none"), 0, **options)
         pp.zoo.create_for("vae", runs.small_data(), 0)
+        own = torch.rand(3, 40, 1, 4, 4).round()  # which nothing makes grey
+        pp.zoo.create_for(name, pp.data.from_arrays(*own), 0, **options)

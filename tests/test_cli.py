@@ -169,7 +169,7 @@ def test_train_warns_of_what_is_hardly_meant(tmp_path, capsys):
     assert train(tmp_path / "run", "vae", *options) == 0
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("pyro-priors: warning: the perceptrons of images of 4800 values are huge")
-    assert second == "pyro-priors: warning: vae takes no condition: that of the data has no effect"
+    assert second == "pyro-priors: warning: vae takes no condition: it is trained on x alone"
 
 
 def test_conditional_objective(conditional_run):
@@ -266,9 +266,9 @@ def test_evaluate_chosen_metrics_on_another_part(toy_run, capsys):
     record = json.loads((toy_run / "evaluation.json").read_text())
     assert record["num_samples"] == 7 and record["metrics"]["bound"] == bound
     assert record["metrics"]["log_likelihood"] != beside["metrics"]["log_likelihood"]
-    assert "replaced" not in capsys.readouterr().out
+    assert "evaluation.json has" not in capsys.readouterr().out
     assert main(["evaluate", str(toy_run), "--metrics", "bound"]) == 0
-    assert "evaluation.json replaced: it was of the valid part of " in capsys.readouterr().out
+    assert "evaluation.json has no more (valid part, seed 0, features auto): " in capsys.readouterr().out
     record = json.loads((toy_run / "evaluation.json").read_text())
     assert record["metrics"].keys() == {"bound", "reconstruction", "kl_z"} and record["metrics"]["bound"] != bound
     assert main(["evaluate", str(toy_run), "--metrics", "categories"]) == 2

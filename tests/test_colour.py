@@ -255,6 +255,7 @@ def test_celeba_is_decoded_once_and_mapped(tmp_path, home, monkeypatch):
     assert pickle.loads(pickle.dumps(again.train.x)).shape == (16, 12288)
     monkeypatch.undo()
     monkeypatch.setenv("HOME", str(home.parents[2]))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     (folder / "img_align_celeba/000001.jpg").write_bytes(b"no picture")  # another size: decoded anew
     with pytest.raises(ValueError, match=r"000001.jpg: not a readable image .*: replace it"):
         load("celeba", root=str(tmp_path))

@@ -309,6 +309,7 @@ def test_evaluation_of_what_is_controlled(run, tmp_path, monkeypatch, capsys):
     assert not any(line.startswith("  fidelity_3_of_data") for line in lines) and len(lines) == 1 + 11 + 1 + 1
     assert main(["evaluate", str(run), "--metrics", "generation", "--features", "classifier"]) == 0
     new = json.loads((run / "evaluation.json").read_text())
+    assert "has no more (test part, seed 0, features auto): diversity, diversity_of_data\n" in capsys.readouterr().out
     assert new["asked"] == ["fidelity", "generation", "scale"] and new["features"] == "classifier"
     assert "diversity" not in new["metrics"] and new["metrics"]["fidelity_3"] == metrics["fidelity_3"]
 

@@ -14,7 +14,16 @@ from torch.testing import assert_close
 import pyro_priors as pp
 import runs
 from pyro_priors.data import Part, Splits
-from pyro_priors.metrics import METRICS, ON_REQUEST, condition_fidelity, diversity, evaluate, mean_pairwise_distance
+from pyro_priors.metrics import (
+    FEATURES,
+    METRICS,
+    ON_REQUEST,
+    Features,
+    condition_fidelity,
+    diversity,
+    evaluate,
+    mean_pairwise_distance,
+)
 from pyro_priors.metrics.judges import weights_of
 
 NAMES = ("first", "second", "third", "fourth")
@@ -142,6 +151,18 @@ def test_conditions_without_names_are_refused():
         condition_fidelity(pair_that(data), data, Reads(False))
     with pytest.raises(ValueError, match="diversity is that of images under a label or attributes, and made has no"):
         diversity(pair_that(data), data, lambda x: x.flatten(1), "pixels")
+
+
+def test_pairs_that_take_no_condition_are_evaluated_as_if_there_were_none(monkeypatch):
+    """Gap, leakage and tenths of the prior's draws are the same where the data come with labels as a condition."""
+    monkeypatch.setitem(FEATURES, "pixels", lambda data, device: Features("pixels", 64, lambda x: x.flatten(1)))
+    given, plain = (runs.small_data(binarise="none", condition_labels=with_labels) for with_labels in (True, False))
+    pair = runs.small_pair("sigma_vae", given)
+    found, expected = (
+        evaluate(pair, data, metrics=["prior_gap", "leakage", "generation"], features="pixels", progress=False)
+        for data in (given, plain)
+    )
+    assert found == expected and {"symmetric_kl", "leaked_0.01", "frechet_low_posterior"} <= found.keys()
 
 
 def test_both_are_metrics_that_are_asked_for(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from .._cache import cache_folder
 from .splits import Splits
 
 __all__ = ["DataConfig", "data_root", "data_set", "find", "make_config", "names"]
@@ -114,5 +113,5 @@ def make_config(options: Mapping[str, Any]) -> DataConfig:
 
 def data_root(config: DataConfig) -> Path:
     """Folder of the data: the option, else the environment, else the user's cache."""
-    root = config.root or os.environ.get("PYRO_PRIORS_DATA")
-    return Path(root).expanduser() if root else cache_folder()
+    root = config.root or os.environ.get("PYRO_PRIORS_DATA") or "~/.cache/pyro_priors"
+    return Path(root).expanduser()

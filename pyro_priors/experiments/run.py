@@ -91,7 +91,7 @@ def reproduce(
 
     Each row has a run folder, ``out/PAPER/ROW``, or ``out/PAPER-quick/ROW``; table and figure lie beside them under the
     name of the experiment. A row that is trained is not trained again, one that was interrupted goes on, and numbers
-    are computed once for the same weights and number of samples. A row whose training diverges is marked, and the
+    are computed once for the same weights, data and number of samples. A row whose training diverges is marked, and the
     others go on. Of a run folder the table needs ``config.json``, ``metrics.jsonl`` and ``evaluation.json`` alone:
     where the weights are not kept beside them the row stays in the table, and in the figure where that is of pictures,
     which are kept as ``FIGURE.png``.

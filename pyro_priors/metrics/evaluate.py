@@ -268,7 +268,7 @@ def _prior_gap(context: _Context) -> dict[str, Estimate]:
     number of data: where q(z) of all data is N(0, I), posteriors of scale 0.3 give a symmetric KL of 134 nats in 32
     dimensions (1,000 data) and of 316 in 64 (10,000). The nearest neighbours of single draws are free of that.
     """
-    if context.data.condition_shape is not None:
+    if _is_conditional(context):
         return {}
     x = _first(context)
     q, site = aggregate_posterior(context.pair, x), upper_site(context.pair, x)
@@ -293,7 +293,7 @@ def _leakage(context: _Context) -> dict[str, Estimate]:
     """Leakage scores at quantiles of log p(z) under the prior, the share of the aggregate posterior below each, as
     large as the quantile where nothing leaks, and share times score. A score of which there are no draws is left out.
     """
-    if context.data.condition_shape is not None:
+    if _is_conditional(context):
         return {}
     x = _first(context)
     q, site = aggregate_posterior(context.pair, x), upper_site(context.pair, x)
@@ -369,6 +369,10 @@ def _generation(context: _Context) -> dict[str, Estimate]:
     return {name: Estimate(value, None, unit) for name, (value, unit) in found.items()}
 
 
+def _is_conditional(context: _Context) -> bool:
+    return context.data.condition_shape is not None and context.pair.takes_condition
+
+
 def _is_controlled(context: _Context) -> bool:
     """Whether the pair takes a condition of images that has names."""
     named = context.data.condition_names is not None and context.data.image_shape is not None
@@ -420,11 +424,11 @@ METRICS: dict[str, Callable[[_Context], dict[str, Estimate]]] = {
 """Metrics by name; one that does not apply to a pair or its data gives nothing."""
 
 NEEDS: dict[str, str] = {
-    "prior_gap": "a prior of no condition",
-    "leakage": "a prior of no condition",
+    "prior_gap": "a pair that takes no condition",
+    "leakage": "a pair that takes no condition",
     "categories": "a pair with categories",
     "accuracy": "a pair with categories, and labelled data",
-    "factors": "data of known factors, and a pair of one code of two dimensions or more",
+    "factors": "data of known factors, and a pair without categories whose code has two dimensions or more",
     "scale": "a Gaussian p(x|z)",
     "generation": "images",
     "fidelity": "a conditional pair of images, whose condition is a label or attributes (--data.condition-labels)",

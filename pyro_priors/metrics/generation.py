@@ -309,7 +309,7 @@ def image_distances(
     key = (network.name, part, num)
     if key not in real:
         real[key] = _features_of(data, found.x, network, num)
-    given = None if found.condition is None or data.condition_shape is None else found.condition[:num]
+    given = found.condition[:num] if found.condition is not None and pair.takes_condition else None
     generated = _generated(pair, data, network, num, given)
     unit, tests = f"in features of {network.name}, {num} images", {"frechet": frechet(real[key], generated)}
     if given is None:
