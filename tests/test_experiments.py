@@ -294,6 +294,18 @@ def test_a_table_needs_no_weights(finished, counted, tmp_path, monkeypatch):
     assert report.files[0].read_text() == finished[1].files[0].read_text()
 
 
+@pytest.mark.parametrize("pair", ["cvae", "sigma_cvae"])
+def test_a_conditional_row_needs_no_weights(pair, tmp_path, monkeypatch):
+    """What the data fill in, the shape of the condition among it, is not taken for another option."""
+    one = dataclasses.replace(
+        row("digits-c", pair), data_options={"limit": 96, "condition_rows": 4, "binarise": "none"}
+    )
+    monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, rows=(one,), figure=None))
+    trained = reproduce(tmp_path / "with")
+    without_weights((tmp_path / "with",), tmp_path)
+    assert reproduce(tmp_path, train=False).table == trained.table and trained.results[0].status == ""
+
+
 def drawn(one):
     return {"samples": pp.plots.shown(one.pair.sample(4)["x_mean"], None, one.data)}
 

@@ -43,6 +43,9 @@ QUICK_SAMPLES, QUICK_IMAGES = 100, 1000
 OF_TABLES = {"part": "test", "seed": 0}
 """What every evaluation is of."""
 
+FILLED_IN = ("condition_shape", "likelihood")
+"""Options of a pair that have a default and are filled in from the data."""
+
 OF_FEATURES = {"generation", "diversity"}
 """Metrics in the features of a network."""
 
@@ -205,7 +208,7 @@ class _Runner:
             return Result(row, status), None
         try:
             if folder.holds_numbers_only:
-                folder.compare(_options(row, config), self.defaults(row), filled_in=("likelihood",))
+                folder.compare(_options(row, config), self.defaults(row), filled_in=FILLED_IN)
                 self.started(row, config, folder)
                 result = self.result(row, config, folder, self.kept(row, experiment, folder))
                 return result, self.pictures(experiment, folder) if result.estimates else None
