@@ -272,6 +272,9 @@ def test_decoding_is_announced_and_goes_to_the_cache(tmp_path, home, monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     load("celeba", root=str(tmp_path))
     assert len(list((tmp_path / "elsewhere/pyro_priors/decoded").iterdir())) == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which the specification has ignored
+    load("celeba", root=str(tmp_path))
+    assert capsys.readouterr().err.count("\n") == 1 and len(list(home.iterdir())) == 1
 
 
 def test_celeba_of_another_side(tmp_path, home):

@@ -306,6 +306,12 @@ def test_a_conditional_row_needs_no_weights(pair, tmp_path, monkeypatch):
     assert reproduce(tmp_path, train=False).table == trained.table and trained.results[0].status == ""
 
 
+def test_nothing_to_show_is_said_last(tmp_path, capsys):
+    assert main(["reproduce", NAME, "--no-train", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith("\nnothing is trained yet, and nothing written: leave --no-train out\n")
+    assert not [*tmp_path.iterdir()]
+
+
 def drawn(one):
     return {"samples": pp.plots.shown(one.pair.sample(4)["x_mean"], None, one.data)}
 

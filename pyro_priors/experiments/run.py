@@ -24,6 +24,7 @@ from .._rng import seeded
 from ..checkpoint import write_atomically
 from ..data import Splits
 from ..metrics import Estimate
+from ..metrics.record import DECIDES
 from ..pair import Pair
 from ..run_folder import RunFolder
 from ..train import TrainConfig, TrainingDiverged
@@ -45,9 +46,6 @@ OF_TABLES = {"part": "test", "seed": 0}
 
 FILLED_IN = ("condition_shape", "likelihood")
 """Options of a pair that have a default and are filled in from the data."""
-
-OF_FEATURES = {"generation", "diversity"}
-"""Metrics in the features of a network."""
 
 CHARACTERS_PER_INCH = 11
 """Of a figure's title."""
@@ -381,7 +379,7 @@ class _Runner:
         if may_evaluate and "log_likelihood" in known and not self.suffices(old, given):
             known.discard("log_likelihood")
         if may_evaluate and old.get("features", "auto") != self.features:
-            known -= OF_FEATURES
+            known.difference_update(DECIDES["features"])
         missing = [name for name in asked if name not in known]
         if missing and not may_evaluate:
             return {}
