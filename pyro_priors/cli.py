@@ -297,7 +297,8 @@ def _evaluate(arguments: list[str]) -> None:
     print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
     if before is not None and (lost := [name for name in before["metrics"] if name not in kept["metrics"]]):
         was = f"{before.get('part')} part, seed {before.get('seed')}, features {before.get('features', 'auto')}"
-        print(f"  evaluation.json has no more ({was}): {', '.join(lost)}")
+        first = [name for name in lost if not any(name.startswith(f"{other}_") for other in lost)]
+        print(f"  evaluation.json has no more ({was}): {', '.join(first)}")
     if left_out:
         print(f"  not of this pair and its data: {', '.join(left_out)}")
     width = max(map(len, [*results, "q(c), largest first"])) + 2

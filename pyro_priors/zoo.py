@@ -317,7 +317,11 @@ class SigmaCVAEConfig(_CalibratedConfig, VAEConfig):
 
 @dataclass(frozen=True)
 class SigmaCVAENFConfig(_CalibratedConfig, CVAEConfig):
-    """Sigma-CVAE with a flow prior (De 2025): p(z|condition) p(x|z,condition)."""
+    """Sigma-CVAE with a flow prior (De 2025): p(z|condition) p(x|z,condition).
+
+    Not as in the paper, whose KL has the quadratic term with the wrong sign, and whose samples lack the inverse of the
+    flow: see :class:`~pyro_priors.priors.ConditionalFlowPrior`.
+    """
 
     flow: str = "affine"
     """Couplings of the prior's flow: affine, additive (volume-preserving) or none."""

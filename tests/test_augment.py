@@ -39,6 +39,19 @@ def test_a_quarter_turn_is_torchs(float64, degrees):
     assert_close(turned, x.rot90(round(degrees / 90), (-2, -1)), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(2, 20, 12), (2, 12, 20)])
+def test_a_turn_is_one_of_pixels_also_where_images_are_not_square(float64, shape):
+    """Read off an image whose values are its coordinates in pixels, away from the edges."""
+    _, height, width = shape
+    x = torch.zeros(1, *shape)
+    x[:, 0], x[:, 1] = torch.arange(width) - width / 2 + 0.5, torch.arange(height)[:, None] - height / 2 + 0.5
+    angle = torch.tensor(0.3)
+    turned = Augment(shape, rotate=30.0).apply(x, torch.tensor([[1.0, angle, 0, 0, 0, 0, 0]]))
+    (w, h), middle = x[0], (slice(height // 2 - 3, height // 2 + 3), slice(width // 2 - 3, width // 2 + 3))
+    assert_close(turned[0, 0][middle], (angle.cos() * w - angle.sin() * h)[middle], rtol=0, atol=1e-12)
+    assert_close(turned[0, 1][middle], (angle.sin() * w + angle.cos() * h)[middle], rtol=0, atol=1e-12)
+
+
 def test_shear_zoom_and_shift_take_pixels_where_they_say(float64):
     """Read off an image whose values are its coordinates, away from the edges; rows are 6 wide and 10 high."""
     shape, x = (2, 20, 12), torch.zeros(4, 2, 20, 12)

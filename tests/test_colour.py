@@ -225,6 +225,28 @@ def test_celeba_is_split_by_identity(tmp_path, home, size):
     assert given.condition_shape == (40,) and torch.equal(given.train.condition, splits.train.attributes)
 
 
+def test_the_official_parts_are_0_for_training_1_for_validation_and_2_for_the_test(tmp_path, home):
+    folder = _celeba(tmp_path, official=True)
+    lines = [f"{i + 1:06}.jpg {part}" for i, part in enumerate([2] * 3 + [0] * 12 + [1] * 5)]
+    (folder / "list_eval_partition.txt").write_text("\n".join(lines))
+    splits = load("celeba", root=str(tmp_path), flatten=False)
+    seen = {name: (part.x[:, 0, 32, 32] * 25.5).round().tolist() for name, part in splits.parts.items()}
+    assert seen == {"train": [*range(3, 15)], "valid": [*range(15, 20)], "test": [0, 1, 2]}
+
+
+def test_celeba_is_downloaded_to_where_it_is_read(tmp_path, home, monkeypatch):
+    """As torchvision's class lays it out: below the folder that it is given, in celeba."""
+    import torchvision.datasets
+
+    def download(root, split, target_type, download):
+        assert download and split == "all" and torchvision.datasets.CelebA.base_folder == "celeba"
+        _celeba(Path(root), official=True)
+
+    download.base_folder = torchvision.datasets.CelebA.base_folder
+    monkeypatch.setattr(torchvision.datasets, "CelebA", download)
+    assert "16/2/2 images" in load("celeba", root=str(tmp_path)).source
+
+
 def test_celeba_bears_empty_lines(tmp_path, home):
     folder = _celeba(tmp_path, official=True)
     usual = load("celeba", root=str(tmp_path))

@@ -306,12 +306,25 @@ def test_evaluation_of_what_is_controlled(run, tmp_path, monkeypatch, capsys):
     (line,) = (line for line in lines if line.startswith("  fidelity_3 "))
     assert f"{metrics['fidelity_3']['value']:.4f}" in line
     assert f"of data {metrics['fidelity_3_of_data']['value']:.4f}; share of images" in line
-    assert not any(line.startswith("  fidelity_3_of_data") for line in lines) and len(lines) == 1 + 11 + 1 + 1
+    assert not any(line.startswith("  fidelity_3_of_data") for line in lines) and len(lines) == 1 + 11 + 11 + 1
     assert main(["evaluate", str(run), "--metrics", "generation", "--features", "classifier"]) == 0
     new = json.loads((run / "evaluation.json").read_text())
-    assert "has no more (test part, seed 0, features auto): diversity, diversity_of_data\n" in capsys.readouterr().out
+    assert "has no more (test part, seed 0, features auto): diversity\n" in capsys.readouterr().out
     assert new["asked"] == ["fidelity", "generation", "scale"] and new["features"] == "classifier"
-    assert "diversity" not in new["metrics"] and new["metrics"]["fidelity_3"] == metrics["fidelity_3"]
+    assert (
+        "diversity" not in new["metrics"]
+        and "diversity_3" not in new["metrics"]
+        and new["metrics"]["fidelity_3"] == metrics["fidelity_3"]
+    )
+
+
+def test_edited_codes_move_where_that_is_asked_for(run, tmp_path):
+    made = []
+    for i, how in enumerate(([], ["--transport"])):
+        out = str(tmp_path / f"{i}.npz")
+        assert main(["sample", str(run), "--out", out, "--condition", "label=3", "--edit", "0", "4", *how]) == 0
+        made.append(np.load(out)["x_mean"].reshape(2, 3, 64))
+    assert (made[0][:, :2] == made[1][:, :2]).all() and (made[0][:, 2] != made[1][:, 2]).any(-1).all()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -38,7 +40,7 @@ def trained(row):
 
 def test_the_rows_of_the_paper_and_more():
     names = [name for name in experiments.names() if name.startswith("de2025/")]
-    assert names == ["de2025/table1", "de2025/flows", "de2025/fig3", "de2025/fig5"]
+    assert names == ["de2025/table1", "de2025/flows", "de2025/longer", "de2025/fig3", "de2025/fig5"]
     rows = {row.name: row for name in names for row in experiments.find(name).rows}
     for name in names:
         for one in experiments.find(name).rows:
@@ -49,6 +51,9 @@ def test_the_rows_of_the_paper_and_more():
     table = experiments.find("de2025/table1")
     assert len(table.select(["mnist-sigma-nf"])) == 3 and len(table.select(["seed0"])) == 6
     assert [row.name for row in table.select(["celeba-*"])] == list(de2025.PUBLISHED_NLL)
+    longer, usual = rows["mnist-sigma-nf-longer-seed0"], rows["mnist-sigma-nf-seed0"]
+    assert longer.train == dataclasses.replace(usual.train, max_epochs=2 * usual.train.max_epochs)
+    assert longer.pair_options == usual.pair_options and len(experiments.find("de2025/longer").rows) == 4
     assert rows["mnist-gaussian-seed0"].pair_options["calibration"] == "fixed"
     assert rows["celeba-sigma-nf"].pair_options["condition_network"] == "conv"
 
@@ -109,6 +114,54 @@ def test_cells_show_ours_beside_that_of_data():
     estimates = {name: Estimate(value, None, "") for name, value in (("fidelity", 0.6), ("fidelity_of_data", 0.9))}
     text = markdown(experiments.find("de2025/table1"), [Result(row, "", estimates)], quick=False)
     assert "0.600 (0.900)" in text and "-6223" in text and "173.5" in text
+
+
+class Shows(torch.nn.Module):
+    """A decoder whose image has the condition's values in its first row."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, z, condition=None):
+        image = torch.zeros(*z.shape[:-1], self.channels, 16, 16)
+        image[..., :, 0, :10] = condition[..., None, :]
+        return dist.Normal(image, 0.1).to_event(3)
+
+
+def test_a_row_of_figure_5_is_one_condition_of_those_that_are_named():
+    """And the attributes that are not named are those of training data that agree."""
+    (row,) = experiments.find("de2025/fig5").select(["celeba-sigma"])
+    one = trained(row)
+    one.pair.model.decoder = Shows(3)
+    num = len(de2025.ASKED)
+    shown = de2025._asked(one)["means"].reshape(num, num, 3, 16, 16)[..., 0, 0, :10]
+    known = one.data.train.condition
+    for images, text in zip(shown, de2025.ASKED, strict=True):
+        for item in text.split(","):
+            name, value = item.split("=")
+            assert (images[:, ATTRIBUTES.index(name)] == max(int(value), 0)).all(), text
+    assert any((row == known).all(1).any() for row in shown.reshape(-1, 10))
+    (row,) = experiments.find("de2025/fig5").select(["mnist-sigma-seed0"])
+    one = trained(row)
+    one.pair.model.decoder = Shows(1)
+    labels = de2025._asked(one)["means"].reshape(10, 10, -1, 16, 16)[:, :, 0, 0, :10]
+    assert torch.equal(labels, torch.eye(10)[:, None].expand(10, 10, 10))
+
+
+def test_figures_have_each_method_under_its_title():
+    """Columns are the methods of table 1 in its order, rows the data; what is not there leaves its place empty."""
+    found = experiments.find("de2025/fig5")
+    level = {row.name: (i + 1) / 10 for i, row in enumerate(found.rows)}
+    there = {name: {"means": torch.full((4, 1, 8, 8), value)} for name, value in level.items()}
+    figure = found.figure(there)
+    panels = [axes for axes in figure.axes if axes.images]
+    titles = [axes.get_title() for axes in panels[:3]]
+    assert titles == [title for title, *_ in de2025.METHODS.values()]
+    seen = [float(np.median(np.asarray(axes.images[0].get_array()))) for axes in panels]
+    order = [f"{data}-{method}" for data in ("mnist", "fashion_mnist", "celeba") for method in de2025.METHODS]
+    expected = [level.get(name, level.get(f"{name}-seed0")) for name in order]
+    assert seen == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("left_out", [False, True], ids=["all rows", "first row"])

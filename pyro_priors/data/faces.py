@@ -36,8 +36,9 @@ def celeba(config: DataConfig) -> Splits:
     ``list_eval_partition.txt``; where they are not there, torchvision downloads them. Of each image the middle 148x148
     (74x74) pixels are brought to that size by cubic interpolation; the paper's "cropped version" is described nowhere.
 
-    No person is in two parts. With ``list_eval_partition.txt`` the parts are the official ones, 162,770, 19,867 and
-    19,962 images; without it a tenth of the identities each, drawn with ``seed``, are the validation and the test part.
+    No person is in two parts. With ``list_eval_partition.txt`` they are those of that file, as it is (CelebA's own is
+    by identity: 162,770, 19,867 and 19,962 images); without it a tenth of the identities each, drawn with ``seed``, are
+    the validation and the test part.
 
     The images, all of them whatever the ``limit``, are decoded once, into an array in ``~/.cache/pyro_priors/decoded``
     (or below XDG_CACHE_HOME; 2.5 GB for all of CelebA, 4.5 GB at 86x86), which a line announces, and which is mapped

@@ -211,7 +211,7 @@ def _log_likelihood(context: _Context) -> dict[str, Estimate]:
         likelihood = ((context.pair.recipe or {}).get("config") or {}).get("likelihood")
         kind = "of 256 levels" if likelihood == "discretised_logistic" else "of a density"
         if kind == "of a density" and context.data.image_shape is not None:
-            kind += " of values from 0 to 1, not dequantised (of levels from 0 to 255 it is 8 more)"
+            kind += " of values from 0 to 1, not dequantised (of levels from 0 to 255 it is log2 255 = 7.99 more)"
         results["bits_per_dim"] = _mean(-log_p / (size * math.log(2)), f"bits per dimension, {kind}")
     return results
 

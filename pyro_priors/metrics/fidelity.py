@@ -44,7 +44,8 @@ def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: s
     :param data: its data, whose condition is a label or attributes
     :param classifier: of the label, or of the attributes, of these data
     :param part: whose conditions are asked for
-    :returns: value, standard error and unit by name; the unit says which classifier judged, by its weights
+    :returns: value, standard error (of what is drawn, conditions and classifier given; attributes of one image need not
+        be independent) and unit by name; the unit says which classifier judged, by its weights
     :raises ValueError: if the condition is neither, or the pair takes none
     """
     if not pair.takes_condition:
@@ -87,14 +88,23 @@ def _of_labels(probabilities: Tensor, asked: Tensor, names: tuple[str, ...], pre
 
 def _of_attributes(probabilities: Tensor, asked: Tensor, names: tuple[str, ...], prevalence: Tensor) -> Found:
     right, plain = (probabilities > prevalence) == asked, (probabilities > 0.5) == asked
-    shares = [[right[asked[:, k] == there, k].double().mean() for there in (True, False)] for k in range(len(names))]
-    balanced = torch.tensor(shares).mean(1)
-    known = balanced[~balanced.isnan()]  # an attribute that all have, or none, has no balanced accuracy
+    right, plain, there = right.double(), plain.double(), torch.stack([asked, ~asked]).double()  # (2, num, num_names)
+    num = there.sum(1, keepdim=True)
+    share = (right * there).sum(1, keepdim=True) / num  # of those that have it, and of those that do not
+    balanced = share.mean((0, 1))
+    moved = ((right - share) * there / num).sum(0) / 2  # how far each image moves each balanced accuracy
+    known = ~balanced.isnan()  # an attribute that all have, or none, has no balanced accuracy
+
+    def of(value: Tensor, moved: Tensor, unit: str) -> tuple[float, float | None, str]:
+        return value.item(), moved.square().sum().sqrt().item(), unit
+
+    each = plain.mean(1)
     found: Found = {
-        "": (known.mean().item(), None, "mean balanced accuracy of the attributes"),
-        "_plain": (plain.double().mean().item(), None, "mean accuracy of the attributes"),
+        "": of(balanced[known].mean(), moved[:, known].mean(1), "mean balanced accuracy of the attributes"),
+        "_plain": of(each.mean(), (each - each.mean()) / len(each), "mean accuracy of the attributes"),
     }
-    return found | {f"_{name}": (balanced[k].item(), None, "balanced accuracy") for k, name in enumerate(names)}
+    of_each = {f"_{name}": of(balanced[k], moved[:, k], "balanced accuracy") for k, name in enumerate(names)}
+    return found | of_each
 
 
 def _share(right: Tensor) -> tuple[float, float | None, str]:
@@ -126,6 +136,11 @@ def diversity(
     Of a label every class is a condition; of attributes the first of the part. Beside it that of the part's own images:
     of a label within each class, of attributes, of which hardly two images have the same, over all of them.
 
+    ===================================== =====================================================
+    ``diversity``, ``..of_data``          mean over the conditions
+    ``diversity_NAME``, ``..of_data``     of a class
+    ===================================== =====================================================
+
     :param pair: a conditional pair
     :param data: its data
     :param features: from images, shape ``(num, *image_shape)``, to ``(num, num_features)``
@@ -133,7 +148,7 @@ def diversity(
     :param part: whose conditions are asked for
     :param num_conditions: most conditions of attributes
     :param num_images: images of each condition
-    :returns: value, standard error over the conditions and unit: ``diversity`` and ``diversity_of_data``
+    :returns: value, standard error over the conditions and unit by name
     """
     known, shape = data.parts[part].condition, data.image_shape
     if data.condition_names is None or known is None or shape is None:
@@ -143,20 +158,27 @@ def diversity(
         )
 
     def spread(images: Tensor) -> Tensor:
+        if len(images) < 2:
+            return torch.tensor(math.nan)
         return mean_pairwise_distance(features(images.reshape(len(images), *shape).cpu()))
 
     if data.condition_of == "label":
         conditions = torch.eye(len(data.condition_names)).to(known)
         label = known.argmax(1)
         rows = [(label == k).nonzero()[:num_images, 0] for k in range(len(conditions))]
-        real = torch.stack([spread(data.parts[part].x[index]) for index in rows if len(index) > 1])
+        real = torch.stack([spread(data.parts[part].x[index]) for index in rows])
     else:
         conditions = known[:num_conditions]
         real = spread(data.parts[part].x[: num_conditions * num_images])[None]
     made = torch.stack(
         [spread(pair.sample(num_images, one)["x_mean"].clamp(0, 1)) for one in conditions]  # one condition for all
     )
-    return {
-        name: (values.mean().item(), values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None, unit)
-        for name, values in (("diversity", made), ("diversity_of_data", real))
-    }
+    found: Found = {}
+    for suffix, values in (("", made), ("_of_data", real)):
+        there = values[~values.isnan()]
+        error = there.std().item() / math.sqrt(len(there)) if len(there) > 1 else None
+        found[f"diversity{suffix}"] = there.mean().item(), error, unit
+        if data.condition_of == "label":
+            each = zip(data.condition_names, values.tolist(), strict=True)
+            found |= {f"diversity_{name}{suffix}": (value, None, unit) for name, value in each if not math.isnan(value)}
+    return found

@@ -93,15 +93,15 @@ class ConditionalFlowPrior(nn.Module):
         self.head = GaussianHead(network.out_dim, z_dim)
         seen = network.out_dim if conditioned else 0
         num = 0 if flow == "none" else num_transforms
-        self.couplings = nn.ModuleList(_CouplingNetwork(z_dim, flow_hidden, flow, seen) for _ in range(num))
+        self.couplings = nn.ModuleList(_Coupling(z_dim, flow_hidden, flow, seen) for _ in range(num))
 
     def transforms(self, h: Tensor) -> list[Transform]:
         """Fresh transforms whose chain is f, from z to the Gaussian's side, in order.
 
         :param h: features of the condition, shape ``left_shape + (out_dim,)``
         """
-        couplings = cast(Iterable[_CouplingNetwork], self.couplings)
-        found = [transform for coupling in couplings for transform in (coupling.transform(h), Reverse())]
+        couplings = cast(Iterable[_Coupling], self.couplings)
+        found = [transform for coupling in couplings for transform in (coupling.condition(h), Reverse())]
         return found[:-1] if len(self.couplings) % 2 else found  # each value ends in its own place
 
     def forward(self, condition: Tensor) -> dist.Distribution:
@@ -115,8 +115,8 @@ class ConditionalFlowPrior(nn.Module):
         return FlowDistribution(base, [transform.inv for transform in reversed(forward)]) if forward else base
 
 
-class _CouplingNetwork(nn.Module):
-    """From the half of z that stays, and the condition's features, to the move of the other half."""
+class _Coupling(dist.ConditionalTransformModule):
+    """A perceptron from the half of z that stays, and the condition's features, to the move of the other half."""
 
     def __init__(self, z_dim: int, hidden: Sequence[int], flow: str, condition_dim: int) -> None:
         super().__init__()
@@ -139,11 +139,11 @@ class _CouplingNetwork(nn.Module):
         loc, raw = self(h, first).chunk(2, -1)
         return loc, torch.tanh(raw)
 
-    def transform(self, h: Tensor) -> Transform:
-        """A fresh transform from z towards the Gaussian's side."""
+    def condition(self, context: Tensor) -> Transform:
+        """A fresh transform from z towards the Gaussian's side, given the condition's features."""
         if self.affine:
-            return T.AffineCoupling(self.split, partial(self.loc_and_log_scale, h))
-        return AdditiveCoupling(self.split, partial(self, h))
+            return T.AffineCoupling(self.split, partial(self.loc_and_log_scale, context))
+        return AdditiveCoupling(self.split, partial(self, context))
 
 
 class AdditiveCoupling(Transform):
