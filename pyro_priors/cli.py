@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import math
+import os
 import re
 import sys
 import traceback
@@ -69,6 +70,9 @@ def _run(command: str, *arguments: str) -> int:
         COMMANDS[command](list(arguments))
     except train.TrainingDiverged as error:
         return _fail(error, 1)
+    except BrokenPipeError:  # a reader such as head has read enough; what is left is not written anywhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (CheckpointError, OSError) as error:
         return _fail(error, 2)
     except ValueError as error:
@@ -246,7 +250,12 @@ def _open_run(path: str) -> tuple[RunFolder, Pair, data.Splits]:
         raise FileNotFoundError(f"{path} has no finished pair yet: go on training with --resume")
     pair = zoo.load(folder.path).to(torch.float32)  # as the data are, whatever it was trained in
     pair.eval()
-    return folder, pair, data.load(recipe["name"], **recipe["config"])
+    if recipe["name"].endswith(".npz") and not Path(recipe["name"]).is_file():
+        raise FileNotFoundError(f"{recipe['name']}, which {path} was trained on, is no longer there: put it back")
+    splits = data.load(recipe["name"], **recipe["config"])
+    if splits.recipe is not None and recipe.get("sha256") not in (None, splits.recipe.get("sha256")):
+        raise ValueError(f"{recipe['name']} has changed since {path} was trained on it: put that file back")
+    return folder, pair, splits
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -291,10 +300,12 @@ def _evaluate(arguments: list[str]) -> None:
         raise ValueError(f"metrics: none applies to this pair and its data: leave out {', '.join(left_out)}")
     given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
     given |= {"features": options.features, "categories": options.categories}
-    before, found = folder.evaluation(), metrics.record(pair, splits, results, each, **given)
+    before, found = folder.evaluation(options.part, options.seed), metrics.record(pair, splits, results, each, **given)
     kept = metrics.beside(before, found)
-    folder.save_evaluation(kept)
+    other = folder.save_evaluation(kept)
     print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
+    if other is not None:
+        print(f"  the evaluation before is now {other.name}")
     if before is not None and (lost := [name for name in before["metrics"] if name not in kept["metrics"]]):
         was = f"{before.get('part')} part, seed {before.get('seed')}, features {before.get('features', 'auto')}"
         first = [name for name in lost if not any(name.startswith(f"{other}_") for other in lost)]
@@ -335,7 +346,7 @@ def _sample(arguments: list[str]) -> None:
         """A row for each combination of these attributes, or for each class: label. The other attributes are those of
         training faces that have all of these."""
         to: str = ""
-        """A condition by name: eight steps from --condition to this one in each row."""
+        """A condition by name or value: eight steps from --condition to this one in each row."""
         edit: tuple[int, ...] = ()
         """Rows of the test part: each as it is, reconstructed, and under --condition."""
         transport: bool = False
@@ -409,7 +420,7 @@ def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Contro
     if options.transport and not options.edit:
         raise ValueError("--transport belongs to --edit: leave it out, or name rows of the test part with --edit")
     if chosen in (["--to"], ["--edit"]) and (len(options.condition) != 1 or not by_name):
-        raise ValueError(f"{chosen[0]} needs one --condition by name, such as {_example(splits)}")
+        raise ValueError(f"{chosen[0]} needs one --condition by name or value, such as {_example(splits)}")
     if options.grid:
         return control.grid(pair, splits, options.grid, ",".join(options.condition))
     if options.to:
@@ -422,6 +433,8 @@ def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Contro
 
 
 def _example(splits: data.Splits) -> str:
+    if splits.condition_names is None:
+        return ",".join(["0.5"] * math.prod(splits.condition_shape or ()))
     names = splits.condition_names or ("Male",)
     return f"label={names[-1]}" if splits.condition_of == "label" else f"{names[-1]}=1"
 

@@ -1,7 +1,8 @@
 """Samples under conditions that are asked for by name: alone, over a grid, between two; and data under another one.
 
-For data whose condition is a label or attributes (``--data.condition-labels``). What is asked is a text,
-``"Male=1,Smiling=-1"`` or ``"label=Sneaker"``; an attribute is there (1) or not (0, or -1 as CelebA's file has it).
+For data whose condition is a label or attributes (``--data.condition-labels``) what is asked is a text,
+``"Male=1,Smiling=-1"`` or ``"label=Sneaker"``; an attribute is there (1) or not (0, or -1 as CelebA's file has it). Of
+another condition, which has no names, the text has all values: ``"0.5,1.5"``.
 """
 
 from __future__ import annotations
@@ -124,12 +125,22 @@ def asked(pair: Pair, data: Splits, texts: Sequence[str], num: int) -> Controlle
     _check(pair, data)
     check_sizes(num=num)
     _check_several("texts", texts)
-    if data.condition_names is None:
-        each = [_values(text, data).expand(num, *data.condition_shape or ()) for text in texts]
-    else:
-        each = [condition_of(parse(text, data), data, num) for text in texts]
+    each = [_asked_for(text, data, num) for text in texts]
     condition = torch.stack([each[i % len(each)][i // len(each)] for i in range(num)])
     return Controlled(pair.sample(num, condition), condition, 8)
+
+
+def _asked_for(text: str, data: Splits, num: int) -> Tensor:
+    if data.condition_names is None:
+        return _values(text, data).expand(num, *data.condition_shape or ())
+    return condition_of(parse(text, data), data, num)
+
+
+def _changed(known: Tensor, text: str, data: Splits) -> Tensor:
+    """The conditions with what is asked for; attributes that are not named stay."""
+    if data.condition_names is None:
+        return _values(text, data).expand_as(known)
+    return _with(known if data.condition_of == "attributes" else torch.zeros_like(known), parse(text, data), data)
 
 
 def _check(pair: Pair, data: Splits) -> None:
@@ -175,6 +186,11 @@ def grid(pair: Pair, data: Splits, names: Sequence[str], text: str = "", num_col
     _check(pair, data)
     check_sizes(num_columns=num_columns)
     _check_several("names", names)
+    if data.condition_names is None:
+        raise ValueError(
+            f"a grid is over labels or attributes, and the condition of {data.name} has no names: ask for its values "
+            "one by one, as --condition 0.5 0.7"
+        )
     if data.condition_of == "label":
         if list(names) != ["label"]:
             raise ValueError(f"a grid over the classes of {data.name} is 'label', got {', '.join(names)}")
@@ -218,11 +234,11 @@ def between(pair: Pair, data: Splits, start: str, end: str, num_rows: int = 4, s
     check_sizes(num_rows=num_rows, steps=steps)
     if steps < 2:
         raise ValueError(f"steps must be at least 2, the two ends, got {steps}: give 8")
-    first = condition_of(parse(start, data), data, num_rows)
-    last = _with(first if data.condition_of == "attributes" else torch.zeros_like(first), parse(end, data), data)
+    first = _asked_for(start, data, num_rows)
+    last = _changed(first, end, data)
     if torch.equal(first, last):
         raise ValueError(f"from '{start}' to '{end}' nothing changes: ask for another condition at one of the ends")
-    share = torch.linspace(0, 1, steps)[:, None, None]
+    share = torch.linspace(0, 1, steps).reshape(steps, *[1] * first.dim())
     condition = (1 - share) * first + share * last  # (steps, rows, ...)
     drawn = _same_noise(pair, condition.flatten(0, 1), num_rows)
     order = torch.arange(steps * num_rows).reshape(steps, num_rows).T.flatten()
@@ -252,7 +268,7 @@ def edited(pair: Pair, data: Splits, rows: Sequence[int], text: str, transport: 
     part = data.test.take(torch.tensor(list(rows)))
     x, known = part.x[:].to(pair.device), part.condition
     assert known is not None  # or _check had refused
-    new = _with(known if data.condition_of == "attributes" else torch.zeros_like(known), parse(text, data), data)
+    new = _changed(known, text, data)
     z = pair.encode(x, known.to(pair.device))["z"].mean
     other = moved(pair, z, known.to(pair.device), new.to(pair.device)) if transport else z
     same = pair.sample(len(x), known, z=z)["x_mean"]

@@ -4,13 +4,14 @@
 
     runs/NAME/  config.json  pair/ (safetensors + JSON)  last/ (resume state)
                 metrics.jsonl  evaluation.json  figures/*.png
+                evaluation-PART-seedN.json (of other parts and seeds, before the last)
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,11 @@ class ResumeState:
     best: dict[str, Tensor]
     optimizer: dict[str, Any]
     objective: dict[str, Tensor] = field(default_factory=dict)
+
+
+def _of(evaluation: Mapping[str, Any]) -> str:
+    """Name of the file of an evaluation that is not the last."""
+    return f"evaluation-{evaluation.get('part')}-seed{evaluation.get('seed')}.json"
 
 
 class RunFolder:
@@ -162,6 +168,11 @@ class RunFolder:
                 # a default stands for what was done before there was the option
                 known = old.get(key) if key in old or isinstance(default, dict) else default
                 self._compare(f"{name}.{key}", known, new.get(key), default, filled_in)
+        elif old != new and name == "data.sha256":
+            raise ValueError(
+                f"the data are not those that the run in {self.path} was trained on (the file has changed): put that "
+                "file back, or choose another --out"
+            )
         elif old != new:
             raise ValueError(
                 f"{name} is {new!r} but the run in {self.path} was started with {old!r}: give that to resume it, or "
@@ -212,16 +223,35 @@ class RunFolder:
         except (FileNotFoundError, ValueError, KeyError):  # a damaged one is told by what reads it
             return None
 
-    def save_evaluation(self, record: dict[str, Any]) -> None:
-        """Write ``evaluation.json``, with the checksum of the pair that it is of, and for how long that was trained."""
+    def save_evaluation(self, record: dict[str, Any]) -> Path | None:
+        """Write ``evaluation.json``, with the checksum of the pair that it is of, and for how long that was trained.
+
+        :param record: what :func:`pyro_priors.metrics.record` makes
+        :returns: where the one before it is now, if that is of another part or seed
+        """
+        before, other = self._evaluation("evaluation.json"), None
+        if before is not None and _of(before) != _of(record):
+            other = (self.path / "evaluation.json").rename(self.path / _of(before))
         content = json.dumps(record | {"weights": self.weights(), "epochs": self.num_epochs}, indent=1)
         checkpoint.write_atomically(self.path / "evaluation.json", content.encode())
+        return other
 
-    def evaluation(self) -> dict[str, Any] | None:
-        """``evaluation.json``, None where there is none of the pair that is in ``pair/`` now, or, where the weights are
-        not kept, where it is of another epoch than the last."""
+    def evaluation(self, part: str | None = None, seed: int = 0) -> dict[str, Any] | None:
+        """What was found of the pair that is in ``pair/`` now, or, where the weights are not kept, of the last epoch.
+
+        :param part: of the data; the last evaluation when left out
+        :param seed: of the noise
+        :returns: None where there is none
+        """
+        last = self._evaluation("evaluation.json")
+        given = {"part": part, "seed": seed}
+        if part is None or (last is not None and _of(last) == _of(given)):
+            return last
+        return self._evaluation(_of(given))
+
+    def _evaluation(self, name: str) -> dict[str, Any] | None:
         try:
-            record = json.loads((self.path / "evaluation.json").read_bytes())
+            record = json.loads((self.path / name).read_bytes())
         except (FileNotFoundError, ValueError):
             return None
         if self.holds_numbers_only:  # those of before the epochs were written are of the last

@@ -353,6 +353,10 @@ class SigmaCVAENFConfig(_CalibratedConfig, CVAEConfig):
             )
 
 
+OF_OUR_DECODER = ("calibration", "scale", "start_scale", "upsampling")
+"""Options that mean nothing to a decoder of one's own."""
+
+
 @dataclass(frozen=True)
 class Networks:
     """A user's own networks, each standing for the one that a factory would build."""
@@ -442,11 +446,13 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
 
     :param name: one of :func:`names`
     :param encoder: your own network in the encoder's place: from x (and the condition, in a conditional pair) to a
-        distribution over z; for ``cp_vae`` the trunk, from x to ``hidden[-1]`` features; for ``hvae`` q(z2|x)
+        distribution over z with event shape ``(z_dim,)``; for ``cp_vae`` the trunk, from x to ``hidden[-1]`` features;
+        for ``hvae`` q(z2|x)
     :param decoder: your own network in the decoder's place: from z (and keyword ``c``, or where it sees it
         ``condition``; from z1 and z2 for ``hvae``) to a distribution over x with event shape ``x_shape``
     :param config: fields of the pair's config dataclass; ``x_shape`` always, ``condition_shape`` for conditional pairs
-    :raises ValueError: if a name or an option is unknown (the message names the nearest) or a value is out of range
+    :raises ValueError: if a name or an option is unknown (the message names the nearest), a value is out of range, a
+        network is no module, or an option is of the zoo's decoder and yours is given
     """
     entry = _entry(name)
     fields = [field.name for field in dataclasses.fields(entry.config_class)]
@@ -457,7 +463,17 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
         raise ValueError(
             f"pair '{name}' needs x_shape, the shape of one datum: give x_shape=(784,) for flattened MNIST"
         )
+    for key, network in (("encoder", encoder), ("decoder", decoder)):
+        if network is not None and not isinstance(network, nn.Module):
+            given = f"the class {network.__name__}" if isinstance(network, type) else repr(network)
+            raise ValueError(f"{key} must be a torch.nn.Module, got {given}: give an instance, such as Net()")
     built = entry.config_class(**config)
+    for option in OF_OUR_DECODER if decoder is not None else ():
+        value = getattr(built, option, None)
+        if value != getattr(entry.config_class, option, None):
+            raise ValueError(
+                f"{option}={value!r} is of the zoo's own decoder, and would do nothing to yours: leave it out"
+            )
     pair = entry.factory(built, Networks(encoder, decoder))
     own = [key for key, network in (("encoder", encoder), ("decoder", decoder)) if network is not None]
     pair.recipe = {"name": name, "config": dataclasses.asdict(built), "own_networks": own}

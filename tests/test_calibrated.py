@@ -1,5 +1,6 @@
 """Gaussian likelihoods with a calibrated scale: the optimum, its gradient, the running estimate, the other choices."""
 
+import contextlib
 import dataclasses
 import math
 import warnings
@@ -87,6 +88,23 @@ def test_the_running_estimate_is_a_mean_that_decays(float64):
     likelihood.forget()
     likelihood(torch.zeros(5, 1, 4)).log_prob(torch.full((5, 4), 3.0))
     assert_close(likelihood.squared_error, torch.tensor(9.0))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_batch_of_no_finite_error_leaves_the_running_estimate(compiled):
+    """Its loss is not finite, or it is refused; the batches after it, and the evaluation, are as without it."""
+    data = runs.small_data(binarise="none")
+    pair = runs.small_pair("sigma_vae", data)
+    x = data.train.x[:20].clone()
+    likelihood = pair.model.decoder.likelihood
+    loss = pp.compiled(pair) if compiled else pair.elbo(pair.model, pair.guide)
+    loss(x)
+    before = [likelihood.squared_error.clone(), likelihood.num_values.clone()]
+    for value in (math.inf, math.nan):
+        x[3, 5] = value
+        with contextlib.suppress(ValueError):
+            assert not loss(x).isfinite()
+    assert [likelihood.squared_error, likelihood.num_values] == before
 
 
 def test_in_evaluation_the_scale_is_frozen_and_the_density_integrates_to_one(float64):

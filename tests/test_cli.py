@@ -266,15 +266,51 @@ def test_evaluate_chosen_metrics_on_another_part(toy_run, capsys):
     record = json.loads((toy_run / "evaluation.json").read_text())
     assert record["num_samples"] == 7 and record["metrics"]["bound"] == bound
     assert record["metrics"]["log_likelihood"] != beside["metrics"]["log_likelihood"]
-    assert "evaluation.json has" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "evaluation.json has" not in out and "is now" not in out
     assert main(["evaluate", str(toy_run), "--metrics", "bound"]) == 0
-    assert "evaluation.json has no more (valid part, seed 0, features auto): " in capsys.readouterr().out
+    assert "  the evaluation before is now evaluation-valid-seed0.json\n" in capsys.readouterr().out
+    assert json.loads((toy_run / "evaluation-valid-seed0.json").read_text()) == record
     record = json.loads((toy_run / "evaluation.json").read_text())
     assert record["metrics"].keys() == {"bound", "reconstruction", "kl_z"} and record["metrics"]["bound"] != bound
     assert main(["evaluate", str(toy_run), "--metrics", "categories"]) == 2
     error = capsys.readouterr().err
     assert "metrics: none applies to this pair and its data: leave out categories (needs a pair with cat" in error
     assert json.loads((toy_run / "evaluation.json").read_text()) == record
+    # and back: what was found of that part is not computed again, nor lost
+    assert main(["evaluate", str(toy_run), "--metrics", "active_units", "--part", "valid"]) == 0
+    back = json.loads((toy_run / "evaluation.json").read_text())
+    assert back["metrics"]["bound"] == bound and "log_likelihood" in back["metrics"] and back["part"] == "valid"
+    assert json.loads((toy_run / "evaluation-test-seed0.json").read_text()) == record
+
+
+def test_data_that_changed_or_went_since_the_training_are_refused(tmp_path, capsys):
+    file, run = tmp_path / "mine.npz", tmp_path / "run"
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+    np.savez(file, x_train=x)
+    train = ["train", "vae", "--data", str(file), "--out", str(run), "--quiet", "--pair.hidden", "4"]
+    train += ["--pair.z-dim", "2", "--train.max-epochs", "1"]
+    assert main(train) == 0 and main(["evaluate", str(run), "--metrics", "bound"]) == 0
+    np.savez(file, x_train=3 * x)
+    capsys.readouterr()
+    for command in (["evaluate", str(run)], ["sample", str(run), "--out", str(tmp_path / "s.npz")], ["plot", str(run)]):
+        assert main(command) == 2
+        assert capsys.readouterr().err == (
+            f"pyro-priors: error: {file} has changed since {run} was trained on it: put that file back\n"
+        )
+    assert main([*train, "--resume", "--train.max-epochs", "2"]) == 2
+    assert "error: the data are not those that the run in" in capsys.readouterr().err
+    file.unlink()
+    assert main(["evaluate", str(run)]) == 2
+    assert capsys.readouterr().err == (
+        f"pyro-priors: error: {file}, which {run} was trained on, is no longer there: put it back\n"
+    )
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    command = f"{sys.executable} -m pyro_priors.cli list | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stderr == "" and done.stdout.count("\n") == 1
 
 
 @pytest.mark.parametrize("category", [None, "3", "0", "aggregate", "prior"])

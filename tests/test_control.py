@@ -337,8 +337,8 @@ def test_edited_codes_move_where_that_is_asked_for(run, tmp_path):
         ("--grid lable", "a grid over the classes of digits is 'label', got lable"),
         ("--grid label --condition label=3", "a grid over the classes leaves nothing else to ask for, got 'label=3'"),
         ("--grid label --edit 0", "--grid and --edit are two pictures: choose one of them"),
-        ("--edit 0", "--edit needs one --condition by name, such as label=9"),
-        ("--to label=3 --condition 0", "--to needs one --condition by name, such as label=9"),
+        ("--edit 0", "--edit needs one --condition by name or value, such as label=9"),
+        ("--to label=3 --condition 0", "--to needs one --condition by name or value, such as label=9"),
         ("--condition label=3 --transport", "--transport belongs to --edit"),
         ("--condition 3 250", "--condition must be rows of the test part, 0 to 249, got 3 250"),
     ],
@@ -382,3 +382,12 @@ def test_conditions_without_names_are_given_by_value():
         control.asked(pair, data, ["0.5,2.5"], 5)
     with pytest.raises(ValueError, match="has no names.*or give its values, such as 0.5"):
         control.asked(pair, data, ["Male=1"], 5)
+    line = control.between(pair, data, "0.5", "2.5", num_rows=2, steps=3)
+    assert line.condition.tolist() == [[0.5], [1.5], [2.5]] * 2
+    made = control.edited(pair, data, [1, 0], "2.5")
+    assert torch.equal(made.condition.reshape(2, 3)[:, 0], data.test.condition[[1, 0], 0])
+    assert made.condition.reshape(2, 3)[:, 2].tolist() == [2.5, 2.5]
+    with pytest.raises(
+        ValueError, match="a grid is over labels or attributes, and the condition of one_to_many has no"
+    ):
+        control.grid(pair, data, ["label"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
+import pyro_priors as pp
 from pyro_priors.data import DataConfig, Part, Splits, batches, from_arrays, load, names, num_batches, toys
 from pyro_priors.data.omniglot import _reduce
 
@@ -309,6 +310,34 @@ def test_npz(tmp_path):
     assert load(path, condition_labels=True).condition_shape == (40,)
 
 
+def test_attributes_of_ones_own_are_asked_for_by_name(tmp_path):
+    """As those of CelebA: a condition when that is wanted, in the order of the file."""
+    path = tmp_path / "own.npz"
+    known = (np.arange(80).reshape(40, 2) % 3 == 0).astype(np.uint8)
+    np.savez(path, x_train=X, attributes_train=known, attribute_names=np.array(["Round", "Dark_Blue"]))
+    splits = load(path)
+    assert splits.condition_shape is None and splits.attribute_names == ("Round", "Dark_Blue")
+    given = load(path, condition_labels=True)
+    assert given.condition_names == ("Round", "Dark_Blue") and given.condition_of == "attributes"
+    assert "not read" not in given.source and given.source.endswith("the attributes are the condition")
+    rows = [X.tolist().index(row) for row in given.train.x.tolist()]
+    assert torch.equal(given.train.condition, torch.from_numpy(known)[rows].float())
+    wanted = pp.control.parse("Round=1,Dark_Blue=-1", given)
+    assert torch.equal(pp.control.condition_of(wanted, given, 3), torch.tensor([[1.0, 0.0]] * 3))
+    assert from_arrays(X, attributes_train=known).attribute_names == ("0", "1")
+
+
+def test_arrays_whose_names_are_misspelt_are_told(tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez(path, x_train=X, conditions_train=X, x_val=X, notes=X)
+    with pytest.warns(UserWarning) as told:
+        splits = load(path)
+    told = [str(one.message) for one in told]
+    assert told == [f"{path}: conditions_train is not read: did you mean 'condition_train'?",
+                    f"{path}: x_val is not read: did you mean 'x_valid'?"]  # fmt: skip
+    assert splits.source.endswith("not read: conditions_train, x_val, notes")
+
+
 # errors
 
 
@@ -353,6 +382,23 @@ def _bad(index, value):
             {"x_train": X, "x_test": X, "condition_test": X},
             r"condition_train is missing while condition_test is given",
         ),
+        (
+            {"x_train": X, "condition_train": np.arange(40)},
+            r"condition_train must have shape .* got \(40,\): give classes as label_train, with condition_labels",
+        ),
+        ({"x_train": X, "condition_train": X[:, 0]}, r"condition_train must .* use condition_train\[:, None\]"),
+        ({"x_train": X, "attributes_train": X}, r"attributes_train must be 0 or 1, .* shape \(40, 3\): give other"),
+        ({"x_train": X, "attributes_train": np.ones((40, 2, 2))}, r"must be 0 or 1, .* got 1 to 1, shape \(40, 2, 2\)"),
+        ({"x_train": X, "attributes_train": np.ones((9, 2))}, r"attributes_train must have one row per row of x_train"),
+        (
+            {"x_train": X, "attributes_train": np.ones((40, 2)), "attribute_names": ["a"]},
+            r"attribute_names must be 2 different names, got a: one a column",
+        ),
+        (
+            {"x_train": X, "attributes_train": np.ones((40, 2)), "attribute_names": ["a", "b c"]},
+            r"attribute_names must be without '=', ',' and spaces, got 'b c'",
+        ),
+        ({"x_train": X, "attribute_names": ["a"]}, r"attribute_names are given without attributes_train: give both"),
         ({"x_train": X, "condition_valid": X}, r"x_valid is missing: give it, or leave out the valid part"),
         (
             {"x_train": X, "x_test": X, "label_train": np.zeros(40, int)},

@@ -37,8 +37,8 @@ def load(name: str | os.PathLike, **config: Any) -> Splits:
     ((32,), (32,), 'bernoulli', True)
 
     :param name: one of :func:`names`, or the path of an ``.npz`` file with ``x_train`` and, as far as there
-        are any, ``x_valid``, ``x_test``, ``condition_train``, ..., ``label_train``, ... (see
-        :func:`from_arrays`)
+        are any, ``x_valid``, ``x_test``, ``condition_train``, ..., ``label_train``, ..., ``attributes_train``, ...,
+        ``attribute_names`` (see :func:`from_arrays`)
     :param config: options, the fields of :class:`DataConfig`
     :raises ValueError: if the name, an option or the data are not what they must be; the message says what to
         do

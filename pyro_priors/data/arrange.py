@@ -110,7 +110,10 @@ def _condition_on_labels(splits: Splits) -> Splits:
         source = f"{splits.source}; the attributes are the condition"
         return replace(given, source=source, condition_of="attributes")
     if splits.num_labels is None:
-        raise ValueError(f"condition_labels needs labels, {splits.name} has none: give label_train or drop the option")
+        raise ValueError(
+            f"condition_labels needs labels, {splits.name} has none: give label_train or attributes_train, or drop the "
+            "option"
+        )
     _refuse_second_condition(splits, "condition_labels")
     num_labels = splits.num_labels
 

@@ -1,8 +1,11 @@
 """One's own data: arrays in memory, and ``.npz`` files of them."""
 
+import warnings
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ __all__ = ["from_arrays", "read_npz"]
 Values = ArrayLike | Tensor
 LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "discretised_logistic", "gaussian")
 PARTS = ("train", "valid", "test")
-KEYS = [f"{kind}_{part}" for kind in ("x", "condition", "label") for part in PARTS]
+KINDS = ("x", "condition", "label", "attributes")
+KEYS = [*(f"{kind}_{part}" for kind in KINDS for part in PARTS), "attribute_names"]
 
 
 def from_arrays(
@@ -32,6 +36,10 @@ def from_arrays(
     label_train: Values | None = None,
     label_valid: Values | None = None,
     label_test: Values | None = None,
+    attributes_train: Values | None = None,
+    attributes_valid: Values | None = None,
+    attributes_test: Values | None = None,
+    attribute_names: Sequence[str] | None = None,
     name: str = "arrays",
     likelihood: str | None = None,
     seed: int = 0,
@@ -43,7 +51,10 @@ def from_arrays(
 
     :param x_train: numbers, shape ``(N,) + x_shape``; likewise ``x_valid`` and ``x_test``
     :param condition_train: what x is generated given, shape ``(N,) + condition_shape``; for all parts or none
-    :param label_train: integers from 0, shape ``(N,)``, used only to report; for all parts or none
+    :param label_train: integers from 0, shape ``(N,)``, used only to report; for all parts or none. From a file the
+        option ``condition_labels`` makes them the condition, one-hot; or, without labels, the attributes
+    :param attributes_train: 0 or 1, shape ``(N, num_attributes)``, likewise
+    :param attribute_names: what they are asked for by, as ``"Male=1"``; their numbers when left out
     :param likelihood: by default guessed: all values 0 or 1: ``"bernoulli"``; in [0, 1]:
         ``"continuous_bernoulli"``; else ``"gaussian"``
     :raises ValueError: if values, shapes or lengths are not as above
@@ -52,12 +63,13 @@ def from_arrays(
         "x": (x_train, x_valid, x_test),
         "condition": (condition_train, condition_valid, condition_test),
         "label": (label_train, label_valid, label_test),
+        "attributes": (attributes_train, attributes_valid, attributes_test),
     }
     parts: dict[str, Part] = {}
-    for part_name, x, condition, label in zip(PARTS, *given.values(), strict=True):
+    for part_name, x, *rest in zip(PARTS, *given.values(), strict=True):
         if x is not None:
-            parts[part_name] = _check_part(part_name, x, condition, label)
-        elif part_name == "train" or condition is not None or label is not None:
+            parts[part_name] = _check_part(part_name, x, *rest)
+        elif part_name == "train" or any(values is not None for values in rest):
             raise ValueError(f"x_{part_name} is missing: give it, or leave out the {part_name} part altogether")
     for part_name, part in parts.items():
         _check_like_train(part_name, part, parts["train"])
@@ -76,22 +88,55 @@ def from_arrays(
         num_labels=None
         if parts["train"].label is None
         else 1 + max(int(part.label.max()) for part in parts.values() if part.label is not None),
+        attribute_names=_attribute_names(parts["train"].attributes, attribute_names),
         source=source,
     )
 
 
-def _check_part(name: str, x: Values, condition: Values | None, label: Values | None) -> Part:
+def _check_part(
+    name: str, x: Values, condition: Values | None, label: Values | None, attributes: Values | None
+) -> Part:
     values = check_values(f"x_{name}", x)
-    conditions = None if condition is None else check_values(f"condition_{name}", condition)
-    if conditions is not None and len(conditions) != len(values):
+    if getattr(condition, "ndim", 0) == 1 and "int" in str(getattr(condition, "dtype", "")):
         raise ValueError(
-            f"condition_{name} must have one row per row of x_{name}, got {len(conditions)} for {len(values)}"
+            f"condition_{name} must have shape (N, ...), one row per example, got {np.shape(condition)}: give classes "
+            f"as label_{name}, with condition_labels (--data.condition-labels), or numbers as condition_{name}[:, None]"
         )
-    return Part(values, conditions, None if label is None else check_labels(f"label_{name}", label, len(values)))
+    rest: dict[str, Tensor] = {}
+    for kind, given in (("condition", condition), ("attributes", attributes)):
+        if given is not None:
+            rest[kind] = check_values(f"{kind}_{name}", given)
+            if len(rest[kind]) != len(values):
+                raise ValueError(
+                    f"{kind}_{name} must have one row per row of x_{name}, got {len(rest[kind])} for {len(values)}"
+                )
+    if attributes is not None:
+        found = rest["attributes"]
+        if found.ndim != 2 or not ((found == 0) | (found == 1)).all():
+            shape, what = tuple(found.shape), f"{found.min():g} to {found.max():g}"
+            raise ValueError(
+                f"attributes_{name} must be 0 or 1, shape (N, num_attributes), got {what}, shape {shape}: give other "
+                f"values as condition_{name}"
+            )
+    return Part(values, label=None if label is None else check_labels(f"label_{name}", label, len(values)), **rest)
+
+
+def _attribute_names(attributes: Tensor | None, names: Sequence[str] | None) -> tuple[str, ...] | None:
+    if attributes is None:
+        if names is not None:
+            raise ValueError("attribute_names are given without attributes_train: give both, or leave them out")
+        return None
+    found = tuple(map(str, range(attributes.shape[1]) if names is None else names))
+    if len(found) != attributes.shape[1] or len(set(found)) < len(found):
+        given = ", ".join(found)
+        raise ValueError(f"attribute_names must be {attributes.shape[1]} different names, got {given}: one a column")
+    if bad := [name for name in found if not name or set(name) & set("=, ")]:
+        raise ValueError(f"attribute_names must be without '=', ',' and spaces, got {bad[0]!r}: write Wearing_Hat")
+    return found
 
 
 def _check_like_train(name: str, part: Part, train: Part) -> None:
-    for kind in ("x", "condition", "label"):
+    for kind in KINDS:
         ours, theirs = getattr(part, kind), getattr(train, kind)
         if (ours is None) != (theirs is None):
             missing, there = (name, "train") if ours is None else ("train", name)
@@ -140,9 +185,11 @@ def _image_shape(shape: torch.Size) -> tuple[int, ...] | None:
 
 
 def read_npz(path: Path, *, seed: int = 0) -> Splits:
-    """:func:`from_arrays` on the arrays ``x_train``, ``x_valid``, ..., ``label_test`` of an ``.npz`` file.
+    """:func:`from_arrays` on the arrays ``x_train``, ``x_valid``, ..., ``attributes_test``, ``attribute_names`` of an
+    ``.npz`` file.
 
-    Nothing in the file is unpickled. Arrays of other names are left alone; ``source`` names them.
+    Nothing in the file is unpickled. Arrays of other names are left alone; ``source`` names them, and a warning those
+    that may be misspelt.
 
     :raises FileNotFoundError: if there is no such file
     :raises ValueError: if the file cannot be read, has no ``x_train``, or its arrays are not as they must be
@@ -170,6 +217,9 @@ def read_npz(path: Path, *, seed: int = 0) -> Splits:
         raise ValueError(f"{path}: not a readable .npz file{why}: write it with numpy.savez") from None
     if "x_train" not in arrays:
         raise ValueError(f"{path}: has no x_train, only {', '.join(others + list(arrays)) or 'nothing'}: add it")
+    for other in others:
+        if near := get_close_matches(other, KEYS, n=1, cutoff=0.75):
+            warnings.warn(f"{path}: {other} is not read: did you mean '{near[0]}'?", stacklevel=2)
     try:
         splits = from_arrays(**arrays, name=path.stem, seed=seed)
     except ValueError as error:

@@ -28,7 +28,7 @@ class DataConfig:
     condition_rows: int = 0
     """Last rows of each image that become the condition, the others x (Klushyn et al. 2019: 10 on MNIST)."""
     condition_labels: bool = False
-    """Use the label, one-hot, as the condition; of celeba the 40 attributes."""
+    """Use the label, one-hot, as the condition; of data without labels the attributes (celeba has 40)."""
     flatten: bool = True
     """Images as (channels * height * width,) instead of (channels, height, width)."""
     side: int = 64

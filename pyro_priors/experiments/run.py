@@ -41,7 +41,7 @@ __all__ = ["Report", "reproduce"]
 QUICK_SAMPLES, QUICK_IMAGES = 100, 1000
 """Importance samples, and images of the test part, for log p(x) under ``quick``."""
 
-OF_TABLES = {"part": "test", "seed": 0}
+OF_TABLES: dict[str, Any] = {"part": "test", "seed": 0}
 """What every evaluation is of."""
 
 FILLED_IN = ("condition_shape", "likelihood")
@@ -245,7 +245,7 @@ class _Runner:
 
     def result(self, row: Row, config: TrainConfig, folder: RunFolder, estimates: dict[str, Estimate]) -> Result:
         """What the table has of a row that has ended."""
-        history, evaluation = folder.history(), folder.evaluation() or {}
+        history, evaluation = folder.history(), folder.evaluation(**OF_TABLES) or {}
         intended = row.quick if self.quick else row.train
         seconds = [line["seconds"] for line in history]
         return Result(
@@ -269,9 +269,7 @@ class _Runner:
 
     def kept(self, row: Row, experiment: Experiment, folder: RunFolder) -> dict[str, Estimate]:
         """The estimates of a run whose weights are not kept; none where it has not all of them."""
-        found = folder.evaluation() or {}
-        if any(found.get(key) != value for key, value in OF_TABLES.items()):
-            found = {}
+        found = folder.evaluation(**OF_TABLES) or {}
         known: Sequence[str] = found.get("asked", ())
         missing = set(_asked(row, experiment)).difference(known)
         if missing:
@@ -372,7 +370,7 @@ class _Runner:
             given["num_data"] = 0  # all
         given["categories"] = row.categories
         given["features"] = self.features
-        old = folder.evaluation() or {}
+        old = folder.evaluation(**OF_TABLES) or {}
         if not metrics.can_be_beside(old, given | {"data": data.source}):
             old = {}
         known = set(old.get("asked", ()))

@@ -72,10 +72,15 @@ class OptimalGaussianLikelihood(BernoulliLikelihood):
 
     @torch.no_grad()
     def observe(self, squared_error: Tensor, num_values: int) -> None:
-        """Move the running estimate by a batch's mean squared error, a scalar, of so many values."""
-        self.num_values.mul_(1 - self.momentum).add_(num_values)
-        weight = num_values / self.num_values
-        self.squared_error.add_(weight * (squared_error - self.squared_error))
+        """Move the running estimate by a batch's mean squared error, a scalar, of so many values.
+
+        A batch whose error is not finite, and whose loss shows it, leaves the estimate as it was.
+        """
+        known = squared_error.isfinite()
+        total = (1 - self.momentum) * self.num_values + num_values
+        moved = self.squared_error + num_values / total * (squared_error - self.squared_error)
+        self.num_values.copy_(torch.where(known, total, self.num_values))
+        self.squared_error.copy_(torch.where(known, moved, self.squared_error))
 
     def forget(self) -> None:
         """Begin the running estimate anew: the next batch is all that it knows of."""

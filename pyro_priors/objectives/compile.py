@@ -126,8 +126,9 @@ class CompiledObjective(nn.Module):
         for name in [name for name in outputs if name.startswith(_SUPPORT)]:
             if not outputs.pop(name) and pyro.settings.get("validate_distributions_torch"):
                 raise ValueError(
-                    f"{name.removeprefix(_SUPPORT)} has values outside the support of its distribution: a Bernoulli "
-                    "needs 0 and 1 (binarise grey levels, choose another likelihood, or pyro.enable_validation(False))"
+                    f"{name.removeprefix(_SUPPORT)} has values outside the support of its distribution: NaN, or of a "
+                    "Bernoulli others than 0 and 1 (binarise grey levels, choose another likelihood, or "
+                    "pyro.enable_validation(False))"
                 )
         return outputs
 
