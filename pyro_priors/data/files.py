@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .splits import Part, Splits, check_labels, check_unit_interval, check_values
+from .splits import Part, Splits, check_attributes, check_labels, check_unit_interval, check_values
 
 __all__ = ["from_arrays", "read_npz"]
 
@@ -97,27 +97,20 @@ def _check_part(
     name: str, x: Values, condition: Values | None, label: Values | None, attributes: Values | None
 ) -> Part:
     values = check_values(f"x_{name}", x)
-    if getattr(condition, "ndim", 0) == 1 and "int" in str(getattr(condition, "dtype", "")):
+    shape = tuple(getattr(condition, "shape", ()))
+    if len(shape) == 1 and "int" in str(getattr(condition, "dtype", "")):
         raise ValueError(
-            f"condition_{name} must have shape (N, ...), one row per example, got {np.shape(condition)}: give classes "
+            f"condition_{name} must have shape (N, ...), one row per example, got {shape}: give classes "
             f"as label_{name}, with condition_labels (--data.condition-labels), or numbers as condition_{name}[:, None]"
         )
     rest: dict[str, Tensor] = {}
-    for kind, given in (("condition", condition), ("attributes", attributes)):
+    for kind, given, check in (("condition", condition, check_values), ("attributes", attributes, check_attributes)):
         if given is not None:
-            rest[kind] = check_values(f"{kind}_{name}", given)
+            rest[kind] = check(f"{kind}_{name}", given)
             if len(rest[kind]) != len(values):
                 raise ValueError(
                     f"{kind}_{name} must have one row per row of x_{name}, got {len(rest[kind])} for {len(values)}"
                 )
-    if attributes is not None:
-        found = rest["attributes"]
-        if found.ndim != 2 or not ((found == 0) | (found == 1)).all():
-            shape, what = tuple(found.shape), f"{found.min():g} to {found.max():g}"
-            raise ValueError(
-                f"attributes_{name} must be 0 or 1, shape (N, num_attributes), got {what}, shape {shape}: give other "
-                f"values as condition_{name}"
-            )
     return Part(values, label=None if label is None else check_labels(f"label_{name}", label, len(values)), **rest)
 
 

@@ -189,6 +189,20 @@ def check_labels(argument: str, labels: ArrayLike | Tensor, num_examples: int) -
     return label.to(torch.int64)
 
 
+def check_attributes(argument: str, attributes: ArrayLike | Tensor) -> Tensor:
+    """``attributes`` as a float32 tensor of shape ``(N, num_attributes)``.
+
+    :raises ValueError: if they are not 0 or 1, or of another shape
+    """
+    found = check_values(argument, attributes)
+    if found.ndim != 2 or not ((found == 0) | (found == 1)).all():
+        raise ValueError(
+            f"{argument} must be 0 or 1, shape (N, num_attributes), got {found.min():g} to {found.max():g}, shape "
+            f"{tuple(found.shape)}: give other values as a condition"
+        )
+    return found
+
+
 def check_unit_interval(argument: str, x: Tensor) -> None:
     """Refuse values outside [0, 1], where grey levels and probabilities live.
 
