@@ -70,9 +70,6 @@ def _run(command: str, *arguments: str) -> int:
         COMMANDS[command](list(arguments))
     except train.TrainingDiverged as error:
         return _fail(error, 1)
-    except BrokenPipeError:  # a reader such as head has read enough; what is left is not written anywhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (CheckpointError, OSError) as error:
         return _fail(error, 2)
     except ValueError as error:
@@ -138,10 +135,13 @@ def _list(arguments: list[str]) -> None:
         "data": [*data.names(), "FILE.npz"],
         "metrics": list(metrics.METRICS),
     }
-    for name, values in rows.items():
-        print(f"{name:12}{'  '.join(values)}")
+    lines = [f"{name:12}{'  '.join(values)}" for name, values in rows.items()]
     for i, name in enumerate(sorted(experiments.names())):
-        print(f"{'' if i else 'experiments':12}{name:22}{experiments.find(name).title}")
+        lines.append(f"{'' if i else 'experiments':12}{name:22}{experiments.find(name).title}")
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # a reader such as head has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _pair_options(name: str) -> type:
@@ -420,7 +420,8 @@ def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Contro
     if options.transport and not options.edit:
         raise ValueError("--transport belongs to --edit: leave it out, or name rows of the test part with --edit")
     if chosen in (["--to"], ["--edit"]) and (len(options.condition) != 1 or not by_name):
-        raise ValueError(f"{chosen[0]} needs one --condition by name or value, such as {_example(splits)}")
+        rows = " (whole numbers are rows of the test part)" if options.condition and not by_name else ""
+        raise ValueError(f"{chosen[0]} needs one --condition by name or value, such as {_example(splits)}{rows}")
     if options.grid:
         return control.grid(pair, splits, options.grid, ",".join(options.condition))
     if options.to:
@@ -434,7 +435,8 @@ def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Contro
 
 def _example(splits: data.Splits) -> str:
     if splits.condition_names is None:
-        return ",".join(["0.5"] * math.prod(splits.condition_shape or ()))
+        size = math.prod(splits.condition_shape or ())
+        return ",".join(["0.5"] * min(size, 3)) + (",..." if size > 3 else "")
     names = splits.condition_names or ("Male",)
     return f"label={names[-1]}" if splits.condition_of == "label" else f"{names[-1]}=1"
 

@@ -231,7 +231,8 @@ class RunFolder:
         """
         before, other = self._evaluation("evaluation.json"), None
         if before is not None and _of(before) != _of(record):
-            other = (self.path / "evaluation.json").rename(self.path / _of(before))
+            other = self.path / _of(before)  # a copy: the last one stays until there is another
+            checkpoint.write_atomically(other, (self.path / "evaluation.json").read_bytes())
         content = json.dumps(record | {"weights": self.weights(), "epochs": self.num_epochs}, indent=1)
         checkpoint.write_atomically(self.path / "evaluation.json", content.encode())
         return other

@@ -451,8 +451,8 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
     :param decoder: your own network in the decoder's place: from z (and keyword ``c``, or where it sees it
         ``condition``; from z1 and z2 for ``hvae``) to a distribution over x with event shape ``x_shape``
     :param config: fields of the pair's config dataclass; ``x_shape`` always, ``condition_shape`` for conditional pairs
-    :raises ValueError: if a name or an option is unknown (the message names the nearest), a value is out of range, a
-        network is no module, or an option is of the zoo's decoder and yours is given
+    :raises ValueError: if a name or an option is unknown (the message names the nearest), a value is out of range, or a
+        network is no module
     """
     entry = _entry(name)
     fields = [field.name for field in dataclasses.fields(entry.config_class)]
@@ -471,8 +471,8 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
     for option in OF_OUR_DECODER if decoder is not None else ():
         value = getattr(built, option, None)
         if value != getattr(entry.config_class, option, None):
-            raise ValueError(
-                f"{option}={value!r} is of the zoo's own decoder, and would do nothing to yours: leave it out"
+            warnings.warn(
+                f"{option}={value!r} is of the zoo's own decoder, and does nothing to yours: leave it out", stacklevel=2
             )
     pair = entry.factory(built, Networks(encoder, decoder))
     own = [key for key, network in (("encoder", encoder), ("decoder", decoder)) if network is not None]

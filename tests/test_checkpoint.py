@@ -322,13 +322,13 @@ def test_a_pair_with_networks_of_ones_own_needs_them_again(tmp_path):
         pp.load(tmp_path, encoder=Encoder((6,), 2, (4,)), decoder=own["decoder"])
 
 
-def test_networks_of_ones_own_are_modules_and_options_of_the_zoos_are_refused():
+def test_networks_of_ones_own_are_modules_and_options_of_the_zoos_are_told():
     decoder = Decoder(2, (6,), make_likelihood("gaussian", 1), (5,))
     with pytest.raises(ValueError, match=r"encoder must be a torch.nn.Module, got the class Encoder: give an instance"):
         pp.create("vae", **SIZES, encoder=Encoder)
-    with pytest.raises(ValueError, match=r"scale=0.1 is of the zoo's own decoder, and would do nothing to yours"):
+    with pytest.warns(UserWarning, match=r"scale=0.1 is of the zoo's own decoder, and does nothing to yours"):
         pp.create("vae", **SIZES, likelihood="gaussian", scale=0.1, decoder=decoder)
-    with pytest.raises(ValueError, match=r"calibration='fixed' is of the zoo's own decoder"):
+    with pytest.warns(UserWarning, match=r"calibration='fixed' is of the zoo's own decoder"):
         pp.create("sigma_vae", **SIZES, calibration="fixed", decoder=decoder)
 
 

@@ -325,17 +325,22 @@ def test_attributes_of_ones_own_are_asked_for_by_name(tmp_path):
     wanted = pp.control.parse("Round=1,Dark_Blue=-1", given)
     assert torch.equal(pp.control.condition_of(wanted, given, 3), torch.tensor([[1.0, 0.0]] * 3))
     assert from_arrays(X, attributes_train=known).attribute_names == ("0", "1")
+    as_bytes = from_arrays(X, attributes_train=known, attribute_names=np.array([b"Round", b"Blue"]))
+    assert as_bytes.attribute_names == ("Round", "Blue")
+    np.savez(path, x_train=X, attributes_train=known, attribute_names=np.array(["Round", "Blue"], dtype=object))
+    with pytest.raises(ValueError, match=r"attribute_names must hold text, got Python objects: save .astype\('str'\)"):
+        load(path)
 
 
 def test_arrays_whose_names_are_misspelt_are_told(tmp_path):
     path = tmp_path / "own.npz"
-    np.savez(path, x_train=X, conditions_train=X, x_val=X, notes=X)
+    np.savez(path, x_train=X, conditions_train=X, x_val=X, notes=X, y_train=X)
     with pytest.warns(UserWarning) as told:
         splits = load(path)
     told = [str(one.message) for one in told]
     assert told == [f"{path}: conditions_train is not read: did you mean 'condition_train'?",
                     f"{path}: x_val is not read: did you mean 'x_valid'?"]  # fmt: skip
-    assert splits.source.endswith("not read: conditions_train, x_val, notes")
+    assert splits.source.endswith("not read: conditions_train, x_val, notes, y_train")
 
 
 # errors
@@ -387,7 +392,10 @@ def _bad(index, value):
             r"condition_train must have shape .* got \(40,\): give classes as label_train, with condition_labels",
         ),
         ({"x_train": X, "condition_train": X[:, 0]}, r"condition_train must .* use condition_train\[:, None\]"),
-        ({"x_train": X, "attributes_train": X}, r"attributes_train must be 0 or 1, .* shape \(40, 3\): give other"),
+        (
+            {"x_train": X, "attributes_train": X},
+            r"attributes_train must be 0 or 1, .* shape \(40, 3\): of -1 and 1 give",
+        ),
         ({"x_train": X, "attributes_train": np.ones((40, 2, 2))}, r"must be 0 or 1, .* got 1 to 1, shape \(40, 2, 2\)"),
         ({"x_train": X, "attributes_train": np.ones((9, 2))}, r"attributes_train must have one row per row of x_train"),
         (
@@ -397,6 +405,10 @@ def _bad(index, value):
         (
             {"x_train": X, "attributes_train": np.ones((40, 2)), "attribute_names": ["a", "b c"]},
             r"attribute_names must be without '=', ',' and spaces, got 'b c'",
+        ),
+        (
+            {"x_train": X, "attributes_train": np.ones((40, 2)), "attribute_names": ["a", "plain"]},
+            r"attribute name 'plain' is that of a number of the evaluation: choose another",
         ),
         ({"x_train": X, "attribute_names": ["a"]}, r"attribute_names are given without attributes_train: give both"),
         ({"x_train": X, "condition_valid": X}, r"x_valid is missing: give it, or leave out the valid part"),

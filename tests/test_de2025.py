@@ -162,6 +162,10 @@ def test_figures_have_each_method_under_its_title():
     order = [f"{data}-{method}" for data in ("mnist", "fashion_mnist", "celeba") for method in de2025.METHODS]
     expected = [level.get(name, level.get(f"{name}-seed0")) for name in order]
     assert seen == pytest.approx(expected, abs=0.01)
+    del there["mnist-sigma-seed0"]
+    axes = found.figure(there).axes[:3]
+    seen = [float(np.median(np.asarray(one.images[0].get_array()))) if one.images else None for one in axes]
+    assert seen == [pytest.approx(expected[0], abs=0.01), None, pytest.approx(expected[2], abs=0.01)]
 
 
 @pytest.mark.parametrize("left_out", [False, True], ids=["all rows", "first row"])

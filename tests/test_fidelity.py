@@ -126,6 +126,14 @@ def test_the_error_of_a_fidelity_to_attributes_is_that_of_drawing_images_anew(fl
     assert told[0] > 1.1 * alone  # of attributes that were independent
 
 
+def test_what_is_there_in_one_image_only_has_no_standard_error():
+    asked = torch.zeros(10, 2, dtype=torch.bool)
+    asked[0, 0] = asked[:5, 1] = True
+    found = fidelity._of_attributes(torch.rand(10, 2), asked, NAMES[:2], torch.tensor([0.1, 0.5]))
+    assert found["_first"][1] is None and found[""][1] is None
+    assert found["_second"][1] is not None and found["_plain"][1] is not None
+
+
 def test_real_images_are_judged_from_the_part_that_is_asked_for():
     data = made("label")
     blank = dataclasses.replace(

@@ -119,12 +119,16 @@ def _attribute_names(attributes: Tensor | None, names: Sequence[str] | None) -> 
         if names is not None:
             raise ValueError("attribute_names are given without attributes_train: give both, or leave them out")
         return None
-    found = tuple(map(str, range(attributes.shape[1]) if names is None else names))
+    given = range(attributes.shape[1]) if names is None else np.atleast_1d(np.asarray(names)).tolist()
+    found = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in given)
     if len(found) != attributes.shape[1] or len(set(found)) < len(found):
-        given = ", ".join(found)
-        raise ValueError(f"attribute_names must be {attributes.shape[1]} different names, got {given}: one a column")
-    if bad := [name for name in found if not name or set(name) & set("=, ")]:
+        raise ValueError(
+            f"attribute_names must be {attributes.shape[1]} different names, got {', '.join(found)}: one a column"
+        )
+    if bad := [name for name in found if not name or "=" in name or "," in name or name.split() != [name]]:
         raise ValueError(f"attribute_names must be without '=', ',' and spaces, got {bad[0]!r}: write Wearing_Hat")
+    if bad := [name for name in found if name in ("plain", "of_data") or name.endswith("_of_data")]:
+        raise ValueError(f"attribute name {bad[0]!r} is that of a number of the evaluation: choose another")
     return found
 
 
@@ -211,7 +215,7 @@ def read_npz(path: Path, *, seed: int = 0) -> Splits:
     if "x_train" not in arrays:
         raise ValueError(f"{path}: has no x_train, only {', '.join(others + list(arrays)) or 'nothing'}: add it")
     for other in others:
-        if near := get_close_matches(other, KEYS, n=1, cutoff=0.75):
+        if near := get_close_matches(other, [key for key in KEYS if key not in arrays], n=1, cutoff=0.8):
             warnings.warn(f"{path}: {other} is not read: did you mean '{near[0]}'?", stacklevel=2)
     try:
         splits = from_arrays(**arrays, name=path.stem, seed=seed)
@@ -230,5 +234,6 @@ def _member(file: "np.lib.npyio.NpzFile", key: str) -> np.ndarray:
         return file[key]
     except ValueError as error:
         if "allow_pickle" in str(error):
-            raise _Pickled(f"{key} must hold real numbers, got Python objects: save .astype('float32')") from None
+            what, dtype = ("text", "str") if key == "attribute_names" else ("real numbers", "float32")
+            raise _Pickled(f"{key} must hold {what}, got Python objects: save .astype('{dtype}')") from None
         raise

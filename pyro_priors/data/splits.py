@@ -198,7 +198,7 @@ def check_attributes(argument: str, attributes: ArrayLike | Tensor) -> Tensor:
     if found.ndim != 2 or not ((found == 0) | (found == 1)).all():
         raise ValueError(
             f"{argument} must be 0 or 1, shape (N, num_attributes), got {found.min():g} to {found.max():g}, shape "
-            f"{tuple(found.shape)}: give other values as a condition"
+            f"{tuple(found.shape)}: of -1 and 1 give attributes > 0, and other values as a condition"
         )
     return found
 

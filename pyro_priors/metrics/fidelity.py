@@ -44,8 +44,9 @@ def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: s
     :param data: its data, whose condition is a label or attributes
     :param classifier: of the label, or of the attributes, of these data
     :param part: whose conditions are asked for
-    :returns: value, standard error (of what is drawn, conditions and classifier given; attributes of one image need not
-        be independent) and unit by name; the unit says which classifier judged, by its weights
+    :returns: value, standard error over the images (attributes of one image need not be independent; None where an
+        attribute is there, or not there, in one image only) and unit by name; the unit says which classifier judged, by
+        its weights
     :raises ValueError: if the condition is neither, or the pair takes none
     """
     if not pair.takes_condition:
@@ -92,18 +93,18 @@ def _of_attributes(probabilities: Tensor, asked: Tensor, names: tuple[str, ...],
     num = there.sum(1, keepdim=True)
     share = (right * there).sum(1, keepdim=True) / num  # of those that have it, and of those that do not
     balanced = share.mean((0, 1))
-    moved = ((right - share) * there / num).sum(0) / 2  # how far each image moves each balanced accuracy
+    moved = ((right - share) * there / (num * (num - 1)).sqrt()).sum(0) / 2  # by each image, each balanced accuracy
     known = ~balanced.isnan()  # an attribute that all have, or none, has no balanced accuracy
 
-    def of(value: Tensor, moved: Tensor, unit: str) -> tuple[float, float | None, str]:
-        return value.item(), moved.square().sum().sqrt().item(), unit
+    def of(value: Tensor, error: Tensor, unit: str) -> tuple[float, float | None, str]:
+        return value.item(), None if error.isnan() else error.item(), unit
 
     each = plain.mean(1)
     found: Found = {
-        "": of(balanced[known].mean(), moved[:, known].mean(1), "mean balanced accuracy of the attributes"),
-        "_plain": of(each.mean(), (each - each.mean()) / len(each), "mean accuracy of the attributes"),
+        "": of(balanced[known].mean(), moved[:, known].mean(1).norm(), "mean balanced accuracy of the attributes"),
+        "_plain": of(each.mean(), each.std() / len(each) ** 0.5, "mean accuracy of the attributes"),
     }
-    of_each = {f"_{name}": of(balanced[k], moved[:, k], "balanced accuracy") for k, name in enumerate(names)}
+    of_each = {f"_{name}": of(balanced[k], moved[:, k].norm(), "balanced accuracy") for k, name in enumerate(names)}
     return found | of_each
 
 
@@ -177,7 +178,8 @@ def diversity(
     for suffix, values in (("", made), ("_of_data", real)):
         there = values[~values.isnan()]
         error = there.std().item() / math.sqrt(len(there)) if len(there) > 1 else None
-        found[f"diversity{suffix}"] = there.mean().item(), error, unit
+        if len(there):
+            found[f"diversity{suffix}"] = there.mean().item(), error, unit
         if data.condition_of == "label":
             each = zip(data.condition_names, values.tolist(), strict=True)
             found |= {f"diversity_{name}{suffix}": (value, None, unit) for name, value in each if not math.isnan(value)}

@@ -129,10 +129,11 @@ def kept_classifier(data: Splits, device: torch.device | str = "cpu") -> Classif
         raise ValueError(
             f"features='classifier' needs labels or attributes, {data.name} has none: use 'efficientnet-lite0'"
         )
-    # by the images themselves: with labels as the condition they are the same
-    of = hashlib.sha256(f"{len(data.train)} {data.binarise} {digest_of(data.train.x)}".encode()).hexdigest()[:8]
-    folder = cache_folder() / "classifiers" / f"{data.name}-{of}"
     target: Any = "label" if data.num_labels is not None else "attributes"
+    # by images and labels themselves: with labels as the condition they are the same
+    known = digest_of(data.train.x, getattr(data.train, target))
+    of = hashlib.sha256(f"{len(data.train)} {data.binarise} {known}".encode()).hexdigest()[:8]
+    folder = cache_folder() / "classifiers" / f"{data.name}-{of}"
     with torch.enable_grad():  # also within an evaluation, which needs none
         return trained_classifier(data, folder, target=target, device=str(device))
 
