@@ -346,15 +346,18 @@ def _held(attributes: dict[str, Any]) -> dict[str, Any]:
 
 def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
     """The graph as machine code, for tensors like these."""
-    try:
-        return _machine_code(graph, inputs)
-    except Exception as error:
-        # what a process was writing when it was killed stays in inductor's cache, cut short, and is in the way for ever
-        cut_short = re.search(r"(\S+\.so): file too short", str(error))
-        if cut_short is None:
-            raise
-        Path(cut_short[1]).unlink(missing_ok=True)
-        return _machine_code(graph, inputs)
+    removed: set[str] = set()
+    while True:
+        try:
+            return _machine_code(graph, inputs)
+        except Exception as error:
+            # what a process was writing when it was killed stays in inductor's cache, cut short, and is in the way for
+            # ever; one graph may have several such files
+            cut_short = re.search(r"(\S+\.so): file too short", str(error))
+            if cut_short is None or cut_short[1] in removed:
+                raise
+            removed.add(cut_short[1])
+            Path(cut_short[1]).unlink(missing_ok=True)
 
 
 def _machine_code(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Sequence[Tensor]]:

@@ -1076,17 +1076,34 @@ def test_compiled_log_likelihood_is_the_eager_one(name, traced, monkeypatch):
 
 
 def test_machine_code_cut_short_is_made_anew(monkeypatch, tmp_path):
-    """What a killed process leaves in inductor's cache: the file goes, and the graph is compiled again, once."""
-    file, calls = tmp_path / "some.main.so", []
+    """What killed processes leave in inductor's cache: each file goes, and the graph is compiled again."""
+    files, calls = [tmp_path / "some.main.so", tmp_path / "other.main.so"], []
 
     def machine_code(graph, inputs):
-        calls.append(file.exists())
-        if file.exists():
-            raise ImportError(f"{file}: file too short")
+        left = [file for file in files if file.exists()]
+        calls.append(len(left))
+        if left:
+            raise ImportError(f"{left[0]}: file too short")
         return graph
 
     monkeypatch.setattr("pyro_priors._compile._machine_code", machine_code)
-    file.touch()
+    for file in files:
+        file.touch()
     pair, args = randomise(create("vae")), batch("vae")
     compiled_loss(pp.compiled(pair), args)
-    assert calls == [True, False]
+    assert calls == [2, 1, 0]
+
+
+def test_machine_code_that_comes_back_cut_short_is_given_up(monkeypatch, tmp_path):
+    """As on a full disk: the pair runs eagerly, and says why."""
+    calls = []
+
+    def machine_code(graph, inputs):
+        calls.append(graph)
+        raise ImportError(f"{tmp_path}/some.main.so: file too short")
+
+    monkeypatch.setattr("pyro_priors._compile._machine_code", machine_code)
+    pair, args = randomise(create("vae")), batch("vae")
+    with pytest.warns(pp.EagerWarning, match="file too short"):
+        compiled_loss(pp.compiled(pair), args)
+    assert len(calls) == 2
