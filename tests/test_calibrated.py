@@ -104,8 +104,8 @@ def test_a_batch_of_no_finite_error_leaves_the_running_estimate(compiled):
         x[3, 5] = value
         with contextlib.suppress(ValueError):
             assert not loss(x).isfinite()
-        if not compiled:  # q(z|x) has refused it before
-            assert not likelihood(torch.zeros_like(x)).log_prob(x).isfinite().all()
+        with contextlib.suppress(ValueError):  # an eager q(z|x) may have refused it before p(x|z) was asked
+            likelihood(torch.zeros_like(x)).log_prob(x)
     assert [likelihood.squared_error, likelihood.num_values] == before
 
 
