@@ -302,10 +302,10 @@ def _evaluate(arguments: list[str]) -> None:
     given |= {"features": options.features, "categories": options.categories}
     before, found = folder.evaluation(options.part, options.seed), metrics.record(pair, splits, results, each, **given)
     kept = metrics.beside(before, found)
-    other = folder.save_evaluation(kept)
+    set_aside = folder.save_evaluation(kept)
     print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
-    if other is not None:
-        print(f"  the evaluation before is now {other.name}")
+    if set_aside is not None:
+        print(f"  the evaluation before is now {set_aside.name}")
     if before is not None and (lost := [name for name in before["metrics"] if name not in kept["metrics"]]):
         was = f"{before.get('part')} part, seed {before.get('seed')}, features {before.get('features', 'auto')}"
         first = [name for name in lost if not any(name.startswith(f"{other}_") for other in lost)]
@@ -437,7 +437,7 @@ def _example(splits: data.Splits) -> str:
     if splits.condition_names is None:
         size = math.prod(splits.condition_shape or ())
         return ",".join(["0.5"] * min(size, 3)) + (",..." if size > 3 else "")
-    names = splits.condition_names or ("Male",)
+    names = splits.condition_names
     return f"label={names[-1]}" if splits.condition_of == "label" else f"{names[-1]}=1"
 
 

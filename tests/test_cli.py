@@ -308,7 +308,7 @@ def test_data_that_changed_or_went_since_the_training_are_refused(tmp_path, caps
 
 
 def test_a_reader_that_has_read_enough_is_no_error():
-    command = f"set -o pipefail; {sys.executable} -m pyro_priors.cli list | (exec <&-; sleep 5)"
+    command = f"set -o pipefail; {sys.executable} -m pyro_priors.cli list | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -91,7 +91,7 @@ NETWORKS = {
 OURS = (
     "NLL: ours is - log p(x|condition), in nats of the Gaussian density at the scale that is given beside it; "
     "importance-sampled, so too large in expectation, by what is not known and grows with the KL (next to nothing in "
-    "rows of unit variance, perhaps tens of nats of faces): rows are compared by their bounds too",
+    "rows of unit variance): rows are compared by their bounds too",
     "FID, KID, diversity: in features of the network in brackets; compared within one network only",
     "fidelity: share of means of p(x|z,condition) that a classifier of real images finds to be of the label; of faces "
     "the mean over the attributes of the balanced accuracy, 0.5 for images that do not heed them; of data: that of "
