@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import dataclasses
 import math
+import os
 import pickle
 import signal
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -391,6 +395,20 @@ def defaults(pair: str | None, objective: type[infer.ELBO]) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def _interpreter_left_standing() -> Iterator[None]:
+    """Ends this process without taking the interpreter down.
+
+    A thread of gloo may drop its last tensors after the process has gone on, and to ask for an interpreter that is
+    being taken down aborts the process.
+    """
+    status = 1
+    atexit.register(lambda: os._exit(status))  # registered first, called last
+    yield
+    status = 0
+
+
+@_interpreter_left_standing()
 def _train_in_process(rest: tuple[Any, ...], result: Path, fabric: Fabric, pair: Pair) -> int:
     """What one of several processes runs; returns the exit status of a signal that stopped it, or 0."""
     outcome: History | TrainingDiverged

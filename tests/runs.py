@@ -6,6 +6,9 @@ Spawned processes import this module by its name, so it holds all that is sent t
 import dataclasses
 import hashlib
 import json
+import os
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +162,34 @@ class Failing(nn.Module):
             elif self.left < 0:
                 logits = logits * float("nan")
         return dist.Bernoulli(logits=logits).to_event(1)
+
+
+class TakenDown:
+    """Writes a file when the interpreter is taken down around it."""
+
+    def __init__(self, place: Path) -> None:
+        # modules are taken down first
+        self.finalizing, self.create = sys.is_finalizing, partial(os.open, str(place), os.O_CREAT)
+        sys.taken_down_at_the_end = self  # type: ignore[attr-defined]
+
+    def __del__(self) -> None:
+        if self.finalizing():
+            self.create()
+
+
+class LeavesTakenDown(nn.Linear):
+    """A decoder that leaves a ``TakenDown`` in each process that calls it.
+
+    :param fails: it raises in them
+    """
+
+    def __init__(self, z_dim: int, x_dim: int, folder: Path, fails: bool) -> None:
+        super().__init__(z_dim, x_dim)
+        self.folder, self.fails = folder, fails
+
+    def forward(self, z: Tensor, **given: Any) -> dist.Distribution:
+        if torch.distributed.is_initialized():
+            TakenDown(self.folder / str(torch.distributed.get_rank()))
+            if self.fails:
+                raise RuntimeError("the decoder fails in both processes")
+        return dist.Bernoulli(logits=super().forward(z)).to_event(1)

@@ -1,11 +1,13 @@
 """Two processes on the CPU give what one gives on the same global batches."""
 
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,21 @@ def test_pairs_larger_than_a_pipe_come_back():
     before = runs.state(pair)
     pp.fit(pair, data, num_processes=2, max_epochs=1, **OPTIONS | {"precision": "32-true"})
     assert not runs.same_bits(runs.state(pair), before)
+
+
+@pytest.mark.parametrize("fails", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_processes_end_without_taking_the_interpreter_down(tmp_path, fails):
+    """A thread of gloo that asks for the interpreter meanwhile would abort the process."""
+    usual = multiprocessing.get_context("spawn").Process(target=runs.TakenDown, args=(tmp_path / "usual",))
+    usual.start()
+    usual.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["usual"]  # so it would be seen
+
+    data = runs.small_data(size=32)
+    pair = runs.small_pair("vae", data, decoder=runs.LeavesTakenDown(2, 64, tmp_path, fails))
+    with pytest.raises(Exception, match="the decoder fails in both") if fails else nullcontext():
+        pp.fit(pair, data, num_processes=2, max_epochs=1, **OPTIONS | {"precision": "32-true"})
+    assert [path.name for path in tmp_path.iterdir()] == ["usual"]
 
 
 def test_the_bound_of_the_given_noise_pair_is_that_of_the_gaussian():
