@@ -31,7 +31,8 @@ __all__ = ["main"]
 USAGE = """usage: pyro-priors COMMAND ...
 
   list                                        pairs, priors, objectives, data, metrics, experiments
-  train PAIR --data NAME|FILE.npz --out RUN   train a pair; --objective NAME; --resume goes on where a run stopped
+  train PAIR --data NAME|FILE.npz --out RUN   train a pair; --objective NAME
+  resume RUN                                  go on where its training stopped, with its options; --max-epochs 200
   evaluate RUN                                table on the screen, and RUN/evaluation.json
   sample RUN --num 64 --out samples.png       samples as a picture or .npz; --category 3; --condition 0 1;
                                               by name: --condition "Male=1,Smiling=-1", --grid, --to, --edit
@@ -233,28 +234,83 @@ def _train(arguments: list[str]) -> None:
         progress=not options.quiet,
         config=options.train,
     )
+    _tell(history, options.out)
+
+
+def _tell(history: train.History, out: str) -> None:
     bounds = {record["epoch"]: record["valid_bound"] for record in history.epochs}
     bound = bounds.get(history.best_epoch, math.nan)  # of a run whose metrics.jsonl has lost lines
     print(
         f"trained {max(bounds, default=history.best_epoch) + 1} epochs; best validation bound {bound:.3f} nats per "
-        f"datum, of epoch {history.best_epoch}; now: pyro-priors evaluate {options.out}"
+        f"datum, of epoch {history.best_epoch}; now: pyro-priors evaluate {out}"
     )
+
+
+def _resume(arguments: list[str]) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        """Go on where a training stopped, with the options that it was begun with, but for those given here."""
+
+        run: tyro.conf.Positional[str]
+        """Run folder."""
+        max_epochs: int | None = None
+        """Most epochs to train for."""
+        device: str | None = None
+        """auto, cpu, cuda or mps."""
+        num_processes: int | None = None
+        """Processes that share each batch."""
+        quiet: bool = False
+        """Show no progress."""
+
+    options = _parse(Options, arguments, "resume")
+    folder = RunFolder(options.run)
+    config = folder.config()
+    recipe, objective = config["pair"], config["objective"]
+    known = objectives.OBJECTIVES | {"EnumELBO": objectives.EnumELBO}
+    if recipe is None or recipe.get("own_networks") or objective.get("name") not in known:
+        raise ValueError(
+            f"{options.run} was trained from Python, with programs, networks or an objective that the command line has "
+            f"not: go on there, with fit(..., out={options.run!r}, resume=True)"
+        )
+    splits = _data_of(folder, config)
+    seed = config["train"].get("seed", TrainConfig.seed)
+    pair = zoo.create_for(recipe["name"], splits, seed, **recipe["config"])
+    given = {name: getattr(options, name) for name in ("max_epochs", "device", "num_processes")}
+    changed = {name: value for name, value in given.items() if value is not None}
+    history = train.fit(
+        pair,
+        splits,
+        known[objective["name"]](**objective["config"]),
+        out=options.run,
+        resume=True,
+        progress=not options.quiet,
+        **config["train"] | changed,
+    )
+    _tell(history, options.run)
+
+
+def _data_of(folder: RunFolder, config: dict[str, Any]) -> data.Splits:
+    recipe = config["data"]
+    if recipe is None:
+        raise ValueError(f"{folder.path} was trained on arrays in memory: use it from Python, where they are")
+    if recipe["name"].endswith(".npz") and not Path(recipe["name"]).is_file():
+        raise FileNotFoundError(
+            f"{recipe['name']}, which {folder.path} was trained on, is no longer there: put it back"
+        )
+    splits = data.load(recipe["name"], **recipe["config"])
+    if splits.recipe is not None and recipe.get("sha256") not in (None, splits.recipe.get("sha256")):
+        raise ValueError(f"{recipe['name']} has changed since {folder.path} was trained on it: put that file back")
+    return splits
 
 
 def _open_run(path: str) -> tuple[RunFolder, Pair, data.Splits]:
     folder = RunFolder(path)
-    recipe = folder.config()["data"]
-    if recipe is None:
-        raise ValueError(f"{path} was trained on arrays in memory: evaluate it from Python, where they are")
+    config = folder.config()
     if not (folder.path / "pair" / "pair.json").exists():
-        raise FileNotFoundError(f"{path} has no finished pair yet: go on training with --resume")
+        raise FileNotFoundError(f"{path} has no finished pair yet: go on training it, pyro-priors resume {path}")
+    splits = _data_of(folder, config)
     pair = zoo.load(folder.path).to(torch.float32)  # as the data are, whatever it was trained in
     pair.eval()
-    if recipe["name"].endswith(".npz") and not Path(recipe["name"]).is_file():
-        raise FileNotFoundError(f"{recipe['name']}, which {path} was trained on, is no longer there: put it back")
-    splits = data.load(recipe["name"], **recipe["config"])
-    if splits.recipe is not None and recipe.get("sha256") not in (None, splits.recipe.get("sha256")):
-        raise ValueError(f"{recipe['name']} has changed since {path} was trained on it: put that file back")
     return folder, pair, splits
 
 
@@ -495,6 +551,7 @@ def _reproduce(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": _list,
     "train": _train,
+    "resume": _resume,
     "evaluate": _evaluate,
     "sample": _sample,
     "plot": _plot,

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyro
 import pytest
 import torch
 from PIL import Image
 
 import pyro_priors as pp
 import runs
-from pyro_priors import demo, metrics
+from pyro_priors import demo, metrics, zoo
 from pyro_priors.cli import main
 
 TINY = ["--quiet", "--pair.hidden", "16", "--pair.z-dim", "2", "--train.max-epochs", "2", "--train.device", "cpu"]
@@ -385,6 +386,58 @@ def test_resume_on_the_command_line(digits_run, tmp_path):
     assert len(runs.records(run)) == 3
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "cp_vae --data digits --data.limit 96 --pair.category sparse --pair.num-enumerated 2 --train.warmup-epochs 2",
+        "cvae --data digits --data.limit 96 --data.condition-rows 4 --objective beta --objective.beta 2",
+        "vae --data moons --pair.prior flow --pair.flow-hidden 8 7 --objective total-correlation "
+        "--train.warmup-epochs 2 --train.warmup-sites z",
+        "cvae --data FILE --objective factor --objective.hidden 9 8 --train.clip-norm 5 --train.seed 3",
+        "vae --data digits --data.limit 96 --pair.prior vamp --pair.num-components 5 "
+        "--train.pseudo-inputs data --train.frozen model.prior --train.frozen-epochs 2.5 --train.keep last",
+        "sigma_cvae_nf --data digits --data.limit 96 --data.condition-labels --data.binarise none",
+    ],
+)
+def test_resume_needs_the_folder_alone(arguments, own_file, tmp_path):
+    """Every option is that of the run, and the bits are those of a run that never stopped."""
+    arguments = arguments.replace("FILE", str(own_file)).split()
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert train(whole, *arguments, "--train.max-epochs", "3") == 0
+    assert train(run, *arguments) == 0
+    assert main(["resume", str(run), "--max-epochs", "3", "--quiet"]) == 0
+    assert runs.same_bits(runs.saved_pair(run), runs.saved_pair(whole))
+    assert runs.records(run) == runs.records(whole)
+    assert (run / "config.json").read_text() == (whole / "config.json").read_text()
+
+
+def test_resume_of_what_python_trained(tmp_path, capsys):
+    def fit(pair, splits, name, **more):
+        pp.fit(pair, splits, out=tmp_path / name, progress=False, max_epochs=1, device="cpu", **more)
+
+    digits = pp.data.load("digits", limit=96)
+    fit(zoo.create_for("cp_vae", digits, 0, hidden=(8,), z_dim=2), digits, "cp_vae")
+    assert main(["resume", str(tmp_path / "cp_vae"), "--max-epochs", "2", "--device", "auto"]) == 0
+    assert "trained 2 epochs; best validation bound" in capsys.readouterr().out
+    changed = json.loads((tmp_path / "cp_vae" / "config.json").read_text())["train"]
+    assert (changed["max_epochs"], changed["device"]) == (2, "auto")
+
+    fit(zoo.create_for("vae", digits, 0), digits, "objective", objective=pyro.infer.Trace_ELBO())
+    fit(pp.create("vae", x_shape=(64,), z_dim=2, decoder=runs.Failing(2, 64, after=99)), digits, "networks")
+    pair = zoo.create_for("vae", digits, 0)
+    fit(pp.Pair(pair.model, pair.guide), digits, "programs")
+    for name in ("objective", "networks", "programs"):
+        assert main(["resume", str(tmp_path / name)]) == 2
+        assert capsys.readouterr().err == (
+            f"pyro-priors: error: {tmp_path / name} was trained from Python, with programs, networks or an objective "
+            f"that the command line has not: go on there, with fit(..., out='{tmp_path / name}', resume=True)\n"
+        )
+    in_memory = pp.data.from_arrays(digits.train.x[:])
+    fit(zoo.create_for("vae", in_memory, 0), in_memory, "arrays")
+    assert main(["resume", str(tmp_path / "arrays")]) == 2
+    assert "was trained on arrays in memory: use it from Python, where they are" in capsys.readouterr().err
+
+
 def test_divergence_has_status_1(tmp_path, capsys):
     assert train(tmp_path / "run", "vae", *DIGITS, "--train.learning-rate", "1e25") == 1
     captured = capsys.readouterr()
@@ -528,11 +581,22 @@ MISTAKES = {
     "list in config": ("sample LIST", r"config\.json does not say what the run's pair is: .* restore it from a copy"),
     "data in config": ("plot NODATA", r"config\.json does not say what the run's data is: .* restore it from a copy"),
     "sample below a file": ("sample RUN --out bad.npz/x.npz", r"the folder bad\.npz cannot be made \(it is a file\)"),
-    "unfinished": ("evaluate UNFINISHED", r"UNFINISHED has no finished pair yet: go on training with --resume"),
+    "unfinished": (
+        "evaluate UNFINISHED",
+        r"UNFINISHED has no finished pair yet: go on training it, pyro-priors resume UNFINISHED",
+    ),
+    "resume no run": ("resume new", r"new is no run folder: it has no config\.json"),
+    "resume a list": ("resume LIST", r"config\.json does not say what the run's pair is"),
+    "resume to less": ("resume RUN --max-epochs 1", r"max_epochs is 1, but the run in RUN has trained 2 epochs"),
+    "resume on no device": ("resume RUN --device cuda", r"device is 'cuda', but torch finds no CUDA device here"),
+    "resume on a word": ("resume RUN --device gpu", r"device"),
+    "resume with others": ("resume RUN --train.batch-size 3", r"--train\.batch-size"),
     "surplus": ("plot RUN more", r"more"),
     "list": ("list everything", r"everything"),
 }
 
+if torch.cuda.is_available():
+    del MISTAKES["resume on no device"]
 if torch.backends.mps.is_available():
     del MISTAKES["no device"]
 
