@@ -23,7 +23,7 @@ from ._rng import seeded
 from .checkpoint import CheckpointError, make_folder
 from .data import DataConfig
 from .pair import Pair
-from .run_folder import RunFolder
+from .run_folder import MAY_CHANGE, RunFolder
 from .train import TrainConfig
 
 __all__ = ["main"]
@@ -210,6 +210,7 @@ def _train(arguments: list[str]) -> None:
     options = _parse(Options, rest, f"train {name}")
     if data_name is None:
         raise ValueError(f"train needs --data: a file .npz or one of {', '.join(data.names())}")
+    command = _command([name, f"--data={data_name}", f"--objective={objective_name or 'elbo'}", *rest])
     splits = data.load(data_name, **dataclasses.asdict(options.data))
     pair = zoo.create_for(name, splits, options.train.seed, **dataclasses.asdict(options.pair))
     pixels = math.prod(splits.image_shape or ())
@@ -229,70 +230,54 @@ def _train(arguments: list[str]) -> None:
         pair,
         splits,
         options.objective,
-        out=options.out,
+        out=RunFolder(options.out, command),
         resume=options.resume,
         progress=not options.quiet,
         config=options.train,
     )
-    _tell(history, options.out)
-
-
-def _tell(history: train.History, out: str) -> None:
     bounds = {record["epoch"]: record["valid_bound"] for record in history.epochs}
     bound = bounds.get(history.best_epoch, math.nan)  # of a run whose metrics.jsonl has lost lines
     print(
         f"trained {max(bounds, default=history.best_epoch) + 1} epochs; best validation bound {bound:.3f} nats per "
-        f"datum, of epoch {history.best_epoch}; now: pyro-priors evaluate {out}"
+        f"datum, of epoch {history.best_epoch}; now: pyro-priors evaluate {options.out}"
     )
+
+
+def _command(arguments: list[str]) -> list[str]:
+    """Arguments that begin the same training from any folder, but for ``--out`` and ``--resume``."""
+    _, kept = _taken([argument for argument in arguments if argument != "--resume"], "out")
+    for name in ("data", "data.root"):
+        path, kept = _taken(kept, name)
+        if path is not None:
+            is_path = name == "data.root" or path.endswith(".npz")
+            kept.append(f"--{name}={Path(path).expanduser().absolute() if is_path else path}")
+    return kept
 
 
 def _resume(arguments: list[str]) -> None:
-    @dataclass(frozen=True)
-    class Options:
-        """Go on where a training stopped, with the options that it was begun with, but for those given here."""
-
-        run: tyro.conf.Positional[str]
-        """Run folder."""
-        max_epochs: int | None = None
-        """Most epochs to train for."""
-        device: str | None = None
-        """auto, cpu, cuda or mps."""
-        num_processes: int | None = None
-        """Processes that share each batch."""
-        quiet: bool = False
-        """Show no progress."""
-
-    options = _parse(Options, arguments, "resume")
-    folder = RunFolder(options.run)
-    config = folder.config()
-    recipe, objective = config["pair"], config["objective"]
-    known = objectives.OBJECTIVES | {"EnumELBO": objectives.EnumELBO}
-    if recipe is None or recipe.get("own_networks") or objective.get("name") not in known:
-        raise ValueError(
-            f"{options.run} was trained from Python, with programs, networks or an objective that the command line has "
-            f"not: go on there, with fit(..., out={options.run!r}, resume=True)"
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] not in ("-h", "--help"):
+            raise ValueError("resume needs a run folder first")
+        print(
+            "usage: pyro-priors resume RUN [options of train]\n\n"
+            "Goes on where the training of RUN stopped: gives the command that began it again, with --resume.\n"
+            f"Options that may be others: {', '.join(MAY_CHANGE).replace('_', '-')} (of --train)"
         )
-    splits = _data_of(folder, config)
-    seed = config["train"].get("seed", TrainConfig.seed)
-    pair = zoo.create_for(recipe["name"], splits, seed, **recipe["config"])
-    given = {name: getattr(options, name) for name in ("max_epochs", "device", "num_processes")}
-    changed = {name: value for name, value in given.items() if value is not None}
-    history = train.fit(
-        pair,
-        splits,
-        known[objective["name"]](**objective["config"]),
-        out=options.run,
-        resume=True,
-        progress=not options.quiet,
-        **config["train"] | changed,
-    )
-    _tell(history, options.run)
+        return
+    run, *more = arguments
+    command = RunFolder(run).config().get("command")
+    if not isinstance(command, list):
+        raise ValueError(
+            f"{run} does not say which command began it (reproduce, Python or an older version did): give that again; "
+            "train with --resume, fit with resume=True"
+        )
+    _train([*command, *more, f"--out={run}", "--resume"])
 
 
 def _data_of(folder: RunFolder, config: dict[str, Any]) -> data.Splits:
     recipe = config["data"]
     if recipe is None:
-        raise ValueError(f"{folder.path} was trained on arrays in memory: use it from Python, where they are")
+        raise ValueError(f"{folder.path} was trained on arrays in memory: evaluate it from Python, where they are")
     if recipe["name"].endswith(".npz") and not Path(recipe["name"]).is_file():
         raise FileNotFoundError(
             f"{recipe['name']}, which {folder.path} was trained on, is no longer there: put it back"
@@ -307,7 +292,7 @@ def _open_run(path: str) -> tuple[RunFolder, Pair, data.Splits]:
     folder = RunFolder(path)
     config = folder.config()
     if not (folder.path / "pair" / "pair.json").exists():
-        raise FileNotFoundError(f"{path} has no finished pair yet: go on training it, pyro-priors resume {path}")
+        raise FileNotFoundError(f"{path} has no finished pair yet: go on training it (pyro-priors resume {path})")
     splits = _data_of(folder, config)
     pair = zoo.load(folder.path).to(torch.float32)  # as the data are, whatever it was trained in
     pair.eval()

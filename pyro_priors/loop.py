@@ -363,12 +363,8 @@ class Training:
             number = int(self.all_reduce(torch.tensor(float(number)), "max"))
         if number:
             self.save()
-            how = (
-                ""
-                if self.folder is None
-                else f": go on with pyro-priors resume {self.folder.path}, or fit(resume=True)"
-            )
-            self.bar.note(f"stopped by {signal.Signals(number).name} at step {self.progress.step}{how}")
+            hint = "" if self.folder is None else f", its state is in {self.folder.path}: go on with --resume"
+            self.bar.note(f"stopped by {signal.Signals(number).name} at step {self.progress.step}{hint}")
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     def diverged(self, error: Exception) -> NoReturn:

@@ -12,7 +12,7 @@ import pyro
 import torch
 import torch.nn as nn
 
-__all__ = ["BatchCheck", "DistributionCheck", "FeaturesCheck", "check_batch", "data_plate", "register", "unregistered"]
+__all__ = ["BatchCheck", "check_batch", "data_plate", "register", "unregistered"]
 
 _unregistered: ContextVar[bool] = ContextVar("unregistered", default=False)
 _counters: dict[str, itertools.count] = {}
@@ -139,54 +139,3 @@ class BatchCheck:
         for name, shape in self.shapes.items():
             if own is not None and given.get(name) is not None:
                 check_batch(name, given[name], own.dtype, shape)
-
-
-class DistributionCheck:
-    """Forward hook of a network of one's own that stands for an encoder or decoder.
-
-    Without it Pyro would speak of sites and plates, or of nothing: a distribution that declares too many event
-    dimensions is one datum to it, whose density is a single number.
-
-    :param argument: what the network was given as
-    :param over: what its distribution is over
-    :param shape: event shape wanted
-    """
-
-    def __init__(self, argument: str, over: str, shape: Sequence[int]) -> None:
-        self.argument, self.over, self.shape = argument, over, torch.Size(shape)
-
-    def __call__(self, network: nn.Module, args: tuple[Any, ...], returned: Any) -> None:
-        event_shape = getattr(returned, "event_shape", None)
-        if event_shape == self.shape:
-            return
-        given = type(returned).__name__
-        if event_shape is not None:
-            given = f"one with batch shape {tuple(returned.batch_shape)} and event shape {tuple(event_shape)}"
-        num = len(self.shape)
-        raise ValueError(
-            f"{self.argument} must return a distribution over {self.over} with event shape {tuple(self.shape)}, but "
-            f"{type(network).__name__} returned {given}: give one such as Normal(loc, scale).to_event({num}), whose "
-            f"loc has shape (..., {', '.join(map(str, self.shape))})"
-        )
-
-
-class FeaturesCheck:
-    """Forward hook of a network of one's own that stands for a trunk.
-
-    :param argument: what the network was given as
-    :param num: number of features wanted
-    """
-
-    def __init__(self, argument: str, num: int) -> None:
-        self.argument, self.num = argument, num
-
-    def __call__(self, network: nn.Module, args: tuple[Any, ...], returned: Any) -> None:
-        if isinstance(returned, torch.Tensor) and returned.dim() and returned.shape[-1] == self.num:
-            return
-        given = type(returned).__name__
-        if isinstance(returned, torch.Tensor):
-            given = f"shape {tuple(returned.shape)}"
-        raise ValueError(
-            f"{self.argument} must return features, shape (..., {self.num}), but {type(network).__name__} returned "
-            f"{given}: change its last layer, or hidden, whose last size is {self.num}"
-        )

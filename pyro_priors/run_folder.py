@@ -65,10 +65,11 @@ class RunFolder:
     """Reads and writes one run folder.
 
     :param path: the folder, made when first written
+    :param command: arguments of ``pyro-priors train`` that the run is begun with, for its record
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, command: Sequence[str] | None = None) -> None:
+        self.path, self.command = Path(path), command
 
     @property
     def metrics_file(self) -> Path:
@@ -135,7 +136,8 @@ class RunFolder:
                     f"max_epochs is {most}, but the run in {self.path} has trained {done} epochs: give at least "
                     f"{done}, or train anew in another --out"
                 )
-        checkpoint.write_atomically(self.path / "config.json", json.dumps(config, indent=1).encode())
+        command = {} if self.command is None else {"command": self.command}
+        checkpoint.write_atomically(self.path / "config.json", json.dumps(config | command, indent=1).encode())
 
     def compare(
         self, config: dict[str, Any], defaults: dict[str, Any] | None = None, filled_in: Sequence[str] | None = None

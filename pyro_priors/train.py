@@ -9,6 +9,7 @@ import math
 import os
 import pickle
 import signal
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -140,7 +141,7 @@ def fit(
     data: Splits,
     objective: infer.ELBO | None = None,
     *,
-    out: str | Path | None = None,
+    out: str | Path | RunFolder | None = None,
     resume: bool = False,
     progress: bool = True,
     config: TrainConfig | None = None,
@@ -173,7 +174,7 @@ def fit(
     :param data: from :func:`pyro_priors.data.load` or :func:`pyro_priors.data.from_arrays`
     :param objective: an objective of ours, or Pyro's Trace_ELBO, TraceMeanField_ELBO or TraceEnum_ELBO (its sum over
         the batch is divided by the batch size); ``pair.elbo`` when left out
-    :param out: run folder; without one nothing is written
+    :param out: run folder, by its path or as a RunFolder; without one nothing is written
     :param resume: go on with the run in ``out``, with the same options; from the beginning if it has no state yet
     :param progress: show a bar, or plain lines when the output is no terminal
     :param config: all options at once
@@ -224,7 +225,7 @@ def fit(
     _start_pseudo_inputs(pair, data, config)
     if out is None:
         return _train(pair, data, objective, config, None, resume, progress)
-    folder = RunFolder(out)
+    folder = out if isinstance(out, RunFolder) else RunFolder(out)
     with folder.locked():
         known = defaults((pair.recipe or {}).get("name"), type(objective))
         folder.begin(record(pair, data, objective, config), resume, known)
@@ -400,10 +401,17 @@ def _interpreter_left_standing() -> Iterator[None]:
     """Ends this process without taking the interpreter down.
 
     A thread of gloo may drop its last tensors after the process has gone on, and to ask for an interpreter that is
-    being taken down aborts the process.
+    being taken down aborts the process. What is registered with ``atexit`` within is still called, what was registered
+    before (by imports) is not.
     """
     status = 1
-    atexit.register(lambda: os._exit(status))  # registered first, called last
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    atexit.register(leave)
     yield
     status = 0
 

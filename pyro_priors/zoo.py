@@ -55,7 +55,7 @@ from .priors import (
     StandardPrior,
     VampPrior,
 )
-from .registration import BatchCheck, DistributionCheck, FeaturesCheck
+from .registration import BatchCheck
 
 __all__ = [
     "PRIORS",
@@ -452,7 +452,7 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
         ``condition``; from z1 and z2 for ``hvae``) to a distribution over x with event shape ``x_shape``
     :param config: fields of the pair's config dataclass; ``x_shape`` always, ``condition_shape`` for conditional pairs
     :raises ValueError: if a name or an option is unknown (the message names the nearest), a value is out of range, or a
-        network is no module. What a network of your own returns is checked whenever it is called
+        network is no module
     """
     entry = _entry(name)
     fields = [field.name for field in dataclasses.fields(entry.config_class)]
@@ -474,12 +474,6 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
             warnings.warn(
                 f"{option}={value!r} is of the zoo's own decoder, and does nothing to yours: leave it out", stacklevel=2
             )
-    if decoder is not None:
-        decoder.register_forward_hook(DistributionCheck("decoder", "x", built.x_shape))
-    if encoder is not None and isinstance(built, CPVAEConfig):
-        encoder.register_forward_hook(FeaturesCheck("encoder", built.hidden[-1] if built.hidden else 0))
-    elif encoder is not None:
-        encoder.register_forward_hook(DistributionCheck("encoder", "z", (built.z_dim,)))
     pair = entry.factory(built, Networks(encoder, decoder))
     own = [key for key, network in (("encoder", encoder), ("decoder", decoder)) if network is not None]
     pair.recipe = {"name": name, "config": dataclasses.asdict(built), "own_networks": own}

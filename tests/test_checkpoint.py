@@ -5,7 +5,6 @@ import json
 import os
 
 import numpy as np
-import pyro.distributions as dist
 import pytest
 import safetensors.torch
 import torch
@@ -331,57 +330,6 @@ def test_networks_of_ones_own_are_modules_and_options_of_the_zoos_are_told():
         pp.create("vae", **SIZES, likelihood="gaussian", scale=0.1, decoder=decoder)
     with pytest.warns(UserWarning, match=r"calibration='fixed' is of the zoo's own decoder"):
         pp.create("sigma_vae", **SIZES, calibration="fixed", decoder=decoder)
-
-
-class Returns(nn.Module):
-    """Of an affine map, what is asked for."""
-
-    def __init__(self, what, in_dim, out_dim):
-        super().__init__()
-        self.what, self.linear = what, nn.Linear(in_dim, out_dim)
-
-    def forward(self, given, **more):
-        return self.what(self.linear(given))
-
-
-@pytest.mark.parametrize(
-    ("what", "batch_shape", "event_shape"),
-    [
-        (lambda loc: dist.Normal(loc, 1.0), (5, 3), ()),
-        (lambda loc: dist.Normal(loc[:, :2], 1.0).to_event(1), (5,), (2,)),
-        (lambda loc: dist.Normal(loc, 1.0).to_event(2), (), (5, 3)),  # one datum to Pyro, which says nothing
-    ],
-)
-@pytest.mark.parametrize(("argument", "over"), [("encoder", "z"), ("decoder", "x")])
-def test_distributions_of_ones_own_have_the_event_shape(argument, over, what, batch_shape, event_shape):
-    pair = pp.create("vae", x_shape=(3,), z_dim=3, hidden=(5,), **{argument: Returns(what, 3, 3)})
-    with pytest.raises(ValueError) as error:
-        pair.elbo(pair.model, pair.guide)(torch.rand(5, 3))
-    assert str(error.value).splitlines()[0] == (  # below it Pyro's table of shapes
-        f"{argument} must return a distribution over {over} with event shape (3,), but Returns returned one with batch "
-        f"shape {batch_shape} and event shape {event_shape}: give one such as Normal(loc, scale).to_event(1), whose "
-        "loc has shape (..., 3)"
-    )
-
-
-def test_tensors_are_no_distributions():
-    images = pp.create("vae", x_shape=(1, 2, 3), z_dim=2, hidden=(5,), decoder=Returns(lambda loc: loc, 2, 6))
-    told = (
-        r"event shape \(1, 2, 3\), but Returns returned Tensor: .*to_event\(3\), whose loc has shape \(..., 1, 2, 3\)"
-    )
-    with pytest.raises(ValueError, match=told):
-        images.sample(4)
-
-
-@pytest.mark.parametrize(
-    ("what", "told"),
-    [(lambda h: h, r"shape \(5, 3\)"), (lambda h: dist.Normal(h, 1.0).to_event(1), "Independent")],
-)
-def test_trunks_of_ones_own_return_features(what, told):
-    pair = pp.create("cp_vae", x_shape=(6,), z_dim=2, hidden=(8, 4), encoder=Returns(what, 6, 3))
-    told = rf"encoder must return features, shape \(..., 4\), but Returns returned {told}: change its last layer"
-    with pytest.raises(ValueError, match=told):
-        pair.encode(torch.rand(5, 6))
 
 
 def test_cp_vae_takes_a_trunk_of_ones_own(tmp_path):

@@ -6,10 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
-import pyro
 import pytest
 import torch
 from PIL import Image
@@ -399,43 +399,59 @@ def test_resume_on_the_command_line(digits_run, tmp_path):
         "sigma_cvae_nf --data digits --data.limit 96 --data.condition-labels --data.binarise none",
     ],
 )
-def test_resume_needs_the_folder_alone(arguments, own_file, tmp_path):
+def test_resume_needs_the_folder_alone(arguments, own_file, tmp_path, monkeypatch):
     """Every option is that of the run, and the bits are those of a run that never stopped."""
-    arguments = arguments.replace("FILE", str(own_file)).split()
+    monkeypatch.chdir(own_file.parent)
+    arguments = arguments.replace("FILE", own_file.name).split()
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert train(whole, *arguments, "--train.max-epochs", "3") == 0
     assert train(run, *arguments) == 0
-    assert main(["resume", str(run), "--max-epochs", "3", "--quiet"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["resume", "run", "--train.max-epochs", "3"]) == 0
     assert runs.same_bits(runs.saved_pair(run), runs.saved_pair(whole))
     assert runs.records(run) == runs.records(whole)
     assert (run / "config.json").read_text() == (whole / "config.json").read_text()
+    assert main(["resume", "run"]) == 0  # nothing is left to do
+    assert runs.records(run) == runs.records(whole)
 
 
-def test_resume_of_what_python_trained(tmp_path, capsys):
-    def fit(pair, splits, name, **more):
-        pp.fit(pair, splits, out=tmp_path / name, progress=False, max_epochs=1, device="cpu", **more)
+def test_resume_of_a_killed_training(tmp_path):
+    """Before its first state too, when it begins again."""
+    arguments = [*TINY, *DIGITS, "--train.checkpoint-seconds", "0"]
+    assert main(["train", "vae", *arguments, "--out", str(tmp_path / "whole"), "--train.max-epochs", "4"]) == 0
+    for moment in ("config.json", "last/state.json", "pair/pair.json"):
+        run = tmp_path / moment.replace("/", "-")
+        command = [sys.executable, "-m", "pyro_priors.cli", "train", "vae", *arguments, "--out", str(run)]
+        process = subprocess.Popen([*command, "--train.max-epochs", "4"])
+        while not (run / moment).exists() and process.poll() is None:
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+        assert main(["resume", str(run)]) == 0
+        assert runs.same_bits(runs.saved_pair(run), runs.saved_pair(tmp_path / "whole"))
+        assert runs.records(run) == runs.records(tmp_path / "whole")
 
+
+def test_a_root_may_be_given_from_where_one_is(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    root.mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert train("run", "vae", *DIGITS, "--data.root", "root") == 0
+    monkeypatch.chdir("/")
+    assert main(["resume", str(tmp_path / "run"), "--train.max-epochs", "3"]) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["config"]["root"] == str(root)
+
+
+def test_resume_is_of_what_the_command_line_began(tmp_path, capsys):
     digits = pp.data.load("digits", limit=96)
-    fit(zoo.create_for("cp_vae", digits, 0, hidden=(8,), z_dim=2), digits, "cp_vae")
-    assert main(["resume", str(tmp_path / "cp_vae"), "--max-epochs", "2", "--device", "auto"]) == 0
-    assert "trained 2 epochs; best validation bound" in capsys.readouterr().out
-    changed = json.loads((tmp_path / "cp_vae" / "config.json").read_text())["train"]
-    assert (changed["max_epochs"], changed["device"]) == (2, "auto")
-
-    fit(zoo.create_for("vae", digits, 0), digits, "objective", objective=pyro.infer.Trace_ELBO())
-    fit(pp.create("vae", x_shape=(64,), z_dim=2, decoder=runs.Failing(2, 64, after=99)), digits, "networks")
-    pair = zoo.create_for("vae", digits, 0)
-    fit(pp.Pair(pair.model, pair.guide), digits, "programs")
-    for name in ("objective", "networks", "programs"):
-        assert main(["resume", str(tmp_path / name)]) == 2
-        assert capsys.readouterr().err == (
-            f"pyro-priors: error: {tmp_path / name} was trained from Python, with programs, networks or an objective "
-            f"that the command line has not: go on there, with fit(..., out='{tmp_path / name}', resume=True)\n"
-        )
-    in_memory = pp.data.from_arrays(digits.train.x[:])
-    fit(zoo.create_for("vae", in_memory, 0), in_memory, "arrays")
-    assert main(["resume", str(tmp_path / "arrays")]) == 2
-    assert "was trained on arrays in memory: use it from Python, where they are" in capsys.readouterr().err
+    pp.fit(zoo.create_for("vae", digits, 0, hidden=(8,)), digits, out=tmp_path / "run", progress=False, max_epochs=1)
+    before = runs.snapshot(tmp_path)
+    assert main(["resume", str(tmp_path / "run"), "--train.max-epochs", "2"]) == 2
+    assert capsys.readouterr().err == (
+        f"pyro-priors: error: {tmp_path / 'run'} does not say which command began it (reproduce, Python or an older "
+        "version did): give that again; train with --resume, fit with resume=True\n"
+    )
+    assert runs.snapshot(tmp_path) == before
 
 
 def test_divergence_has_status_1(tmp_path, capsys):
@@ -583,14 +599,18 @@ MISTAKES = {
     "sample below a file": ("sample RUN --out bad.npz/x.npz", r"the folder bad\.npz cannot be made \(it is a file\)"),
     "unfinished": (
         "evaluate UNFINISHED",
-        r"UNFINISHED has no finished pair yet: go on training it, pyro-priors resume UNFINISHED",
+        r"UNFINISHED has no finished pair yet: go on training it \(pyro-priors resume UNFINISHED\)",
     ),
     "resume no run": ("resume new", r"new is no run folder: it has no config\.json"),
     "resume a list": ("resume LIST", r"config\.json does not say what the run's pair is"),
-    "resume to less": ("resume RUN --max-epochs 1", r"max_epochs is 1, but the run in RUN has trained 2 epochs"),
-    "resume on no device": ("resume RUN --device cuda", r"device is 'cuda', but torch finds no CUDA device here"),
-    "resume on a word": ("resume RUN --device gpu", r"device"),
-    "resume with others": ("resume RUN --train.batch-size 3", r"--train\.batch-size"),
+    "resume to less": ("resume RUN --train.max-epochs 1", r"max_epochs is 1, but the run in RUN has trained 2 epochs"),
+    "resume on no device": ("resume RUN --train.device cuda", r"device is 'cuda', but torch finds no CUDA device here"),
+    "resume on a word": ("resume RUN --train.device gpu", r"device must be one of auto, cpu, cuda, mps, got 'gpu'"),
+    "resume nothing": ("resume --train.max-epochs 3", r"resume needs a run folder first"),
+    "resume with others": (
+        "resume RUN --train.batch-size 3",
+        r"train\.batch_size is 3 but the run in RUN was started with 32: give that",
+    ),
     "surplus": ("plot RUN more", r"more"),
     "list": ("list everything", r"everything"),
 }

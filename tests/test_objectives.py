@@ -85,6 +85,17 @@ def test_importance_weights_refuse_a_forgotten_event_dimension(num_samples):
         log_importance_weights(Model(event_dim=0), Guide(), X[:2], num_samples=num_samples)
 
 
+@pytest.mark.parametrize("num_samples", [1, 2, 3, 5])
+def test_an_event_dimension_too_many_is_refused(num_samples):
+    """The whole batch would be one datum: three of them, and the plate would count it three times."""
+    told = r"site 'x' has 2 event dimensions, and its values have the shape \(3, 2\) with the batch: declare one fewer"
+    for objective in (ELBO(), ELBO(analytic_kl=False)):
+        with pytest.raises(ValueError, match=told):
+            objective.loss(Model(event_dim=2), Guide(), X)
+    with pytest.raises(ValueError, match=told if num_samples in (1, 3) else "Shape mismatch inside plate"):
+        log_importance_weights(Model(event_dim=2), Guide(), X, num_samples=num_samples)
+
+
 def test_fit_refuses_an_elbo_without_a_differentiable_loss():
     data = pp.data.load("digits", limit=20)
     pair = pp.create("vae", x_shape=data.x_shape, z_dim=2, hidden=(4,))

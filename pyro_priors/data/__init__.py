@@ -46,6 +46,8 @@ def load(name: str | os.PathLike, **config: Any) -> Splits:
         where
     """
     options = make_config(config)
+    if options.root is not None:  # a run that remembers it may be used from another folder
+        options = dataclasses.replace(options, root=str(Path(options.root).expanduser().absolute()))
     recipe: dict[str, Any] = {"name": os.fspath(name), "config": dataclasses.asdict(options)}
     if os.fspath(name).endswith(".npz"):
         file = Path(name).expanduser().resolve()

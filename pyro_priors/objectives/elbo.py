@@ -417,6 +417,11 @@ class Expectation:
                 f"site '{name}' must lie in the plate 'data' with one log-density per datum, got shape "
                 f"{tuple(term.shape)}: sample it within the plate, and declare its event dimensions with .to_event"
             )
+        if site["value"].dim() <= site["fn"].event_dim:  # the plate made one such event of each datum
+            raise ValueError(
+                f"site '{name}' has {site['fn'].event_dim} event dimensions, and its values have the shape "
+                f"{tuple(site['value'].shape)} with the batch: declare one fewer with .to_event"
+            )
         num_enumerated = 0 if self.log_weight is None else self.log_weight.dim() - self.num_plates
         if term.dim() > self.num_plates + max(num_enumerated, 0):
             raise ValueError(
