@@ -32,7 +32,7 @@ USAGE = """usage: pyro-priors COMMAND ...
 
   list                                        pairs, priors, objectives, data, metrics, experiments
   train PAIR --data NAME|FILE.npz --out RUN   train a pair; --objective NAME
-  resume RUN                                  go on where its training stopped, with its options; --max-epochs 200
+  resume RUN                                  go on where its training stopped, with its options; --train.max-epochs 200
   evaluate RUN                                table on the screen, and RUN/evaluation.json
   sample RUN --num 64 --out samples.png       samples as a picture or .npz; --category 3; --condition 0 1;
                                               by name: --condition "Male=1,Smiling=-1", --grid, --to, --edit
@@ -255,15 +255,15 @@ def _command(arguments: list[str]) -> list[str]:
 
 
 def _resume(arguments: list[str]) -> None:
-    if not arguments or arguments[0].startswith("-"):
-        if arguments and arguments[0] not in ("-h", "--help"):
-            raise ValueError("resume needs a run folder first")
+    if arguments[:1] in (["-h"], ["--help"]):
         print(
             "usage: pyro-priors resume RUN [options of train]\n\n"
             "Goes on where the training of RUN stopped: gives the command that began it again, with --resume.\n"
             f"Options that may be others: {', '.join(MAY_CHANGE).replace('_', '-')} (of --train)"
         )
         return
+    if not arguments or arguments[0].startswith("-"):
+        raise ValueError("resume needs a run folder first")
     run, *more = arguments
     command = RunFolder(run).config().get("command")
     if not isinstance(command, list):
@@ -274,28 +274,20 @@ def _resume(arguments: list[str]) -> None:
     _train([*command, *more, f"--out={run}", "--resume"])
 
 
-def _data_of(folder: RunFolder, config: dict[str, Any]) -> data.Splits:
-    recipe = config["data"]
-    if recipe is None:
-        raise ValueError(f"{folder.path} was trained on arrays in memory: evaluate it from Python, where they are")
-    if recipe["name"].endswith(".npz") and not Path(recipe["name"]).is_file():
-        raise FileNotFoundError(
-            f"{recipe['name']}, which {folder.path} was trained on, is no longer there: put it back"
-        )
-    splits = data.load(recipe["name"], **recipe["config"])
-    if splits.recipe is not None and recipe.get("sha256") not in (None, splits.recipe.get("sha256")):
-        raise ValueError(f"{recipe['name']} has changed since {folder.path} was trained on it: put that file back")
-    return splits
-
-
 def _open_run(path: str) -> tuple[RunFolder, Pair, data.Splits]:
     folder = RunFolder(path)
-    config = folder.config()
+    recipe = folder.config()["data"]
+    if recipe is None:
+        raise ValueError(f"{path} was trained on arrays in memory: evaluate it from Python, where they are")
     if not (folder.path / "pair" / "pair.json").exists():
         raise FileNotFoundError(f"{path} has no finished pair yet: go on training it (pyro-priors resume {path})")
-    splits = _data_of(folder, config)
     pair = zoo.load(folder.path).to(torch.float32)  # as the data are, whatever it was trained in
     pair.eval()
+    if recipe["name"].endswith(".npz") and not Path(recipe["name"]).is_file():
+        raise FileNotFoundError(f"{recipe['name']}, which {path} was trained on, is no longer there: put it back")
+    splits = data.load(recipe["name"], **recipe["config"])
+    if splits.recipe is not None and recipe.get("sha256") not in (None, splits.recipe.get("sha256")):
+        raise ValueError(f"{recipe['name']} has changed since {path} was trained on it: put that file back")
     return folder, pair, splits
 
 

@@ -606,7 +606,8 @@ MISTAKES = {
     "resume to less": ("resume RUN --train.max-epochs 1", r"max_epochs is 1, but the run in RUN has trained 2 epochs"),
     "resume on no device": ("resume RUN --train.device cuda", r"device is 'cuda', but torch finds no CUDA device here"),
     "resume on a word": ("resume RUN --train.device gpu", r"device must be one of auto, cpu, cuda, mps, got 'gpu'"),
-    "resume nothing": ("resume --train.max-epochs 3", r"resume needs a run folder first"),
+    "resume what": ("resume", r"resume needs a run folder first"),
+    "resume an option": ("resume --train.max-epochs 3", r"resume needs a run folder first"),
     "resume with others": (
         "resume RUN --train.batch-size 3",
         r"train\.batch_size is 3 but the run in RUN was started with 32: give that",
