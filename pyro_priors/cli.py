@@ -263,7 +263,7 @@ def _resume(arguments: list[str]) -> None:
         )
         return
     if not arguments or arguments[0].startswith("-"):
-        raise ValueError("resume needs a run folder first")
+        raise ValueError("resume needs a run folder first: pyro-priors resume runs/cp")
     run, *more = arguments
     command = RunFolder(run).config().get("command")
     if not isinstance(command, list):
