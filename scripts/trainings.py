@@ -1,0 +1,125 @@
+"""Run the queue of long trainings in the background, one after the other, at low priority.
+
+    python scripts/trainings.py start     # run what is left of scripts/trainings.txt; safe to call at any time
+    python scripts/trainings.py status    # what is done, what runs, what is left
+    python scripts/trainings.py pause     # stop the running training without ending it, for a timing
+    python scripts/trainings.py go        # let it continue
+    python scripts/trainings.py collect   # copy the numbers of all runs into results/
+
+The queue, ``scripts/trainings.txt``, has one command of ``pyro-priors`` a line, and is read again after each. Runs and logs
+are in one folder outside the checkout (``PYRO_PRIORS_TRAININGS``, by default ``~/.local/state/pyro_priors``), with a worktree
+of the commit that they are trained by: a change of the checkout does not touch a training. A training that was killed resumes
+exactly, and a command that failed is reported and passed over. Weights stay in that folder; git gets the numbers alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+QUEUE = ROOT / "scripts" / "trainings.txt"
+HOME = Path(os.environ.get("PYRO_PRIORS_TRAININGS", Path.home() / ".local" / "state" / "pyro_priors"))
+CODE, RUNS, LOGS = HOME / "code", HOME / "results", HOME / "logs"
+WEIGHTS = ("pair", "last", "judges")
+"""Folders of a run that stay where they were trained."""
+
+
+def queued() -> list[str]:
+    """The commands of the queue, in order."""
+    lines = (line.split("#")[0].strip() for line in QUEUE.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def listed(name: str) -> list[str]:
+    """The commands that ended so: ``done`` or ``failed``."""
+    path = HOME / f"{name}.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def running() -> int | None:
+    """The process of :func:`start`, if it is alive."""
+    try:
+        pid = int((HOME / "pid").read_text())
+        os.kill(pid, 0)
+    except (OSError, ValueError):
+        return None
+    return pid
+
+
+def prepare(commit: str) -> None:
+    """Make the worktree and the folder of runs, with the numbers that the checkout has, where they are missing."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    if not CODE.exists():
+        subprocess.run(["git", "worktree", "prune"], cwd=ROOT, check=True)
+        subprocess.run(["git", "worktree", "add", "--detach", str(CODE), commit], cwd=ROOT, check=True)
+    if not RUNS.exists():
+        shutil.copytree(ROOT / "results", RUNS)
+
+
+def start(commit: str) -> None:
+    """Run what is left of the queue; the call returns at once."""
+    if pid := running():
+        sys.exit(f"the queue runs already, as process {pid}")
+    prepare(commit)
+    if os.fork():
+        return
+    os.setsid()
+    os.nice(19)
+    (HOME / "pid").write_text(str(os.getpid()))
+    while left := [line for line in queued() if line not in listed("done") + listed("failed")]:
+        command = [sys.executable, "-m", "pyro_priors.cli", *left[0].split(), "--out", str(RUNS)]
+        with (LOGS / "queue.log").open("a") as log:
+            log.write(f"\n$ {left[0]}\n")
+            log.flush()
+            ended = subprocess.run(command, cwd=CODE, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        name = "failed" if ended.returncode else "done"
+        with (HOME / f"{name}.txt").open("a") as file:
+            file.write(left[0] + "\n")
+    (HOME / "pid").unlink()
+    os._exit(0)
+
+
+def status() -> None:
+    """Print each command with what became of it."""
+    done, failed, pid = listed("done"), listed("failed"), running()
+    left = [line for line in queued() if line not in done + failed]
+    for line in queued():
+        state = "done" if line in done else "FAILED" if line in failed else "running" if pid and line == left[0] else ""
+        print(f"{state:8}{line}")
+    print(f"the queue {'runs' if pid else 'does not run'}; log: {LOGS / 'queue.log'}")
+
+
+def send(number: signal.Signals) -> None:
+    """Send a signal to the queue and to what it runs."""
+    pid = running()
+    if pid is None:
+        sys.exit("the queue does not run")
+    os.killpg(pid, number)
+
+
+def collect() -> None:
+    """Copy the runs' folders, but for their weights, into the checkout's ``results``; ``reproduce`` makes the tables."""
+    for config in RUNS.rglob("config.json"):
+        to = ROOT / "results" / config.parent.relative_to(RUNS)
+        shutil.copytree(config.parent, to, ignore=shutil.ignore_patterns(*WEIGHTS, ".*"), dirs_exist_ok=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["start", "status", "pause", "go", "collect"])
+    parser.add_argument("--commit", default="HEAD", help="of the worktree, where it is to be made")
+    given = parser.parse_args()
+    if given.what == "start":
+        start(given.commit)
+    elif given.what == "status":
+        status()
+    elif given.what == "collect":
+        collect()
+    else:
+        send(signal.SIGSTOP if given.what == "pause" else signal.SIGCONT)
