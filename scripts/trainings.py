@@ -6,10 +6,10 @@
     python scripts/trainings.py go        # let it continue
     python scripts/trainings.py collect   # copy the numbers of all runs into results/
 
-The queue, ``scripts/trainings.txt``, has one command of ``pyro-priors`` a line, and is read again after each. Runs and logs
-are in one folder outside the checkout (``PYRO_PRIORS_TRAININGS``, by default ``~/.local/state/pyro_priors``), with a worktree
-of the commit that they are trained by: a change of the checkout does not touch a training. A training that was killed resumes
-exactly, and a command that failed is reported and passed over. Weights stay in that folder; git gets the numbers alone.
+The queue, ``scripts/trainings.txt``, has one command of ``pyro-priors`` a line, and is read again after each. Runs and
+logs are in one folder outside the checkout (``PYRO_PRIORS_TRAININGS``, by default ``~/.local/state/pyro_priors``). The
+package is installed there from one commit: a change of the checkout does not touch a training. A training that was
+killed resumes exactly. A command that failed is reported and skipped. Weights stay in that folder.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 QUEUE = ROOT / "scripts" / "trainings.txt"
 HOME = Path(os.environ.get("PYRO_PRIORS_TRAININGS", Path.home() / ".local" / "state" / "pyro_priors"))
-CODE, RUNS, LOGS = HOME / "code", HOME / "results", HOME / "logs"
+SITE, RUNS, LOGS = HOME / "site", HOME / "results", HOME / "logs"
 WEIGHTS = ("pair", "last", "judges")
 """Folders of a run that stay where they were trained."""
 
@@ -53,11 +54,15 @@ def running() -> int | None:
 
 
 def prepare(commit: str) -> None:
-    """Make the worktree and the folder of runs, with the numbers that the checkout has, where they are missing."""
+    """Install the commit, and copy the numbers that the checkout has, where they are missing."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    if not CODE.exists():
-        subprocess.run(["git", "worktree", "prune"], cwd=ROOT, check=True)
-        subprocess.run(["git", "worktree", "add", "--detach", str(CODE), commit], cwd=ROOT, check=True)
+    if not SITE.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            code = Path(folder) / "code"
+            subprocess.run(["git", "clone", "--quiet", "--shared", str(ROOT), str(code)], check=True)
+            subprocess.run(["git", "checkout", "--quiet", commit], cwd=code, check=True)
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(SITE), str(code)]
+            subprocess.run(pip, check=True)
     if not RUNS.exists():
         shutil.copytree(ROOT / "results", RUNS)
 
@@ -77,7 +82,8 @@ def start(commit: str) -> None:
         with (LOGS / "queue.log").open("a") as log:
             log.write(f"\n$ {left[0]}\n")
             log.flush()
-            ended = subprocess.run(command, cwd=CODE, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            environment = os.environ | {"PYTHONPATH": str(SITE)}
+            ended = subprocess.run(command, cwd=HOME, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         name = "failed" if ended.returncode else "done"
         with (HOME / f"{name}.txt").open("a") as file:
             file.write(left[0] + "\n")
@@ -104,7 +110,7 @@ def send(number: signal.Signals) -> None:
 
 
 def collect() -> None:
-    """Copy the runs' folders, but for their weights, into the checkout's ``results``; ``reproduce`` makes the tables."""
+    """Copy the folders of the runs, without weights, into the checkout's ``results``; ``reproduce`` makes the tables."""
     for config in RUNS.rglob("config.json"):
         to = ROOT / "results" / config.parent.relative_to(RUNS)
         shutil.copytree(config.parent, to, ignore=shutil.ignore_patterns(*WEIGHTS, ".*"), dirs_exist_ok=True)
@@ -113,7 +119,7 @@ def collect() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["start", "status", "pause", "go", "collect"])
-    parser.add_argument("--commit", default="HEAD", help="of the worktree, where it is to be made")
+    parser.add_argument("--commit", default="HEAD", help="what is installed, where nothing is")
     given = parser.parse_args()
     if given.what == "start":
         start(given.commit)
