@@ -68,10 +68,11 @@ def prepare(commit: str) -> None:
 
 
 def start(commit: str) -> None:
-    """Run what is left of the queue; the call returns at once."""
+    """Run what is left of the queue, and what failed before; the call returns at once."""
     if pid := running():
         sys.exit(f"the queue runs already, as process {pid}")
     prepare(commit)
+    (HOME / "failed.txt").unlink(missing_ok=True)  # to be tried again
     if os.fork():
         return
     os.setsid()
@@ -110,7 +111,7 @@ def send(number: signal.Signals) -> None:
 
 
 def collect() -> None:
-    """Copy the folders of the runs, without weights, into the checkout's ``results``; ``reproduce`` makes the tables."""
+    """Copy the folders of the runs, without weights, into ``results``; ``reproduce`` makes the tables."""
     for config in RUNS.rglob("config.json"):
         to = ROOT / "results" / config.parent.relative_to(RUNS)
         shutil.copytree(config.parent, to, ignore=shutil.ignore_patterns(*WEIGHTS, ".*"), dirs_exist_ok=True)
