@@ -689,11 +689,13 @@ def test_what_a_row_starts_from_diverges(tmp_path, monkeypatch):
 
 def test_the_experiments_of_lavda2019():
     names = [name for name in experiments.names() if name.startswith("lavda2019/")]
-    others = {"categories", "clustering", "table1"}
+    others = {"categories", "clustering", "samples", "schedule", "table1"}
     assert {name.split("/")[1] for name in names} == {*(f"fig{i}" for i in range(3, 10)), *others}
     rows = {row.name: row for name in names for row in experiments.find(name).rows}
-    assert rows["mnist-vp-150"].pair_options == {"prior": "vamp", "num_components": 150}
-    assert rows["mnist-cp-1"].pair_options == {"prior": "gaussian"} and rows["mnist-cp-1"].pair == "vae"
+    assert rows["mnist-vp-150-seed0"].pair_options == {"prior": "vamp", "num_components": 150}
+    cp1 = rows["mnist-cp-1-seed0"]
+    assert cp1.pair_options == {"prior": "gaussian"} and cp1.pair == "vae"
+    assert rows["mnist-vae-600"].train.max_epochs == 600 and rows["mnist-vae-seed2"].train.seed == 2
     for name in names:
         for one in experiments.find(name).rows:
             assert one == rows[one.name], "rows of one name are one row: they share a run folder"

@@ -20,8 +20,7 @@ from .. import plots
 from ..clusters import start_at_clusters
 from ..train import TrainConfig
 from .experiment import Column, Experiment, Row, Start, Trained, add, log_likelihood, number, seeds, validation_bound
-from .lavda2019 import ACTIVE_CATEGORIES, BOUND
-from .lavda2019 import ROWS as TABLE1
+from .lavda2019 import ACTIVE_CATEGORIES, BOUND, FIRST
 from .pictures import Pictures
 
 if TYPE_CHECKING:
@@ -163,7 +162,7 @@ add(
     Experiment(
         "lavda2019/fig7",
         "samples of MNIST by category, the most used category first",
-        rows=(TABLE1["mnist-cp-10"], ROWS[0]),
+        rows=(FIRST["mnist-cp-10"], ROWS[0]),
         metrics=("bound", "categories", "accuracy"),
         columns=(
             BOUND,

@@ -218,6 +218,7 @@ class Experiment:
     :param differs: what differs from the paper in all rows
     :param figure: from the rows that are trained, by name, to the figure; or from their pictures, where there are any
     :param pictures: of one row, kept beside its numbers: so it is in the figure without its weights
+    :param judges: further estimates of every row, as the row's own
     """
 
     name: str
@@ -228,6 +229,7 @@ class Experiment:
     differs: tuple[str, ...] = ()
     figure: Callable[[Mapping[str, Any]], Figure] | None = None
     pictures: Callable[[Trained], Pictures] | None = None
+    judges: tuple[Callable[[Trained], dict[str, Estimate]], ...] = ()
 
     def select(self, patterns: Sequence[str]) -> tuple[Row, ...]:
         """The rows that a pattern names, whole or by the end of their names after a hyphen; all without patterns.

@@ -361,7 +361,8 @@ class _Runner:
         """What the experiment asks of the row: from ``evaluation.json`` what is there already, computed what is not."""
         row, pair, data = trained.row, trained.pair, trained.data
         measures = {measure.__name__: partial(measure, pair, data) for measure in row.measures}
-        measures |= {judge.__name__: partial(judge, trained) for judge in row.judges}
+        judges = (*row.judges, *experiment.judges)
+        measures |= {judge.__name__: partial(judge, trained) for judge in judges}
         asked = _asked(row, experiment)
         samples = self.num_samples or (QUICK_SAMPLES if self.quick else row.num_samples)
         given: dict[str, Any] = OF_TABLES | {"num_samples": samples}
@@ -421,7 +422,7 @@ class _Runner:
 
 def _asked(row: Row, experiment: Experiment) -> list[str]:
     """Names of what is evaluated of a row."""
-    return [*experiment.metrics, *(one.__name__ for one in (*row.measures, *row.judges))]
+    return [*experiment.metrics, *(one.__name__ for one in (*row.measures, *row.judges, *experiment.judges))]
 
 
 def _options(row: Row, config: TrainConfig) -> dict[str, Any]:
