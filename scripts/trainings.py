@@ -1,4 +1,4 @@
-"""Run the queue of long trainings in the background, one after the other, at low priority.
+"""Run the queue of long trainings in the background, each on one core, at low priority.
 
     python scripts/trainings.py start     # run what is left of scripts/trainings.txt; safe to call at any time
     python scripts/trainings.py status    # what is done, what runs, what is left
@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,7 +69,7 @@ def prepare(commit: str) -> None:
         shutil.copytree(ROOT / "results", RUNS)
 
 
-def start(commit: str) -> None:
+def start(commit: str, jobs: int) -> None:
     """Run what is left of the queue, and what failed before; the call returns at once."""
     if pid := running():
         sys.exit(f"the queue runs already, as process {pid}")
@@ -78,28 +80,38 @@ def start(commit: str) -> None:
     os.setsid()
     os.nice(19)
     (HOME / "pid").write_text(str(os.getpid()))
-    while left := [line for line in queued() if line not in listed("done") + listed("failed")]:
-        command = [sys.executable, "-m", "pyro_priors.cli", *left[0].split(), "--out", str(RUNS)]
-        with (LOGS / "queue.log").open("a") as log:
-            log.write(f"\n$ {left[0]}\n")
-            log.flush()
-            environment = os.environ | {"PYTHONPATH": str(SITE)}
-            ended = subprocess.run(command, cwd=HOME, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        name = "failed" if ended.returncode else "done"
-        with (HOME / f"{name}.txt").open("a") as file:
-            file.write(left[0] + "\n")
+    at_work: dict[str, subprocess.Popen[bytes]] = {}
+    while True:
+        for line, process in list(at_work.items()):
+            if (status := process.poll()) is not None:
+                with (HOME / ("failed.txt" if status else "done.txt")).open("a") as file:
+                    file.write(line + "\n")
+                del at_work[line]
+        left = [line for line in queued() if line not in [*listed("done"), *listed("failed"), *at_work]]
+        for line in left[: jobs - len(at_work)]:
+            at_work[line] = run(line)
+        if not at_work:
+            break
+        time.sleep(1)
     (HOME / "pid").unlink()
     os._exit(0)
+
+
+def run(line: str) -> subprocess.Popen[bytes]:
+    """Begin, or resume, one command, on one core."""
+    environment = os.environ | {"PYTHONPATH": str(SITE), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pyro_priors.cli", *line.split(), "--out", str(RUNS)]
+    with (LOGS / f"{re.sub('[^A-Za-z0-9]+', '-', line)}.log").open("a") as log:
+        return subprocess.Popen(command, cwd=HOME, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
 
 def status() -> None:
     """Print each command with what became of it."""
     done, failed, pid = listed("done"), listed("failed"), running()
-    left = [line for line in queued() if line not in done + failed]
     for line in queued():
-        state = "done" if line in done else "FAILED" if line in failed else "running" if pid and line == left[0] else ""
+        state = "done" if line in done else "FAILED" if line in failed else ""
         print(f"{state:8}{line}")
-    print(f"the queue {'runs' if pid else 'does not run'}; log: {LOGS / 'queue.log'}")
+    print(f"the queue {'runs' if pid else 'does not run'}; logs: {LOGS}")
 
 
 def send(number: signal.Signals) -> None:
@@ -121,9 +133,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["start", "status", "pause", "go", "collect"])
     parser.add_argument("--commit", default="HEAD", help="what is installed, where nothing is")
+    parser.add_argument("--jobs", type=int, default=2, help="commands at a time")
     given = parser.parse_args()
     if given.what == "start":
-        start(given.commit)
+        start(given.commit, given.jobs)
     elif given.what == "status":
         status()
     elif given.what == "collect":
