@@ -9,24 +9,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
 import torch.nn as nn
 from torch import Tensor
+from torch.nn.parameter import UninitializedTensorMixin, is_lazy
 
 __all__ = [
     "CheckpointError",
+    "check_module",
+    "check_tensor",
+    "digest_of",
     "load_module_state",
     "locked",
     "make_folder",
     "module_state",
+    "pack",
     "read",
+    "restore_previous",
+    "unpack",
     "write",
     "write_atomically",
 ]
@@ -91,13 +100,41 @@ def locked(folder: Path, wait: bool) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: temporary file, fsync, rename."""
+    """Write a file whole or not at all: temporary file, fsync, rename.
+
+    :raises OSError: if it cannot be written; the file is then as it was
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def pack(tensors: dict[str, Tensor]) -> bytes:
+    """Return the content of a safetensors file.
+
+    :param tensors: dense tensors on any device; each is written whole, also where several share memory
+    """
+    places: set[int] = set()
+    packed = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        packed[name] = tensor.clone() if place in places else tensor  # safetensors refuses shared memory
+        places.add(place)
+    return safetensors.torch.save(packed)
+
+
+def unpack(content: bytes) -> dict[str, Tensor]:
+    """Return the tensors that :func:`pack` was given."""
+    return safetensors.torch.load(content)
 
 
 def write(
@@ -105,23 +142,44 @@ def write(
 ) -> None:
     """Write tensors and a record as ``folder/name.json`` and the tensor file that it names.
 
+    Nothing is removed but the tensor file of the record that is replaced, and what a killed save has left.
+
     :param folder: made if missing
     :param name: stem of the files
-    :param tensors: no two of them may share memory
+    :param tensors: as for :func:`pack`
     :param record: what JSON can hold
     :param keep_previous: keep the save before this one as ``name.previous.json``
     """
     make_folder(folder)
-    content = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+    _sweep(folder, name)
+    content = pack(tensors)
     digest = _digest(content, record)
     tensor_file = folder / f"{name}-{digest[:16]}.safetensors"
-    write_atomically(tensor_file, content)
     current, previous = folder / f"{name}.json", folder / f"{name}.previous.json"
-    if keep_previous and current.exists():
-        write_atomically(previous, current.read_bytes())
     record = {"format": 1, "tensors": tensor_file.name, "sha256": digest, **record}
-    write_atomically(current, json.dumps(record, indent=1).encode())
-    _remove_unnamed(folder, name)
+    _mark(folder, _named(folder, name) | ({tensor_file.name} if not tensor_file.exists() else set()))
+    try:
+        write_atomically(tensor_file, content)
+        if keep_previous and current.exists():
+            write_atomically(previous, current.read_bytes())
+        write_atomically(current, json.dumps(record, indent=1).encode())
+    except OSError:  # such as a full disk
+        with suppress(OSError):
+            _sweep(folder, name)
+        raise
+    _sweep(folder, name)
+
+
+def restore_previous(folder: Path, name: str) -> None:
+    """Put the save that ``keep_previous`` has kept in the place of the last one, which is removed."""
+    _mark(folder, _named(folder, name))
+    write_atomically(folder / f"{name}.json", (folder / f"{name}.previous.json").read_bytes())
+    _sweep(folder, name)
+
+
+def digest_of(tensors: dict[str, Tensor], record: dict[str, Any]) -> str:
+    """Return the checksum that :func:`write` would give to these."""
+    return _digest(pack(tensors), record)
 
 
 def _digest(content: bytes, record: dict[str, Any]) -> str:
@@ -129,16 +187,37 @@ def _digest(content: bytes, record: dict[str, Any]) -> str:
     return hashlib.sha256(content + json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
-def _remove_unnamed(folder: Path, name: str) -> None:
-    named = set()
+def _named(folder: Path, name: str) -> set[str]:
+    """The tensor files that the records of a name point to, as far as a save of that name may have written them."""
+    found = set()
     for path in (folder / f"{name}.json", folder / f"{name}.previous.json"):
         try:
-            named.add(json.loads(path.read_bytes())["tensors"])
-        except (OSError, ValueError, KeyError):
-            continue  # nothing to keep for a record that cannot be read
-    for path in (*folder.glob(f"{name}-*.safetensors"), *folder.glob(f".{name}*.tmp")):  # .tmp: of a killed process
-        if path.name not in named:
-            path.unlink(missing_ok=True)
+            file = json.loads(path.read_bytes())["tensors"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # what cannot be read points to nothing
+        if isinstance(file, str) and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}\.safetensors", file):
+            found.add(file)
+    return found
+
+
+def _mark(folder: Path, files: set[str]) -> None:
+    """Note in the folder that tensor files are to be removed when no record names them: by this save after it has
+    written its record, or by the next one if this process is killed."""
+    for file in files:
+        (folder / f".{file}.tmp").touch()
+
+
+def _sweep(folder: Path, name: str) -> None:
+    """Remove marked tensor files that no record names, the marks, and temporary files of processes that were killed."""
+    stem, named = re.escape(name), _named(folder, name)
+    mark = re.compile(rf"\.({stem}-[0-9a-f]{{16}}\.safetensors)\.tmp")
+    temporary = re.compile(rf"\.{stem}(-[0-9a-f]{{16}}\.safetensors|(\.previous)?\.json)\.\d+\.tmp")
+    for file in os.listdir(folder):
+        marked = mark.fullmatch(file)
+        if marked and marked[1] not in named:
+            (folder / marked[1]).unlink(missing_ok=True)
+        if marked or temporary.fullmatch(file):
+            (folder / file).unlink(missing_ok=True)
 
 
 def read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -162,43 +241,164 @@ def read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(
             f"{tensor_file} does not have the checksum that {path.name} states: it is truncated or altered", RESTORE
         )
-    return safetensors.torch.load(content), record
+    return unpack(content), record
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A tensor under one of its names in a state dict.
+
+    :param one: the same for all names of one tensor, as far as they stay names of one tensor under ``to``
+    """
+
+    tensor: Tensor
+    one: Any
+
+
+def _named_tensors(module: nn.Module) -> dict[str, _Named]:
+    """Each name of a module's state dict, without the names of what ``torch.compile`` has put around modules.
+
+    :raises ValueError: if the state dict has what is not a parameter or buffer of a module
+    """
+    owned: dict[str, _Named] = {}
+    for prefix, part in module.named_modules(remove_duplicate=False):
+        prefix = f"{prefix}." if prefix else ""
+        owned |= {f"{prefix}{name}": _Named(p, id(p)) for name, p in part._parameters.items() if p is not None}
+        # of a buffer in two modules `to` makes two, of a module in two places it does not
+        owned |= {f"{prefix}{name}": _Named(b, (id(part), name)) for name, b in part._buffers.items() if b is not None}
+    found: dict[str, _Named] = {}
+    for key, value in module.state_dict(keep_vars=True).items():
+        name = _plain(key)
+        if key not in owned or value is not owned[key].tensor:
+            raise ValueError(
+                f"'{name}' cannot be saved: the state_dict of its module gives a {type(value).__name__} that is not a "
+                "parameter or buffer of the module: register it as a buffer"
+            )
+        if name in found:
+            raise ValueError(f"'{key}' cannot be saved: '{name}' is the name of another tensor too: rename one of them")
+        found[name] = owned[key]
+    return found
+
+
+def _plain(key: str) -> str:
+    return key.replace("_orig_mod.", "")
 
 
 def module_state(module: nn.Module) -> dict[str, Tensor]:
-    """The module's state dict with each shared tensor once, under its first name."""
-    seen: set[int] = set()
+    """Return the tensors of a module's state dict, a shared parameter or module once, under its first name.
+
+    Modules that went through ``torch.compile`` have the names that they had before.
+
+    :raises ValueError: if the state dict has what is not a parameter or buffer, or a tensor has no values yet
+    """
+    seen: set[Any] = set()
     state = {}
-    for key, tensor in module.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            state[key] = tensor.detach()
+    for name, named in _named_tensors(module).items():
+        if is_lazy(named.tensor):
+            raise ValueError(
+                f"'{name}' cannot be saved: it is of a lazy module and has no values yet: run the pair once first, for "
+                "example pair.reconstruct(x[:1])"
+            )
+        if named.one not in seen:
+            seen.add(named.one)
+            state[name] = named.tensor.detach()
     return state
+
+
+def check_module(module: nn.Module, to_file: bool) -> None:
+    """Refuse a module that could not be saved or restored, before it is trained.
+
+    Its state is loaded into itself, and of each tensor one value goes through the format of the files: the cost is that
+    of copying the tensors once in memory.
+
+    :param to_file: whether it is to be saved, and not only restored
+    :raises ValueError: with the name of the tensor, and what is the matter with it
+    """
+    state = module_state(module)
+    for name, tensor in state.items():
+        if tensor.is_inference():
+            raise ValueError(
+                f"'{name}' cannot be restored: it was made under torch.inference_mode(): make it outside, or put its "
+                "clone() in its place"
+            )
+        if to_file:
+            check_tensor(name, tensor)
+    load_module_state(module, state, "the pair")
+
+
+def check_tensor(name: str, tensor: Tensor) -> None:
+    """Refuse a tensor that a file cannot hold, or that a change of precision would spoil.
+
+    :raises ValueError: with its name and type
+    """
+    if tensor.is_complex():
+        raise ValueError(
+            f"'{name}' cannot be saved: it is complex ({tensor.dtype}): keep its real and imaginary parts as two "
+            "tensors, for example by torch.view_as_real"
+        )
+    try:
+        piece = tensor[(slice(0, 1),) * tensor.dim()]
+        held = unpack(pack({"piece": piece}))["piece"].dtype is tensor.dtype
+    except Exception:  # torch and safetensors have many ways to refuse a type or layout
+        held = False
+    if not held:
+        kind = f"{tensor.dtype} tensor, {tensor.layout}, on {tensor.device}".replace("torch.", "")
+        raise ValueError(
+            f"'{name}' cannot be saved: a safetensors file cannot hold it ({kind}): keep a dense tensor of real numbers"
+        )
 
 
 OLD_NAMES = {"num_batches": "num_values"}
 """New names of tensors by those of older saves: of the running estimate of an optimal scale, which counted batches."""
 
 
-def load_module_state(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+def load_module_state(module: nn.Module, state: dict[str, Tensor], source: str, in_its_precision: bool = False) -> None:
     """Copy a state into the module's own tensors; ties and devices stay as they are.
 
+    :param state: from :func:`module_state`
     :param source: where the state comes from, for the message
-    :raises CheckpointError: if names or shapes are not the module's
+    :param in_its_precision: give each floating-point tensor the precision that it has in the state
+    :raises CheckpointError: if names or shapes are not the module's; nothing is copied then
     """
-    own = module_state(module)
+    own = _named_tensors(module)
+    state = {_plain(key): value for key, value in state.items()}
     for key in state.keys() - own.keys():
         before, _, name = key.rpartition(".")
         if (new := f"{before}.{OLD_NAMES.get(name, name)}") in own:
             state = {(new if one == key else one): value for one, value in state.items()}
-    if missing := sorted(own.keys() ^ state.keys()):
+    names: dict[int, list[str]] = {}
+    for name, named in own.items():
+        names.setdefault(id(named.tensor), []).append(name)
+    given = {of_one[0]: [name for name in of_one if name in state] for of_one in names.values()}
+    if missing := sorted({*(state.keys() - own.keys()), *(first for first, found in given.items() if not found)}):
         raise CheckpointError(f"{source} was saved from another network: '{missing[0]}' is only in one of the two")
-    for key, tensor in own.items():
-        if tensor.shape != state[key].shape:
+    for name, *others in given.values():
+        tensor, value = own[name].tensor, state[name]
+        if not is_lazy(tensor) and tensor.shape != value.shape:
             raise CheckpointError(
-                f"{source} was saved from another network: '{key}' has shape {tuple(state[key].shape)} there and "
+                f"{source} was saved from another network: '{name}' has shape {tuple(value.shape)} there and "
                 f"{tuple(tensor.shape)} here"
             )
+        for other in others:
+            if not _same(value, state[other]):
+                raise CheckpointError(
+                    f"{source} was saved from another network: '{name}' and '{other}' are two tensors there and one "
+                    "here"
+                )
     with torch.no_grad():
-        for key, tensor in own.items():
-            tensor.copy_(state[key])
+        for name, *_ in given.values():
+            _copy(state[name], own[name].tensor, in_its_precision)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(((one == other) | (one != one) & (other != other)).all())
+
+
+def _copy(value: Tensor, tensor: Tensor, in_its_precision: bool) -> None:
+    if is_lazy(tensor):
+        cast(UninitializedTensorMixin, tensor).materialize(value.shape)
+    if in_its_precision and value.is_floating_point() and tensor.is_floating_point():
+        tensor.data = tensor.data.to(value.dtype)
+    if tensor.layout is torch.strided and 0 in tensor.stride():  # expanded: several values in one place
+        tensor.data = tensor.data.contiguous()
+    tensor.copy_(value)

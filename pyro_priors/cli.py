@@ -20,6 +20,7 @@ import tyro
 
 from . import control, data, experiments, metrics, objectives, plots, train, zoo
 from ._rng import seeded
+from ._terminal import printable
 from .checkpoint import CheckpointError, make_folder
 from .data import DataConfig
 from .pair import Pair
@@ -55,13 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the value and the remedy; 130 when interrupted
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    with warnings.catch_warnings():
-        # a warning is one line too
-        warnings.showwarning = lambda message, *_: print(f"pyro-priors: warning: {message}", file=sys.stderr)
+    with printable(sys.stdout, sys.stderr), warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: _warn(str(message))
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(USAGE)
+            return 0 if arguments else 2
         return _run(*arguments)
+
+
+def _warn(message: str) -> None:
+    print(f"pyro-priors: warning: {message}", file=sys.stderr)
 
 
 def _run(command: str, *arguments: str) -> int:
@@ -69,8 +73,16 @@ def _run(command: str, *arguments: str) -> int:
         if command not in COMMANDS:
             raise ValueError(f"command '{command}' is unknown: {zoo.hint(command, list(COMMANDS))}")
         COMMANDS[command](list(arguments))
+        print(end="", flush=True)
     except train.TrainingDiverged as error:
         return _fail(error, 1)
+    except BrokenPipeError as error:
+        try:
+            print(end="", flush=True)
+        except BrokenPipeError:  # a reader such as head has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        return _fail(error, 2)
     except (CheckpointError, OSError) as error:
         return _fail(error, 2)
     except ValueError as error:
@@ -139,10 +151,7 @@ def _list(arguments: list[str]) -> None:
     lines = [f"{name:12}{'  '.join(values)}" for name, values in rows.items()]
     for i, name in enumerate(sorted(experiments.names())):
         lines.append(f"{'' if i else 'experiments':12}{name:22}{experiments.find(name).title}")
-    try:
-        print("\n".join(lines), flush=True)
-    except BrokenPipeError:  # a reader such as head has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print("\n".join(lines))
 
 
 def _pair_options(name: str) -> type:
@@ -259,7 +268,8 @@ def _resume(arguments: list[str]) -> None:
         print(
             "usage: pyro-priors resume RUN [options of train]\n\n"
             "Goes on where the training of RUN stopped: gives the command that began it again, with --resume.\n"
-            f"Options that may be others: {', '.join(MAY_CHANGE).replace('_', '-')} (of --train)"
+            f"Options that may be others: {', '.join(MAY_CHANGE).replace('_', '-')} (of --train), and --data FILE or "
+            "--data.root FOLDER, where the same data are now"
         )
         return
     if not arguments or arguments[0].startswith("-"):
@@ -274,20 +284,51 @@ def _resume(arguments: list[str]) -> None:
     _train([*command, *more, f"--out={run}", "--resume"])
 
 
-def _open_run(path: str) -> tuple[RunFolder, Pair, data.Splits]:
+@dataclass(frozen=True)
+class _OfRun:
+    """Options of the commands that read a run."""
+
+    run: tyro.conf.Positional[str]
+    """Run folder."""
+    data: str = ""
+    """File of the data, where it is not where it was when the run was trained; or a file of the arrays in memory that
+    the run was trained on. It must hold the same data."""
+    data_root: Annotated[str, tyro.conf.arg(name="data.root")] = ""
+    """Folder of the data, where it is not where it was when the run was trained."""
+
+
+def _open_run(options: _OfRun) -> tuple[RunFolder, Pair, data.Splits]:
+    path, given = options.run, options.data
     folder = RunFolder(path)
     recipe = folder.config()["data"]
-    if recipe is None:
-        raise ValueError(f"{path} was trained on arrays in memory: evaluate it from Python, where they are")
+    if recipe is None or (recipe["config"] is None and not given):
+        remedy = "" if recipe is None else "give --data FILE.npz that holds them (numpy.savez), or "
+        raise ValueError(f"{path} was trained on arrays in memory: {remedy}evaluate it from Python, where they are")
     if not (folder.path / "pair" / "pair.json").exists():
         raise FileNotFoundError(f"{path} has no finished pair yet: go on training it (pyro-priors resume {path})")
     pair = zoo.load(folder.path).to(torch.float32)  # as the data are, whatever it was trained in
     pair.eval()
-    if recipe["name"].endswith(".npz") and not Path(recipe["name"]).is_file():
-        raise FileNotFoundError(f"{recipe['name']}, which {path} was trained on, is no longer there: put it back")
-    splits = data.load(recipe["name"], **recipe["config"])
-    if splits.recipe is not None and recipe.get("sha256") not in (None, splits.recipe.get("sha256")):
-        raise ValueError(f"{recipe['name']} has changed since {path} was trained on it: put that file back")
+    name = given or recipe["name"]
+    if not given and name.endswith(".npz") and not Path(name).is_file():
+        raise FileNotFoundError(
+            f"{name}, which {path} was trained on, is no longer there: put it back, or give its new place with --data"
+        )
+    config = recipe["config"] or {"flatten": False}  # as arrays in memory are taken
+    splits = data.load(name, **config | ({"root": options.data_root} if options.data_root else {}))
+    if "arrays" in recipe:
+        found = splits.described(digest=True)["arrays"]
+        if changed := [part for part, digest in recipe["arrays"].items() if found.get(part) != digest]:
+            raise ValueError(
+                f"{path} was trained on arrays in memory, and {name} does not hold them: its {changed[0]} part differs"
+            )
+    elif recipe.get("sha256") not in (None, (splits.recipe or {}).get("sha256")):
+        if given:
+            raise ValueError(
+                f"--data {given} does not have the checksum of {recipe['name']}, which {path} was trained on"
+            )
+        raise ValueError(f"{name} has changed since {path} was trained on it: put that file back")
+    elif name != recipe["name"] and "sha256" not in recipe:
+        raise ValueError(f"--data is {given}, but {path} was trained on {recipe['name']}: leave --data out")
     return folder, pair, splits
 
 
@@ -296,11 +337,9 @@ def _evaluate(arguments: list[str]) -> None:
     all_but = f"Which metrics; when left out all that apply but {', '.join(others)} and {last}."
 
     @dataclass(frozen=True)
-    class Options:
+    class Options(_OfRun):
         """Evaluate a run: a table on the screen and evaluation.json in its folder."""
 
-        run: tyro.conf.Positional[str]
-        """Run folder."""
         metrics: Annotated[tuple[str, ...], tyro.conf.arg(help=all_but)] = ()
         part: Literal["train", "valid", "test"] = "test"
         """Part of the data."""
@@ -314,7 +353,7 @@ def _evaluate(arguments: list[str]) -> None:
         """Feature network of generation: classifier, efficientnet-lite0, inception or auto."""
 
     options = _parse(Options, arguments, "evaluate")
-    folder, pair, splits = _open_run(options.run)
+    folder, pair, splits = _open_run(options)
     if options.num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {options.num_samples}")
     each = metrics.evaluate_each(
@@ -333,18 +372,25 @@ def _evaluate(arguments: list[str]) -> None:
         raise ValueError(f"metrics: none applies to this pair and its data: leave out {', '.join(left_out)}")
     given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
     given |= {"features": options.features, "categories": options.categories}
-    before, found = folder.evaluation(options.part, options.seed), metrics.record(pair, splits, results, each, **given)
-    kept = metrics.beside(before, found)
-    set_aside = folder.save_evaluation(kept)
-    print(f"{options.run}, {options.part} part of {splits.name} ({len(splits.parts[options.part])} data)")
-    if set_aside is not None:
-        print(f"  the evaluation before is now {set_aside.name}")
-    if before is not None and (lost := [name for name in before["metrics"] if name not in kept["metrics"]]):
-        was = f"{before.get('part')} part, seed {before.get('seed')}, features {before.get('features', 'auto')}"
-        first = [name for name in lost if not any(name.startswith(f"{other}_") for other in lost)]
-        print(f"  evaluation.json has no more ({was}): {', '.join(first)}")
-    if left_out:
-        print(f"  not of this pair and its data: {', '.join(left_out)}")
+    found = metrics.record(pair, splits, results, each, **given)
+    try:
+        replaced = " (of the pair that was saved over the run's)" if folder.pair_is_replaced else ""
+        part = splits.parts[options.part]
+        print(f"{options.run}, {options.part} part of {splits.name} ({len(part)} data){replaced}")
+        if left_out:
+            print(f"  not of this pair and its data: {', '.join(left_out)}")
+        _show(results, pair, splits)
+    finally:  # also where nobody reads it
+        try:
+            _keep(found, folder)
+        except OSError as error:
+            _warn(
+                f"{folder.path / 'evaluation.json'} cannot be written ({error.strerror or error}): the numbers are not "
+                "kept"
+            )
+
+
+def _show(results: dict[str, metrics.Estimate], pair: Pair, splits: data.Splits) -> None:
     width = max(map(len, [*results, "q(c), largest first"])) + 2
     for name, estimate in results.items():
         if name.removesuffix("_of_data") in results.keys() - {name}:
@@ -357,15 +403,27 @@ def _evaluate(arguments: list[str]) -> None:
         print(f"  {'q(c), largest first':{width}}{shares}{' ...' if pair.num_categories > 12 else ''} (training part)")
     if splits.true_log_likelihood is not None:
         print(f"  {'true log-likelihood':{width}}{splits.true_log_likelihood:>12.4f}{'':12} nats per datum")
+    print(end="", flush=True)
+
+
+def _keep(found: dict[str, Any], folder: RunFolder) -> None:
+    """Write an evaluation, and say what became of the ones before."""
+    before = folder.evaluation(found["part"], found["seed"])
+    kept = metrics.beside(before, found)
+    set_aside = folder.save_evaluation(kept)
+    if set_aside is not None:
+        print(f"  the evaluation before is now {set_aside.name}")
+    if before is not None and (lost := [name for name in before["metrics"] if name not in kept["metrics"]]):
+        was = f"{before.get('part')} part, seed {before.get('seed')}, features {before.get('features', 'auto')}"
+        first = [name for name in lost if not any(name.startswith(f"{other}_") for other in lost)]
+        print(f"  evaluation.json has no more ({was}): {', '.join(first)}")
 
 
 def _sample(arguments: list[str]) -> None:
     @dataclass(frozen=True)
-    class Options:
+    class Options(_OfRun):
         """Sample from a run: means of p(x|...) as a picture, or all sites in an .npz."""
 
-        run: tyro.conf.Positional[str]
-        """Run folder."""
         out: str = "samples.png"
         """Picture (.png) or arrays (.npz)."""
         num: int = 64
@@ -389,7 +447,7 @@ def _sample(arguments: list[str]) -> None:
         """Seed of the noise."""
 
     options = _parse(Options, arguments, "sample")
-    _, pair, splits = _open_run(options.run)
+    _, pair, splits = _open_run(options)
     out = Path(options.out)
     if out.suffix not in (".png", ".npz"):
         raise ValueError(f"--out must end in .png or .npz, got '{options.out}'")
@@ -476,14 +534,11 @@ def _example(splits: data.Splits) -> str:
 
 def _plot(arguments: list[str]) -> None:
     @dataclass(frozen=True)
-    class Options:
+    class Options(_OfRun):
         """Draw every figure of a run into its folder."""
 
-        run: tyro.conf.Positional[str]
-        """Run folder."""
-
     options = _parse(Options, arguments, "plot")
-    folder, pair, splits = _open_run(options.run)
+    folder, pair, splits = _open_run(options)
     with seeded(0, pair.device):
         for path in plots.figures(pair, splits, folder.history(), folder.path / "figures"):
             print(path)
@@ -522,7 +577,10 @@ def _reproduce(arguments: list[str]) -> None:
     name, rows, quiet = given.pop("experiment"), given.pop("row"), given.pop("quiet")
     report = experiments.reproduce(name, rows=rows, progress=not quiet, **given)
     print(report.table)
-    print("\n".join(map(str, report.files)) or "nothing is trained yet, and nothing written: leave --no-train out")
+    if report.files:
+        print("\n".join(map(str, report.files)))
+    elif not any(result.history for result in report.results):
+        print("nothing is trained yet, and nothing written: leave --no-train out")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

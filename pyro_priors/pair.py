@@ -23,6 +23,7 @@ from .objectives import ELBO, log_importance_weights
 from .priors import FlowPrior
 from .progress import progress_bar
 from .registration import check_batch
+from .run_folder import find_pair, save_pair
 
 __all__ = ["Pair"]
 
@@ -373,21 +374,30 @@ class Pair(nn.Module):
         self.aggregate_c.copy_(total / len(x))
 
     def save(self, path: str | Path) -> None:
-        """Write the pair into a folder, ``pair.json`` and the safetensors file that it names.
+        """Save the pair as ``pair.json`` and the safetensors file that it names.
 
-        :func:`pyro_priors.load` reads it.
+        :func:`pyro_priors.load` and :meth:`load_weights` give back what was saved last under a path, by whatever means.
+        Saving replaces the pair that is there, and leaves all other files alone.
+
+        A run folder of :func:`pyro_priors.fit` has one place for a pair, its folder ``pair``. Saving there replaces the
+        pair that the training left. The run is then evaluated and sampled with the new pair, and cannot be resumed
+        until you move that pair away.
 
         :param path: the folder, made if missing
+        :raises ValueError: if a tensor cannot be saved, the folder cannot be made, or it is of a run whose pair has
+            other options, or whose weights are not kept
         """
-        checkpoint.write(Path(path), "pair", checkpoint.module_state(self), {"pair": self.recipe})
+        save_pair(path, checkpoint.module_state(self), self.recipe)
 
     def load_weights(self, path: str | Path) -> None:
-        """Read the tensors that :meth:`save` wrote into this pair, for pairs that are not the zoo's.
+        """Load the tensors that were saved last under a path into this pair; for pairs that are not of the zoo.
 
+        :param path: a folder that was given to :meth:`save`, or a run folder
         :raises CheckpointError: if the save is incomplete or altered, or of other networks
         """
-        tensors, _ = checkpoint.read(Path(path), "pair")
-        checkpoint.load_module_state(self, tensors, str(path))
+        folder = find_pair(path)
+        tensors, _ = checkpoint.read(folder, "pair")
+        checkpoint.load_module_state(self, tensors, str(folder))
 
 
 def _check_finite(name: str, value: Tensor) -> None:

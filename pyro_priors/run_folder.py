@@ -5,6 +5,9 @@
     runs/NAME/  config.json  pair/ (safetensors + JSON)  last/ (resume state)
                 metrics.jsonl  evaluation.json  figures/*.png
                 evaluation-PART-seedN.json (of other parts and seeds, before the last)
+
+One folder holds one pair for all who save and load: that of a run is in its ``pair/``, whether the path that is given
+is the run folder or that one, and any other folder holds its own (:func:`save_pair`, :func:`find_pair`).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from torch import Tensor
 
 from . import checkpoint
 
-__all__ = ["ResumeState", "RunFolder"]
+__all__ = ["ResumeState", "RunFolder", "find_pair", "save_pair"]
 
 MAY_CHANGE = ("max_epochs", "patience", "checkpoint_seconds", "tensorboard", "device", "num_processes")
 """Options of the training that a resumed run may give anew."""
@@ -35,7 +38,10 @@ GROUPS: dict[str, set[str]] = {
 """What ``config.json`` says at least of a run."""
 
 MAY_BE_NONE = ("pair", "data")
-"""Of these where the pair is not of the zoo, or the data were arrays in memory."""
+"""Of these where the pair is not of the zoo, or the data were arrays in memory of which nothing was recorded."""
+
+REPLACED = "replaced"
+"""Mark in the record of a run's pair that was saved over the one that the training left."""
 
 
 @dataclass
@@ -70,6 +76,35 @@ class RunFolder:
 
     def __init__(self, path: str | Path, command: Sequence[str] | None = None) -> None:
         self.path, self.command = Path(path), command
+
+    @classmethod
+    def of(cls, path: str | Path) -> RunFolder | None:
+        """The run that a path belongs to: a run folder, or the ``pair`` in one; None where it is neither."""
+        folder = Path(path)
+        if cls(folder).was_begun:
+            return cls(folder)
+        folder = folder.resolve()
+        return cls(folder.parent) if folder.name == "pair" and cls(folder.parent).was_begun else None
+
+    @property
+    def was_begun(self) -> bool:
+        """Whether a training has written here, and not only a pair or another program's ``config.json``."""
+        if any(self.path.glob("last/state*.json")):
+            return True
+        try:
+            return bool(self.config())
+        except (FileNotFoundError, NotADirectoryError, checkpoint.CheckpointError):
+            return False
+
+    @property
+    def pair_is_replaced(self) -> bool:
+        """Whether ``pair/`` holds what :meth:`Pair.save` has put in the place of the pair that the training left."""
+        return bool(self._record_of_pair().get(REPLACED))
+
+    @property
+    def is_of_arrays(self) -> bool:
+        """Whether the folder holds a run that was trained on arrays in memory, whose digest it has."""
+        return self.holds_a_run and "arrays" in (self.config()["data"] or {})
 
     @property
     def metrics_file(self) -> Path:
@@ -148,13 +183,49 @@ class RunFolder:
         :param defaults: the default of each, in the same form: an option that is newer than the run may be at it
         :param filled_in: given where ``config`` does not name every option; those that it does not name are at their
             defaults in the run, but for these and for what has none, which the data fill in
-        :raises ValueError: if one differs
+        :raises ValueError: if one differs, or the run's pair was replaced by another
         """
         old = self.config()
         # what was written is compared, not what was given: JSON has no tuples
         config, defaults = json.loads(json.dumps([config, defaults or {}]))
         for group, options in config.items():
-            self._compare(group, old.get(group), options, defaults.get(group, {}), filled_in)
+            known = old.get(group)
+            if group == "data":
+                known, options = self._without_places(known, options)
+            self._compare(group, known, options, defaults.get(group, {}), filled_in)
+        if self.pair_is_replaced:
+            raise ValueError(
+                f"{self.path / 'pair'} holds a pair that was saved over the one that the training left: move it to "
+                "another folder to resume the run, or train it with another out"
+            )
+
+    def _without_places(self, old: Any, new: dict[str, Any] | None) -> tuple[Any, Any]:
+        """What of two records of data is still to be compared when their checksums were: not where the data lie.
+
+        :raises ValueError: if the checksums differ
+        """
+        others = f"the data are not those that the run in {self.path} was trained on"
+        remedy = "or choose another --out"
+        if not isinstance(new, dict) or not isinstance(old, dict):
+            # a run on arrays had no record of them once
+            return (None, None) if old is None and "arrays" in (new or {}) else (old, new)
+        if "arrays" in old:
+            found = new.get("arrays", {})
+            for part, digest in old["arrays"].items():
+                if found.get(part) != digest:
+                    raise ValueError(f"{others} (arrays in memory, whose {part} part differs): give those, {remedy}")
+            return None, None
+        if "arrays" in new:
+            raise ValueError(
+                f"{others}: it was trained on {old.get('name')} as loaded, and these are arrays in memory: load that, "
+                f"{remedy}"
+            )
+        old, new = ({**one, "config": {**one.get("config", {}), "root": None}} for one in (old, new))
+        if "sha256" in old and "sha256" in new:
+            if old["sha256"] != new["sha256"]:
+                raise ValueError(f"{others} (the file has changed): put that file back, {remedy}")
+            old["name"] = new["name"]
+        return old, new
 
     def _compare(self, name: str, old: Any, new: Any, defaults: Any, filled_in: Sequence[str] | None) -> None:
         option = name.rsplit(".", 1)[-1]
@@ -170,11 +241,6 @@ class RunFolder:
                 # a default stands for what was done before there was the option
                 known = old.get(key) if key in old or isinstance(default, dict) else default
                 self._compare(f"{name}.{key}", known, new.get(key), default, filled_in)
-        elif old != new and name == "data.sha256":
-            raise ValueError(
-                f"the data are not those that the run in {self.path} was trained on (the file has changed): put that "
-                "file back, or choose another --out"
-            )
         elif old != new:
             raise ValueError(
                 f"{name} is {new!r} but the run in {self.path} was started with {old!r}: give that to resume it, or "
@@ -220,10 +286,14 @@ class RunFolder:
 
     def weights(self) -> str | None:
         """Checksum of the pair in ``pair/``, None where none is."""
+        return self._record_of_pair().get("sha256")
+
+    def _record_of_pair(self) -> dict[str, Any]:
         try:
-            return json.loads((self.path / "pair" / "pair.json").read_bytes())["sha256"]
-        except (FileNotFoundError, ValueError, KeyError):  # a damaged one is told by what reads it
-            return None
+            found = json.loads((self.path / "pair" / "pair.json").read_bytes())
+        except (FileNotFoundError, ValueError):  # a damaged one is told by what reads it
+            found = None
+        return found if isinstance(found, dict) else {}
 
     def save_evaluation(self, record: dict[str, Any]) -> Path | None:
         """Write ``evaluation.json``, with the checksum of the pair that it is of, and for how long that was trained.
@@ -235,7 +305,8 @@ class RunFolder:
         if before is not None and _of(before) != _of(record):
             other = self.path / _of(before)  # a copy: the last one stays until there is another
             checkpoint.write_atomically(other, (self.path / "evaluation.json").read_bytes())
-        content = json.dumps(record | {"weights": self.weights(), "epochs": self.num_epochs}, indent=1)
+        epochs = None if self.pair_is_replaced else self.num_epochs
+        content = json.dumps(record | {"weights": self.weights(), "epochs": epochs}, indent=1)
         checkpoint.write_atomically(self.path / "evaluation.json", content.encode())
         return other
 
@@ -319,8 +390,7 @@ class RunFolder:
             warnings.warn(f"{error.what}; going on from the state before it", RuntimeWarning, stacklevel=2)
             tensors, record = checkpoint.read(self.path / "last", "state.previous")
             # or else the next writing would keep the refused state as its previous one
-            previous = (self.path / "last" / "state.previous.json").read_bytes()
-            checkpoint.write_atomically(self.path / "last" / "state.json", previous)
+            checkpoint.restore_previous(self.path / "last", "state")
         groups: dict[str, dict[str, Tensor]] = {"pair": {}, "best": {}, "optimizer": {}, "objective": {}}
         for key, value in tensors.items():
             group, name = key.split("/", 1)
@@ -335,3 +405,59 @@ class RunFolder:
     def save_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> None:
         """Write ``pair/``, the best pair so far."""
         checkpoint.write(self.path / "pair", "pair", tensors, {"pair": recipe})
+
+    def replace_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> None:
+        """Write ``pair/`` with a pair that the training did not leave, and mark it as such if it is another one.
+
+        A marked pair is loaded and evaluated. It is not taken for the result of the training: the run is not resumed
+        beside it, and :func:`~pyro_priors.experiments.reproduce` does not show it.
+
+        :raises ValueError: if the run is not one of such a pair, or holds only its numbers
+        """
+        if self.holds_numbers_only:
+            raise ValueError(
+                f"{self.path} holds the numbers of a run whose weights are not kept: save the pair in another folder"
+            )
+        if other := _difference("pair", self.config()["pair"], json.loads(json.dumps(recipe))):
+            name, old, new = other
+            raise ValueError(
+                f"{self.path} is the folder of a run in which {name} is {old!r}, and {new!r} in this pair: save the "
+                "pair in another folder"
+            )
+        record: dict[str, Any] = {"pair": recipe}
+        if checkpoint.digest_of(tensors, record) != self.weights():
+            record[REPLACED] = True
+        checkpoint.write(self.path / "pair", "pair", tensors, record)
+
+
+def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
+    """The first of the options that two records share in which they differ: its name and values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = (_difference(f"{name}.{key}", old[key], new[key]) for key in old if key in new)
+        return next(filter(None, found), None)
+    return None if old == new else (name, old, new)
+
+
+def find_pair(path: str | Path) -> Path:
+    """Return the folder whose ``pair.json`` is that of a path: a run folder's own, ``path/pair``, or the path itself.
+
+    Where that holds no pair yet the other of the two is taken, so that a folder of pairs, or a run folder of which only
+    ``pair/`` is left, can be given as well.
+    """
+    folder = Path(path)
+    places = [folder, folder / "pair"]
+    if RunFolder(folder).was_begun:
+        places.reverse()
+    return next((place for place in places if (place / "pair.json").exists()), places[0])
+
+
+def save_pair(path: str | Path, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> None:
+    """Write a pair where :func:`find_pair` finds it.
+
+    :raises ValueError: as :meth:`RunFolder.replace_pair`, if the path is of a run, or if the folder cannot be made
+    """
+    run = RunFolder.of(path)
+    if run is None:
+        checkpoint.write(Path(path), "pair", tensors, {"pair": recipe})
+    else:
+        run.replace_pair(tensors, recipe)

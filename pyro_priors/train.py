@@ -174,16 +174,20 @@ def fit(
     :param data: from :func:`pyro_priors.data.load` or :func:`pyro_priors.data.from_arrays`
     :param objective: an objective of ours, or Pyro's Trace_ELBO, TraceMeanField_ELBO or TraceEnum_ELBO (its sum over
         the batch is divided by the batch size); ``pair.elbo`` when left out
-    :param out: run folder, by its path or as a RunFolder; without one nothing is written
-    :param resume: go on with the run in ``out``, with the same options; from the beginning if it has no state yet
+    :param out: run folder, by its path or as a RunFolder; without one nothing is written. Its pair is what
+        :func:`pyro_priors.load` gives from then on, also where :meth:`Pair.save` had written there before
+    :param resume: resume the run in ``out`` with the same options and data; from the beginning if it has no state yet.
+        A data file may lie elsewhere now, and arrays in memory may be other objects: their checksums are compared
     :param progress: show a bar, or plain lines when the output is no terminal
     :param config: all options at once
     :param options: fields of :class:`TrainConfig`
-    :raises ValueError: if an option is out of range, data and pair do not fit, or ``out`` holds another run
+    :raises ValueError: if an option is out of range, data and pair do not fit, a tensor of the pair could not be saved
+        or restored, ``out`` holds another run, or a pair was saved over that of the run to be resumed
     :raises TrainingDiverged: if the loss or a gradient becomes NaN or infinite
     :raises CheckpointError: if the run to be resumed cannot be read
     """
     config = dataclasses.replace(config or TrainConfig(), **_known(options))
+    pair = getattr(pair, "_orig_mod", pair)  # what torch.compile(pair) wraps
     objective = copy.copy(pair.elbo if objective is None else objective)
     if not isinstance(data, Splits):
         raise ValueError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
@@ -213,6 +217,10 @@ def fit(
         summary_writer()
     if len(data.valid) < config.num_processes:
         raise ValueError(f"num_processes is {config.num_processes}, but the validation part has {len(data.valid)} data")
+    to_file = out is not None or config.num_processes > 1
+    checkpoint.check_module(pair, to_file)
+    for name, tensor in objective.state().items() if isinstance(objective, ELBO) and to_file else ():
+        checkpoint.check_tensor(name, tensor)
     if resume and out is None:
         raise ValueError("resume=True needs out, the run folder to resume")
     if config.precision.startswith("bf16") and not _multiplies_bfloat16(config.device):
@@ -228,7 +236,7 @@ def fit(
     folder = out if isinstance(out, RunFolder) else RunFolder(out)
     with folder.locked():
         known = defaults((pair.recipe or {}).get("name"), type(objective))
-        folder.begin(record(pair, data, objective, config), resume, known)
+        folder.begin(record(pair, data, objective, config, resume and folder.is_of_arrays), resume, known)
         return _train(pair, data, objective, config, folder, resume, progress)
 
 
@@ -261,10 +269,10 @@ def _train(
         status = fabric.launch(partial(_train_in_process, rest, result), pair)
         if status:
             raise KeyboardInterrupt if status == 128 + signal.SIGINT else SystemExit(status)
-        best, outcome = pickle.loads(result.read_bytes())
+        content, outcome = pickle.loads(result.read_bytes())
     if config.precision in ("64-true", "bf16-true"):  # as Fabric does to the pair itself in a single process
         pair.to(torch.float64 if config.precision == "64-true" else torch.bfloat16)
-    checkpoint.load_module_state(pair, {key: torch.from_numpy(value) for key, value in best.items()}, "training")
+    checkpoint.load_module_state(pair, checkpoint.unpack(content), "training")
     if isinstance(outcome, TrainingDiverged):
         raise outcome
     return outcome
@@ -367,13 +375,18 @@ def _start_pseudo_inputs(pair: Pair, data: Splits, config: TrainConfig) -> None:
         prior.start_at_data(data.train.x, config.seed)
 
 
-def record(pair: Pair, data: Splits, objective: infer.ELBO, config: TrainConfig) -> dict[str, Any]:
-    """What ``config.json`` of a run folder holds."""
+def record(
+    pair: Pair, data: Splits, objective: infer.ELBO, config: TrainConfig, digest: bool = False
+) -> dict[str, Any]:
+    """What ``config.json`` of a run folder holds.
+
+    :param digest: with the digest of the data in any case, as for :meth:`Splits.described`
+    """
     from . import __version__
 
     return {
         "pair": pair.recipe,
-        "data": data.recipe,
+        "data": data.described(digest),
         "objective": options_of(objective),
         "train": dataclasses.asdict(config),
         "versions": {"pyro_priors": __version__, "torch": torch.__version__, "pyro": pyro.__version__},
@@ -428,10 +441,7 @@ def _train_in_process(rest: tuple[Any, ...], result: Path, fabric: Fabric, pair:
         return 128 + signal.SIGINT
     except SystemExit as stop:
         return int(stop.code or 0)
-    # by a file: Fabric's queue holds no more than a pipe does until this process has ended
-    state = {key: value.cpu() for key, value in checkpoint.module_state(pair).items()}
-    # numpy has no bfloat16, and float32 holds each of its values
-    arrays = {key: (v.float() if v.dtype is torch.bfloat16 else v).numpy() for key, v in state.items()}
     if fabric.is_global_zero:
-        result.write_bytes(pickle.dumps((arrays, outcome)))
+        # by a file: Fabric's queue holds no more than a pipe does until this process has ended
+        result.write_bytes(pickle.dumps((checkpoint.pack(checkpoint.module_state(pair)), outcome)))
     return 0

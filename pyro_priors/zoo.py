@@ -56,6 +56,7 @@ from .priors import (
     VampPrior,
 )
 from .registration import BatchCheck
+from .run_folder import find_pair
 
 __all__ = [
     "PRIORS",
@@ -517,17 +518,16 @@ def create_for(name: str, data: Splits, seed: int, **config: Any) -> Pair:
 
 
 def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> Pair:
-    """Read a pair that :meth:`Pair.save` wrote, or the best one of a run folder.
+    """Load the pair that was saved last under a path, by :meth:`Pair.save` or by :func:`pyro_priors.fit`.
 
-    :param path: the folder given to ``save``, or a run folder
+    :param path: a folder that was given to ``save``, or a run folder, whose pair is that of the best validation bound
+        unless another one was saved over it
     :param encoder: the network of your own that the pair was created with, if it was
     :param decoder: likewise
     :raises CheckpointError: if the save is incomplete or altered
     :raises ValueError: if the pair has networks of your own that are not given, or is not of the zoo
     """
-    folder = Path(path)
-    if (folder / "pair" / "pair.json").exists():
-        folder = folder / "pair"
+    folder = find_pair(path)
     tensors, record = checkpoint.read(folder, "pair")
     recipe = record["pair"]
     if recipe is None:
@@ -543,9 +543,9 @@ def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modu
         )
     pair = create(recipe["name"], encoder=encoder, decoder=decoder, **recipe["config"])
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
-    if len(dtypes) == 1:
+    if len(dtypes) == 1:  # of what is not saved too
         pair.to(dtypes.pop())
-    checkpoint.load_module_state(pair, tensors, str(folder))
+    checkpoint.load_module_state(pair, tensors, str(folder), in_its_precision=True)
     return pair
 
 

@@ -53,7 +53,10 @@ def load(name: str | os.PathLike, **config: Any) -> Splits:
         file = Path(name).expanduser().resolve()
         splits = read_npz(file, seed=options.seed)
         # a run is resumed on the same file with the same contents only
-        recipe |= {"name": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        with file.open("rb") as content:
+            recipe |= {"name": str(file), "sha256": hashlib.file_digest(content, "sha256").hexdigest()}
     else:
         splits = find(os.fspath(name))(options)
-    return dataclasses.replace(arrange(splits, options), recipe=recipe)
+    splits = dataclasses.replace(arrange(splits, options), recipe=recipe)
+    object.__setattr__(splits, "as_loaded", True)  # frozen for others
+    return splits

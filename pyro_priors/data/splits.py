@@ -1,7 +1,8 @@
 """Parts of a data set, and the checks that every value passes once, at the door."""
 
+import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .augment import Augment
-from .levels import rows_of
+from .levels import Levels, rows_of
 
 __all__ = ["Part", "Splits", "check_labels", "check_unit_interval", "check_values"]
 
@@ -74,6 +75,8 @@ class Splits:
     :param source: one line: which form was found, how it was split, what differs from the paper's split
     :param true_log_likelihood: mean log density in nats per datum where the density is known (toys)
     :param recipe: name and options that :func:`load` was called with, for the record of a run; None for arrays
+
+    ``dataclasses.replace(data, train=...)`` gives other data under the old recipe: a run records them as arrays.
     """
 
     name: str
@@ -93,6 +96,26 @@ class Splits:
     source: str = ""
     true_log_likelihood: float | None = None
     recipe: dict[str, Any] | None = None
+    as_loaded: bool = field(default=False, init=False, repr=False)
+    """Whether :func:`load` gives the same again by the recipe; ``dataclasses.replace`` takes this back."""
+
+    def described(self, digest: bool = False) -> dict[str, Any]:
+        """Return what a run records of its data: the recipe, and the digest of data that the recipe does not give.
+
+        The digest is one SHA-256 for each part. It covers the dtype, shape and values of x, condition, label and
+        attributes, and whether x is binarised or augmented in every batch. The arrays are read once, 16 MiB at a time:
+        a gigabyte takes about a second.
+
+        :param digest: include the digest in any case
+        :returns: ``name``, ``config`` (None of arrays), ``sha256`` of a file, and the digests by part as ``arrays``
+        """
+        found = dict(self.recipe or {"name": self.name, "config": None})
+        if digest or not self.as_loaded:
+            found["arrays"] = {
+                name: _digest(part, f"binarise={self.binarise} augment={self.augment}" if name == "train" else "")
+                for name, part in self.parts.items()
+            }
+        return found
 
     @property
     def x_shape(self) -> tuple[int, ...]:
@@ -117,6 +140,24 @@ class Splits:
     def parts(self) -> dict[str, Part]:
         """The three parts by name."""
         return {"train": self.train, "valid": self.valid, "test": self.test}
+
+
+BYTES_AT_ONCE = 2**24
+"""Of an array while its digest is taken."""
+
+
+def _digest(part: Part, use: str) -> str:
+    found = hashlib.sha256(use.encode())
+    for kind in ("x", "condition", "label", "attributes"):
+        values = getattr(part, kind)
+        if values is None:
+            continue
+        tensor = values.levels if isinstance(values, Levels) else values
+        found.update(f"{kind} {type(values).__name__} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        bytes_of_row = tensor[:1].numel() * tensor.element_size()
+        for rows in tensor.split(max(1, BYTES_AT_ONCE // max(1, bytes_of_row))):
+            found.update(rows.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _numbers(argument: str, values: ArrayLike | Tensor) -> Tensor:

@@ -8,7 +8,9 @@ import math
 import statistics
 import sys
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
@@ -138,10 +140,15 @@ def reproduce(
         runner.say(f"{runner.folder} holds no run of {name}: nothing is written")
         return Report(experiment, results, written, [])
     path = runner.folder / own_name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files = [path.with_suffix(".json"), path.with_suffix(".md")]
-    write_atomically(files[0], json.dumps(record(experiment, results, quick), indent=1).encode())
-    write_atomically(files[1], written.encode())
+    files: list[Path] = []
+    with _kept(f"the table of {name}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(record(experiment, results, quick), indent=1)
+        for file, text in ((path.with_suffix(".json"), content), (path.with_suffix(".md"), written)):
+            write_atomically(file, text.encode())
+            files.append(file)
+    if not files:
+        return Report(experiment, results, written, files)
     drawn: dict[Path, Figure] = {}
     if any(result.history for result in results):
         drawn[path.with_name(f"{own_name}-curves.png")] = _curves(results)
@@ -149,11 +156,21 @@ def reproduce(
         with seeded(0, _device(device)):
             drawn[path.with_suffix(".png")] = experiment.figure(shown)
     what = f"{name}: {experiment.title}{' (quick: a shorter schedule, not comparable)' if quick else ''}"
-    for file, figure in drawn.items():
-        figure.suptitle(textwrap.fill(what, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize="medium")
-        figure.savefig(file, dpi=120)
-        files.append(file)
+    with _kept(f"the figure of {name}"):
+        for file, figure in drawn.items():
+            figure.suptitle(textwrap.fill(what, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize="medium")
+            figure.savefig(file, dpi=120)
+            files.append(file)
     return Report(experiment, results, written, files)
+
+
+@contextmanager
+def _kept(what: str) -> Iterator[None]:
+    """While something is written that was computed: where it cannot be, a warning says so, and it is still shown."""
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"{what} is shown, and not saved: {error}", RuntimeWarning, stacklevel=4)
 
 
 def _curves(results: Sequence[Result]) -> Figure:
@@ -239,8 +256,9 @@ class _Runner:
         if kept is None and trained is not None and weights is not None:
             with seeded(0, trained.pair.device), pyro.get_param_store().scope():
                 kept = experiment.pictures(trained)
-            pictures.save(kept, file, weights)
-            kept = pictures.load(file, weights)  # what is drawn does not depend on whether they were kept
+            with _kept(f"the pictures of {trained.row.name}"):
+                pictures.save(kept, file, weights)
+                kept = pictures.load(file, weights)  # what is drawn does not depend on whether they were kept
         return kept
 
     def result(self, row: Row, config: TrainConfig, folder: RunFolder, estimates: dict[str, Estimate]) -> Result:
@@ -395,7 +413,8 @@ class _Runner:
                     with seeded(given["seed"], pair.device), pyro.get_param_store().scope():
                         found |= measures[name]()
             old = metrics.beside(old or None, metrics.record(pair, data, found, missing, **given))
-            folder.save_evaluation(old)
+            with _kept(f"the evaluation of {row.name}"):
+                folder.save_evaluation(old)
         return {name: Estimate(**values) for name, values in old["metrics"].items()}
 
     def suffices(self, old: dict[str, Any], given: dict[str, Any]) -> bool:
