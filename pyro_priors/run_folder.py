@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from . import checkpoint
+from ._options import path_of
 
 __all__ = ["ResumeState", "RunFolder"]
 
@@ -69,7 +70,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, command: Sequence[str] | None = None) -> None:
-        self.path, self.command = Path(path), command
+        self.path, self.command = path_of("out", path), command
 
     @property
     def metrics_file(self) -> Path:
