@@ -6,6 +6,7 @@ import pyro
 import torch.nn as nn
 from torch import Tensor
 
+from pyro_priors._options import typed
 from pyro_priors.registration import data_plate, register
 
 __all__ = ["CPVAEGuide"]
@@ -39,6 +40,7 @@ class CPVAEGuide(nn.Module):
     through data-dependent conditional priors, 2019, arXiv:1911.10885.
     """
 
+    @typed
     def __init__(
         self,
         trunk: nn.Module,

@@ -5,6 +5,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from pyro_priors._options import typed
 from pyro_priors.nn import Temperature, category_of
 from pyro_priors.registration import data_plate, register
 
@@ -46,6 +47,7 @@ class CPVAE(nn.Module):
 
     category_logits: Tensor
 
+    @typed
     def __init__(
         self, num_categories: int, prior: nn.Module, decoder: nn.Module, temperature: Temperature | None = None
     ) -> None:

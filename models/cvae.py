@@ -4,6 +4,7 @@ import pyro
 import torch.nn as nn
 from torch import Tensor
 
+from pyro_priors._options import typed
 from pyro_priors.registration import data_plate, register
 
 __all__ = ["CVAE"]
@@ -40,6 +41,7 @@ class CVAE(nn.Module):
     conditional VAE with approximation using normalizing flows, 2025, arXiv:2511.08946.
     """
 
+    @typed
     def __init__(
         self,
         prior: nn.Module,

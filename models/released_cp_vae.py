@@ -7,6 +7,7 @@ import torch.nn as nn
 from pyro.distributions import constraints
 from torch import Tensor
 
+from pyro_priors._options import typed
 from pyro_priors.priors import ReleasedCategoryPrior
 from pyro_priors.registration import data_plate, register
 
@@ -31,6 +32,7 @@ class ReleasedCPVAE(nn.Module):
 
     category_logits: Tensor
 
+    @typed
     def __init__(self, num_categories: int, prior: ReleasedCategoryPrior, decoder: nn.Module) -> None:
         super().__init__()
         self.prior = prior

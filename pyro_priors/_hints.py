@@ -1,13 +1,12 @@
-"""What to say of a name that is unknown, or of a size or number that is none."""
+"""What to say of a name that is unknown, or of a size that is not one."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from difflib import get_close_matches
-from numbers import Integral, Real
+from numbers import Integral
 
-__all__ = ["check_numbers", "check_sizes", "hint", "is_size"]
+__all__ = ["check_sizes", "hint", "is_size"]
 
 
 def hint(name: object, known: Iterable[str]) -> str:
@@ -31,14 +30,3 @@ def check_sizes(**sizes: object) -> None:
     for name, value in sizes.items():
         if not is_size(value):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}: give 10, say")
-
-
-def check_numbers(**numbers: object) -> None:
-    """Refuse what is no finite number.
-
-    :param numbers: by the name of the argument
-    :raises ValueError: if one is not
-    """
-    for name, value in numbers.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
-            raise ValueError(f"{name} must be a finite number, got {value!r}: give 1.0, say")

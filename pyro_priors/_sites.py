@@ -1,6 +1,6 @@
 """Questions about the sites of a trace."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyro.distributions as dist
@@ -9,7 +9,35 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
-__all__ = ["Mode", "SharedNoise", "base_of", "is_categorical", "is_enumerated", "is_normal", "sample_sites"]
+__all__ = [
+    "Mode",
+    "SharedNoise",
+    "UnknownSite",
+    "base_of",
+    "check_latent",
+    "is_categorical",
+    "is_enumerated",
+    "is_normal",
+    "sample_sites",
+]
+
+
+class UnknownSite(ValueError):
+    """An option that names a latent site which the programs do not have."""
+
+
+def check_latent(option: str, names: Iterable[str], latent: Iterable[str]) -> None:
+    """Refuse names of latent sites that are not there.
+
+    :param option: what gives the names, for the message
+    :param latent: the names of the latent sites
+    :raises UnknownSite: if one is not there
+    """
+    latent = list(dict.fromkeys(latent))
+    for name in names:
+        if name not in latent:
+            known = f"choose from {', '.join(latent)}" if latent else "this program has no latent site"
+            raise UnknownSite(f"{option} names '{name}', which is not a latent site: {known}")
 
 
 def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Any]]:

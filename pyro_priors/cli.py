@@ -19,6 +19,7 @@ import torch
 import tyro
 
 from . import control, data, experiments, metrics, objectives, plots, train, zoo
+from ._options import path_of
 from ._rng import seeded
 from ._terminal import printable
 from .checkpoint import CheckpointError, make_folder
@@ -217,6 +218,7 @@ def _train(arguments: list[str]) -> None:
         """How it is trained."""
 
     options = _parse(Options, rest, f"train {name}")
+    path_of("--out", options.out)
     if data_name is None:
         raise ValueError(f"train needs --data: a file .npz or one of {', '.join(data.names())}")
     command = _command([name, f"--data={data_name}", f"--objective={objective_name or 'elbo'}", *rest])
@@ -275,7 +277,7 @@ def _resume(arguments: list[str]) -> None:
     if not arguments or arguments[0].startswith("-"):
         raise ValueError("resume needs a run folder first: pyro-priors resume runs/cp")
     run, *more = arguments
-    command = RunFolder(run).config().get("command")
+    command = RunFolder(path_of("run", run)).config().get("command")
     if not isinstance(command, list):
         raise ValueError(
             f"{run} does not say which command began it (reproduce, Python or an older version did): give that again; "
@@ -299,7 +301,7 @@ class _OfRun:
 
 def _open_run(options: _OfRun) -> tuple[RunFolder, Pair, data.Splits]:
     path, given = options.run, options.data
-    folder = RunFolder(path)
+    folder = RunFolder(path_of("run", path))
     recipe = folder.config()["data"]
     if recipe is None or (recipe["config"] is None and not given):
         remedy = "" if recipe is None else "give --data FILE.npz that holds them (numpy.savez), or "
@@ -448,7 +450,7 @@ def _sample(arguments: list[str]) -> None:
 
     options = _parse(Options, arguments, "sample")
     _, pair, splits = _open_run(options)
-    out = Path(options.out)
+    out = path_of("--out", options.out)
     if out.suffix not in (".png", ".npz"):
         raise ValueError(f"--out must end in .png or .npz, got '{options.out}'")
     if out.suffix == ".png" and splits.image_shape is None:

@@ -13,6 +13,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ._hints import check_sizes
+from ._options import typed
 from .data import Augment, Part, Splits, batches
 from .guides import CPVAEGuide
 from .metrics.components import posterior_means
@@ -28,6 +29,7 @@ BENT = {"rotate": 20.0, "shear": 0.3, "zoom": 0.15, "shift": 0.05}
 """How far images are bent: what leaves a drawing the same drawing, to the eye."""
 
 
+@typed
 def start_at_clusters(
     pair: Pair,
     data: Splits,
@@ -197,6 +199,7 @@ def tightest(found: Sequence[Clustering]) -> Tensor:
     return min(found, key=lambda one: one.spread).labels
 
 
+@typed
 def clusterings(
     learned: Pair,
     part: Part,
@@ -239,6 +242,7 @@ def clusterings(
     return all_found
 
 
+@typed
 def neighbour_graph(codes: Tensor, places: Tensor, num_neighbours: int = 5) -> csr_array:
     """Who is near whom: the mean over both directions of 1 for each of the nearest.
 
@@ -261,6 +265,7 @@ def neighbour_graph(codes: Tensor, places: Tensor, num_neighbours: int = 5) -> c
     return (weights + weights.T) / 2
 
 
+@typed
 def clusters(graph: csr_array, num_clusters: int, seed: int = 0) -> tuple[Tensor, float]:
     """Spectral clustering (Ng, Jordan and Weiss 2001): k-means of the rows, brought to length 1, of the leading
     eigenvectors of :math:`D^{-1/2} W D^{-1/2}`.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ._hints import check_sizes, hint
+from ._options import typed
 from ._rng import seeded
 from ._sites import base_of
 from .data import Splits
@@ -89,6 +90,7 @@ def parse(text: str, data: Splits) -> dict[str, float]:
     return found
 
 
+@typed
 def condition_of(wanted: Mapping[str, float], data: Splits, num: int) -> Tensor:
     """Conditions with what is wanted; of attributes, the others are those of real data.
 
@@ -113,6 +115,7 @@ def condition_of(wanted: Mapping[str, float], data: Splits, num: int) -> Tensor:
     return found
 
 
+@typed
 def asked(pair: Pair, data: Splits, texts: Sequence[str], num: int) -> Controlled:
     """Samples under each condition that is asked for, in turn.
 
@@ -170,6 +173,7 @@ def _values(text: str, data: Splits) -> Tensor:
     return values.reshape(shape)
 
 
+@typed
 def grid(pair: Pair, data: Splits, names: Sequence[str], text: str = "", num_columns: int = 8) -> Controlled:
     """A row for each class, or for each combination of some attributes; one column has one draw of noise.
 
@@ -217,6 +221,7 @@ def grid(pair: Pair, data: Splits, names: Sequence[str], text: str = "", num_col
     return Controlled(_same_noise(pair, condition, num_columns), condition, num_columns, tuple(labels))
 
 
+@typed
 def between(pair: Pair, data: Splits, start: str, end: str, num_rows: int = 4, steps: int = 8) -> Controlled:
     """From one condition to another along a straight line; one row has one draw of noise.
 
@@ -248,6 +253,7 @@ def between(pair: Pair, data: Splits, start: str, end: str, num_rows: int = 4, s
 
 
 @torch.no_grad()
+@typed
 def edited(pair: Pair, data: Splits, rows: Sequence[int], text: str, transport: bool = False) -> Controlled:
     """Data of the test part as they are, as they are reconstructed, and under another condition.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ._hints import check_sizes
+from ._options import typed
 from .data import Splits
 from .metrics.aggregate import (
     aggregate_posterior,
@@ -32,6 +33,7 @@ LOW, HIGH = "tab:red", "tab:green"
 NUM_CODES, NUM_EXTREME, MOST_COLUMNS = 1000, 100, 6
 
 
+@typed
 def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = False) -> Tensor:
     """Codes on the straight line between two, or on what a flow makes of the straight line in its base.
 
@@ -121,6 +123,7 @@ def pockets(pairs: Pair | Mapping[str, Pair], data: Splits) -> Figure:
 QUANTILES = (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
+@typed
 def leakage_curves(
     rows: Mapping[str, Mapping[str, tuple[Pair, Splits]]], thresholds: Sequence[float], num: int = 5000
 ) -> Figure:

@@ -197,7 +197,7 @@ class Training:
         self.loss_module.share = len(x) * self.fabric.world_size / batch_size
         if not len(x):  # a last batch with less than one datum for each process: this one takes part with weight 0
             first = self.train.take(slice(1))
-            x, condition = first.x[:], first.condition
+            x, condition = first.x[:], None if first.condition is None else first.condition[:]
             x = x.round() if self.data.binarise else x
         x, condition = x.to(self.dtype), None if condition is None else condition.to(self.dtype)
         loss, parts, total_norm = self.backward(x, condition, batch_size)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from . import checkpoint
 from ._compile import CompiledFunction
+from ._options import path_of, plain, typed
 from ._sites import Mode, sample_sites
 from .nn.likelihoods import check_binary
 from .objectives import ELBO, log_importance_weights
@@ -58,6 +59,7 @@ class Pair(nn.Module):
     :param recipe: how :func:`pyro_priors.create` built it, for saving
     """
 
+    @typed
     def __init__(
         self,
         model: nn.Module,
@@ -92,6 +94,7 @@ class Pair(nn.Module):
         return max(1, ROWS_AT_ONCE // max(1, self.num_categories))
 
     @torch.no_grad()
+    @typed
     def sample(self, size: int = 1, condition: Tensor | None = None, **fixed: Any) -> dict[str, Tensor]:
         """Ancestral samples.
 
@@ -111,13 +114,13 @@ class Pair(nn.Module):
             shows of a Bernoulli
         :raises ValueError: if a name is no site of the model, or a value no finite number or of the wrong shape
         """
-        if not isinstance(size, int) or size < 1:
+        if size < 1:
             raise ValueError(f"size must be a whole number of at least 1, got {size!r}")
         if condition is None and self._configured("condition_shape"):
             raise ValueError("condition is None, and this pair needs it: give one condition, or one for each sample")
         if condition is not None:
             condition = self._conditions(condition, size)
-        if isinstance(fixed.get("c"), str) and fixed["c"] == "prior":
+        if isinstance(c := plain(fixed.get("c")), str) and c == "prior":
             del fixed["c"]
         values = self._fixed(fixed, size, condition)
         with self.evaluating():
@@ -170,6 +173,7 @@ class Pair(nn.Module):
         return values
 
     def _categories(self, value: Any, size: int) -> Tensor:
+        value = plain(value)
         if isinstance(value, str):
             if value != "aggregate" or self.aggregate_c is None:
                 raise ValueError(
@@ -179,10 +183,11 @@ class Pair(nn.Module):
         if not self.num_categories:
             raise ValueError("c was given, but this pair has no category: it belongs to pairs such as cp_vae")
         value = self._numbers("c", value)
-        numbers = not value.is_floating_point() and value.dtype is not torch.bool
-        if not numbers or value.min() < 0 or value.max() >= self.num_categories:
+        numbers = not (value.is_floating_point() or value.is_complex() or value.dtype is torch.bool)
+        c = value.long() if numbers else value  # others than int64 do not index, or not as numbers
+        if not numbers or not c.numel() or c.min() < 0 or c.max() >= self.num_categories:
             raise ValueError(f"c must be a category from 0 to {self.num_categories - 1}, got {value.tolist()}")
-        return self._row_each("c", value, size, 0)
+        return self._row_each("c", c, size, 0)
 
     def _numbers(self, name: str, value: Any) -> Tensor:
         try:
@@ -296,6 +301,7 @@ class Pair(nn.Module):
             return poutine.trace(program).get_trace(None, condition, size)
 
     @torch.no_grad()
+    @typed
     def log_prob(
         self,
         x: Tensor,
@@ -322,7 +328,7 @@ class Pair(nn.Module):
         :param categories: ``"sum"``, or ``"draw"``, which costs 1/K and has the variance of c besides
         :returns: shape ``(batch,)``, in nats
         """
-        if not isinstance(num_samples, int) or num_samples < 1:
+        if num_samples < 1:
             raise ValueError(f"num_samples must be a whole number of at least 1, got {num_samples!r}: give 5000")
         if compile not in ("always", "auto", "never"):
             raise ValueError(f"compile must be one of always, auto, never, got {compile!r}")
@@ -387,7 +393,7 @@ class Pair(nn.Module):
         :raises ValueError: if a tensor cannot be saved, the folder cannot be made, or it is of a run whose pair has
             other options, or whose weights are not kept
         """
-        save_pair(path, checkpoint.module_state(self), self.recipe)
+        save_pair(path_of("path", path), checkpoint.module_state(self), self.recipe)
 
     def load_weights(self, path: str | Path) -> None:
         """Load the tensors that were saved last under a path into this pair; for pairs that are not of the zoo.
@@ -395,7 +401,7 @@ class Pair(nn.Module):
         :param path: a folder that was given to :meth:`save`, or a run folder
         :raises CheckpointError: if the save is incomplete or altered, or of other networks
         """
-        folder = find_pair(path)
+        folder = find_pair(path_of("path", path))
         tensors, _ = checkpoint.read(folder, "pair")
         checkpoint.load_module_state(self, tensors, str(folder))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ._options import path_of, typed
 from .data import Part, Splits
 from .data.poses import corners_of
 from .latent_plots import image_rows, leakage_curves, path, pockets
@@ -58,6 +59,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
     return figure, figure.subplots()
 
 
+@typed
 def image_grid(
     images: Tensor,
     num_columns: int,
@@ -170,6 +172,7 @@ def _first(part: Part, size: int, pair: Pair) -> tuple[Tensor, Tensor | None]:
     return part.x[:size].to(pair.device), given
 
 
+@typed
 def reconstructions(pair: Pair, data: Splits, num: int = 10) -> Figure:
     """Test images above their reconstructions."""
     x, condition = _first(data.test, num, pair)
@@ -177,6 +180,7 @@ def reconstructions(pair: Pair, data: Splits, num: int = 10) -> Figure:
     return image_grid(images, len(x), "reconstructions", ["data", "mean"])
 
 
+@typed
 def samples(pair: Pair, data: Splits, num: int = 64, **fixed: Any) -> Figure:
     """Means of p(x|...) at ancestral samples; of a conditional pair, given conditions of the test part.
 
@@ -190,6 +194,7 @@ def samples(pair: Pair, data: Splits, num: int = 64, **fixed: Any) -> Figure:
     return image_grid(shown(x_mean, condition, data), 8, "samples")
 
 
+@typed
 def samples_by_category(pair: Pair, data: Splits, num: int = 10, max_rows: int = 20) -> dict[str, Tensor]:
     """Samples of each category as images, by its number and q(c), the most used first, ``max_rows`` of them."""
     aggregate = _aggregate(pair)
@@ -197,6 +202,7 @@ def samples_by_category(pair: Pair, data: Splits, num: int = 10, max_rows: int =
     return {f"c={c}  {aggregate[c]:.0%}": shown(pair.sample(num, c=c)["x_mean"], None, data) for c in order}
 
 
+@typed
 def categories(pair: Pair, data: Splits, num_columns: int = 10, max_rows: int = 20) -> Figure:
     """One row of samples for each category, the most used first (Fig. 7 of Lavda et al. 2019), ``max_rows`` of them."""
     rows = samples_by_category(pair, data, num_columns, max_rows)
@@ -205,6 +211,7 @@ def categories(pair: Pair, data: Splits, num_columns: int = 10, max_rows: int = 
     return image_grid(torch.cat([*rows.values()]), num_columns, f"samples by {which}, with q(c)", [*rows])
 
 
+@typed
 def confusion(pair: Pair, data: Splits, num_columns: int = 10) -> Figure:
     """A row for each category: samples, and how many of the test data that it is the most probable one of have each
     label. Categories are in the order of the labels that they are matched with.
@@ -256,6 +263,7 @@ def aggregate_category(pair: Pair) -> Figure:
     return figure
 
 
+@typed
 def latent_scatter(pair: Pair, data: Splits, num: int = 2000) -> Figure:
     """Posterior means of test data, coloured by label or else by category, over samples of the prior in grey.
 
@@ -304,6 +312,7 @@ MASSES = (0.99, 0.9, 0.5)
 
 
 @torch.no_grad()
+@typed
 def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: int = 2000) -> Figure:
     """The prior of a two-dimensional code in grey, under one draw of q(z|x) for each of some test data, by label.
 
@@ -360,6 +369,7 @@ def planar_site(pair: Pair, data: Splits) -> str:
 
 
 @torch.no_grad()
+@typed
 def magnification(pair: Pair, data: Splits, num: int = 1000) -> Figure:
     """The codes of test data over the decoder's magnification factor, and samples (Fig. 1 of Klushyn et al. 2019).
 
@@ -402,6 +412,7 @@ def magnification(pair: Pair, data: Splits, num: int = 1000) -> Figure:
     return figure
 
 
+@typed
 def completions(sets: Sequence[tuple[Splits, Mapping[str, Pair]]], num_rows: int = 8, num_columns: int = 9) -> Figure:
     """Test images, and completions of their last rows by each pair (Fig. 4 of Klushyn et al. 2019).
 
@@ -478,6 +489,7 @@ def grasps(poses: Mapping[str, Sequence[Tensor]], images: Tensor) -> Figure:
 SAMPLES_STYLE: dict[str, Any] = {"histtype": "step", "color": "black"}
 
 
+@typed
 def density(pair: Pair, data: Splits, num: int = 10_000, **fixed: Any) -> Figure:
     """Toy data beside samples: a histogram in one dimension, two clouds in two."""
     x = data.test.x[:num]
@@ -561,6 +573,7 @@ def figures(pair: Pair, data: Splits, history: Sequence[dict[str, Any]], folder:
     :param folder: where the PNG files go, made if missing
     :returns: the files
     """
+    folder = path_of("folder", folder)
     fixed: dict[str, Any] = {"c": "aggregate"} if pair.num_categories else {}
     drawn: dict[str, Figure] = {}
     if data.image_shape is not None:
@@ -578,9 +591,9 @@ def figures(pair: Pair, data: Splits, history: Sequence[dict[str, Any]], folder:
     if history:
         drawn["curves"] = curves(history)
     paths = []
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
-        path = Path(folder) / f"{name}.png"
+        path = folder / f"{name}.png"
         figure.savefig(path, dpi=120)
         paths.append(path)
     return paths

@@ -12,6 +12,9 @@ import pyro
 import torch
 import torch.nn as nn
 
+from ._hints import check_sizes
+from ._options import plain
+
 __all__ = ["BatchCheck", "check_batch", "data_plate", "register", "unregistered"]
 
 _unregistered: ContextVar[bool] = ContextVar("unregistered", default=False)
@@ -78,7 +81,8 @@ def data_plate(
     :param condition: what x is generated given, shape ``(batch,) + condition_shape``, or None
     :param size: the batch size, read only where neither of the two is given
     :param needs: which of ``"x"`` and ``"condition"`` the program cannot do without
-    :raises ValueError: if one that is needed is None, all three are None, or x and condition differ in length
+    :raises ValueError: if one that is needed is None, all three are None, x and condition differ in length, or size is
+        not a positive integer
     """
     for name, value in (("x", x), ("condition", condition)):
         if name in needs and value is None:
@@ -86,9 +90,13 @@ def data_plate(
     if x is not None and condition is not None and len(x) != len(condition):
         raise ValueError(f"condition must be as long as x, got {len(condition)} and {len(x)}: give one row per datum")
     given = x if x is not None else condition
-    if given is None and size is None:
+    if given is not None:
+        return pyro.plate("data", len(given))
+    if size is None:
         raise ValueError("a program needs x, condition or size, got none of them: give size=64 to sample 64 data")
-    return pyro.plate("data", size if given is None else len(given))
+    size = plain(size)
+    check_sizes(size=size)
+    return pyro.plate("data", size)
 
 
 def check_batch(name: str, value: Any, dtype: torch.dtype, shape: Sequence[int] | None) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from . import checkpoint
+from ._options import path_of
 
 __all__ = ["ResumeState", "RunFolder", "find_pair", "save_pair"]
 
@@ -75,7 +76,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, command: Sequence[str] | None = None) -> None:
-        self.path, self.command = Path(path), command
+        self.path, self.command = path_of("out", path), command
 
     @classmethod
     def of(cls, path: str | Path) -> RunFolder | None:

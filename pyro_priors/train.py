@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import copy
 import dataclasses
-import math
 import os
 import pickle
 import signal
@@ -19,15 +18,16 @@ from difflib import get_close_matches
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import pyro
 import torch
 from pyro import infer, poutine
 
 from . import checkpoint, zoo
+from ._options import MAY_BE_INFINITE, convert_fields, plain, shown, typed
 from ._rng import seeded
-from ._sites import sample_sites
+from ._sites import check_latent, sample_sites
 from .data import DataConfig, Levels, Splits
 from .loop import History, Training, TrainingDiverged, summary_writer, to_like
 from .nn import OptimalGaussianLikelihood
@@ -68,7 +68,7 @@ class TrainConfig:
     """Latent sites whose KL is warmed up; all of them when empty."""
     frozen: tuple[str, ...] = ()
     """Parts of the pair, such as guide.category, whose parameters are not trained for the first frozen_epochs."""
-    frozen_epochs: float = 0.0
+    frozen_epochs: Annotated[float, MAY_BE_INFINITE] = 0.0
     """Epochs for which the parameters of the frozen parts stay as they are, to the step; they are trained from then on.
     Buffers, such as the running estimate of an optimal scale, go on all the while."""
     patience: int = 0
@@ -77,14 +77,14 @@ class TrainConfig:
     keep: str = "best"
     """Weights that training leaves: best (of the validation bound) or last (of a schedule that ends where it should, or
     an objective that the bound does not speak for)."""
-    clip_norm: float = 0.0
+    clip_norm: Annotated[float, MAY_BE_INFINITE] = 0.0
     """Largest norm of the gradient, all parameters together; 0: no clipping."""
     seed: int = 0
     """Seed of order, binarisation and noise."""
     pseudo_inputs: str = "random"
     """Where a VampPrior's pseudo-inputs start: random (as the pair was made) or data (training data drawn by the seed,
     with a little noise)."""
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: Annotated[float, MAY_BE_INFINITE] = 30.0
     """Seconds between two writings of the resume state."""
     compile: str = "auto"
     """Compile the step: auto (where the training has steps enough to pay for it), always or never."""
@@ -101,13 +101,19 @@ class TrainConfig:
     categories differ little."""
 
     def __post_init__(self) -> None:
+        for name, what in (("frozen", "parts"), ("warmup_sites", "latent sites")):
+            if isinstance(names := plain(getattr(self, name)), str):
+                raise ValueError(f"{name} must be names of {what}, got '{names}': give ('{names}',)")
+        convert_fields(self)
         for name in ("max_epochs", "batch_size", "num_processes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("warmup_epochs", "frozen_epochs", "patience", "clip_norm", "seed", "checkpoint_seconds"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
+        if self.seed >= 2**63:  # the largest that torch's generators take
+            raise ValueError(f"seed must be below 2**63, got {self.seed}")
+        if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}: 5e-4 is a good start")
         for name, known in (
             ("schedule", SCHEDULES),
@@ -119,13 +125,6 @@ class TrainConfig:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'")
-        for name, what in (("frozen", "parts"), ("warmup_sites", "latent sites")):
-            names = getattr(self, name)
-            if isinstance(names, str):
-                raise ValueError(f"{name} must be names of {what}, got '{names}': give ('{names}',)")
-            for one in names:
-                if not isinstance(one, str):
-                    raise ValueError(f"{name} must be names of {what}, got {type(one).__name__}: give its name")
         if bool(self.frozen) != bool(self.frozen_epochs):
             raise ValueError(
                 f"frozen={self.frozen} and frozen_epochs={self.frozen_epochs:g} belong together: give both, or none"
@@ -136,6 +135,7 @@ class TrainConfig:
             raise ValueError("device is 'mps', but torch finds no Apple GPU here: use auto or cpu")
 
 
+@typed
 def fit(
     pair: Pair,
     data: Splits,
@@ -186,6 +186,8 @@ def fit(
     :raises TrainingDiverged: if the loss or a gradient becomes NaN or infinite
     :raises CheckpointError: if the run to be resumed cannot be read
     """
+    if config is not None and not isinstance(config, TrainConfig):
+        raise ValueError(f"config must be a TrainConfig, got {shown(config)}: give TrainConfig(max_epochs=100)")
     config = dataclasses.replace(config or TrainConfig(), **_known(options))
     pair = getattr(pair, "_orig_mod", pair)  # what torch.compile(pair) wraps
     objective = copy.copy(pair.elbo if objective is None else objective)
@@ -198,6 +200,11 @@ def fit(
             "Pyro's Trace_ELBO(), TraceMeanField_ELBO() or TraceEnum_ELBO(); others train with SVI"
         )
     if isinstance(objective, ELBO):
+        if objective.kl_weight != 1.0:
+            raise ValueError(
+                f"the objective's kl_weight is {objective.kl_weight}, but fit sets the weight of each step: give "
+                "warmup_epochs, or Beta(beta), and leave kl_weight at 1.0"
+            )
         objective.begin(len(data.train), config.seed)
         if objective.couples_data and config.num_processes > 1:
             raise ValueError(
@@ -212,7 +219,7 @@ def fit(
     _check_fits(pair, data)
     _check_sites(pair, data, config.warmup_sites)
     _check_frozen(pair, config.frozen)
-    _check_chunks(pair, objective)
+    _check_chunks(pair, data, objective)
     if config.tensorboard:
         summary_writer()
     if len(data.valid) < config.num_processes:
@@ -228,12 +235,12 @@ def fit(
             f"precision='{config.precision}': this processor has no products of bfloat16 and is slower in it than in "
             "32-true",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
+    folder = out if out is None or isinstance(out, RunFolder) else RunFolder(out)
     _start_pseudo_inputs(pair, data, config)
-    if out is None:
+    if folder is None:
         return _train(pair, data, objective, config, None, resume, progress)
-    folder = out if isinstance(out, RunFolder) else RunFolder(out)
     with folder.locked():
         known = defaults((pair.recipe or {}).get("name"), type(objective))
         folder.begin(record(pair, data, objective, config, resume and folder.is_of_arrays), resume, known)
@@ -328,16 +335,18 @@ def _check_fits(pair: Pair, data: Splits) -> None:
 
 
 @torch.no_grad()
-def _check_sites(pair: Pair, data: Splits, sites: tuple[str, ...]) -> None:
-    if not sites:
-        return
+def _latent_sites(pair: Pair, data: Splits) -> dict[str, Any]:
+    """The latent sites of the guide on two examples, by name."""
     first = to_like(data.train.take(slice(2)), next(pair.parameters()))
     with seeded(0, pair.device), pyro.get_param_store().scope():
-        trace = poutine.trace(pair.guide).get_trace(first.x[:], first.condition)
-    latent = [name for name, site in sample_sites(trace) if not site["is_observed"]]
-    for site in sites:
-        if site not in latent:
-            raise ValueError(f"warmup_sites names '{site}', which is no latent site: choose from {', '.join(latent)}")
+        condition = None if first.condition is None else first.condition[:]  # bytes come out as numbers
+        trace = poutine.trace(pair.guide).get_trace(first.x[:], condition)
+    return {name: site for name, site in sample_sites(trace) if not site["is_observed"]}
+
+
+def _check_sites(pair: Pair, data: Splits, sites: tuple[str, ...]) -> None:
+    if sites:
+        check_latent("warmup_sites", sites, _latent_sites(pair, data))
 
 
 def _check_frozen(pair: Pair, frozen: tuple[str, ...]) -> None:
@@ -348,13 +357,20 @@ def _check_frozen(pair: Pair, frozen: tuple[str, ...]) -> None:
             raise ValueError(f"frozen names '{name}', which is no part of the pair: {near}")
 
 
-def _check_chunks(pair: Pair, objective: infer.ELBO) -> None:
+def _check_chunks(pair: Pair, data: Splits, objective: infer.ELBO) -> None:
     size = getattr(objective, "chunk_size", None)
+    if size is None:
+        return
     category = ((pair.recipe or {}).get("config") or {}).get("category")
-    if size is not None and category == "sparse":
+    if category == "sparse":
         raise ValueError(
             f"chunk_size={size} sums all categories, but the pair's are sparse (category='sparse'), of which few are "
             "summed: leave one of the two out"
+        )
+    sites = _latent_sites(pair, data)
+    if not any(site["infer"].get("enumerate") == "parallel" for site in sites.values()):
+        raise ValueError(
+            f"chunk_size={size} needs one enumerated category, got sites {', '.join(sites)}: leave chunk_size out"
         )
 
 

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ import torch.nn as nn
 from . import checkpoint, guides, models
 from ._hints import check_sizes, is_size
 from ._hints import hint as hint
+from ._options import convert_fields, path_of, plain, typed
 from ._rng import seeded
 from .data import Splits
 from .nn import (
@@ -38,6 +38,7 @@ from .nn import (
     make_calibrated,
     make_likelihood,
 )
+from .nn.conv import is_image
 from .objectives import ELBO, EnumELBO
 from .pair import Pair
 from .priors import (
@@ -111,6 +112,7 @@ class PairConfig:
     """The one likelihood of a pair that has no choice of them."""
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         if self.only_likelihood and self.likelihood != self.only_likelihood:
             raise ValueError(
                 f"likelihood='{self.likelihood}' does not fit this pair, whose likelihood is {self.only_likelihood}: "
@@ -122,23 +124,15 @@ class PairConfig:
                 raise ValueError(f"{name} '{getattr(self, name)}' is unknown: {hint(getattr(self, name), known)}")
         conv = self.networks == "conv"
         may_be_empty = ("channels", "hidden") if conv else ("channels",)
-        for name, value in dataclasses.asdict(self).items():
+        for name, value in vars(self).items():
             if name in ("channels", "condition_hidden", "flow_hidden", "hidden") or name.endswith("_shape"):
                 empty = not value and name not in may_be_empty
-                if not isinstance(value, Sequence) or not all(map(is_size, value)) or empty:
+                if empty or not all(map(is_size, value)):
                     own = getattr(type(self), name, ()) or (64,)
                     remedy = f"that of the data, data.{name}" if name.endswith("_shape") else f"{own}"
-                    raise ValueError(
-                        f"{name} must be a tuple of whole numbers of at least 1, got {value!r}: give {remedy}"
-                    )
-                object.__setattr__(self, name, tuple(map(int, value)))  # JSON has lists only, and no numpy
+                    raise ValueError(f"{name} must be a tuple of positive integers, got {value!r}: give {remedy}")
             elif name in _SIZES and value is not None:
                 check_sizes(**{name: value})
-                object.__setattr__(self, name, int(value))
-            elif name in ("scale", "start_scale") and value is not None and not _is_number(value):
-                raise ValueError(f"{name} must be a number, got {value!r}: give {name}=0.1, or leave it out")
-            elif isinstance(getattr(type(self), name, None), bool) and not isinstance(value, bool):
-                raise ValueError(f"{name} must be True or False, got {value!r}")
         for name in () if conv else ("channels", "normalisation", "upsampling"):
             if getattr(self, name) != getattr(PairConfig, name):
                 raise ValueError(f"{name}={getattr(self, name)!r} belongs to networks='conv': leave it out")
@@ -147,10 +141,6 @@ class PairConfig:
 NETWORKS = ("conv", "mlp")
 
 _SIZES = ("num_categories", "num_components", "num_enumerated", "num_transforms", "z1_dim", "z_dim")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -177,16 +167,14 @@ class VAEConfig(PairConfig):
     """A trained scale and shift of each value after each transform of a flow."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.prior, str):
+        if not isinstance(plain(self.prior), str):
             raise ValueError(
                 f"prior must be one of {', '.join(sorted(PRIORS))}, got {type(self.prior).__name__}: one of your own "
                 "goes into programs, Pair(models.VAE(prior, decoder), guides.VAEGuide(encoder))"
             )
+        super().__post_init__()
         if self.prior not in PRIORS:
             raise ValueError(f"prior '{self.prior}' is unknown: {hint(self.prior, sorted(PRIORS))}")
-        if self.trained_weights is not None and not isinstance(self.trained_weights, bool):
-            raise ValueError(f"trained_weights must be True, False or None, got {self.trained_weights!r}")
         for name, owners in _PRIORS_OF_OPTIONS.items():
             if self.prior not in owners and getattr(self, name) != getattr(VAEConfig, name):
                 raise ValueError(
@@ -410,7 +398,7 @@ def names() -> list[str]:
 
 
 def _entry(name: str) -> _Entry:
-    if name not in _REGISTRY:
+    if not isinstance(name, str) or name not in _REGISTRY:
         raise ValueError(f"pair '{name}' is unknown: {hint(name, names())}")
     return _REGISTRY[name]
 
@@ -455,6 +443,7 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
     :raises ValueError: if a name or an option is unknown (the message names the nearest), a value is out of range, or a
         network is no module
     """
+    name = plain(name)
     entry = _entry(name)
     fields = [field.name for field in dataclasses.fields(entry.config_class)]
     for option in config:
@@ -484,6 +473,7 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
     return pair
 
 
+@typed
 def create_for(name: str, data: Splits, seed: int, **config: Any) -> Pair:
     """Build a pair for some data: the pair that ``pyro-priors train`` begins with.
 
@@ -511,7 +501,7 @@ def create_for(name: str, data: Splits, seed: int, **config: Any) -> Pair:
         warnings.warn(
             f"p(x|z) is a Gaussian of grey levels, and the images of {data.name} are black and white: load them with "
             "binarise='none' (--data.binarise none), or take a pair whose likelihood is bernoulli",
-            stacklevel=2,
+            stacklevel=3,
         )
     with seeded(seed):
         return create(name, **config)
@@ -527,7 +517,7 @@ def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modu
     :raises CheckpointError: if the save is incomplete or altered
     :raises ValueError: if the pair has networks of your own that are not given, or is not of the zoo
     """
-    folder = find_pair(path)
+    folder = find_pair(path_of("path", path))
     tensors, record = checkpoint.read(folder, "pair")
     recipe = record["pair"]
     if recipe is None:
@@ -744,4 +734,4 @@ def _of_mixture(config: MixtureCVAEConfig) -> dict[str, Any]:
 
 def _sees_images(config: CVAEConfig) -> bool:
     """Whether convolutions read the condition."""
-    return config.networks == "conv" and len(config.condition_shape) == 3
+    return config.networks == "conv" and is_image(config.condition_shape)

@@ -194,8 +194,8 @@ def test_errors():
         r"channels=\(8, 8, 8, 8, 8\) has 5 layers, and 28x28 is halved 4 times at most: give 4 or fewer",
         channels=(8,) * 5,
     )
-    refuses(r"channels must be a tuple of whole numbers of at least 1, got \(0,\)", channels=(0,))
-    refuses(r"hidden must be a tuple of whole numbers of at least 1, got \(\)", networks="mlp", hidden=())
+    refuses(r"channels must be a tuple of positive integers, got \(0,\)", channels=(0,))
+    refuses(r"hidden must be a tuple of positive integers, got \(\)", networks="mlp", hidden=())
     assert pp.create("vae", x_shape=(1, 28, 28), networks="conv", hidden=(), channels=(8, 8)).sample(2)["x"].shape == (
         2,
         1,

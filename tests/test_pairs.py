@@ -373,8 +373,8 @@ def test_fixed_values_leave_the_noise_of_the_others_alone():
     [
         (0.5, {}, r"x must be 0 or 1 for likelihood='bernoulli', got 0.5: binarise it with \(x > 0.5\).float\(\)"),
         (math.nan, {}, "x has NaN or infinite values, the first at "),
-        (1.0, {"num_samples": "10"}, "num_samples must be a whole number of at least 1, got '10'"),
-        (1.0, {"num_samples": 2.5}, "num_samples must be a whole number of at least 1, got 2.5"),
+        (1.0, {"num_samples": "10"}, "num_samples must be an integer, got '10'"),
+        (1.0, {"num_samples": 2.5}, "num_samples must be an integer, got 2.5"),
     ],
 )
 def test_log_prob_refuses_in_one_line(x, options, message):

@@ -534,14 +534,17 @@ REFUSED = {
     "capacity": (lambda: Capacity(capacity=-1), "capacity must be 0 or more, got -1"),
     "steps": (lambda: Capacity(num_steps=-1), "num_steps must be a whole number of 0 or more, got -1"),
     "beta": (lambda: TotalCorrelation(beta=-1), "beta must be 0 or more, got -1"),
-    "estimator": (lambda: TotalCorrelation(estimator="mss"), "estimator must be stratified or weighted, got 'mss'"),
+    "estimator": (
+        lambda: TotalCorrelation(estimator="mss"),
+        "estimator must be one of stratified, weighted, got",
+    ),
     "num-data": (lambda: TotalCorrelation(num_data=0), "num_data must be a whole number of at least 1, got 0"),
     "alpha": (lambda: Info(alpha=1.5), "alpha must be at most 1, got 1.5"),
     "lambd": (lambda: Info(alpha=0.5, lambd=0.2), "lambd must be at least 1 - alpha = 0.5, got 0.2"),
-    "kernel": (lambda: Info(kernel="rbf"), "kernel must be gaussian or inverse_multiquadratic, got 'rbf'"),
+    "kernel": (lambda: Info(kernel="rbf"), "kernel must be one of gaussian, inverse_multiquadratic, got 'rbf'"),
     "bandwidth": (lambda: Info(bandwidth=0), "bandwidth must be above 0, got 0"),
     "factor": (lambda: Factor(gamma=-1), "gamma must be 0 or more, got -1"),
-    "hidden": (lambda: Factor(hidden=()), r"hidden must be a tuple of whole numbers of at least 1, got \(\)"),
+    "hidden": (lambda: Factor(hidden=()), r"hidden must be a tuple of positive integers, got \(\)"),
     "rate": (lambda: Factor(learning_rate=0), "learning_rate must be above 0, got 0"),
 }
 

@@ -132,7 +132,7 @@ def test_warmup_weighs_the_sites_it_names(digits, sites):
 def test_warmup_of_an_unknown_site_is_refused(digits, tmp_path, objective):
     pair = runs.small_pair("cp_vae", digits)
     before = runs.state(pair)
-    with pytest.raises(ValueError, match=r"warmup_sites names 'y', which is no latent site: choose from c, z"):
+    with pytest.raises(ValueError, match=r"warmup_sites names 'y', which is not a latent site: choose from c, z"):
         pp.fit(pair, digits, objective, warmup_epochs=1, warmup_sites=("z", "y"), out=tmp_path / "run", **QUICK)
     assert runs.same_bits(runs.state(pair), before) and not list(tmp_path.iterdir())
 
@@ -427,14 +427,14 @@ def test_bernoulli_on_grey_data_is_refused():
         ({"batch_size": -1}, "batch_size must be at least 1, got -1"),
         ({"num_processes": 0}, "num_processes must be at least 1, got 0"),
         ({"warmup_epochs": -0.5}, "warmup_epochs must be 0 or more, got -0.5"),
-        ({"warmup_epochs": math.nan}, "warmup_epochs must be 0 or more, got nan"),
+        ({"warmup_epochs": math.nan}, "warmup_epochs must be a finite number, got nan"),
         ({"patience": -1}, "patience must be 0 or more"),
         ({"clip_norm": -1.0}, "clip_norm must be 0 or more"),
         ({"seed": -1}, "seed must be 0 or more"),
         ({"checkpoint_seconds": -1}, "checkpoint_seconds must be 0 or more"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
-        ({"learning_rate": math.inf}, "learning_rate must be above 0, got inf"),
-        ({"learning_rate": math.nan}, "learning_rate must be above 0, got nan"),
+        ({"learning_rate": math.inf}, "learning_rate must be a finite number, got inf"),
+        ({"learning_rate": math.nan}, "learning_rate must be a finite number, got nan"),
         ({"schedule": "cosin"}, "schedule must be one of constant, cosine, linear, got 'cosin'"),
         ({"precision": "32"}, "precision must be one of 32-true.*got '32'"),
         ({"device": "tpu"}, "device must be one of auto, cpu, cuda, mps, got 'tpu'"),

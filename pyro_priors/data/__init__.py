@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .._options import plain, shown
 from . import faces, grasps, house_numbers, images, omniglot, shapes, toys  # noqa: F401  (they register their data sets)
 from .arrange import arrange
 from .augment import Augment
@@ -45,6 +46,8 @@ def load(name: str | os.PathLike, **config: Any) -> Splits:
     :raises FileNotFoundError: if files are missing and cannot be downloaded; the message says what to put
         where
     """
+    if not isinstance(name := plain(name), str | os.PathLike):
+        raise ValueError(f"name must be that of a data set, or a path, got {shown(name)} (for example, 'mnist')")
     options = make_config(config)
     if options.root is not None:  # a run that remembers it may be used from another folder
         options = dataclasses.replace(options, root=str(Path(options.root).expanduser().absolute()))

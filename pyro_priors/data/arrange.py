@@ -119,7 +119,7 @@ def _condition_on_labels(splits: Splits) -> Splits:
 
     def one_hot(part: Part) -> Part:
         assert part.label is not None  # num_labels says so
-        return replace(part, condition=F.one_hot(part.label, num_labels).to(part.x.dtype))
+        return replace(part, condition=F.one_hot(part.label.long(), num_labels).to(part.x.dtype))
 
     source = f"{splits.source}; the label is the condition"
     return replace(_map(splits, one_hot), source=source, condition_of="label")

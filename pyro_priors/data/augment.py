@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._options import convert_fields
+
 __all__ = ["Augment"]
 
 
@@ -26,6 +28,7 @@ class Augment:
     :param zoom: read height and width, each by itself, enlarged or reduced by this share at most: at 0.15 what is in an
         image becomes 1/1.15 to 1/0.85 times as high and as wide
     :param shift: read each this share of height and width away at most
+    :raises ValueError: if a value is of the wrong type, NaN or infinite
     """
 
     image_shape: tuple[int, ...]
@@ -34,6 +37,9 @@ class Augment:
     shear: float = 0.0
     zoom: float = 0.0
     shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
 
     def draw(self, num: int, generator: torch.Generator) -> Tensor:
         """What to do to each of ``num`` images, shape ``(num, 7)``: sign of the width, angle in radians, shear, zoom of

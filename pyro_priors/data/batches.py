@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._options import typed
 from .augment import Augment
 from .splits import Part
 
@@ -15,11 +16,13 @@ __all__ = ["batches", "num_batches"]
 AUGMENTATION = 1  # a stream of its own beside the binarisation's
 
 
+@typed
 def num_batches(part: Part, batch_size: int) -> int:
     """Number of batches of an epoch; the last one may be smaller."""
     return math.ceil(len(part) / batch_size)
 
 
+@typed
 def batches(
     part: Part,
     batch_size: int,

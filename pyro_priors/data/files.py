@@ -7,14 +7,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .splits import Part, Splits, check_attributes, check_labels, check_unit_interval, check_values
+from .._options import typed
+from .levels import Levels
+from .splits import (
+    AS_NUMBERS,
+    CLASSES,
+    Part,
+    Splits,
+    check_attributes,
+    check_labels,
+    check_num_labels,
+    check_unit_interval,
+    check_values,
+    read_numbers,
+)
+from .units import gray_levels, strange_units
 
 __all__ = ["from_arrays", "read_npz"]
 
@@ -22,9 +36,11 @@ Values = ArrayLike | Tensor
 LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "discretised_logistic", "gaussian")
 PARTS = ("train", "valid", "test")
 KINDS = ("x", "condition", "label", "attributes")
+CLASSES_AS_LABELS = "give classes as labels, with condition_labels (--data.condition-labels)"
 KEYS = [*(f"{kind}_{part}" for kind in KINDS for part in PARTS), "attribute_names"]
 
 
+@typed
 def from_arrays(
     x_train: Values,
     x_valid: Values | None = None,
@@ -39,7 +55,7 @@ def from_arrays(
     attributes_train: Values | None = None,
     attributes_valid: Values | None = None,
     attributes_test: Values | None = None,
-    attribute_names: Sequence[str] | None = None,
+    attribute_names: ArrayLike | None = None,
     name: str = "arrays",
     likelihood: str | None = None,
     seed: int = 0,
@@ -49,15 +65,21 @@ def from_arrays(
     A missing valid or test part is split off the training part, a tenth each, at random with ``seed``. Values
     of shape (N, channels, height, width) with 1 or 3 channels are taken for images; shapes stay as given.
 
-    :param x_train: numbers, shape ``(N,) + x_shape``; likewise ``x_valid`` and ``x_test``
+    Integers from 0 to 255 in uint8, and whole numbers of any type whose largest is 255, are taken as gray levels k/255
+    and kept as bytes (:class:`~pyro_priors.data.Levels`). A warning says so, and another one names values whose
+    spread is far from 1, at which the networks and scales of the zoo start.
+
+    :param x_train: numbers, shape ``(N,) + x_shape``; ``x_valid`` and ``x_test`` too
     :param condition_train: what x is generated given, shape ``(N,) + condition_shape``; for all parts or none
     :param label_train: integers from 0, shape ``(N,)``, used only to report; for all parts or none. From a file the
         option ``condition_labels`` makes them the condition, one-hot; or, without labels, the attributes
     :param attributes_train: 0 or 1, shape ``(N, num_attributes)``, likewise
     :param attribute_names: what they are asked for by, as ``"Male=1"``; their numbers when left out
     :param likelihood: by default guessed: all values 0 or 1: ``"bernoulli"``; in [0, 1]:
-        ``"continuous_bernoulli"``; else ``"gaussian"``
-    :raises ValueError: if values, shapes or lengths are not as above
+        ``"continuous_bernoulli"``; else ``"gaussian"``. With ``"gaussian"``, only integers in uint8 are taken as gray
+        levels
+    :raises ValueError: if values, shapes or lengths are not as above, labels are text or identifiers, or arrays are
+        sparse, masked or of other than real numbers
     """
     given = {
         "x": (x_train, x_valid, x_test),
@@ -65,6 +87,8 @@ def from_arrays(
         "label": (label_train, label_valid, label_test),
         "attributes": (attributes_train, attributes_valid, attributes_test),
     }
+    told: list[str] = []
+    given["x"], given["condition"] = (_with_levels(kind, given[kind], likelihood, told) for kind in KINDS[:2])
     parts: dict[str, Part] = {}
     for part_name, x, *rest in zip(PARTS, *given.values(), strict=True):
         if x is not None:
@@ -73,21 +97,28 @@ def from_arrays(
             raise ValueError(f"x_{part_name} is missing: give it, or leave out the {part_name} part altogether")
     for part_name, part in parts.items():
         _check_like_train(part_name, part, parts["train"])
+    labels = {f"label_{name}": part.label for name, part in parts.items() if part.label is not None}
+    num_labels = check_num_labels(labels) if labels else None
 
     source = "given parts" if len(parts) == 3 else _split_off(parts, seed)
     x_shape = parts["train"].x.shape[1:]
     condition = parts["train"].condition
+    fits = _likelihood(parts, likelihood)
+    if fits != "bernoulli":
+        told += strange_units("x_train", parts["train"].x, may_be_gray=fits == "gaussian" and likelihood is None)
+    if condition is not None:
+        told += strange_units("condition_train", condition)
+    for line in told:
+        warnings.warn(line, stacklevel=3)  # of the caller, beyond what converts the options
     return Splits(
         name=name,
         train=parts["train"],
         valid=parts["valid"],
         test=parts["test"],
-        likelihood=_likelihood(parts, likelihood),
+        likelihood=fits,
         image_shape=_image_shape(x_shape),
         condition_image_shape=None if condition is None else _image_shape(condition.shape[1:]),
-        num_labels=None
-        if parts["train"].label is None
-        else 1 + max(int(part.label.max()) for part in parts.values() if part.label is not None),
+        num_labels=num_labels,
         attribute_names=_attribute_names(parts["train"].attributes, attribute_names),
         source=source,
     )
@@ -96,7 +127,7 @@ def from_arrays(
 def _check_part(
     name: str, x: Values, condition: Values | None, label: Values | None, attributes: Values | None
 ) -> Part:
-    values = check_values(f"x_{name}", x)
+    values = x if isinstance(x, Levels) else check_values(f"x_{name}", x)
     shape = tuple(getattr(condition, "shape", ()))
     if len(shape) == 1 and "int" in str(getattr(condition, "dtype", "")):
         raise ValueError(
@@ -106,15 +137,17 @@ def _check_part(
     rest: dict[str, Tensor] = {}
     for kind, given, check in (("condition", condition, check_values), ("attributes", attributes, check_attributes)):
         if given is not None:
-            rest[kind] = check(f"{kind}_{name}", given)
+            rest[kind] = cast(Any, given) if isinstance(given, Levels) else check(f"{kind}_{name}", given)
             if len(rest[kind]) != len(values):
                 raise ValueError(
                     f"{kind}_{name} must have one row per row of x_{name}, got {len(rest[kind])} for {len(values)}"
                 )
-    return Part(values, label=None if label is None else check_labels(f"label_{name}", label, len(values)), **rest)
+    if label is not None:
+        rest["label"] = check_labels(f"label_{name}", label, len(values))
+    return Part(cast(Any, values), **rest)
 
 
-def _attribute_names(attributes: Tensor | None, names: Sequence[str] | None) -> tuple[str, ...] | None:
+def _attribute_names(attributes: Tensor | None, names: ArrayLike | None) -> tuple[str, ...] | None:
     if attributes is None:
         if names is not None:
             raise ValueError("attribute_names are given without attributes_train: give both, or leave them out")
@@ -160,21 +193,48 @@ def _split_off(parts: dict[str, Part], seed: int) -> str:
 
 def _likelihood(parts: dict[str, Part], likelihood: str | None) -> str:
     if likelihood is None:
-        if all(((part.x == 0) | (part.x == 1)).all() for part in parts.values()):
+        if all(_is_binary(part.x) for part in parts.values()):
             return "bernoulli"
-        in_unit_interval = all(part.x.min() >= 0 and part.x.max() <= 1 for part in parts.values())
+        in_unit_interval = all(
+            isinstance(part.x, Levels) or (part.x.min() >= 0 and part.x.max() <= 1) for part in parts.values()
+        )
         return "continuous_bernoulli" if in_unit_interval else "gaussian"
     if likelihood not in LIKELIHOODS:
         raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, got {likelihood!r}")
     for name, part in parts.items():
-        if likelihood != "gaussian":
+        if likelihood != "gaussian" and not isinstance(part.x, Levels):
             check_unit_interval(f"x_{name} with likelihood='{likelihood}'", part.x)
-        if likelihood == "bernoulli" and not ((part.x == 0) | (part.x == 1)).all():
+        if likelihood == "bernoulli" and not _is_binary(part.x):
             raise ValueError(
                 f"x_{name} with likelihood='bernoulli' must hold only 0 and 1, got grey levels: "
                 "binarise them, or use likelihood='continuous_bernoulli'"
             )
     return likelihood
+
+
+def _is_binary(x: Any) -> bool:
+    values, one = (x.levels, 255) if isinstance(x, Levels) else (x, 1)
+    return bool(((values == 0) | (values == one)).all())
+
+
+def _with_levels(kind: str, given: Sequence[Any], likelihood: str | None, told: list[str]) -> tuple[Any, ...]:
+    """The parts with gray levels as :class:`Levels`, and others as they are; a line says what was taken for levels."""
+    if any(isinstance(values, Levels) for values in given):
+        for name, values in zip(PARTS, given, strict=True):
+            if values is not None and not isinstance(values, Levels):
+                raise ValueError(f"{kind}_{name} must be Levels as another part is: give all parts alike")
+        return tuple(given)
+    names = [f"{kind}_{name}" for name in PARTS]
+    text = CLASSES_AS_LABELS if kind == "condition" else AS_NUMBERS
+    found = {name: read_numbers(name, one, text) for name, one in zip(names, given, strict=True) if one is not None}
+    numbers = [found.get(name) for name in names]
+    if not all(values.ndim > 1 and values.numel() for values in found.values()):  # told by what checks each part
+        return tuple(numbers)
+    if not found or not (line := gray_levels(found, keep=likelihood == "gaussian" and kind == "x")):
+        return tuple(numbers)
+    told.append(line)
+    as_bytes: Any = {"dtype": torch.uint8, "copy": True, "memory_format": torch.contiguous_format}
+    return tuple(None if values is None else Levels(values.to(**as_bytes)) for values in numbers)
 
 
 def _image_shape(shape: torch.Size) -> tuple[int, ...] | None:
@@ -235,5 +295,6 @@ def _member(file: "np.lib.npyio.NpzFile", key: str) -> np.ndarray:
     except ValueError as error:
         if "allow_pickle" in str(error):
             what, dtype = ("text", "str") if key == "attribute_names" else ("real numbers", "float32")
-            raise _Pickled(f"{key} must hold {what}, got Python objects: save .astype('{dtype}')") from None
+            remedy = f"number the classes, {CLASSES}" if key.startswith("label_") else f"save .astype('{dtype}')"
+            raise _Pickled(f"{key} must hold {what}, got Python objects: {remedy}") from None
         raise

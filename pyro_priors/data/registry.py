@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from .._options import convert_fields, path_of
 from .splits import Splits
 
 __all__ = ["DataConfig", "data_root", "data_set", "find", "make_config", "names"]
@@ -44,19 +45,18 @@ class DataConfig:
     """Seed of the split and of the toys."""
 
     def __post_init__(self) -> None:
-        if self.binarise not in get_args(Binarise):
-            raise ValueError(f"binarise must be one of {', '.join(get_args(Binarise))}, got {self.binarise!r}")
+        if isinstance(self.root, os.PathLike):
+            object.__setattr__(self, "root", os.fspath(self.root))
+        convert_fields(self)
+        if self.root is not None:
+            path_of("root", self.root)
         for name in ("condition_rows", "limit", "seed"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise ValueError(f"{name} must be an integer of 0 or more, got {value!r}")
-        if not isinstance(self.side, int) or isinstance(self.side, bool) or self.side < 8:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be an integer of 0 or more, got {getattr(self, name)}")
+        if self.side < 8:
             raise ValueError(f"side must be a whole number of at least 8 pixels, got {self.side!r}")
-        if not isinstance(self.rotate, int | float) or not 0 <= self.rotate <= 180:
+        if not 0 <= self.rotate <= 180:
             raise ValueError(f"rotate must be an angle from 0 to 180 degrees, got {self.rotate!r}")
-        for name in ("condition_labels", "flatten", "flip"):
-            if type(getattr(self, name)) is not bool:
-                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.seed >= 2**32:  # the limit of scikit-learn's and numpy's older generators
             raise ValueError(f"seed must be below 2**32, got {self.seed}")
         if self.condition_rows and self.condition_labels:

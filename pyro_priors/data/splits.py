@@ -2,18 +2,35 @@
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from .._options import shown
 from .augment import Augment
 from .levels import Levels, rows_of
 
-__all__ = ["Part", "Splits", "check_labels", "check_unit_interval", "check_values"]
+__all__ = [
+    "AS_NUMBERS",
+    "CLASSES",
+    "Part",
+    "PartName",
+    "Splits",
+    "check_attributes",
+    "check_labels",
+    "check_num_labels",
+    "check_unit_interval",
+    "check_values",
+    "read_numbers",
+]
+
+PartName = Literal["train", "valid", "test"]
+"""Names of the parts of a data set."""
 
 
 # eq=False: comparing tensors elementwise has no truth value; parts are compared by identity
@@ -48,6 +65,8 @@ class Part:
 
     def take(self, index: Tensor | slice) -> "Part":
         """The examples at ``index``, a slice or a tensor of positions."""
+        if isinstance(index, Tensor) and index.dtype is not torch.bool:
+            index = index.long()  # torch takes uint8 for a mask
         rest = (self.condition, self.label, self.attributes)
         condition, label, attributes = (None if values is None else rows_of(values, index) for values in rest)
         return Part(rows_of(self.x, index), condition, label, attributes)
@@ -160,38 +179,88 @@ def _digest(part: Part, use: str) -> str:
     return found.hexdigest()
 
 
-def _numbers(argument: str, values: ArrayLike | Tensor) -> Tensor:
-    """``values`` as a new tensor of its own memory, or a ValueError when they are no real numbers."""
+AS_NUMBERS = "convert with .astype('float32')"
+
+CLASSES = "names, label = np.unique(label, return_inverse=True), over all parts together"
+"""What makes class numbers of any labels."""
+
+_REMEDIES = {
+    "M": "give numbers, (dates - dates.min()) / np.timedelta64(1, 'D')",
+    "m": "give numbers, times / np.timedelta64(1, 's')",
+    "c": "give real and imaginary parts",
+}
+"""What to do about arrays of other kinds than numbers, by numpy's letter of the kind."""
+
+
+def read_numbers(argument: str, values: ArrayLike | Tensor, text: str = AS_NUMBERS) -> Tensor:
+    """Numbers as a tensor on the CPU, in a type of theirs that torch computes with; it may share their memory.
+
+    :param argument: name to call them by in errors, such as ``"x_train"``
+    :param text: what to do about text and Python objects, for errors
+    :raises ValueError: if they are not real numbers, or sparse, masked or not rectangular
+    """
+    if isinstance(values, list | tuple) and values and all(isinstance(row, Tensor) for row in values):
+        if len({row.shape for row in values}) > 1:
+            raise ValueError(f"{argument} must be a rectangular array: its rows differ in shape")
+        values = torch.stack(list(values))
     if isinstance(values, Tensor):
-        if values.is_complex():
-            raise ValueError(f"{argument} must hold real numbers, got {values.dtype}: give real and imaginary parts")
-        return values.detach().cpu().clone()
+        return _tensor(argument, values)
+    if hasattr(values, "toarray"):
+        raise ValueError(f"{argument} is sparse ({type(values).__name__}): give {argument}.toarray()")
+    if np.ma.isMaskedArray(values) and (num := int(np.ma.getmaskarray(values).sum())):
+        raise ValueError(
+            f"{argument} is a masked array with {num} masked values: fill them in, {argument}.filled(0.0), or leave "
+            "these examples out"
+        )
     try:
         array = np.asarray(values)
     except ValueError:  # nested lists of unequal lengths
         raise ValueError(f"{argument} must be a rectangular array: its rows differ in shape") from None
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{argument} must hold real numbers, got dtype {array.dtype}: convert with .astype('float32')")
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-        array = array.astype(np.int64)  # torch has few operations on wider unsigned integers
-    # a copy in the machine's byte order, so that later changes to the caller's array do not reach the data
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{argument} must be an array of numbers, got {shown(values)} ({error})") from None
+    kind = array.dtype.kind
+    if kind not in "biuf":
+        remedy = _REMEDIES.get(kind, text)
+        if remedy == AS_NUMBERS and hasattr(values, "to_numpy"):
+            remedy = "convert with .to_numpy(dtype='float32')"
+        raise ValueError(f"{argument} must hold real numbers, got dtype {array.dtype}: {remedy}")
+    if kind == "u" and array.dtype.itemsize > 1:  # torch has few operations on wider unsigned integers
+        fits = array.dtype.itemsize < 8 or not array.size or array.max() < 2**63
+        array = array.astype(np.int64 if fits else np.float64)
+    if kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    shares = array.flags.writeable and array.dtype.isnative and all(stride >= 0 for stride in array.strides)
+    return torch.from_numpy(array if shares else np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def _tensor(argument: str, values: Tensor) -> Tensor:
+    if isinstance(values, torch.masked.MaskedTensor):
+        raise ValueError(f"{argument} is a masked tensor: fill the masked values in, {argument}.to_tensor(0.0)")
+    if values.is_nested:
+        raise ValueError(f"{argument} must be a rectangular array: its rows differ in shape")
+    if values.layout is not torch.strided:
+        raise ValueError(f"{argument} is sparse ({values.layout}): give {argument}.to_dense()")
+    if values.is_meta:
+        raise ValueError(f"{argument} is on the device meta, where it has no values: give one with values")
+    if values.is_complex():
+        raise ValueError(f"{argument} must hold real numbers, got {values.dtype}: give real and imaginary parts")
+    if values.is_quantized:
+        raise ValueError(f"{argument} must hold real numbers, got {values.dtype}: give {argument}.dequantize()")
+    values = values.detach().cpu()
+    if values.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        return read_numbers(argument, values.numpy())
+    return values.float() if values.is_floating_point() and values.dtype.itemsize == 1 else values
 
 
 def check_values(argument: str, values: ArrayLike | Tensor) -> Tensor:
-    """``values`` as a float32 tensor of shape ``(N,) + shape``.
+    """``values`` as a float32 tensor of shape ``(N,) + shape``, in its own memory.
 
     :param argument: name to call it by in errors, such as ``"x_train"``
-    :raises ValueError: if the values are no real numbers, not at least two-dimensional, empty, NaN or
-        infinite
+    :raises ValueError: if the values are not real numbers, not at least two-dimensional, empty, NaN or infinite
     """
-    numbers = _numbers(argument, values)
-    if numbers.dtype is torch.uint8 and numbers.numel() and numbers.max() > 1:
-        raise ValueError(
-            f"{argument} is uint8 with values up to {numbers.max()}: divide grey levels by 255 for values in [0, 1], "
-            "or give other numbers as float32"
-        )
-    x = numbers.to(torch.float32)
+    numbers = read_numbers(argument, values)
+    # a copy, so that later changes to the caller's array do not reach the data
+    x = numbers.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     if x.ndim < 2:
         raise ValueError(
             f"{argument} must have shape (N, ...), one row per example, got {tuple(x.shape)}: "
@@ -214,20 +283,44 @@ def check_labels(argument: str, labels: ArrayLike | Tensor, num_examples: int) -
 
     :raises ValueError: if the labels are not integers, negative or not one per example
     """
-    label = _numbers(argument, labels)
+    label = read_numbers(argument, labels, f"number the classes, {CLASSES}")
     if label.is_floating_point() or label.dtype == torch.bool:
-        raise ValueError(f"{argument} must hold integers, got {label.dtype}: convert with .astype('int64')")
+        too_large = str(getattr(labels, "dtype", "")).endswith("uint64")
+        remedy = f"number the classes, {CLASSES}" if too_large else "convert with .astype('int64')"
+        raise ValueError(f"{argument} must hold integers, got {label.dtype}: {remedy}")
     if label.shape != (num_examples,):
         raise ValueError(
             f"{argument} must have shape ({num_examples},), one class per example, got {tuple(label.shape)}: "
             "for one-hot rows use .argmax(1)"
         )
+    label = label.to(torch.int64, copy=True)
     if label.min() < 0:
         raise ValueError(
             f"{argument} must be 0, 1, 2, ..., got {int(label.min())} at index {int(label.argmin())}: "
             "number the classes from 0"
         )
-    return label.to(torch.int64)
+    return label
+
+
+def check_num_labels(labels: Mapping[str, Tensor]) -> int:
+    """The number of classes, which what is computed of them grows with.
+
+    :param labels: int64, shape ``(num_examples,)``, by the name of the argument
+    :raises ValueError: if they are identifiers rather than class numbers: far larger than there are different ones
+    """
+    largest = {argument: int(label.max()) for argument, label in labels.items()}
+    argument = max(largest, key=lambda name: largest[name])
+    num_labels, num_different = 1 + largest[argument], len(torch.cat([*labels.values()]).unique())
+    if num_labels > max(MOST_LABELS, LABELS_PER_CLASS * num_different):
+        raise ValueError(
+            f"{argument} must be 0, 1, 2, ..., got {num_different} different labels up to {largest[argument]}: number "
+            f"the classes, {CLASSES}"
+        )
+    return num_labels
+
+
+MOST_LABELS, LABELS_PER_CLASS = 1000, 10
+"""Most labels, or labels for each one that occurs: larger ones are taken for identifiers."""
 
 
 def check_attributes(argument: str, attributes: ArrayLike | Tensor) -> Tensor:

@@ -22,6 +22,7 @@ import torch
 
 from .. import data as data_sets
 from .. import metrics, objectives, plots, train, zoo
+from .._options import path_of, typed
 from .._rng import seeded
 from ..checkpoint import write_atomically
 from ..data import Splits
@@ -71,10 +72,11 @@ class Report:
     files: list[Path]
 
 
+@typed
 def reproduce(
     name: str,
     *,
-    rows: Sequence[str] = (),
+    rows: str | Sequence[str] = (),
     quick: bool = False,
     out: str | Path = "runs",
     train: bool = True,
@@ -123,7 +125,7 @@ def reproduce(
     if features not in ("auto", *metrics.FEATURES):
         raise ValueError(f"features must be one of auto, {', '.join(metrics.FEATURES)}, got '{features}'")
     paper, own_name = name.split("/")
-    folder = Path(out) / f"{paper}{'-quick' if quick else ''}"
+    folder = path_of("out", out) / f"{paper}{'-quick' if quick else ''}"
     runner = _Runner(folder, quick, num_samples, max_epochs, device, precision, features, progress)
     for row in chosen:
         runner.config(row)  # a mistake in the options is told before anything is done

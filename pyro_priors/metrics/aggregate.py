@@ -13,7 +13,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from .._sites import base_of, is_normal, sample_sites
+from .._options import typed
+from .._sites import base_of, check_latent, is_normal, sample_sites
 from ..pair import Pair
 from ..priors import GaussianMixture
 
@@ -88,6 +89,7 @@ def posterior_draws(pair: Pair, site: str, x: Tensor) -> Tensor:
     for rows in x.split(ENCODED_AT_ONCE):
         with pair.evaluating():
             trace: Any = poutine.trace(pair.guide).get_trace(rows.to(pair.device))
+        check_latent("site", [site], (name for name, one in sample_sites(trace) if not one["is_observed"]))
         found.append(trace.nodes[site]["value"])
     return torch.cat(found)
 
@@ -111,6 +113,7 @@ def _prior(pair: Pair, site: str) -> tuple[Any, Tensor]:
     with pair.evaluating():
         trace = poutine.trace(poutine.condition(pair.model, fixed)).get_trace(size=size)
     sites = dict(sample_sites(trace))
+    check_latent("site", [site], (name for name in sites if name != "x"))
     prior: Any = sites[site]["fn"]
     if not pair.num_categories:
         return prior, torch.zeros(1, device=pair.device)
@@ -118,6 +121,7 @@ def _prior(pair: Pair, site: str) -> tuple[Any, Tensor]:
 
 
 @torch.no_grad()
+@typed
 def prior_samples(pair: Pair, site: str, num: int) -> Tensor:
     """Draws of z from an unconditional pair's prior, without the cost of decoding them.
 
@@ -140,6 +144,7 @@ def log_aggregate(q: GaussianMixture, z: Tensor) -> Tensor:
     return torch.cat([q.log_prob(part) for part in z.split(Z_AT_ONCE)])
 
 
+@typed
 def nearest_neighbour_kl(x: Tensor, y: Tensor, k: int = 1) -> float:
     r"""Estimate of KL(p || q) from samples alone.
 
@@ -229,6 +234,7 @@ def leakage(log_q: Tensor, log_p: Tensor, thresholds: Sequence[float]) -> list[L
     return found
 
 
+@typed
 def leakage_below(
     log_q: Tensor, log_p: Tensor, of_prior: Tensor, quantile: float, num_resamples: int = 200
 ) -> tuple[Leakage, float]:
@@ -254,6 +260,7 @@ def leakage_below(
     return dataclasses.replace(one, stderr=spread, leaked_stderr=leaked.std().item()), share.std().item()
 
 
+@typed
 def low_posterior_samples(pair: Pair, q: GaussianMixture, site: str, num: int, of: int = 10) -> Tensor:
     """Draws of the prior where the aggregate posterior is lowest: from its pockets.
 
@@ -271,6 +278,7 @@ def low_posterior_samples(pair: Pair, q: GaussianMixture, site: str, num: int, o
     return z[log_aggregate(q, z).argsort()[:num]]
 
 
+@typed
 def high_posterior_samples(pair: Pair, q: GaussianMixture, site: str, num: int, of: int = 10) -> Tensor:
     """Draws of the aggregate posterior where the prior is lowest: from its leaks; otherwise as the low ones."""
     z = q.sample((of * num,))

@@ -13,6 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._options import path_of, typed
 from .._rng import seeded
 from ..data import Part, Splits
 from .judges import Judge, JudgeConfig, calibrate, digest_of, judge_config, kept, train_judge
@@ -46,6 +47,7 @@ class Classifier(Judge):
     :param num_features: number of features
     """
 
+    @typed
     def __init__(
         self,
         image_shape: Sequence[int],
@@ -110,6 +112,7 @@ class Classifier(Judge):
         return torch.cat(found).reshape(*left_shape, -1)
 
 
+@typed
 def trained_classifier(
     data: Splits,
     folder: str | Path,
@@ -161,7 +164,8 @@ def trained_classifier(
     }
     with seeded(judged_by.seed, device):
         network = Classifier(data.image_shape, num_outputs, attributes).to(device)
-        kept(network, Path(folder), NAME, trained_by, lambda: _train(network, data, targets, judged_by, progress))
+        place = path_of("folder", folder)
+        kept(network, place, NAME, trained_by, lambda: _train(network, data, targets, judged_by, progress))
     return network.eval()
 
 

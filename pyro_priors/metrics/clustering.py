@@ -3,15 +3,26 @@
 import torch
 from torch import Tensor
 
+from .._options import typed
+
 __all__ = ["hungarian_accuracy", "majority_accuracy"]
 
 
 def label_counts(category: Tensor, label: Tensor, num_categories: int, num_labels: int) -> Tensor:
     """Number of data by category and label, shape ``(num_categories, num_labels)``."""
-    index = category * num_labels + label
+    index = category.long() * num_labels + label.long()
     return torch.bincount(index, minlength=num_categories * num_labels).reshape(num_categories, num_labels)
 
 
+def _check_classes(name: str, label: Tensor, num_labels: int) -> None:
+    if len(label) and not 0 <= int(label.min()) <= int(label.max()) < num_labels:
+        raise ValueError(
+            f"{name} must be classes from 0 to {num_labels - 1}, got {int(label.min())} to {int(label.max())}: number "
+            "them with names, label = np.unique(label, return_inverse=True)"
+        )
+
+
+@typed
 def hungarian_accuracy(category: Tensor, label: Tensor, num_categories: int, num_labels: int) -> float:
     """Share of data whose category is matched with their label, under the one-to-one matching that is best for it.
 
@@ -20,8 +31,11 @@ def hungarian_accuracy(category: Tensor, label: Tensor, num_categories: int, num
 
     :param category: shape ``(num_data,)``
     :param label: shape ``(num_data,)``
+    :raises ValueError: if a label is not from 0 to ``num_labels - 1``
     """
-    counts = label_counts(category, label, num_categories, num_labels)
+    _check_classes("label", label, num_labels)
+    present, label = label.unique(return_inverse=True)  # memory does not grow with num_labels
+    counts = label_counts(category, label, num_categories, len(present))
     found = sum(int(counts[c, label]) for c, label in matching(counts).items())
     return found / max(int(counts.sum()), 1)
 
@@ -37,6 +51,7 @@ def matching(counts: Tensor) -> dict[int, int]:
     return dict(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
+@typed
 def majority_accuracy(
     category: Tensor, label: Tensor, fit_category: Tensor, fit_label: Tensor, num_categories: int, num_labels: int
 ) -> float:
@@ -48,7 +63,13 @@ def majority_accuracy(
     :param label: shape ``(num_data,)``
     :param fit_category: categories of the data that vote, usually the training data
     :param fit_label: their labels
+    :raises ValueError: if a label is not from 0 to ``num_labels - 1``
     """
-    counts = label_counts(fit_category, fit_label, num_categories, num_labels)
-    winner = torch.where(counts.sum(1) > 0, counts.argmax(1), -1)
-    return (winner[category] == label).double().mean().item()
+    for name, value in (("label", label), ("fit_label", fit_label)):
+        _check_classes(name, value, num_labels)
+    if not len(fit_label):  # no category stands for a label
+        return 0.0
+    present, fit_label = fit_label.unique(return_inverse=True)  # memory does not grow with num_labels
+    counts = label_counts(fit_category, fit_label, num_categories, len(present))
+    winner = torch.where(counts.sum(1) > 0, present.long()[counts.argmax(1)], -1)
+    return (winner[category.long()] == label).double().mean().item()

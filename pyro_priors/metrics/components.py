@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._options import typed
 from ..pair import Pair
 from ..priors import GaussianMixture
 
@@ -95,6 +96,7 @@ class Components:
         return int((self.off.double().mean(0) > 0.5).sum())
 
     @classmethod
+    @typed
     def measure(cls, locs: Tensor, codes: Tensor, held_out: Tensor, num_radii: int = 100) -> Components:
         """Measure all distances.
 

@@ -13,7 +13,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from .._options import typed
 from ..data import Part, Splits, batches
+from ..data.splits import PartName
 from ..nn import GaussianLikelihood, OptimalGaussianLikelihood, Temperature
 from ..objectives import ELBO
 from ..pair import Pair
@@ -64,19 +66,20 @@ class Estimate:
 class _Context:
     pair: Pair
     data: Splits
-    part: str
+    part: PartName
     num_samples: int
     features: str
     progress: bool
     categories: str
 
 
+@typed
 def evaluate(
     pair: Pair,
     data: Splits,
-    part: str = "test",
+    part: PartName = "test",
     *,
-    metrics: Sequence[str] = (),
+    metrics: str | Sequence[str] = (),
     num_samples: int = 500,
     seed: int = 0,
     features: str = "auto",
@@ -117,12 +120,13 @@ def evaluate(
     return {name: estimate for found in each.values() for name, estimate in found.items()}
 
 
+@typed
 def evaluate_each(
     pair: Pair,
     data: Splits,
-    part: str = "test",
+    part: PartName = "test",
     *,
-    metrics: Sequence[str] = (),
+    metrics: str | Sequence[str] = (),
     num_samples: int = 500,
     seed: int = 0,
     features: str = "auto",
@@ -130,8 +134,6 @@ def evaluate_each(
     categories: str = "sum",
 ) -> dict[str, dict[str, Estimate]]:
     """As :func:`evaluate`, by metric: nothing of one that does not apply."""
-    if part not in data.parts:
-        raise ValueError(f"part must be one of {', '.join(data.parts)}, got '{part}'")
     if isinstance(metrics, str):
         metrics = (metrics,)
     for name in metrics:

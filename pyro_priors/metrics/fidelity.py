@@ -8,7 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .._options import typed
 from ..data import Splits
+from ..data.splits import PartName
 from ..pair import Pair
 from .classifier import Classifier
 from .judges import weights_of
@@ -23,7 +25,8 @@ AT_ONCE = 500
 Found = dict[str, tuple[float, float | None, str]]
 
 
-def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: str = "test") -> Found:
+@typed
+def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: PartName = "test") -> Found:
     """Share of generated images in which a classifier of real ones finds what was asked for.
 
     One image for each condition of the part, 10,000 at most: the mean of p(x|z,condition) at a z of the prior. Of
@@ -123,12 +126,13 @@ def mean_pairwise_distance(features: Tensor) -> Tensor:
     return torch.cdist(features, features).sum((-2, -1)) / (num * (num - 1))
 
 
+@typed
 def diversity(
     pair: Pair,
     data: Splits,
     features: Callable[[Tensor], Tensor],
     unit: str,
-    part: str = "test",
+    part: PartName = "test",
     num_conditions: int = 20,
     num_images: int = 50,
 ) -> Found:

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._cache import cache_folder
+from .._options import typed
 from ..data import Splits
 from ..data.levels import rows_of
+from ..data.splits import PartName
 from ..pair import Pair
 from .aggregate import aggregate_posterior, log_prior, low_posterior_samples, prior_samples, upper_site
 from .classifier import Classifier, trained_classifier
@@ -151,6 +153,7 @@ FEATURES: dict[str, Callable[[Splits, torch.device], Features]] = {
 """Feature networks by name."""
 
 
+@typed
 def features_for(name: str, data: Splits, device: torch.device | str = "cpu") -> Features:
     """A feature network.
 
@@ -238,6 +241,7 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
     return (among(real) + among(generated) - 2 * across).item()
 
 
+@typed
 def precision_recall_density_coverage(real: Tensor, generated: Tensor, k: int = 5) -> dict[str, float]:
     r"""Shares of one set near the other, a point's reach being the distance to its k-th neighbour in its own set.
 
@@ -286,8 +290,9 @@ def _reach(x: Tensor, k: int) -> Tensor:
 _REAL: WeakKeyDictionary[Splits, dict[tuple[str, str, int], Tensor]] = WeakKeyDictionary()
 
 
+@typed
 def image_distances(
-    pair: Pair, data: Splits, part: str = "test", features: str = "auto"
+    pair: Pair, data: Splits, part: PartName = "test", features: str = "auto"
 ) -> dict[str, tuple[float, str]]:
     """Distances between a part of the data and as many generated images, 10,000 at most: means of p(x|...).
 

@@ -9,6 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .._options import typed
 from ..data import Part
 from ..pair import Pair
 
@@ -25,6 +26,7 @@ def conditions_of(part: Part) -> Tensor:
 
 
 @torch.no_grad()
+@typed
 def samples_given(pair: Pair, condition: Tensor, num: int) -> dict[str, Tensor]:
     """Ancestral samples, as of :meth:`Pair.sample <pyro_priors.Pair.sample>`, some for each condition.
 

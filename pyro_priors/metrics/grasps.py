@@ -13,6 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._options import path_of, typed
 from .._rng import seeded
 from ..data import Part, Splits
 from ..data.poses import POSE, corners_of, drawn_pose
@@ -57,6 +58,7 @@ class GraspDiscriminator(Judge):
     Reference: section 4.3 of Klushyn et al. (2019), after Jeffrey Mahler et al., Dex-Net 2.0, RSS 2017.
     """
 
+    @typed
     def __init__(
         self,
         image_shape: Sequence[int],
@@ -103,6 +105,7 @@ class GraspDiscriminator(Judge):
         return self.logits(pose, image).sigmoid()
 
 
+@typed
 def trained_discriminator(
     data: Splits, folder: str | Path, *, device: str = "cpu", progress: bool = True, **config: Any
 ) -> GraspDiscriminator:
@@ -133,7 +136,7 @@ def trained_discriminator(
     }
     with seeded(judged_by.seed, device):
         network = GraspDiscriminator(data.condition_image_shape).to(device)
-        kept(network, Path(folder), NAME, trained_by, lambda: _train(network, data, judged_by, progress))
+        kept(network, path_of("folder", folder), NAME, trained_by, lambda: _train(network, data, judged_by, progress))
     return network.eval()
 
 
@@ -164,6 +167,7 @@ def _train(network: GraspDiscriminator, data: Splits, config: JudgeConfig, progr
     }
 
 
+@typed
 def pair_scores(discriminator: GraspDiscriminator, part: Part, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Scores of the known poses of a part, and of as many poses of others at the same images.
 
@@ -282,5 +286,5 @@ def rectangle_metric(pose: Tensor, truth: Tensor, image: Tensor) -> Tensor:
     :param image: number of the image of each of these, shape ``(num_grasps,)``
     :returns: shape ``(num_images, num_samples)``
     """
-    matched = agree(pose[image], truth.unsqueeze(1))  # (num_grasps, num_samples)
+    matched = agree(pose[image.long()], truth.unsqueeze(1))  # (num_grasps, num_samples)
     return pose.new_zeros(pose.shape[:2]).index_add_(0, image, matched.to(pose)) > 0

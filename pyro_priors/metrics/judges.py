@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .. import checkpoint
 from .._hints import hint
+from .._options import convert_fields
 from ..progress import progress_bar
 
 __all__ = ["Judge", "JudgeConfig", "calibrate", "digest_of", "judge_config", "kept", "train_judge", "weights_of"]
@@ -42,11 +43,11 @@ class JudgeConfig:
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         for name, least in (("seed", 0), ("max_epochs", 1), ("patience", 0), ("batch_size", 2)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if not 0 < self.learning_rate < math.inf:
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {getattr(self, name)!r}")
+        if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}: 1e-3 is a good start")
 
 

@@ -3,9 +3,12 @@
 import torch
 from torch import Tensor
 
+from .._options import typed
+
 __all__ = ["active_categories", "active_units", "effective_categories"]
 
 
+@typed
 def active_units(posterior_means: Tensor, threshold: float = 0.01) -> int:
     r"""Number of latent dimensions whose posterior mean moves with the data.
 

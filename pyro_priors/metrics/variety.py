@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._options import typed
+
 __all__ = ["Variety", "variety"]
 
 
@@ -36,6 +38,7 @@ class Variety:
         return self.classes.double().std().item() / math.sqrt(len(self.classes))
 
 
+@typed
 def variety(probabilities: Tensor, thresholds: Sequence[float]) -> list[Variety]:
     """Number of classes of the samples of each condition, of those that a classifier is sure of.
 

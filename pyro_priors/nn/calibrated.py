@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.types import _size
 
 from .._hints import hint
+from .._options import typed
 from .likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
 
 __all__ = ["CALIBRATIONS", "OptimalGaussianLikelihood", "OptimalNormal", "make_calibrated"]
@@ -55,6 +56,7 @@ class OptimalGaussianLikelihood(BernoulliLikelihood):
     squared_error: Tensor
     num_values: Tensor
 
+    @typed
     def __init__(self, event_dim: int, momentum: float = 0.1, min_log_scale: float = -6.0) -> None:
         super().__init__(event_dim)
         self.momentum, self.min_log_scale = momentum, min_log_scale
@@ -114,6 +116,7 @@ CALIBRATIONS = ("fixed", "learned", "learned_by_channel", "optimal")
 """Ways to find the scale of a Gaussian likelihood."""
 
 
+@typed
 def make_calibrated(
     calibration: str, x_shape: Sequence[int], scale: float | None = None, start_scale: float | None = None
 ) -> Likelihood:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._hints import hint
+from .._options import typed
 from .mlp import MLP
 
 __all__ = ["CONDITION_NETWORKS", "AttributeConv", "ConditionMLP", "make_condition_network"]
@@ -21,6 +22,7 @@ class ConditionMLP(nn.Module):
     :param gated: gated layers instead of ReLU
     """
 
+    @typed
     def __init__(self, condition_shape: Sequence[int], hidden: Sequence[int] = (300, 300), gated: bool = True) -> None:
         super().__init__()
         self.num_dims, self.out_dim = len(condition_shape), hidden[-1]
@@ -47,6 +49,7 @@ class AttributeConv(nn.Module):
     arXiv:2511.08946.
     """
 
+    @typed
     def __init__(self, condition_shape: Sequence[int], channels: Sequence[int] = (16, 32)) -> None:
         super().__init__()
         self.num_dims = len(condition_shape)
@@ -74,6 +77,7 @@ CONDITION_NETWORKS: dict[str, Callable[[Sequence[int], Sequence[int], bool], nn.
 """Networks from a condition to ``out_dim`` features, by name."""
 
 
+@typed
 def make_condition_network(
     name: str, condition_shape: Sequence[int], hidden: Sequence[int] = HIDDEN, gated: bool = True
 ) -> nn.Module:

@@ -12,11 +12,12 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._options import typed
 from .likelihoods import Likelihood
 from .mlp import MLP, JoinedLinear
 from .networks import GaussianHead
 
-__all__ = ["NORMALISATIONS", "UPSAMPLING", "ConvDecoder", "ConvEncoder", "ConvTrunk"]
+__all__ = ["NORMALISATIONS", "UPSAMPLING", "ConvDecoder", "ConvEncoder", "ConvTrunk", "is_image"]
 
 NORMALISATIONS = ("auto", "group", "none")
 UPSAMPLING = ("auto", "resize", "transposed")
@@ -61,13 +62,18 @@ _PLANS = {
 """Of the released code of dpVAE, by height and width: MNIST, SVHN and CelebA."""
 
 
+def is_image(shape: Sequence[int]) -> bool:
+    """Whether convolutions can read it: (channels, height, width) of 2x2 and more."""
+    return len(shape) == 3 and min(shape[1:]) >= 2
+
+
 def _plan(image_shape: Sequence[int], channels: Sequence[int], normalisation: str) -> _Plan:
     plan = _plan_of_size(image_shape, channels)
     return plan if normalisation == "auto" else replace(plan, normalised=normalisation == "group")
 
 
 def _plan_of_size(image_shape: Sequence[int], channels: Sequence[int]) -> _Plan:
-    if len(image_shape) != 3 or min(image_shape[1:]) < 2:
+    if not is_image(image_shape):
         raise ValueError(
             f"convolutions need images of shape (channels, height, width) of 2x2 and more, got {tuple(image_shape)}: "
             "load images with flatten=False (--data.no-flatten), or use networks='mlp'"
@@ -140,6 +146,7 @@ class ConvTrunk(nn.Module):
     ACCV 2020, arXiv:1911.10506.
     """
 
+    @typed
     def __init__(
         self,
         x_shape: Sequence[int],
@@ -182,8 +189,7 @@ class _Condition(nn.Module):
 
     def __init__(self, shape: Sequence[int], normalisation: str) -> None:
         super().__init__()
-        is_image = len(shape) == 3 and min(shape[1:]) >= 2
-        self.trunk = ConvTrunk(shape, normalisation=normalisation) if is_image else nn.Flatten(-len(shape))
+        self.trunk = ConvTrunk(shape, normalisation=normalisation) if is_image(shape) else nn.Flatten(-len(shape))
         self.out_dim = self.trunk.out_dim if isinstance(self.trunk, ConvTrunk) else prod(shape)
 
     def forward(self, condition: Tensor) -> Tensor:
@@ -226,6 +232,7 @@ class ConvEncoder(nn.Module):
     broadcasts = True
     """Several x may share a condition whose left dimensions broadcast with theirs: its part is computed once."""
 
+    @typed
     def __init__(
         self,
         x_shape: Sequence[int],
@@ -268,6 +275,7 @@ class ConvDecoder(nn.Module):
     broadcasts = True
     """Several z may share a condition whose left dimensions broadcast with theirs: its part is computed once."""
 
+    @typed
     def __init__(
         self,
         z_dim: int,

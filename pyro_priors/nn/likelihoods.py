@@ -12,6 +12,7 @@ from torch import Size, Tensor
 from torch.types import _size
 
 from .._hints import hint
+from .._options import typed
 from .mlp import positive, raw_of
 
 __all__ = [
@@ -38,6 +39,7 @@ class Likelihood(nn.Module):
     num_outputs = 1
     """Numbers that the decoder must produce for each value of x."""
 
+    @typed
     def __init__(self, event_dim: int) -> None:
         super().__init__()
         self.event_dim = event_dim
@@ -81,6 +83,7 @@ class GaussianLikelihood(BernoulliLikelihood):
         than their KL until it has fallen, and may carry nothing ever after
     """
 
+    @typed
     def __init__(
         self,
         event_dim: int,
@@ -302,6 +305,7 @@ LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
 }
 
 
+@typed
 def make_likelihood(
     name: str, event_dim: int, scale: float | None = None, start_scale: float | None = None
 ) -> Likelihood:

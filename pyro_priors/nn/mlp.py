@@ -7,6 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._options import typed
 from .relaxed import chosen
 
 __all__ = ["MLP", "BranchedMLP", "JoinedLinear", "positive", "raw_of"]
@@ -47,6 +48,7 @@ class JoinedLinear(nn.Module):
         layer has two)
     """
 
+    @typed
     def __init__(
         self, in_dim: int, out_dim: int, condition_dim: int = 0, num_categories: int = 0, num_blocks: int = 1
     ) -> None:
@@ -75,7 +77,7 @@ class JoinedLinear(nn.Module):
         if self.category is not None and c is not None and c.is_floating_point():
             out = out + chosen(self.category.weight, c)
         elif self.category is not None:
-            out = out + self.category(c)
+            out = out + self.category(c if c is None else c.long())
         return out
 
 
@@ -102,6 +104,7 @@ class MLP(nn.Module):
     convolutional networks, ICML 2017, arXiv:1612.08083.
     """
 
+    @typed
     def __init__(
         self,
         in_dim: int,
@@ -153,6 +156,7 @@ class BranchedMLP(nn.Module):
     arXiv:1705.07120.
     """
 
+    @typed
     def __init__(self, in_dim: int, condition_dim: int, hidden: Sequence[int], gated: bool = True) -> None:
         super().__init__()
         self.input = MLP(in_dim, hidden[:1], gated)

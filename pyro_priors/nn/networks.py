@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import torch.nn as nn
 from torch import Tensor
 
+from .._options import typed
 from .likelihoods import Likelihood
 from .mlp import MLP, BranchedMLP, JoinedLinear, positive
 from .relaxed import Temperature, category_of
@@ -26,6 +27,7 @@ class GaussianHead(nn.Module):
     :param num_categories: number of categories, 0 for none
     """
 
+    @typed
     def __init__(self, in_dim: int, z_dim: int, num_categories: int = 0) -> None:
         super().__init__()
         self.z_dim = z_dim
@@ -49,6 +51,7 @@ class CategoricalHead(nn.Module):
     :param temperature: of the relaxed category that it is in training; None for a categorical always
     """
 
+    @typed
     def __init__(self, in_dim: int, num_categories: int, temperature: Temperature | None = None) -> None:
         super().__init__()
         self.logits = JoinedLinear(in_dim, num_categories)
@@ -76,6 +79,7 @@ class Encoder(nn.Module):
     broadcasts = True
     """Several x may share a condition whose left dimensions broadcast with theirs: its part is computed once."""
 
+    @typed
     def __init__(
         self,
         x_shape: Sequence[int],
@@ -120,6 +124,7 @@ class Decoder(nn.Module):
     broadcasts = True
     """Several z may share a condition whose left dimensions broadcast with theirs: its part is computed once."""
 
+    @typed
     def __init__(
         self,
         z_dim: int,

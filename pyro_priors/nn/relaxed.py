@@ -10,6 +10,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
+from .._options import typed
+
 __all__ = ["RelaxedCategorical", "Temperature", "category_of", "chosen"]
 
 
@@ -49,6 +51,7 @@ class Temperature(nn.Module):
 
     value: Tensor
 
+    @typed
     def __init__(self, rate: float = 3e-5, floor: float = 0.5) -> None:
         super().__init__()
         self.rate, self.floor = rate, floor
@@ -79,7 +82,7 @@ def chosen(table: Tensor, c: Tensor) -> Tensor:
     """Rows of a table for category numbers, or their means for the log-weights of a relaxed category.
 
     :param table: shape ``(K, size)``
-    :param c: category numbers, shape ``left_shape``, or log-weights, shape ``left_shape + (K,)``
+    :param c: category numbers of any integer type, shape ``left_shape``, or log-weights, shape ``left_shape + (K,)``
     :returns: shape ``left_shape + (size,)``
     """
-    return c.exp().to(table.dtype) @ table if c.is_floating_point() else table[c]
+    return c.exp().to(table.dtype) @ table if c.is_floating_point() else table[c.long()]

@@ -8,6 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._options import typed
 from .mlp import JoinedLinear
 from .relaxed import category_of
 
@@ -21,6 +22,7 @@ class ReleasedCategoricalHead(nn.Module):
     :param num_categories: number of categories K
     """
 
+    @typed
     def __init__(self, in_dim: int, num_categories: int) -> None:
         super().__init__()
         self.logits = JoinedLinear(in_dim, num_categories)
@@ -41,6 +43,7 @@ class ReleasedGaussianHead(nn.Module):
     :param num_categories: number of categories
     """
 
+    @typed
     def __init__(self, in_dim: int, z_dim: int, num_categories: int) -> None:
         super().__init__()
         self.parameters_of_z = JoinedLinear(in_dim, 2 * z_dim, num_categories=num_categories, num_blocks=2)

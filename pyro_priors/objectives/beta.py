@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .._hints import check_numbers
+from .._options import typed
 from .elbo import ELBO
 from .kl_weight import KLWeight
 
@@ -26,9 +26,9 @@ class Beta(ELBO):
     ICLR 2017.
     """
 
+    @typed
     def __init__(self, beta: float = 4.0, analytic_kl: bool = True, num_particles: int = 1) -> None:
         super().__init__(analytic_kl, num_particles)
-        check_numbers(beta=beta)
         if not beta > 0:
             raise ValueError(f"beta must be above 0, got {beta}: beta=1 is the plain bound")
         self.beta = beta

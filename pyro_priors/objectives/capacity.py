@@ -5,7 +5,8 @@ from typing import ClassVar, cast
 from pyro import poutine
 from torch import Tensor
 
-from .._hints import check_numbers, is_size
+from .._hints import is_size
+from .._options import typed
 from .elbo import ELBO, Terms
 
 __all__ = ["Capacity"]
@@ -50,6 +51,7 @@ class Capacity(ELBO):
     couples_data: ClassVar[bool] = True
     current_capacity: float | Tensor
 
+    @typed
     def __init__(
         self,
         gamma: float = 100.0,
@@ -59,7 +61,6 @@ class Capacity(ELBO):
         num_particles: int = 1,
     ) -> None:
         super().__init__(analytic_kl, num_particles)
-        check_numbers(gamma=gamma, capacity=capacity)
         if not gamma > 0:
             raise ValueError(f"gamma must be above 0, got {gamma}: gamma=1 and capacity=0 is the plain bound")
         if num_steps != 0 and not is_size(num_steps):

@@ -10,6 +10,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.types import _size
 
+from .._hints import is_size
 from .._sites import is_categorical
 
 __all__ = ["Chunk", "SomeCategories", "Sparse"]
@@ -82,8 +83,8 @@ class Sparse(_Handler):
 
     def replace(self, msg: Any) -> None:
         size = msg["infer"].get("num_enumerated")
-        if size is not None and size < 1:
-            raise ValueError(f"num_enumerated of site '{msg['name']}' must be at least 1, got {size}")
+        if size is not None and not is_size(size):
+            raise ValueError(f"num_enumerated of site '{msg['name']}' must be at least 1, got {size!r}: give 10")
         if size is not None and size + 1 < msg["fn"].logits.shape[-1]:
             msg["fn"] = SomeCategories(msg["fn"].logits, size)
 
@@ -93,14 +94,20 @@ class Chunk(_Handler):
 
     :param first: first category
     :param size: number of categories
+    :param exact: sum all categories of a site that is marked ``num_enumerated`` too, which is refused otherwise
     """
 
-    def __init__(self, first: int, size: int) -> None:
+    def __init__(self, first: int, size: int, exact: bool = False) -> None:
         super().__init__()
-        self.first, self.size = first, size
+        self.first, self.size, self.exact = first, size, exact
         self.sites: dict[str, int] = {}
         """Number of categories of each site that was seen, by name."""
 
     def replace(self, msg: Any) -> None:
+        if not self.exact and (few := msg["infer"].get("num_enumerated")) is not None:
+            raise ValueError(
+                f"chunk_size={self.size} sums all categories, but site '{msg['name']}' is marked num_enumerated={few}: "
+                "leave one of the two out, or set the objective's attribute exact to True to sum all"
+            )
         self.sites[msg["name"]] = msg["fn"].logits.shape[-1]
         msg["fn"] = SomeCategories(msg["fn"].logits, self.size, self.first)

@@ -14,6 +14,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from .._compile import CompiledFunction
+from .._options import typed
 from .._sites import is_enumerated, is_normal, sample_sites
 from .elbo import ELBO, Terms, in_order
 from .kl_weight import KLWeight, Weight
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["CompiledObjective", "compiled"]
 
 
+@typed
 def compiled(pair: Pair, objective: infer.ELBO | None = None, max_graphs: int = 16) -> CompiledObjective:
     """The objective of a pair as a compiled module from batch to loss.
 

@@ -11,7 +11,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from .._hints import check_numbers
+from .._options import typed
 from .elbo import ELBO, Terms
 from .kl_weight import KLWeight
 
@@ -73,6 +73,7 @@ class Constrained(ELBO):
     scheduled: ClassVar[tuple[str, ...]] = ("current_beta",)
     current_beta: float | Tensor
 
+    @typed
     def __init__(
         self,
         kappa_squared: float | None = None,
@@ -84,9 +85,6 @@ class Constrained(ELBO):
         num_particles: int = 1,
     ) -> None:
         super().__init__(analytic_kl, num_particles)
-        check_numbers(beta=beta, rate=rate, sharpness=sharpness, smoothing=smoothing)
-        if kappa_squared is not None and not math.isfinite(kappa_squared):
-            raise ValueError(f"kappa_squared must be finite, got {kappa_squared}: give it in nats per datum")
         for name, value in (("beta", beta), ("rate", rate), ("sharpness", sharpness)):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value}")

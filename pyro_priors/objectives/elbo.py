@@ -20,6 +20,7 @@ from pyro.util import check_model_guide_match, check_traceenum_requirements
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from .._options import typed
 from .._sites import is_categorical, is_enumerated, is_normal, sample_sites
 from .categories import Chunk, SomeCategories, Sparse
 from .kl_weight import KLWeight, Weight
@@ -97,8 +98,9 @@ class ELBO(TraceEnum_ELBO):
     :param analytic_kl: closed-form KL where both sides are Gaussian; False samples it
     :param num_particles: number of samples of z for each datum, drawn in one call of the programs
     :param chunk_size: most categories of an enumerated site that are handled at once; all when left out
-    :raises ValueError: in use, if a site is neither enumerated nor reparameterised, is outside the plate ``"data"``,
-        or is scaled differently in model and guide
+    :raises ValueError: if an option is of the wrong type or out of range; in use, if a site is neither enumerated nor
+        reparameterised, is outside the plate ``"data"``, or is scaled differently in model and guide, if ``kl_weight``
+        names a latent site that is not there, or ``chunk_size`` is given with a site marked ``num_enumerated``
 
     An objective of one's own extends ``_terms``, or ``weigh``. What it may need besides, which does nothing here:
 
@@ -118,6 +120,7 @@ class ELBO(TraceEnum_ELBO):
     gradients for discrete distributions, ICML 2019, arXiv:1810.04777.
     """
 
+    @typed
     def __init__(self, analytic_kl: bool = True, num_particles: int = 1, chunk_size: int | None = None) -> None:
         if num_particles < 1:
             raise ValueError(f"num_particles must be at least 1, got {num_particles}")
@@ -185,7 +188,7 @@ class ELBO(TraceEnum_ELBO):
         computed = any(isinstance(value, Tensor) and value.grad_fn is not None for value in (*args, *kwargs.values()))
         first = num = 0
         while first == 0 or first < num:
-            chunk = Chunk(first, size)
+            chunk = Chunk(first, size, self.exact)
             (traces,) = self._get_traces(model, chunk(guide), args, kwargs)
             if len(chunk.sites) != 1:
                 raise ValueError(

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from pyro import poutine
 from torch import Tensor
 
-from .._hints import check_numbers, is_size
+from .._hints import is_size
+from .._options import typed
 from .code import Code, read_code
 from .elbo import ELBO, Terms
 
@@ -66,6 +67,7 @@ class Factor(ELBO):
 
     couples_data: ClassVar[bool] = True
 
+    @typed
     def __init__(
         self,
         gamma: float = 6.4,
@@ -75,14 +77,13 @@ class Factor(ELBO):
         num_particles: int = 1,
     ) -> None:
         super().__init__(analytic_kl, num_particles)
-        check_numbers(gamma=gamma, learning_rate=learning_rate)
         if not gamma >= 0:
             raise ValueError(f"gamma must be 0 or more, got {gamma}: gamma=0 is the plain bound")
-        if not isinstance(hidden, Sequence) or not hidden or not all(map(is_size, hidden)):
-            raise ValueError(f"hidden must be a tuple of whole numbers of at least 1, got {hidden!r}: give (1000,)")
+        if not hidden or not all(map(is_size, hidden)):
+            raise ValueError(f"hidden must be a tuple of positive integers, got {hidden!r}: give (1000,)")
         if not learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {learning_rate}: 1e-4 is a good start")
-        self.gamma, self.hidden, self.learning_rate = gamma, tuple(hidden), learning_rate
+        self.gamma, self.hidden, self.learning_rate = gamma, hidden, learning_rate
         self.begin(0, seed=0)
 
     discriminator: Discriminator | None
@@ -200,6 +201,7 @@ class Discriminator(nn.Module):
     :param generator: what the weights are drawn from
     """
 
+    @typed
     def __init__(
         self, z_dim: int, hidden: Sequence[int], num_categories: int = 1, generator: torch.Generator | None = None
     ) -> None:
@@ -229,5 +231,5 @@ class Discriminator(nn.Module):
                 z = F.leaky_relu(z, 0.2)
             z = F.linear(z, weights[f"layers.{index}.weight"], weights[f"layers.{index}.bias"])
             if not index and category is not None:
-                z = z + weights["category"][category]
+                z = z + weights["category"][category.long()]
         return z.squeeze(-1)

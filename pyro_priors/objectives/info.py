@@ -6,7 +6,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from .._hints import check_numbers
+from .._options import typed
 from .code import Code, read_code
 from .elbo import ELBO, Terms
 
@@ -62,6 +62,7 @@ class Info(ELBO):
 
     couples_data: ClassVar[bool] = True
 
+    @typed
     def __init__(
         self,
         alpha: float = 0.0,
@@ -73,13 +74,10 @@ class Info(ELBO):
         num_particles: int = 1,
     ) -> None:
         super().__init__(analytic_kl, num_particles)
-        check_numbers(alpha=alpha, lambd=lambd, bandwidth=bandwidth)
         if not alpha <= 1:
             raise ValueError(f"alpha must be at most 1, got {alpha}: alpha=0 and lambd=1 is the plain bound")
         if not alpha + lambd >= 1:
             raise ValueError(f"lambd must be at least 1 - alpha = {1 - alpha}, got {lambd}")
-        if kernel not in ("gaussian", "inverse_multiquadratic"):
-            raise ValueError(f"kernel must be gaussian or inverse_multiquadratic, got '{kernel}'")
         if not bandwidth > 0:
             raise ValueError(f"bandwidth must be above 0, got {bandwidth}")
         self.alpha, self.lambd, self.kernel, self.bandwidth, self.unbiased = alpha, lambd, kernel, bandwidth, unbiased

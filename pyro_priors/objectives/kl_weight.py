@@ -1,11 +1,15 @@
 """The effect handler that weighs the KL of the latent sites from outside the programs."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+
+from .._options import plain, shown
+from .._sites import check_latent
 
 __all__ = ["KLWeight", "Weight"]
 
@@ -26,19 +30,41 @@ class KLWeight(Messenger):
     It is :func:`pyro.poutine.scale` less the observed sites.
 
     :param weight: number above 0 (Pyro refuses 0), or scalar tensor, or a mapping from site names to these
-    :raises ValueError: if a weight that is a number is not above 0
+    :raises ValueError: if a weight that is not a tensor is not a finite number above 0; in use, if the program has no
+        latent site of a name in the mapping
     """
 
     def __init__(self, weight: Weight) -> None:
         super().__init__()
         for site, value in weight.items() if isinstance(weight, Mapping) else (("every latent site", weight),):
-            if not isinstance(value, Tensor) and not value > 0:
+            number = value if isinstance(value, Tensor) else plain(value)
+            if isinstance(number, Tensor):
+                continue
+            if type(number) not in (int, float):
+                raise ValueError(f"the KL weight of {site} must be a number above 0, got {shown(value)}")
+            if not number > 0:
                 raise ValueError(f"the KL weight of {site} must be above 0, got {value}: start a warm-up at 1/steps")
-        self.weight = weight
+            if math.isinf(number):
+                raise ValueError(f"the KL weight of {site} must be finite, got {value}: 1 is the plain bound")
+        self.weight = weight if isinstance(weight, Mapping | Tensor) else plain(weight)
+        self._latent: list[str] = []
+
+    def __enter__(self) -> Any:
+        self._latent = []
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if isinstance(self.weight, Mapping) and error[0] is None:
+            check_latent("kl_weight", self.weight, self._latent)
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or site_is_subsample(msg):
             return
-        weight = self.weight.get(msg["name"], 1.0) if isinstance(self.weight, Mapping) else self.weight
+        weight: Any = self.weight
+        if isinstance(weight, Mapping):
+            self._latent.append(msg["name"])
+            weight = weight.get(msg["name"], 1.0)
+            weight = weight if isinstance(weight, Tensor) else plain(weight)
         msg.setdefault("scale_before_weight", msg["scale"])
         msg["scale"] = weight * msg["scale"]

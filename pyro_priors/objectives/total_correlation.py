@@ -7,7 +7,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from .._hints import check_numbers, is_size
+from .._hints import is_size
+from .._options import typed
 from .code import Code, read_code, values_of
 from .elbo import ELBO, Terms
 
@@ -75,6 +76,7 @@ class TotalCorrelation(ELBO):
 
     couples_data: ClassVar[bool] = True
 
+    @typed
     def __init__(
         self,
         alpha: float = 1.0,
@@ -86,12 +88,9 @@ class TotalCorrelation(ELBO):
         num_particles: int = 1,
     ) -> None:
         super().__init__(analytic_kl, num_particles)
-        check_numbers(alpha=alpha, beta=beta, gamma=gamma)
         for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
             if not value >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {value}: all three 1 is the plain bound")
-        if estimator not in ("stratified", "weighted"):
-            raise ValueError(f"estimator must be stratified or weighted, got '{estimator}'")
         if num_data is not None and not is_size(num_data):
             raise ValueError(f"num_data must be a whole number of at least 1, got {num_data!r}: leave it out for fit")
         self.alpha, self.beta, self.gamma, self.estimator, self.num_data = alpha, beta, gamma, estimator, num_data

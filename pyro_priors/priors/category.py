@@ -6,6 +6,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .._hints import check_sizes
+from .._options import typed
 from ..nn import chosen, positive, raw_of
 
 __all__ = ["CategoryPrior"]
@@ -26,6 +27,7 @@ class CategoryPrior(nn.Module):
     :param z_dim: size of z
     """
 
+    @typed
     def __init__(self, num_categories: int, z_dim: int) -> None:
         super().__init__()
         check_sizes(num_categories=num_categories, z_dim=z_dim)

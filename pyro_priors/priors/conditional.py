@@ -9,6 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .._hints import check_sizes
+from .._options import typed
 from ..nn import MLP, Encoder, JoinedLinear, positive
 from .mixture import GaussianMixture
 
@@ -28,6 +29,7 @@ class ConditionalGaussianPrior(nn.Module):
     conditional generative models, NIPS 2015.
     """
 
+    @typed
     def __init__(
         self,
         condition_shape: Sequence[int],
@@ -61,6 +63,7 @@ class ComponentNetwork(nn.Module):
     :param trunk: module from the condition to ``trunk.out_dim`` features, in the place of a perceptron
     """
 
+    @typed
     def __init__(
         self,
         condition_shape: Sequence[int],
@@ -115,6 +118,7 @@ class ConditionalMixturePrior(nn.Module):
     generalisation capacity of conditional VAEs, ICANN 2019.
     """
 
+    @typed
     def __init__(
         self,
         condition_shape: Sequence[int],

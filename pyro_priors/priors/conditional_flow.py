@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from .._hints import check_sizes, hint
+from .._options import typed
 from ..nn import MLP, GaussianHead, make_condition_network
 from .flow import FlowDistribution
 from .transforms import START, Reverse
@@ -70,6 +71,7 @@ class ConditionalFlowPrior(nn.Module):
     Bengio, Density estimation using Real NVP, ICLR 2017, arXiv:1605.08803.
     """
 
+    @typed
     def __init__(
         self,
         condition_shape: Sequence[int],

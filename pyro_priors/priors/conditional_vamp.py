@@ -7,6 +7,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from .._options import typed
 from .._sites import base_of, is_normal
 from .conditional import ComponentNetwork
 from .mixture import GaussianMixture
@@ -49,6 +50,7 @@ class ConditionalVampPrior(nn.Module):
     AISTATS 2018, arXiv:1705.07120.
     """
 
+    @typed
     def __init__(
         self,
         encoder: nn.Module,
@@ -107,6 +109,7 @@ class CDVPrior(nn.Module):
     generalisation capacity of conditional VAEs, ICANN 2019.
     """
 
+    @typed
     def __init__(
         self,
         encoder: nn.Module,

@@ -11,6 +11,7 @@ from torch.distributions import Transform
 from torch.types import _size
 
 from .._hints import check_sizes, hint
+from .._options import typed
 from .standard import StandardPrior
 from .transforms import FLOWS, ActNorm, FlowNetwork, Permutation, Reverse
 from .zuko_flows import PREFIX, ZukoFlow
@@ -73,6 +74,7 @@ class FlowPrior(nn.Module):
     ACCV 2020, arXiv:1911.10506.
     """
 
+    @typed
     def __init__(
         self,
         z_dim: int,

@@ -5,6 +5,7 @@ import torch
 import torch.nn as nn
 
 from .._hints import check_sizes
+from .._options import typed
 from ..nn import positive, raw_of
 
 __all__ = ["GaussianPrior"]
@@ -18,6 +19,7 @@ class GaussianPrior(nn.Module):
     :param z_dim: size of z
     """
 
+    @typed
     def __init__(self, z_dim: int) -> None:
         super().__init__()
         check_sizes(z_dim=z_dim)

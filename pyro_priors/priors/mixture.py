@@ -10,6 +10,7 @@ from torch import Size, Tensor
 from torch.types import _size
 
 from .._hints import check_sizes
+from .._options import typed
 from .._sites import base_of, is_normal
 from ..nn import positive, raw_of
 
@@ -129,6 +130,7 @@ class MixturePrior(nn.Module):
 
     logits: Tensor
 
+    @typed
     def __init__(self, num_components: int, z_dim: int, trained_weights: bool = True) -> None:
         super().__init__()
         check_sizes(num_components=num_components, z_dim=z_dim)

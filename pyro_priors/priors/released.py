@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from .._hints import check_sizes
+from .._options import typed
 
 __all__ = ["ReleasedCategoryPrior"]
 
@@ -26,6 +27,7 @@ class ReleasedCategoryPrior(nn.Module):
     loc: Tensor
     raw_scale: Tensor
 
+    @typed
     def __init__(self, num_categories: int, z_dim: int) -> None:
         super().__init__()
         check_sizes(num_categories=num_categories, z_dim=z_dim)
@@ -38,10 +40,12 @@ class ReleasedCategoryPrior(nn.Module):
         :param c: category numbers, shape ``left_shape``
         :returns: distribution with batch shape ``left_shape`` and event shape ``(z_dim,)``
         """
+        c = c.long()
         return dist.Normal(self.loc[c], 1 + (self.raw_scale[c] / 2).exp()).to_event(1)
 
     def generated(self, c: Tensor) -> dist.TorchDistribution:
         """p(z|c) as the generation reads it, otherwise as :meth:`forward`."""
+        c = c.long()
         return dist.Normal(self.loc[c], self.raw_scale[c].exp()).to_event(1)
 
     def kl(self, q_z: dist.TorchDistribution) -> Tensor:

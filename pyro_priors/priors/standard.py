@@ -6,6 +6,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .._hints import check_sizes
+from .._options import typed
 
 __all__ = ["StandardPrior"]
 
@@ -21,6 +22,7 @@ class StandardPrior(nn.Module):
     loc: Tensor
     scale: Tensor
 
+    @typed
     def __init__(self, z_dim: int) -> None:
         super().__init__()
         check_sizes(z_dim=z_dim)

@@ -10,6 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .._hints import check_sizes
+from .._options import typed
 from .mixture import mixture_of
 
 __all__ = ["VampPrior"]
@@ -45,6 +46,7 @@ class VampPrior(nn.Module):
 
     logits: Tensor
 
+    @typed
     def __init__(
         self,
         encoder: nn.Module,
@@ -96,6 +98,7 @@ class VampPrior(nn.Module):
         self.free_pseudo_inputs.copy_(x)
 
     @torch.no_grad()
+    @typed
     def start_at_data(self, x: Tensor, seed: int = 0, noise: float = 0.01) -> None:
         """Start the pseudo-inputs at K of these data, drawn without replacement, with noise added.
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.distributions import Transform
 
+from .._options import typed
 from .transforms import FlowNetwork
 
 __all__ = ["PREFIX", "ZukoFlow"]
@@ -33,6 +34,7 @@ class ZukoFlow(FlowNetwork):
     Importing zuko turns the validation of all of torch's distributions off; here it is left as it was.
     """
 
+    @typed
     def __init__(self, flow: str, z_dim: int, num_transforms: int, hidden: Sequence[int]) -> None:
         super().__init__()
         name = flow.removeprefix(PREFIX)
