@@ -67,16 +67,24 @@ class Judge(nn.Module):
 
     :param image_shape: (channels, height, width)
     :param temperature_shape: one temperature for each value of this shape
+    :param device: where the temperature is made
+    :param dtype: its type
     """
 
     temperature: Tensor
 
-    def __init__(self, image_shape: Sequence[int], temperature_shape: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        temperature_shape: Sequence[int] = (),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         if len(image_shape) != 3:
             raise ValueError(f"image_shape must be (channels, height, width), got {tuple(image_shape)}")
         self.image_shape = tuple(image_shape)
-        self.register_buffer("temperature", torch.ones(tuple(temperature_shape)))
+        self.register_buffer("temperature", torch.ones(tuple(temperature_shape), device=device, dtype=dtype))
 
     def images(self, x: Tensor) -> Tensor:
         """Images in one row each, flattened or not, as the network takes them, on its device."""
