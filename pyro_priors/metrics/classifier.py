@@ -16,7 +16,7 @@ from torch import Tensor
 from .._rng import seeded
 from ..data import Part, Splits
 from .checks import check_finite
-from .judges import Judge, JudgeConfig, calibrate, digest_of, judge_config, kept, train_judge
+from .judges import Judge, JudgeConfig, calibrate, check_rows, digest_of, judge_config, kept, train_judge
 
 __all__ = ["Classifier", "trained_classifier"]
 
@@ -161,6 +161,7 @@ def trained_classifier(
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
     if data.image_shape is None:
         raise ValueError(f"data must hold images, {data.name} has x_shape {data.x_shape}: a classifier is of images")
+    check_rows(data)
     targets = {name: _target(part, name, target) for name, part in data.parts.items()}
     judged_by, attributes = judge_config(NAME, config), target != "label"
     num_outputs = targets["train"].shape[-1] if attributes else int(data.num_labels or 0)

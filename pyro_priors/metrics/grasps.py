@@ -18,7 +18,7 @@ from ..data import Part, Splits
 from ..data.poses import POSE, corners_of, drawn_pose
 from .checks import check_categories, check_values
 from .given import conditions_of
-from .judges import Judge, JudgeConfig, calibrate, digest_of, judge_config, kept, train_judge
+from .judges import Judge, JudgeConfig, calibrate, check_rows, digest_of, judge_config, kept, train_judge
 
 __all__ = [
     "CERTAIN",
@@ -102,7 +102,12 @@ class GraspDiscriminator(Judge):
     @torch.no_grad()
     def logits(self, pose: Tensor, image: Tensor) -> Tensor:
         """Logits of poses, several for each image or one, in evaluation mode, on the CPU; shapes as in
-        :meth:`forward`."""
+        :meth:`forward`.
+
+        :raises ValueError: if a shape is another, or a number is not finite
+        """
+        check_values("pose", pose, ..., len(POSE))
+        check_values("image", image, len(pose), ...)
         was_training = self.training
         self.eval()
         try:
@@ -139,6 +144,7 @@ def trained_discriminator(
     """
     if data.condition_image_shape is None or data.x_shape != (len(POSE),):
         raise ValueError(f"data must have poses as x and images as conditions, {data.name} has not: use 'cornell'")
+    check_rows(data)
     judged_by = judge_config(NAME, config)
     trained_by = {
         "data": {"name": data.name, "source": data.source, "sha256": digest_of(data.train.x)},

@@ -16,9 +16,20 @@ from torch import Tensor
 
 from .. import checkpoint
 from .._hints import hint
+from ..data import Splits
 from ..progress import progress_bar
 
-__all__ = ["Judge", "JudgeConfig", "calibrate", "digest_of", "judge_config", "kept", "train_judge", "weights_of"]
+__all__ = [
+    "Judge",
+    "JudgeConfig",
+    "calibrate",
+    "check_rows",
+    "digest_of",
+    "judge_config",
+    "kept",
+    "train_judge",
+    "weights_of",
+]
 
 DIGESTED = 1000
 
@@ -109,6 +120,15 @@ def calibrate(network: Judge, logits: Tensor, loss: Callable[[Tensor], Tensor]) 
 
     optimizer.step(closure)
     network.temperature.copy_(log_temperature.detach().exp())
+
+
+def check_rows(data: Splits) -> None:
+    """Refuse data that no network can be trained on: batch statistics need two examples.
+
+    :raises ValueError: if the training part has fewer
+    """
+    if len(data.train) < 2:
+        raise ValueError(f"the training part of {data.name} must have at least 2 examples, got {len(data.train)}")
 
 
 def digest_of(*values: Any) -> str:
