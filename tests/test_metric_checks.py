@@ -42,7 +42,10 @@ REFUSED = {
     # features
     "frechet nan": (lambda: metrics.frechet(normal(20, 4), normal(20, 4, bad=NAN)), r"generated has NaN or.*\[3, 1\]"),
     "frechet inf": (lambda: metrics.frechet(normal(20, 4, bad=INF), normal(20, 4)), r"real has NaN or inf.*\[3, 1\]"),
-    "frechet one": (lambda: metrics.frechet(normal(1, 4), normal(20, 4)), "real must have at least 2 rows, got 1: give"),
+    "frechet one": (
+        lambda: metrics.frechet(normal(1, 4), normal(20, 4)),
+        "real must have at least 2 rows, got 1: give",
+    ),
     "frechet one made": (lambda: metrics.frechet(normal(9, 4), normal(1, 4)), "generated must have at least 2 rows"),
     "frechet sizes": (
         lambda: metrics.frechet(normal(9, 4), normal(9, 3)),
@@ -66,7 +69,10 @@ REFUSED = {
         "k must be a whole number of at least 1, got 0",
     ),
     "pairwise one": (lambda: metrics.mean_pairwise_distance(normal(1, 4)), "features must have at least 2 rows, got 1"),
-    "pairwise nan": (lambda: metrics.mean_pairwise_distance(normal(2, 5, 4, bad=NAN, at=(0, 3, 1))), "features has NaN"),
+    "pairwise nan": (
+        lambda: metrics.mean_pairwise_distance(normal(2, 5, 4, bad=NAN, at=(0, 3, 1))),
+        "features has NaN",
+    ),
     "images": (
         lambda: metrics.Features("pixels", 4, lambda x: x.flatten(1))(normal(9, 1, 2, 2, bad=NAN, at=(3, 0, 1, 1))),
         r"images has NaN or infinite values, the first at \[3, 0, 1, 1\]",
@@ -75,13 +81,22 @@ REFUSED = {
         lambda: metrics.Classifier((1, 4, 4), 2).probabilities(normal(9, 16, bad=NAN)),
         "x has NaN or infinite values",
     ),
-    "classifier none": (lambda: metrics.Classifier((1, 4, 4), 2).features(normal(0, 16)), r"x is empty, shape \(0, 16\)"),
+    "classifier none": (
+        lambda: metrics.Classifier((1, 4, 4), 2).features(normal(0, 16)),
+        r"x is empty, shape \(0, 16\)",
+    ),
     # codes
     "neighbors nan": (lambda: metrics.nearest_neighbour_kl(normal(9, 2, bad=NAN), normal(9, 2)), "x has NaN or inf"),
-    "neighbors sizes": (lambda: metrics.nearest_neighbour_kl(normal(9, 2), normal(9, 3)), r"y must have shape \(m, 2\)"),
+    "neighbors sizes": (
+        lambda: metrics.nearest_neighbour_kl(normal(9, 2), normal(9, 3)),
+        r"y must have shape \(m, 2\)",
+    ),
     "neighbors one": (lambda: metrics.nearest_neighbour_kl(normal(1, 2), normal(9, 2)), "x must have at least 2 rows"),
     "leakage nan": (lambda: metrics.leakage(LOG_Q, normal(9, bad=NAN, at=3), [0.0]), r"log_p has NaN values.*at \[3\]"),
-    "leakage inf": (lambda: metrics.leakage(normal(9, bad=INF, at=3), LOG_Q, [0.0]), "log_q has NaN or infinite values"),
+    "leakage inf": (
+        lambda: metrics.leakage(normal(9, bad=INF, at=3), LOG_Q, [0.0]),
+        "log_q has NaN or infinite values",
+    ),
     "leakage sizes": (lambda: metrics.leakage(LOG_Q, normal(8), [0.0]), r"log_p must have shape \(9,\), got \(8,\)"),
     "leakage none": (lambda: metrics.leakage(normal(0), normal(0), [0.0]), "log_q must have at least 1 row, got 0"),
     "quantile": (
@@ -101,8 +116,14 @@ REFUSED = {
     ),
     "draws site": (lambda: metrics.posterior_draws(vae(), "y", batch("vae")[0]), "site must be a latent .*, got 'y'"),
     "draws num": (lambda: metrics.prior_samples(vae(), "z", 0), "num must be a whole number of at least 1, got 0"),
-    "low": (lambda: metrics.low_posterior_samples(vae(), mixture(), "z", 0), "num must be a whole number of at least 1"),
-    "high": (lambda: metrics.high_posterior_samples(vae(), mixture(), "z", 5, 0), "of must be a whole number of at leas"),
+    "low": (
+        lambda: metrics.low_posterior_samples(vae(), mixture(), "z", 0),
+        "num must be a whole number of at least 1",
+    ),
+    "high": (
+        lambda: metrics.high_posterior_samples(vae(), mixture(), "z", 5, 0),
+        "of must be a whole number of at leas",
+    ),
     "aggregate": (lambda: metrics.aggregate_posterior(vae(), normal(5, 6, bad=NAN)), "x has NaN or infinite values"),
     "aggregate none": (lambda: metrics.aggregate_posterior(vae(), normal(0, 6)), "x must hold at least one datum"),
     "draws nan": (lambda: metrics.posterior_draws(vae(), "z", normal(5, 6, bad=NAN)), "x has NaN or infinite values"),
@@ -121,13 +142,19 @@ REFUSED = {
         lambda: metrics.Components.measure(normal(2, 3, 2), normal(9, 2), normal(4, 3)),
         r"held_out must have shape \(num_held_out, 2\), got \(4, 3\)",
     ),
-    "given": (lambda: metrics.samples_given(create("cvae"), normal(0, 8), 2), "condition must have at least 1 row, got"),
+    "given": (
+        lambda: metrics.samples_given(create("cvae"), normal(0, 8), 2),
+        "condition must have at least 1 row, got",
+    ),
     "magnification": (lambda: metrics.log_magnification(lambda z: z, normal(5, 2, bad=NAN)), "z has NaN or infinite"),
     "units": (lambda: metrics.active_units(normal(5, 2, bad=NAN)), "posterior_means has NaN or infinite values"),
     "units shape": (lambda: metrics.active_units(normal(5)), r"posterior_means must have shape \(num_data, z_dim\)"),
     "categories": (lambda: metrics.active_categories(normal(5, bad=NAN, at=3)), "aggregate has NaN or infinite values"),
     "effective": (lambda: metrics.effective_categories(normal(0)), "aggregate must have at least 1 row, got 0: give"),
-    "variety": (lambda: metrics.variety(normal(5, 2), [0.5]), r"probabilities must have shape \(num_conditions, num_sa"),
+    "variety": (
+        lambda: metrics.variety(normal(5, 2), [0.5]),
+        r"probabilities must have shape \(num_conditions, num_sa",
+    ),
     "information": (
         lambda: metrics.factor_information(normal(4, 2), torch.zeros(4, 2), CATEGORY[:, None]),
         "scale must be above 0, got 0.0: give standard deviations",
@@ -153,7 +180,10 @@ REFUSED = {
         lambda: metrics.hungarian_accuracy(CATEGORY, CATEGORY - 1, 3, 3),
         "label must hold integers from 0 to 2, got -1: number them from 0",
     ),
-    "label sizes": (lambda: metrics.hungarian_accuracy(CATEGORY, CATEGORY[:3], 3, 3), r"category|label must have shape"),
+    "label sizes": (
+        lambda: metrics.hungarian_accuracy(CATEGORY, CATEGORY[:3], 3, 3),
+        r"label must have shape \(4,\), got \(3,\): reshape it",
+    ),
     "label none": (lambda: metrics.hungarian_accuracy(CATEGORY[:0], CATEGORY[:0], 3, 3), "label must have at least 1"),
     "label float": (
         lambda: metrics.majority_accuracy(CATEGORY, CATEGORY.float(), CATEGORY, CATEGORY, 3, 3),
@@ -164,7 +194,10 @@ REFUSED = {
         "fit_label must hold integers from 0 to 2, got 3",
     ),
     # grasps
-    "overlap": (lambda: metrics.jaccard(normal(3, 4), normal(4, 2)), r"corners must have shape \(..., 4, 2\), got \(3, 4"),
+    "overlap": (
+        lambda: metrics.jaccard(normal(3, 4), normal(4, 2)),
+        r"corners must have shape \(..., 4, 2\), got \(3, 4",
+    ),
     "overlap nan": (lambda: metrics.jaccard(normal(4, 2), normal(4, 2, bad=NAN)), "others has NaN or infinite values"),
     "agree": (lambda: metrics.agree(normal(5), normal(6)), r"pose must have shape \(..., 6\), got \(5,\)"),
     "rectangles": (
@@ -181,7 +214,7 @@ REFUSED = {
     ),
     "small images": (
         lambda: metrics.GraspDiscriminator((1, 64, 8)),
-        r"image_shape must have a height and a width of at least 16 for 4 conv.*, got \(1, 64, 8\): give fewer channels",
+        r"image_shape must have a height and a width of at least 16 for 4 con.*, got \(1, 64, 8\): give fewer channels",
     ),
 }
 
@@ -255,7 +288,7 @@ def test_a_pair_that_diverged_is_refused(name):
 def test_evaluations_refuse_what_is_no_data_and_values_that_are_not_finite():
     data = images()
     pair = pp.create("vae", x_shape=(1, 8, 8), z_dim=2, hidden=(8,))
-    with pytest.raises(ValueError, match=r"data must be Splits, got Tensor: give pyro_priors.data.from_arrays\(x_train\)"):
+    with pytest.raises(ValueError, match=r"data must be Splits, got Tensor: give pyro_priors.data.from_arrays\("):
         metrics.evaluate(pair, data.test.x)
     data.test.x[3, 0, 1, 2] = NAN
     with pytest.raises(ValueError, match=r"x has NaN or infinite values, the first at \[3, 0, 1, 2\]: leave such rows"):
