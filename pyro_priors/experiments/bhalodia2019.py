@@ -32,6 +32,7 @@ from ..metrics import (
     prior_samples,
 )
 from ..metrics.aggregate import upper_site
+from ..metrics.distances import distances
 from ..metrics.evaluate import NUM_MIXED
 from ..pair import Pair
 from ..priors import GaussianMixture
@@ -150,7 +151,7 @@ def _distance(x: Tensor) -> Tensor:
     angle = torch.linspace(0, math.pi, 2001)
     outer = torch.stack([angle.cos(), angle.sin()], -1)
     circles = torch.cat([outer, torch.tensor([1.0, 0.5]) - outer])
-    return torch.cat([torch.cdist(part, circles).min(1).values for part in x.cpu().split(500)])
+    return torch.cat([distances(part, circles).min(1).values for part in x.cpu().split(500)])
 
 
 def off_manifold(pair: Pair, data: Splits) -> dict[str, Estimate]:

@@ -13,10 +13,13 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .._hints import check_sizes, hint
 from .._options import typed
-from .._sites import base_of, check_latent, is_normal, sample_sites
+from .._precision import in_precision_of
+from .._sites import base_of, is_normal, sample_sites
 from ..pair import Pair
 from ..priors import GaussianMixture
+from .checks import check_finite, check_values, deviation, standard_error
 
 __all__ = [
     "Leakage",
@@ -39,7 +42,7 @@ Z_AT_ONCE = 500
 
 def upper_site(pair: Pair, x: Tensor) -> str:
     """Name of the continuous latent site that the prior is of: ``z``, or the first one of a hierarchy."""
-    return next(name for name in pair.encode(x[:1].to(pair.device)) if name != "c")
+    return next(name for name in pair.encode(x[:1].to(next(pair.parameters()))) if name != "c")
 
 
 @torch.no_grad()
@@ -54,11 +57,13 @@ def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
     :param pair: an unconditional pair whose posterior of z, or of a hierarchy's upper code, is Gaussian
     :param x: shape ``(N,) + x_shape``, on any device
     :returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``
-    :raises ValueError: if the posterior is not a diagonal Gaussian
+    :raises ValueError: if the posterior is not a diagonal Gaussian, or x has values that are not finite
     """
+    pair = in_precision_of(x, pair)
     site, categories = upper_site(pair, x), range(max(1, pair.num_categories))
     log_weights, locs, scales = [], [], []
     for rows in x.split(ENCODED_AT_ONCE):
+        check_finite("x", rows)
         rows = rows.to(pair.device)
         log_q = pair.encode(rows)["c"].logits if pair.num_categories else rows.new_zeros(len(rows), 1)
         for c in categories:
@@ -84,12 +89,15 @@ def posterior_draws(pair: Pair, site: str, x: Tensor) -> Tensor:
     :param site: name of the latent site
     :param x: shape ``(N,) + x_shape``, on any device
     :returns: shape ``(N, z_dim)``
+    :raises ValueError: if the site is unknown, or x has values that are not finite
     """
+    pair = in_precision_of(x, pair)
     found: list[Tensor] = []
+    _check_site(site, [name for name in pair.encode(x[:1].to(pair.device)) if name != "c"])
     for rows in x.split(ENCODED_AT_ONCE):
+        check_finite("x", rows)
         with pair.evaluating():
             trace: Any = poutine.trace(pair.guide).get_trace(rows.to(pair.device))
-        check_latent("site", [site], (name for name, one in sample_sites(trace) if not one["is_observed"]))
         found.append(trace.nodes[site]["value"])
     return torch.cat(found)
 
@@ -101,8 +109,11 @@ def log_prior(pair: Pair, site: str, z: Tensor) -> Tensor:
     :param site: name of the latent site
     :param z: shape ``(num, z_dim)``
     :returns: shape ``(num,)``, in nats
+    :raises ValueError: if the site is unknown, or z is not of that shape, or has values that are not finite
     """
-    prior, log_p_c = _prior(pair, site)
+    check_values("z", z, "num", "z_dim")
+    prior, log_p_c = _prior(in_precision_of(z, pair), site)
+    check_values("z", z, "num", prior.event_shape[0])
     return (prior.log_prob(z.unsqueeze(-2)) + log_p_c).logsumexp(-1)  # (num, K) before the sum
 
 
@@ -113,11 +124,16 @@ def _prior(pair: Pair, site: str) -> tuple[Any, Tensor]:
     with pair.evaluating():
         trace = poutine.trace(poutine.condition(pair.model, fixed)).get_trace(size=size)
     sites = dict(sample_sites(trace))
-    check_latent("site", [site], (name for name in sites if name != "x"))
+    _check_site(site, [name for name in sites if name not in ("c", "x")])
     prior: Any = sites[site]["fn"]
     if not pair.num_categories:
-        return prior, torch.zeros(1, device=pair.device)
+        return prior, next(pair.parameters()).new_zeros(1)
     return prior, sites["c"]["fn"].log_prob(fixed["c"])
+
+
+def _check_site(site: str, known: list[str]) -> None:
+    if site not in known:
+        raise ValueError(f"site must be a latent site of the pair with a density, got {site!r}: {hint(site, known)}")
 
 
 @torch.no_grad()
@@ -128,7 +144,9 @@ def prior_samples(pair: Pair, site: str, num: int) -> Tensor:
     :param site: name of the latent site
     :param num: number of draws
     :returns: shape ``(num, z_dim)``
+    :raises ValueError: if the site is unknown, or num is not a positive integer
     """
+    check_sizes(num=num)
     prior, log_p_c = _prior(pair, site)
     found = []
     for start in range(0, num, Z_AT_ONCE):
@@ -140,7 +158,13 @@ def prior_samples(pair: Pair, site: str, num: int) -> Tensor:
 
 @torch.no_grad()
 def log_aggregate(q: GaussianMixture, z: Tensor) -> Tensor:
-    """log q(z) in pieces, shape ``(num,)``."""
+    """Return log q(z), shape ``(num,)``, computed in pieces.
+
+    :param q: from :func:`aggregate_posterior`
+    :param z: shape ``(num, z_dim)``
+    :raises ValueError: if z is not of that shape, or has values that are not finite
+    """
+    check_values("z", z, "num", q.loc.shape[-1])
     return torch.cat([q.log_prob(part) for part in z.split(Z_AT_ONCE)])
 
 
@@ -159,12 +183,15 @@ def nearest_neighbour_kl(x: Tensor, y: Tensor, k: int = 1) -> float:
     :param y: m samples of q, shape ``(m, d)``
     :param k: which neighbour, below n and not above m
     :returns: in nats; below 0 at times
-    :raises ValueError: if more than a tenth of x are the same as others, or k is out of range
+    :raises ValueError: if more than a tenth of x are the same as others, k is out of range, or x and y are not of those
+        shapes or have values that are not finite
 
     Reference: Fernando Perez-Cruz, Kullback-Leibler divergence estimation of continuous distributions, ISIT 2008.
     """
     from sklearn.neighbors import NearestNeighbors
 
+    check_values("x", x, "n", "d", least=2)
+    check_values("y", y, "m", x.shape[1])
     if not 1 <= k <= min(len(x) - 1, len(y)):
         raise ValueError(
             f"k must be from 1 to {min(len(x) - 1, len(y))}, below the number of x and not above that of y, got {k}"
@@ -215,6 +242,8 @@ def leakage(log_q: Tensor, log_p: Tensor, thresholds: Sequence[float]) -> list[L
     :param log_q: log q(z) of draws of the aggregate posterior, shape ``(num,)``
     :param log_p: log p(z) of the same draws; of a flow the whole density, log-determinant included
     :param thresholds: tau, in nats
+    :raises ValueError: if the two are not of that shape, log_q has values that are not finite, or log_p has NaN (it may
+        be minus infinity)
 
     What differs: paper and code take the prior's density in the base of the flow, at g(z), without the log-determinant;
     here it is the density of z. The code also reads variances as precisions, and averages wrongly.
@@ -222,15 +251,17 @@ def leakage(log_q: Tensor, log_p: Tensor, thresholds: Sequence[float]) -> list[L
     Reference: Riddhish Bhalodia, Iain Lee and Shireen Elhabian, dpVAEs: fixing sample generation for regularized VAEs,
     ACCV 2020, arXiv:1911.10506, section 5.1.
     """
+    check_values("log_q", log_q, "num")
+    check_values("log_p", log_p, len(log_q), infinite=True)
     found = []
     for threshold in thresholds:
         below = log_p < threshold
         excess = (log_q - log_p)[below].double()
         everywhere = torch.where(below, log_q - log_p, 0.0).double()
         score = excess.mean().item() if len(excess) else math.nan
-        stderr = excess.std().item() / math.sqrt(len(excess)) if len(excess) > 1 else math.nan
-        leaked, spread = everywhere.mean().item(), everywhere.std().item() / math.sqrt(len(log_p))
-        found.append(Leakage(float(threshold), score, stderr, len(excess) / len(log_p), leaked, spread))
+        leaked, share = everywhere.mean().item(), len(excess) / len(log_p)
+        errors = standard_error(excess), standard_error(everywhere)
+        found.append(Leakage(float(threshold), score, errors[0], share, leaked, errors[1]))
     return found
 
 
@@ -247,17 +278,23 @@ def leakage_below(
     :param quantile: between 0 and 1
     :param num_resamples: number of resamples
     :returns: the leakage, and the standard error of its share
+    :raises ValueError: as :func:`leakage`, or if ``of_prior`` has NaN or the quantile is not between 0 and 1
     """
+    check_values("of_prior", of_prior, "num", infinite=True)
+    check_sizes(num_resamples=num_resamples)
+    if not 0 <= quantile <= 1:
+        raise ValueError(f"quantile must be from 0 to 1, got {quantile}: 0.01 is the lowest hundredth")
+    of_prior = of_prior.to(torch.promote_types(of_prior.dtype, torch.float32))  # torch has no quantiles of halves
     (one,) = leakage(log_q, log_p, [of_prior.quantile(quantile).item()])
     found = []
     for _ in range(num_resamples):
-        drawn, ranked = (torch.randint(len(values), (len(values),)) for values in (log_p, of_prior))
+        drawn, ranked = (torch.randint(len(values), (len(values),), device="cpu") for values in (log_p, of_prior))
         found += leakage(log_q[drawn], log_p[drawn], [of_prior[ranked].quantile(quantile).item()])
-    values = torch.tensor([(each.score, each.share, each.leaked) for each in found], dtype=torch.float64)
+    numbers = [(each.score, each.share, each.leaked) for each in found]
+    values = torch.tensor(numbers, dtype=torch.float64, device="cpu")
     score, share, leaked = values.unbind(1)
     score = score[~score.isnan()]
-    spread = score.std().item() if len(score) > 1 else math.nan
-    return dataclasses.replace(one, stderr=spread, leaked_stderr=leaked.std().item()), share.std().item()
+    return dataclasses.replace(one, stderr=deviation(score), leaked_stderr=deviation(leaked)), deviation(share)
 
 
 @typed
@@ -274,12 +311,14 @@ def low_posterior_samples(pair: Pair, q: GaussianMixture, site: str, num: int, o
     first two dimensions, and by log-variances in the place of variances. In many dimensions the mixture of finitely
     many posteriors is thin, and what it likes least is mostly what is far out under the prior itself.
     """
-    z = prior_samples(pair, site, of * num)
+    check_sizes(num=num, of=of)
+    z = prior_samples(in_precision_of(q.loc, pair), site, of * num)
     return z[log_aggregate(q, z).argsort()[:num]]
 
 
 @typed
 def high_posterior_samples(pair: Pair, q: GaussianMixture, site: str, num: int, of: int = 10) -> Tensor:
     """Draws of the aggregate posterior where the prior is lowest: from its leaks; otherwise as the low ones."""
+    check_sizes(num=num, of=of)
     z = q.sample((of * num,))
     return z[log_prior(pair, site, z).argsort()[:num]]

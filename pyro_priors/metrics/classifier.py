@@ -16,7 +16,8 @@ from torch import Tensor
 from .._options import path_of, typed
 from .._rng import seeded
 from ..data import Part, Splits
-from .judges import Judge, JudgeConfig, calibrate, digest_of, judge_config, kept, train_judge
+from .checks import check_finite
+from .judges import Judge, JudgeConfig, calibrate, check_rows, digest_of, judge_config, kept, train_judge
 
 __all__ = ["Classifier", "trained_classifier"]
 
@@ -45,6 +46,8 @@ class Classifier(Judge):
     :param attributes: outputs are attributes, each with a probability of its own; False: classes
     :param channels: channels of the first convolutions; further ones have as many as the last of these
     :param num_features: number of features
+    :param device: where the parameters are made; torch's default when left out
+    :param dtype: their type; torch's default when left out
     """
 
     @typed
@@ -55,19 +58,23 @@ class Classifier(Judge):
         attributes: bool = False,
         channels: Sequence[int] = (32, 64, 128),
         num_features: int = 128,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(image_shape, (num_outputs,) if attributes else ())
+        made: Any = {"device": device, "dtype": dtype}
+        super().__init__(image_shape, (num_outputs,) if attributes else (), **made)
         self.num_outputs, self.attributes, self.num_features = num_outputs, attributes, num_features
         size, (height, width) = image_shape[0], image_shape[1:]
         layers: list[nn.Module] = []
         level = 0
         while not level or max(height, width) > SMALLEST_SIDE:
             out = channels[min(level, len(channels) - 1)]
-            layers += [nn.Conv2d(size, out, 3, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+            layers += [nn.Conv2d(size, out, 3, 2, 1, bias=False, **made), nn.BatchNorm2d(out, **made), nn.ReLU()]
             height, width = -(-height // 2), -(-width // 2)
             size, level = out, level + 1
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(size * height * width, num_features), nn.ReLU())
-        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(num_features, num_outputs))
+        features = nn.Linear(size * height * width, num_features, **made)
+        self.body = nn.Sequential(*layers, nn.Flatten(), features, nn.ReLU())
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(num_features, num_outputs, **made))
 
     def forward(self, x: Tensor) -> Tensor:
         """
@@ -81,20 +88,22 @@ class Classifier(Judge):
 
         :param x: in [0, 1], shape ``left_shape + image_shape``, or flattened to ``left_shape + (size,)``
         :returns: shape ``left_shape + (num_features,)``
+        :raises ValueError: if x is empty, not of these images, or has values that are not finite
         """
-        return self._in_chunks(self.body, x)
+        return self._in_chunks(self.body, x, checked=True)
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Probability of each class, or of each attribute.
 
         :param x: as for :meth:`features`
         :returns: shape ``left_shape + (num_outputs,)``
+        :raises ValueError: as :meth:`features`
         """
-        logits = self._in_chunks(self, x)
+        logits = self._in_chunks(self, x, checked=True)
         return logits.sigmoid() if self.attributes else logits.softmax(-1)
 
     @torch.no_grad()
-    def _in_chunks(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def _in_chunks(self, network: Callable[[Tensor], Tensor], x: Tensor, checked: bool = False) -> Tensor:
         """A network in evaluation mode, some images at a time, on the classifier's device."""
         shape = next((s for s in (self.image_shape, (prod(self.image_shape),)) if x.shape[-len(s) :] == s), None)
         if shape is None:
@@ -103,10 +112,16 @@ class Classifier(Judge):
                 "of other images"
             )
         left_shape, was_training = x.shape[: -len(shape)], self.training
+        if not prod(left_shape):
+            raise ValueError(f"x is empty, shape {tuple(x.shape)}: give at least one image")
         rows = x if len(left_shape) == 1 else x.reshape(-1, *shape)  # bytes that are mapped have one left dimension
         self.eval()
         try:
-            found = [network(self.images(part)) for part in rows.split(AT_ONCE)]
+            found = []
+            for part in rows.split(AT_ONCE):
+                if checked:
+                    check_finite("x", part)
+                found.append(network(self.images(part)))
         finally:
             self.train(was_training)
         return torch.cat(found).reshape(*left_shape, -1)
@@ -149,6 +164,7 @@ def trained_classifier(
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
     if data.image_shape is None:
         raise ValueError(f"data must hold images, {data.name} has x_shape {data.x_shape}: a classifier is of images")
+    check_rows(data)
     targets = {name: _target(part, name, target) for name, part in data.parts.items()}
     judged_by, attributes = judge_config(NAME, config), target != "label"
     num_outputs = targets["train"].shape[-1] if attributes else int(data.num_labels or 0)
@@ -162,8 +178,8 @@ def trained_classifier(
         "network": {"image_shape": list(data.image_shape), "num_outputs": num_outputs, "attributes": attributes},
         "training": dataclasses.asdict(judged_by),
     }
-    with seeded(judged_by.seed, device):
-        network = Classifier(data.image_shape, num_outputs, attributes).to(device)
+    with seeded(judged_by.seed, device), torch.device("cpu"):
+        network = Classifier(data.image_shape, num_outputs, attributes, dtype=torch.float32).to(device)
         place = path_of("folder", folder)
         kept(network, place, NAME, trained_by, lambda: _train(network, data, targets, judged_by, progress))
     return network.eval()
@@ -178,7 +194,8 @@ def _train(
     def batch_loss(rows: Tensor) -> Tensor:
         x = network.images(data.train.x[rows])
         if data.binarise:
-            x = torch.where(torch.rand(len(x), 1, 1, 1).to(x) < 0.5, x, torch.bernoulli(x))
+            stays = torch.rand(len(x), 1, 1, 1, dtype=torch.float32, device="cpu").to(x) < 0.5
+            x = torch.where(stays, x, torch.bernoulli(x))
         return _loss(network, network(_shifted(x, shift)), targets["train"][rows].to(x.device))
 
     def valid_loss() -> float:

@@ -3,23 +3,22 @@
 import torch
 from torch import Tensor
 
+from .._hints import check_sizes
 from .._options import typed
+from .checks import check_categories
 
 __all__ = ["hungarian_accuracy", "majority_accuracy"]
 
 
 def label_counts(category: Tensor, label: Tensor, num_categories: int, num_labels: int) -> Tensor:
-    """Number of data by category and label, shape ``(num_categories, num_labels)``."""
-    index = category.long() * num_labels + label.long()
+    """Return the number of examples by category and label, shape ``(num_categories, num_labels)``.
+
+    :raises ValueError: if the two are not integers of these ranges, one for each example
+    """
+    check_sizes(num_categories=num_categories, num_labels=num_labels)
+    category = check_categories("category", category, below=num_categories)
+    index = category * num_labels + check_categories("label", label, len(category), num_labels)
     return torch.bincount(index, minlength=num_categories * num_labels).reshape(num_categories, num_labels)
-
-
-def _check_classes(name: str, label: Tensor, num_labels: int) -> None:
-    if len(label) and not 0 <= int(label.min()) <= int(label.max()) < num_labels:
-        raise ValueError(
-            f"{name} must be classes from 0 to {num_labels - 1}, got {int(label.min())} to {int(label.max())}: number "
-            "them with names, label = np.unique(label, return_inverse=True)"
-        )
 
 
 @typed
@@ -29,15 +28,14 @@ def hungarian_accuracy(category: Tensor, label: Tensor, num_categories: int, num
     With more categories than labels the rest stay unmatched and their data count as wrong. The matching is found on
     the very data it is scored on, as is usual; it has K choices and no more.
 
-    :param category: shape ``(num_data,)``
-    :param label: shape ``(num_data,)``
-    :raises ValueError: if a label is not from 0 to ``num_labels - 1``
+    :param category: integers below ``num_categories``, shape ``(num_data,)``
+    :param label: integers below ``num_labels``, shape ``(num_data,)``
+    :raises ValueError: if the two are not that, or empty
     """
-    _check_classes("label", label, num_labels)
-    present, label = label.unique(return_inverse=True)  # memory does not grow with num_labels
-    counts = label_counts(category, label, num_categories, len(present))
-    found = sum(int(counts[c, label]) for c, label in matching(counts).items())
-    return found / max(int(counts.sum()), 1)
+    check_sizes(num_labels=num_labels)
+    present, label = check_categories("label", label, below=num_labels).unique(return_inverse=True)
+    counts = label_counts(category, label, num_categories, len(present))  # labels may be large numbers
+    return sum(int(counts[c, label]) for c, label in matching(counts).items()) / len(label)
 
 
 def matching(counts: Tensor) -> dict[int, int]:
@@ -59,17 +57,16 @@ def majority_accuracy(
 
     A category without data in the vote stands for no label: its data count as wrong.
 
-    :param category: shape ``(num_data,)``
-    :param label: shape ``(num_data,)``
+    :param category: integers below ``num_categories``, shape ``(num_data,)``
+    :param label: integers below ``num_labels``, shape ``(num_data,)``
     :param fit_category: categories of the data that vote, usually the training data
     :param fit_label: their labels
-    :raises ValueError: if a label is not from 0 to ``num_labels - 1``
+    :raises ValueError: if these are not integers of these ranges, one for each example, or empty
     """
-    for name, value in (("label", label), ("fit_label", fit_label)):
-        _check_classes(name, value, num_labels)
-    if not len(fit_label):  # no category stands for a label
-        return 0.0
-    present, fit_label = fit_label.unique(return_inverse=True)  # memory does not grow with num_labels
-    counts = label_counts(fit_category, fit_label, num_categories, len(present))
-    winner = torch.where(counts.sum(1) > 0, present.long()[counts.argmax(1)], -1)
-    return (winner[category.long()] == label).double().mean().item()
+    check_sizes(num_labels=num_labels)
+    category = check_categories("category", category, below=num_categories)
+    label = check_categories("label", label, len(category), num_labels)
+    present, voted = check_categories("fit_label", fit_label, below=num_labels).unique(return_inverse=True)
+    counts = label_counts(fit_category, voted, num_categories, len(present))
+    winner = torch.where(counts.sum(1) > 0, present[counts.argmax(1)], -1)
+    return (winner[category] == label).double().mean().item()

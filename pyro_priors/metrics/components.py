@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._hints import check_sizes
 from .._options import typed
+from .._precision import in_precision_of
 from ..pair import Pair
 from ..priors import GaussianMixture
+from .checks import check_finite, check_values, standard_error
+from .distances import distances
 
 __all__ = ["Components", "posterior_means", "prior_components"]
 
@@ -22,12 +25,22 @@ QUANTILE = 0.99
 
 @torch.no_grad()
 def posterior_means(pair: Pair, x: Tensor, condition: Tensor | None = None) -> Tensor:
-    """Means of q(z|x,condition), shape ``(num, z_dim)``, on the CPU."""
-    found = []
+    """Return the means of q(z|x,condition), shape ``(num, z_dim)``, on the CPU and in the precision of x.
+
+    :param pair: the pair
+    :param x: shape ``(num,) + x_shape``, on any device
+    :param condition: shape ``(num,) + condition_shape``
+    :raises ValueError: if x is empty, or x or the condition has values that are not finite
+    """
+    if not len(x):
+        raise ValueError("x is empty: give at least one example")
+    pair, found = in_precision_of(x, pair), []
+    like = next(pair.parameters())
     for start in range(0, len(x), AT_ONCE):
         rows = slice(start, start + AT_ONCE)
-        given = None if condition is None else condition[rows].to(pair.device)
-        found.append(pair.encode(x[rows].to(pair.device), given)["z"].mean.cpu())
+        check_finite("x", x[rows])
+        given = None if condition is None else condition[rows].to(like)
+        found.append(pair.encode(x[rows].to(like), given)["z"].mean.cpu())
     return torch.cat(found)
 
 
@@ -37,7 +50,10 @@ def prior_components(pair: Pair, condition: Tensor) -> GaussianMixture:
 
     :param condition: shape ``(num,) + condition_shape``
     :returns: mixture with batch shape ``(num,)`` and event shape ``(z_dim,)``
+    :raises ValueError: if the condition is empty, or has values that are not finite
     """
+    check_values("condition", condition, "num", ...)
+    pair = in_precision_of(condition, pair)
     logits, locs, scales = [], [], []
     for part in condition.split(AT_ONCE):
         with pair.evaluating():
@@ -87,8 +103,8 @@ class Components:
 
     @property
     def stderr(self) -> float:
-        """Its standard error over the conditions."""
-        return self.off.double().sum(-1).std().item() / math.sqrt(len(self.off))
+        """Its standard error over the conditions, NaN for one condition."""
+        return standard_error(self.off.sum(-1))
 
     @property
     def num_left(self) -> int:
@@ -103,6 +119,8 @@ class Components:
         :param locs: means of the components given each condition, shape ``(num_conditions, K, z_dim)``
         :param codes: codes of the training data, shape ``(num_codes, z_dim)``
         :param held_out: codes of other data, shape ``(num_held_out, z_dim)``
+        :param num_radii: number of radii
+        :raises ValueError: if a tensor is not of its shape, or has values that are not finite
 
         What differs from the paper (section 4.2 of Klushyn et al. 2019): it shows the number of codes as a function of
         the distance to a component, as ``counts`` does, counts by eye the components that are far, and does not say
@@ -110,13 +128,18 @@ class Components:
         known by its mean alone: samples of a broad one (CMoG's may be) lie far from it, those of one as narrow as a
         posterior (VampPrior, CDV) do not.
         """
+        check_values("locs", locs, "num_conditions", "K", "z_dim")
+        check_values("codes", codes, "num_codes", locs.shape[-1])
+        check_values("held_out", held_out, "num_held_out", locs.shape[-1])
+        check_sizes(num_radii=num_radii)
         centre = codes.mean(0)
         reach = max((values - centre).norm(dim=-1).max().item() for values in (locs, codes))
-        radii = torch.linspace(0, reach, num_radii).to(codes)
-        nearest, counts = [], codes.new_zeros(locs.shape[1], num_radii + 1)
+        radii = torch.linspace(0, reach, num_radii, dtype=torch.float64, device="cpu").to(codes)
+        nearest, counts = [], codes.new_zeros(locs.shape[1], num_radii + 1, dtype=torch.int64)
         for part in locs:
-            distances = torch.cdist(part, codes)  # (K, num_codes)
-            nearest.append(distances.amin(-1))
-            counts.scatter_add_(-1, torch.bucketize(distances, radii), torch.ones_like(distances))
-        reference = torch.cat([torch.cdist(part, codes).amin(-1) for part in held_out.split(AT_ONCE)])
-        return cls(torch.stack(nearest), reference, counts.cumsum(-1)[:, :-1] / len(locs), radii)
+            found = distances(part, codes)  # (K, num_codes)
+            nearest.append(found.amin(-1))
+            counts.scatter_add_(-1, torch.bucketize(found, radii), torch.ones_like(found, dtype=torch.int64))
+        reference = torch.cat([distances(part, codes).amin(-1) for part in held_out.split(AT_ONCE)])
+        means = counts.cumsum(-1)[:, :-1].double() / len(locs)
+        return cls(torch.stack(nearest), reference, means.to(codes), radii)

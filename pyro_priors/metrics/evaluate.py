@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .._options import typed
+from .._precision import in_precision_of
 from ..data import Part, Splits, batches
 from ..data.splits import PartName
 from ..nn import GaussianLikelihood, OptimalGaussianLikelihood, Temperature
@@ -29,6 +30,7 @@ from .aggregate import (
     prior_samples,
     upper_site,
 )
+from .checks import check_finite, check_pair, standard_error
 from .clustering import hungarian_accuracy, majority_accuracy
 from .factors import factor_information, mutual_information_gap
 from .fidelity import condition_fidelity, diversity
@@ -91,7 +93,7 @@ def evaluate(
     Means are over the data of the part, with their standard errors over them, but for the gap between prior and
     aggregate posterior and for leakage, which are over draws; all is computed in chunks, so that
     memory stays bounded whatever the number of samples. Noise is drawn from ``seed`` and torch's generators are left as
-    they were.
+    they were. A pair in another precision than its data is evaluated through a copy in theirs.
 
     :param pair: the pair
     :param data: its data
@@ -104,7 +106,8 @@ def evaluate(
     :param progress: show a bar in a terminal
     :param categories: in log p(x) summed or drawn (:meth:`pyro_priors.Pair.log_prob`)
     :returns: estimates by name
-    :raises ValueError: if a part or a metric is unknown, or the pair was made for other data
+    :raises ValueError: if a part or a metric is unknown, the pair was made for other data or has parameters that are
+        not finite, or x has values that are not finite
     """
     each = evaluate_each(
         pair,
@@ -134,6 +137,8 @@ def evaluate_each(
     categories: str = "sum",
 ) -> dict[str, dict[str, Estimate]]:
     """As :func:`evaluate`, by metric: nothing of one that does not apply."""
+    if not isinstance(data, Splits):
+        raise ValueError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
     if isinstance(metrics, str):
         metrics = (metrics,)
     for name in metrics:
@@ -146,6 +151,8 @@ def evaluate_each(
         raise ValueError(
             f"the pair was made for x_shape={tuple(made_for)}, but {data.name} has {data.x_shape}: give its own data"
         )
+    check_pair(pair)
+    pair = in_precision_of(data.train.x, pair)
     context = _Context(pair, data, part, num_samples, features, progress, categories)
     devices = [pair.device] if pair.device.type == "cuda" else []
     was_training = pair.training
@@ -166,14 +173,15 @@ def _rows(context: _Context, part: str) -> Iterator[tuple[Tensor, Tensor | None]
     binarise = context.data.binarise and part == "train"
     size = min(BATCH_SIZE, context.pair.batch_at_once)
     found = batches(context.data.parts[part], size, seed=0, epoch=0, binarise=binarise, shuffle=False)
-    device = context.pair.device
-    return ((x.to(device), None if given is None else given.to(device)) for x, given in found)
+    like = next(context.pair.parameters())
+    for x, given in found:
+        check_finite("x", x)
+        yield x.to(like), None if given is None else given.to(like)
 
 
 def _mean(values: Tensor, unit: str = "nats per datum") -> Estimate:
     values = values.double()
-    stderr = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
-    return Estimate(values.mean().item(), stderr, unit)
+    return Estimate(values.mean().item(), standard_error(values) if len(values) > 1 else None, unit)
 
 
 def _bound(context: _Context) -> dict[str, Estimate]:
@@ -405,7 +413,7 @@ def _scale(context: _Context) -> dict[str, Estimate]:
     likelihood = getattr(getattr(context.pair.model, "decoder", None), "likelihood", None)
     if not isinstance(likelihood, GaussianLikelihood | OptimalGaussianLikelihood):
         return {}
-    given: Any = likelihood(torch.zeros(1, *context.data.x_shape, device=context.pair.device))
+    given: Any = likelihood(next(context.pair.parameters()).new_zeros(1, *context.data.x_shape))
     return {"scale": Estimate(given.variance.mean().sqrt().item(), None, "standard deviation of p(x|z), units of x")}
 
 

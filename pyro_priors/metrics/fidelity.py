@@ -8,11 +8,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .._hints import check_sizes
 from .._options import typed
+from .._precision import in_precision_of
 from ..data import Splits
 from ..data.splits import PartName
 from ..pair import Pair
+from .checks import check_pair, check_values, standard_error
 from .classifier import Classifier
+from .distances import distances
 from .judges import weights_of
 
 __all__ = ["condition_fidelity", "diversity", "mean_pairwise_distance"]
@@ -50,8 +54,9 @@ def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: P
     :returns: value, standard error over the images (attributes of one image need not be independent; None where an
         attribute is there, or not there, in one image only) and unit by name; the unit says which classifier judged, by
         its weights
-    :raises ValueError: if the condition is neither, or the pair takes none
+    :raises ValueError: if the condition is neither, the pair takes none, or has parameters that are not finite
     """
+    check_pair(pair)
     if not pair.takes_condition:
         raise ValueError("fidelity is to a condition, and this pair takes none: make a conditional pair")
     names, known = data.condition_names, data.parts[part].condition
@@ -60,6 +65,7 @@ def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: P
             f"fidelity is to a condition that is a label or attributes, and that of {data.name} is not: load it with "
             "condition_labels=True"
         )
+    pair = in_precision_of(data.train.x, pair)
     asked = known[:NUM_IMAGES] > 0.5  # (num, num_names)
     in_training = data.train.condition
     assert in_training is not None
@@ -105,7 +111,7 @@ def _of_attributes(probabilities: Tensor, asked: Tensor, names: tuple[str, ...],
     each = plain.mean(1)
     found: Found = {
         "": of(balanced[known].mean(), moved[:, known].mean(1).norm(), "mean balanced accuracy of the attributes"),
-        "_plain": of(each.mean(), each.std() / len(each) ** 0.5, "mean accuracy of the attributes"),
+        "_plain": of(each.mean(), each.new_tensor(standard_error(each)), "mean accuracy of the attributes"),
     }
     of_each = {f"_{name}": of(balanced[k], moved[:, k].norm(), "balanced accuracy") for k, name in enumerate(names)}
     return found | of_each
@@ -121,9 +127,11 @@ def mean_pairwise_distance(features: Tensor) -> Tensor:
 
     :param features: shape ``left_shape + (num, num_features)``
     :returns: shape ``left_shape``
+    :raises ValueError: if there are fewer than 2 rows, or values that are not finite
     """
+    check_values("features", features, ..., "num", "num_features", least=2)
     num = features.shape[-2]
-    return torch.cdist(features, features).sum((-2, -1)) / (num * (num - 1))
+    return distances(features, features).sum((-2, -1)) / (num * (num - 1))
 
 
 @typed
@@ -154,7 +162,14 @@ def diversity(
     :param num_conditions: most conditions of attributes
     :param num_images: images of each condition
     :returns: value, standard error over the conditions and unit by name
+    :raises ValueError: if the condition is neither, ``num_images`` is below 2, or the pair has parameters that are not
+        finite
     """
+    check_pair(pair)
+    check_sizes(num_conditions=num_conditions, num_images=num_images)
+    if num_images < 2:
+        raise ValueError(f"num_images must be at least 2, got {num_images}: a diversity compares two images")
+    pair = in_precision_of(data.train.x, pair)
     known, shape = data.parts[part].condition, data.image_shape
     if data.condition_names is None or known is None or shape is None:
         raise ValueError(
@@ -164,11 +179,11 @@ def diversity(
 
     def spread(images: Tensor) -> Tensor:
         if len(images) < 2:
-            return torch.tensor(math.nan)
-        return mean_pairwise_distance(features(images.reshape(len(images), *shape).cpu()))
+            return torch.tensor(math.nan, dtype=torch.float64, device="cpu")
+        return mean_pairwise_distance(features(images.reshape(len(images), *shape).cpu())).double().cpu()
 
     if data.condition_of == "label":
-        conditions = torch.eye(len(data.condition_names)).to(known)
+        conditions = torch.eye(len(data.condition_names), dtype=known.dtype, device=known.device)
         label = known.argmax(1)
         rows = [(label == k).nonzero()[:num_images, 0] for k in range(len(conditions))]
         real = torch.stack([spread(data.parts[part].x[index]) for index in rows])
@@ -181,7 +196,7 @@ def diversity(
     found: Found = {}
     for suffix, values in (("", made), ("_of_data", real)):
         there = values[~values.isnan()]
-        error = there.std().item() / math.sqrt(len(there)) if len(there) > 1 else None
+        error = standard_error(there) if len(there) > 1 else None
         if len(there):
             found[f"diversity{suffix}"] = there.mean().item(), error, unit
         if data.condition_of == "label":

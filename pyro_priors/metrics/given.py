@@ -12,6 +12,7 @@ from torch import Tensor
 from .._options import typed
 from ..data import Part
 from ..pair import Pair
+from .checks import check_values
 
 __all__ = ["conditions_of", "samples_given"]
 
@@ -34,11 +35,13 @@ def samples_given(pair: Pair, condition: Tensor, num: int) -> dict[str, Tensor]:
 
     :param condition: shape ``(num_conditions,) + condition_shape``
     :param num: number of samples for each
-    :raises ValueError: if ``num`` is below 1, or the conditions are not of the shape that the pair was made for
+    :raises ValueError: if ``num`` is below 1, there is no condition, or the conditions are not of the shape that the
+        pair was made for or have values that are not finite
     :returns: ``z``, ``x``, and ``x_mean``, shape ``(num_conditions, num) + event_shape``, on the CPU
     """
     if num < 1:
         raise ValueError(f"num must be at least 1, got {num}")
+    check_values("condition", condition, "num_conditions", ...)
     condition = pair._conditions(condition, len(condition))
     found: dict[str, list[Tensor]] = {}
     with pair.evaluating():

@@ -17,8 +17,9 @@ from .._options import path_of, typed
 from .._rng import seeded
 from ..data import Part, Splits
 from ..data.poses import POSE, corners_of, drawn_pose
+from .checks import check_categories, check_values
 from .given import conditions_of
-from .judges import Judge, JudgeConfig, calibrate, digest_of, judge_config, kept, train_judge
+from .judges import Judge, JudgeConfig, calibrate, check_rows, digest_of, judge_config, kept, train_judge
 
 __all__ = [
     "CERTAIN",
@@ -52,6 +53,9 @@ class GraspDiscriminator(Judge):
     :param image_shape: (channels, height, width) of the condition
     :param channels: channels of the convolutions
     :param hidden: size of the other layers
+    :param device: where the parameters are made; torch's default when left out
+    :param dtype: their type; torch's default when left out
+    :raises ValueError: if the image is too small to be halved by each convolution
 
     What differs from the paper: it describes the data and not the network, which is ours.
 
@@ -64,18 +68,27 @@ class GraspDiscriminator(Judge):
         image_shape: Sequence[int],
         channels: Sequence[int] = (16, 32, 64, 128),
         hidden: int = 256,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(image_shape)
+        made: Any = {"device": device, "dtype": dtype}
+        super().__init__(image_shape, **made)
         size, height, width = image_shape
+        if min(height, width) < 2 ** len(channels):
+            raise ValueError(
+                f"image_shape must have a height and a width of at least {2 ** len(channels)} for {len(channels)} "
+                f"convolutions that halve them, got {tuple(image_shape)}: give fewer channels"
+            )
         layers: list[nn.Module] = []
         for out in channels:
-            layers += [nn.Conv2d(size, out, 4, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+            layers += [nn.Conv2d(size, out, 4, 2, 1, bias=False, **made), nn.BatchNorm2d(out, **made), nn.ReLU()]
             size, height, width = out, height // 2, width // 2
-        self.of_image = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(size * height * width, hidden))
-        self.of_pose = nn.Sequential(nn.Linear(len(POSE), hidden), nn.ReLU(), nn.Linear(hidden, hidden))
-        self.of_both = nn.Sequential(
-            nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(0.3), nn.Linear(hidden, 1)
-        )
+        of_image = nn.Linear(size * height * width, hidden, **made)
+        self.of_image = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), of_image)
+        of_pose = nn.Linear(len(POSE), hidden, **made), nn.ReLU(), nn.Linear(hidden, hidden, **made)
+        self.of_pose = nn.Sequential(*of_pose)
+        before, after = nn.Linear(hidden, hidden, **made), nn.Linear(hidden, 1, **made)
+        self.of_both = nn.Sequential(nn.ReLU(), before, nn.ReLU(), nn.Dropout(0.3), after)
 
     def forward(self, pose: Tensor, image: Tensor) -> Tensor:
         """
@@ -91,7 +104,12 @@ class GraspDiscriminator(Judge):
     @torch.no_grad()
     def logits(self, pose: Tensor, image: Tensor) -> Tensor:
         """Logits of poses, several for each image or one, in evaluation mode, on the CPU; shapes as in
-        :meth:`forward`."""
+        :meth:`forward`.
+
+        :raises ValueError: if a shape is another, or a number is not finite
+        """
+        check_values("pose", pose, ..., len(POSE))
+        check_values("image", image, len(pose), ...)
         was_training = self.training
         self.eval()
         try:
@@ -129,13 +147,14 @@ def trained_discriminator(
     """
     if data.condition_image_shape is None or data.x_shape != (len(POSE),):
         raise ValueError(f"data must have poses as x and images as conditions, {data.name} has not: use 'cornell'")
+    check_rows(data)
     judged_by = judge_config(NAME, config)
     trained_by = {
         "data": {"name": data.name, "source": data.source, "sha256": digest_of(data.train.x)},
         "training": dataclasses.asdict(judged_by),
     }
-    with seeded(judged_by.seed, device):
-        network = GraspDiscriminator(data.condition_image_shape).to(device)
+    with seeded(judged_by.seed, device), torch.device("cpu"):
+        network = GraspDiscriminator(data.condition_image_shape, dtype=torch.float32).to(device)
         kept(network, path_of("folder", folder), NAME, trained_by, lambda: _train(network, data, judged_by, progress))
     return network.eval()
 
@@ -143,10 +162,11 @@ def trained_discriminator(
 def _train(network: GraspDiscriminator, data: Splits, config: JudgeConfig, progress: bool) -> dict[str, Any]:
     """Train the network, and return what its record holds."""
     device, train = network.temperature.device, data.train
-    belongs = torch.tensor([1.0, 0.0])
+    belongs = torch.tensor([1.0, 0.0], device="cpu")
 
     def batch_loss(rows: Tensor) -> Tensor:
-        pose = torch.stack([train.x[rows], train.x[torch.randint(len(train), rows.shape)]], 1)
+        others = torch.randint(len(train), rows.shape, device="cpu")
+        pose = torch.stack([train.x[rows], train.x[others]], 1)
         pose, image = _mirrored(pose, network.images(conditions_of(train)[rows]))
         return loss(network(pose.to(device), image))
 
@@ -183,17 +203,17 @@ def pair_scores(discriminator: GraspDiscriminator, part: Part, seed: int = 0) ->
 
 def _with_others(part: Part, seed: int) -> Tensor:
     """Each pose, and that of another drawn at random; shape ``(num, 2, 6)``."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.stack([part.x, part.x[torch.randperm(len(part), generator=generator)]], 1)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.stack([part.x, part.x[torch.randperm(len(part), generator=generator, device="cpu")]], 1)
 
 
 def _mirrored(pose: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
     """A batch mirrored at the vertical axis, at the horizontal one, at both or none: angles change their sign."""
     for axis, dim in ((0, -1), (1, -2)):
-        if torch.rand(()) < 0.5:
-            sign = torch.ones(len(POSE))
+        if torch.rand((), dtype=torch.float32, device="cpu") < 0.5:
+            sign = pose.new_ones(len(POSE))
             sign[[axis, POSE.index("sin 2t")]] = -1
-            pose, image = pose * sign.to(pose), image.flip(dim)
+            pose, image = pose * sign, image.flip(dim)
     return pose, image
 
 
@@ -213,9 +233,14 @@ def jaccard(corners: Tensor, others: Tensor) -> Tensor:
     :param corners: in order around each, as :func:`~pyro_priors.data.poses.corners_of` gives, shape
         ``left_shape + (4, 2)``
     :param others: likewise; left shapes broadcast
-    :returns: shape ``left_shape``
+    :returns: float64, shape ``left_shape``
+    :raises ValueError: if a shape is another, or a corner is not finite
     """
+    check_values("corners", corners, ..., 4, 2, least=0)
+    check_values("others", others, ..., 4, 2, least=0)
     a, b = torch.broadcast_tensors(corners.double(), others.double())
+    middle = a.mean(-2, keepdim=True)  # areas of products of far coordinates would be mostly rounding
+    a, b = a - middle, b - middle
     crossings, crossed = _crossings(a, b)
     points = torch.cat([a, b, crossings], -2)  # left_shape + (24, 2)
     there = torch.cat([_inside(a, b), _inside(b, a), crossed], -1)
@@ -226,7 +251,7 @@ def jaccard(corners: Tensor, others: Tensor) -> Tensor:
     around = points.gather(-2, angle.argsort(-1).unsqueeze(-1).expand_as(points))
     shared = torch.where(there.any(-1), _area(around), 0.0)
     together = _area(a) + _area(b) - shared
-    return torch.where(together > 0, shared / together.clamp(min=1e-12), 0.0)
+    return torch.where(together > 0, shared / torch.where(together > 0, together, 1.0), 0.0)
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
@@ -268,10 +293,14 @@ def agree(pose: Tensor, other: Tensor) -> Tensor:
     :param pose: shape ``left_shape + (6,)``, see :data:`~pyro_priors.data.poses.POSE`
     :param other: likewise; left shapes broadcast
     :returns: shape ``left_shape``
+    :raises ValueError: if a shape is another, or a number is not finite
 
     Reference: Yun Jiang, Stephen Moseson and Ashutosh Saxena, Efficient grasping from RGBD images: learning using a
     new rectangle representation, ICRA 2011.
     """
+    check_values("pose", pose, ..., len(POSE), least=0)
+    check_values("other", other, ..., len(POSE), least=0)
+    pose, other = pose.double(), other.double()
     (sine, cosine), (other_sine, other_cosine) = (values[..., 4:].unbind(-1) for values in (pose, other))
     across, along = sine * other_cosine - cosine * other_sine, cosine * other_cosine + sine * other_sine
     apart = torch.atan2(across, along).abs() / 2
@@ -285,6 +314,10 @@ def rectangle_metric(pose: Tensor, truth: Tensor, image: Tensor) -> Tensor:
     :param truth: the grasps that are known, shape ``(num_grasps, 6)``
     :param image: number of the image of each of these, shape ``(num_grasps,)``
     :returns: shape ``(num_images, num_samples)``
+    :raises ValueError: if a shape is another, a number is not finite, or an image is not among those of ``pose``
     """
-    matched = agree(pose[image.long()], truth.unsqueeze(1))  # (num_grasps, num_samples)
+    check_values("pose", pose, "num_images", "num_samples", len(POSE))
+    check_values("truth", truth, "num_grasps", len(POSE))
+    image = check_categories("image", image, len(truth), len(pose))
+    matched = agree(pose[image], truth.unsqueeze(1))  # (num_grasps, num_samples)
     return pose.new_zeros(pose.shape[:2]).index_add_(0, image, matched.to(pose)) > 0

@@ -17,9 +17,20 @@ from torch import Tensor
 from .. import checkpoint
 from .._hints import hint
 from .._options import convert_fields
+from ..data import Splits
 from ..progress import progress_bar
 
-__all__ = ["Judge", "JudgeConfig", "calibrate", "digest_of", "judge_config", "kept", "train_judge", "weights_of"]
+__all__ = [
+    "Judge",
+    "JudgeConfig",
+    "calibrate",
+    "check_rows",
+    "digest_of",
+    "judge_config",
+    "kept",
+    "train_judge",
+    "weights_of",
+]
 
 DIGESTED = 1000
 
@@ -68,16 +79,24 @@ class Judge(nn.Module):
 
     :param image_shape: (channels, height, width)
     :param temperature_shape: one temperature for each value of this shape
+    :param device: where the temperature is made
+    :param dtype: its type
     """
 
     temperature: Tensor
 
-    def __init__(self, image_shape: Sequence[int], temperature_shape: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        temperature_shape: Sequence[int] = (),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         if len(image_shape) != 3:
             raise ValueError(f"image_shape must be (channels, height, width), got {tuple(image_shape)}")
         self.image_shape = tuple(image_shape)
-        self.register_buffer("temperature", torch.ones(tuple(temperature_shape)))
+        self.register_buffer("temperature", torch.ones(tuple(temperature_shape), device=device, dtype=dtype))
 
     def images(self, x: Tensor) -> Tensor:
         """Images in one row each, flattened or not, as the network takes them, on its device."""
@@ -102,6 +121,15 @@ def calibrate(network: Judge, logits: Tensor, loss: Callable[[Tensor], Tensor]) 
 
     optimizer.step(closure)
     network.temperature.copy_(log_temperature.detach().exp())
+
+
+def check_rows(data: Splits) -> None:
+    """Refuse data that no network can be trained on: batch statistics need two examples.
+
+    :raises ValueError: if the training part has fewer
+    """
+    if len(data.train) < 2:
+        raise ValueError(f"the training part of {data.name} must have at least 2 examples, got {len(data.train)}")
 
 
 def digest_of(*values: Any) -> str:

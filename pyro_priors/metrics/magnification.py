@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .checks import check_values
+
 __all__ = ["log_magnification"]
 
 AT_ONCE = 1000
@@ -28,17 +30,19 @@ def log_magnification(mean: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         ``lambda z: pair.model.decoder(z).mean``, in evaluation mode
     :param z: shape ``left_shape + (z_dim,)``
     :returns: shape ``left_shape``; minus infinity where a direction is lost
-    :raises ValueError: if x has fewer dimensions than z, where the factor is 0 everywhere
+    :raises ValueError: if x has fewer dimensions than z, where the factor is 0 everywhere, or z has values that are not
+        finite, or is empty
 
     References: equation of section 2.3 of Alexej Klushyn, Nutan Chen, Botond Cseke, Justin Bayer and Patrick van der
     Smagt, Increasing the generalisation capacity of conditional VAEs, ICANN 2019. Christopher M. Bishop, Markus
     Svensen and Christopher K. I. Williams, Magnification factors for the SOM and GTM algorithms, 1997.
     """
+    check_values("z", z, ..., "z_dim")
     found = []
     for rows in z.reshape(-1, z.shape[-1]).split(AT_ONCE):
         value, pull_back = torch.func.vjp(mean, rows)[:2]
         push_forward = torch.func.vjp(pull_back, torch.zeros_like(value))[1]
-        axes = torch.eye(z.shape[-1]).to(rows)
+        axes = torch.eye(z.shape[-1], dtype=rows.dtype, device=rows.device)
         columns = [push_forward((axis.expand_as(rows),))[0].flatten(1) for axis in axes]
         jacobian = torch.stack(columns, -1)  # (num, x_dim, z_dim)
         if jacobian.shape[-2] < jacobian.shape[-1]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._options import typed
+from .checks import check_values, standard_error
 
 __all__ = ["Variety", "variety"]
 
@@ -34,8 +34,8 @@ class Variety:
 
     @property
     def stderr(self) -> float:
-        """Its standard error over the conditions."""
-        return self.classes.double().std().item() / math.sqrt(len(self.classes))
+        """Its standard error over the conditions, NaN for one condition."""
+        return standard_error(self.classes)
 
 
 @typed
@@ -48,9 +48,11 @@ def variety(probabilities: Tensor, thresholds: Sequence[float]) -> list[Variety]
     :param probabilities: of each class, shape ``(num_conditions, num_samples, num_classes)``: such as
         :meth:`Classifier.probabilities` gives
     :param thresholds: each in [0, 1]
+    :raises ValueError: if the probabilities are not of that shape, or have values that are not finite
 
     Reference: section 4.2 of Klushyn et al. (2019), who count what "could be clearly assigned" and name no threshold.
     """
+    check_values("probabilities", probabilities, "num_conditions", "num_samples", "num_classes")
     confidence, chosen = probabilities.max(-1)
     classes = torch.nn.functional.one_hot(chosen, probabilities.shape[-1]).bool()  # (conditions, samples, classes)
     found = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro
 import torch
@@ -137,8 +137,9 @@ class Factor(ELBO):
         self.optimizer.load_state_dict({"state": of_optimizer, "param_groups": groups})
 
     def _make(self, z_dim: int, num_categories: int, like: Tensor) -> None:
-        generator = torch.Generator().manual_seed(self.seed)
-        self.discriminator = Discriminator(z_dim, self.hidden, num_categories, generator).to(like)
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        discriminator = Discriminator(z_dim, self.hidden, num_categories, generator, torch.float32)
+        self.discriminator = discriminator.to(like)
         fused = like.device.type in ("cpu", "cuda")
         parameters = self.discriminator.parameters()
         self.optimizer = torch.optim.Adam(parameters, self.learning_rate, betas=(0.5, 0.9), fused=fused)
@@ -160,7 +161,7 @@ class Factor(ELBO):
         terms = super()._terms(model_trace, guide_trace)
         code = read_code(model_trace, guide_trace, self.max_plate_nesting, "Factor")
         discriminator = self._discriminator_for(code)
-        category = code.category if code.num_enumerated else None
+        category = code.category if code.num_categories > 1 else None
         terms.penalties["total_correlation"] = code.expectation(discriminator(code.z, category, fixed=True))
         terms.scales["total_correlation"] = self.gamma * code.scale
 
@@ -182,7 +183,7 @@ def exchange_values(z: Tensor, weight: Tensor | None = None) -> Tensor:
     :returns: shape of z
     """
     by_value = z.transpose(-2, -1)  # left_shape + (z_dim, M)
-    noise = torch.rand(by_value.shape, device=z.device)  # in half precision there would be ties
+    noise = torch.rand(by_value.shape, dtype=torch.float32, device=z.device)  # in half precision there would be ties
     order = noise.argsort(-1)
     if weight is not None:
         shares = (weight / weight.sum(-1, keepdim=True)).to(noise.dtype).cumsum(-1)  # left_shape + (M,)
@@ -198,23 +199,32 @@ class Discriminator(nn.Module):
     :param z_dim: size of z
     :param hidden: sizes of the hidden layers
     :param num_categories: number of categories, 1 for none
-    :param generator: what the weights are drawn from
+    :param generator: what the weights are drawn from, and on whose device; torch's defaults when left out
+    :param dtype: type of the weights; torch's default when left out
     """
 
     @typed
     def __init__(
-        self, z_dim: int, hidden: Sequence[int], num_categories: int = 1, generator: torch.Generator | None = None
+        self,
+        z_dim: int,
+        hidden: Sequence[int],
+        num_categories: int = 1,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        device = torch.get_default_device() if generator is None else generator.device
+        made: Any = {"device": device, "dtype": dtype}
         self.size = (z_dim, num_categories)
         sizes = (z_dim, *hidden, 1)
-        layers = [nn.utils.skip_init(nn.Linear, size, after) for size, after in zip(sizes, sizes[1:], strict=False)]
+        pairs = zip(sizes, sizes[1:], strict=False)
+        layers = [nn.utils.skip_init(nn.Linear, size, after, **made) for size, after in pairs]
         for layer in layers:
             nn.init.kaiming_normal_(layer.weight, 0.2, generator=generator)
             nn.init.zeros_(layer.bias)
         nn.init.normal_(layers[-1].weight, 0, 0.01, generator=generator)
         self.layers = nn.ModuleList(layers)
-        self.category = nn.Parameter(torch.empty(num_categories, hidden[0])) if num_categories > 1 else None
+        self.category = nn.Parameter(torch.empty(num_categories, hidden[0], **made)) if num_categories > 1 else None
         if self.category is not None:  # one column of weights for each category
             nn.init.normal_(self.category, 0, 1, generator=generator)
 
