@@ -4,6 +4,7 @@ import pyro
 import torch.nn as nn
 from torch import Tensor
 
+from pyro_priors._precision import in_precision_of
 from pyro_priors.registration import data_plate, register
 
 __all__ = ["CVAE"]
@@ -63,5 +64,6 @@ class CVAE(nn.Module):
         register("cvae.model", self)
         with data_plate(x, condition, size, needs=["condition"]):
             z = pyro.sample("z", self.prior(condition) if self.prior_sees_condition else self.prior())
+            z = in_precision_of(self.decoder, z)
             decoded = self.decoder(z, condition=condition) if self.decoder_sees_condition else self.decoder(z)
             return pyro.sample("x", decoded, obs=x)
