@@ -4,6 +4,7 @@ import pyro
 import torch.nn as nn
 from torch import Tensor
 
+from pyro_priors._precision import in_precision_of
 from pyro_priors.registration import data_plate, register
 
 __all__ = ["HVAEGuide"]
@@ -37,4 +38,4 @@ class HVAEGuide(nn.Module):
         register("hvae.guide", self)
         with data_plate(x, condition, size, needs=["x"]):
             z2 = pyro.sample("z2", self.encoder(x))
-            pyro.sample("z1", self.encoder_z1(x, z2))
+            pyro.sample("z1", self.encoder_z1(x, in_precision_of(self.encoder_z1, z2)))

@@ -6,6 +6,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from pyro_priors._options import typed
+from pyro_priors._precision import in_precision_of
 from pyro_priors.nn import Temperature, category_of
 from pyro_priors.registration import data_plate, register
 
@@ -68,4 +69,4 @@ class CPVAE(nn.Module):
         with data_plate(x, condition, size):
             c = pyro.sample("c", category_of(self.category_logits, self.temperature, self.training))
             z = pyro.sample("z", self.prior(c))
-            return pyro.sample("x", self.decoder(z, c=c), obs=x)
+            return pyro.sample("x", self.decoder(in_precision_of(self.decoder, z), c=c), obs=x)

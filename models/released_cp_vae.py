@@ -8,6 +8,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from pyro_priors._options import typed
+from pyro_priors._precision import at_least_float32, in_precision_of
 from pyro_priors.priors import ReleasedCategoryPrior
 from pyro_priors.registration import data_plate, register
 
@@ -52,9 +53,9 @@ class ReleasedCPVAE(nn.Module):
                 c = pyro.sample("c", _anything(len(self.category_logits)))
                 z = pyro.sample("z", _anything(self.prior.loc.shape[-1]))
             else:
-                c = pyro.sample("c", dist.Categorical(logits=self.category_logits))
+                c = pyro.sample("c", dist.Categorical(logits=at_least_float32(self.category_logits)))
                 z = pyro.sample("z", self.prior.generated(c) if x is None else self.prior(c))
-            return pyro.sample("x", self.decoder(z, c=c), obs=x)
+            return pyro.sample("x", self.decoder(in_precision_of(self.decoder, z), c=c), obs=x)
 
 
 def _anything(size: int) -> dist.ImproperUniform:

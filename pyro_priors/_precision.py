@@ -1,17 +1,67 @@
-"""Pairs in the precision of their data."""
+"""Densities in float32 or wider, whatever precision the networks run in.
+
+A network that runs in bfloat16 or float16, under autocast or by its weights, gives numbers of 8 or 11 binary digits.
+Its output is converted once, where it becomes the parameters of a distribution. All that is computed from them
+(densities, entropies, KL terms, log-determinants, draws) is then in float32. A draw goes back into a network in the
+precision of that network's weights.
+"""
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.distributions import Distribution
 
 if TYPE_CHECKING:
     from .pair import Pair
 
-__all__ = ["in_precision_of"]
+__all__ = ["HALF", "at_least_float32", "in_precision_of", "pair_in_precision_of", "with_float32_parameters"]
+
+HALF = (torch.bfloat16, torch.float16)
+"""Precisions too coarse for densities: hundreds of nats have no decimals in bfloat16."""
+
+AnyDistribution = TypeVar("AnyDistribution", bound=Distribution)
 
 
-def in_precision_of(values: Any, pair: Pair) -> Pair:
+def at_least_float32(value: Tensor) -> Tensor:
+    """Return the tensor in float32 if its own precision is narrower, and the tensor itself otherwise."""
+    return value.float() if value.dtype in HALF else value
+
+
+def in_precision_of(network: nn.Module, value: Tensor) -> Tensor:
+    """Return the tensor in the precision of a network's weights where these are narrower than float32.
+
+    :param network: what the tensor is an input of
+    :param value: a draw, or what was computed from one
+    """
+    weight = next(network.parameters(), None)
+    return value.to(weight.dtype) if weight is not None and weight.dtype in HALF else value
+
+
+def with_float32_parameters(fn: AnyDistribution) -> AnyDistribution:
+    """Return the distribution with its parameters in float32 where they are narrower.
+
+    The distributions of this library take care of that when they are made. This is for those of other networks.
+
+    :returns: the distribution itself where there is nothing to convert
+    """
+    converted = {
+        name: with_float32_parameters(value) if isinstance(value, Distribution) else at_least_float32(value)
+        for name, value in vars(fn).items()
+        if isinstance(value, Distribution | Tensor)
+    }
+    if all(value is getattr(fn, name) for name, value in converted.items()):
+        return fn
+    new = copy.copy(fn)
+    vars(new).update(converted)
+    return new
+
+
+def pair_in_precision_of(values: Any, pair: Pair) -> Pair:
     """Return the pair, or a copy of it in the precision of some values if its own is another.
 
     What is computed of data is computed in their precision, float32 unless you chose another, whatever the pair was

@@ -18,6 +18,7 @@ from torch import Tensor
 from . import checkpoint
 from ._compile import CompiledFunction
 from ._options import path_of, plain, typed
+from ._precision import at_least_float32, with_float32_parameters
 from ._sites import Mode, sample_sites
 from .nn.likelihoods import check_binary
 from .objectives import ELBO, log_importance_weights
@@ -179,7 +180,7 @@ class Pair(nn.Module):
                 raise ValueError(
                     f"c must be a category, 'prior', or in a pair with categories 'aggregate', got '{value}'"
                 )
-            return dist.Categorical(probs=self.aggregate_c).sample((size,))
+            return dist.Categorical(probs=at_least_float32(self.aggregate_c)).sample((size,))
         if not self.num_categories:
             raise ValueError("c was given, but this pair has no category: it belongs to pairs such as cp_vae")
         value = self._numbers("c", value)
@@ -263,7 +264,8 @@ class Pair(nn.Module):
         """
         self._check(x, condition)
         trace = self._mode_trace(x, condition)
-        return {name: site["fn"] for name, site in sample_sites(trace) if not site["is_observed"]}
+        latent = [(name, site["fn"]) for name, site in sample_sites(trace) if not site["is_observed"]]
+        return {name: with_float32_parameters(fn) for name, fn in latent}
 
     @torch.no_grad()
     def posterior_and_prior(self, x: Tensor, condition: Tensor | None = None) -> dict[str, tuple[Any, Any]]:
@@ -277,7 +279,8 @@ class Pair(nn.Module):
         guide_trace = self._mode_trace(x, condition)
         model_trace = self._replayed(guide_trace, condition, len(x))
         latent = [(name, site["fn"]) for name, site in sample_sites(guide_trace) if not site["is_observed"]]
-        return {name: (posterior, model_trace.nodes[name]["fn"]) for name, posterior in latent}
+        both = [(name, posterior, model_trace.nodes[name]["fn"]) for name, posterior in latent]
+        return {name: (with_float32_parameters(q), with_float32_parameters(p)) for name, q, p in both}
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -372,7 +375,7 @@ class Pair(nn.Module):
         """
         if self.aggregate_c is None:
             raise ValueError("this pair has no category: an aggregate posterior of c belongs to pairs such as cp_vae")
-        total = torch.zeros_like(self.aggregate_c)
+        total = at_least_float32(torch.zeros_like(self.aggregate_c))
         for start in range(0, len(x), ROWS_PER_CALL):
             rows = slice(start, start + ROWS_PER_CALL)
             given = None if condition is None else condition[rows].to(self.device)

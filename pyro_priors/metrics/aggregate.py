@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._hints import check_sizes, hint
 from .._options import typed
-from .._precision import in_precision_of
+from .._precision import pair_in_precision_of
 from .._sites import base_of, is_normal, sample_sites
 from ..pair import Pair
 from ..priors import GaussianMixture
@@ -59,7 +59,7 @@ def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
     :returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``
     :raises ValueError: if the posterior is not a diagonal Gaussian, or x has values that are not finite
     """
-    pair = in_precision_of(x, pair)
+    pair = pair_in_precision_of(x, pair)
     site, categories = upper_site(pair, x), range(max(1, pair.num_categories))
     log_weights, locs, scales = [], [], []
     for rows in x.split(ENCODED_AT_ONCE):
@@ -91,7 +91,7 @@ def posterior_draws(pair: Pair, site: str, x: Tensor) -> Tensor:
     :returns: shape ``(N, z_dim)``
     :raises ValueError: if the site is unknown, or x has values that are not finite
     """
-    pair = in_precision_of(x, pair)
+    pair = pair_in_precision_of(x, pair)
     found: list[Tensor] = []
     _check_site(site, [name for name in pair.encode(x[:1].to(pair.device)) if name != "c"])
     for rows in x.split(ENCODED_AT_ONCE):
@@ -112,7 +112,7 @@ def log_prior(pair: Pair, site: str, z: Tensor) -> Tensor:
     :raises ValueError: if the site is unknown, or z is not of that shape, or has values that are not finite
     """
     check_values("z", z, "num", "z_dim")
-    prior, log_p_c = _prior(in_precision_of(z, pair), site)
+    prior, log_p_c = _prior(pair_in_precision_of(z, pair), site)
     check_values("z", z, "num", prior.event_shape[0])
     return (prior.log_prob(z.unsqueeze(-2)) + log_p_c).logsumexp(-1)  # (num, K) before the sum
 
@@ -312,7 +312,7 @@ def low_posterior_samples(pair: Pair, q: GaussianMixture, site: str, num: int, o
     many posteriors is thin, and what it likes least is mostly what is far out under the prior itself.
     """
     check_sizes(num=num, of=of)
-    z = prior_samples(in_precision_of(q.loc, pair), site, of * num)
+    z = prior_samples(pair_in_precision_of(q.loc, pair), site, of * num)
     return z[log_aggregate(q, z).argsort()[:num]]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._hints import check_sizes
 from .._options import typed
-from .._precision import in_precision_of
+from .._precision import pair_in_precision_of
 from ..pair import Pair
 from ..priors import GaussianMixture
 from .checks import check_finite, check_values, standard_error
@@ -34,7 +34,7 @@ def posterior_means(pair: Pair, x: Tensor, condition: Tensor | None = None) -> T
     """
     if not len(x):
         raise ValueError("x is empty: give at least one example")
-    pair, found = in_precision_of(x, pair), []
+    pair, found = pair_in_precision_of(x, pair), []
     like = next(pair.parameters())
     for start in range(0, len(x), AT_ONCE):
         rows = slice(start, start + AT_ONCE)
@@ -53,7 +53,7 @@ def prior_components(pair: Pair, condition: Tensor) -> GaussianMixture:
     :raises ValueError: if the condition is empty, or has values that are not finite
     """
     check_values("condition", condition, "num", ...)
-    pair = in_precision_of(condition, pair)
+    pair = pair_in_precision_of(condition, pair)
     logits, locs, scales = [], [], []
     for part in condition.split(AT_ONCE):
         with pair.evaluating():

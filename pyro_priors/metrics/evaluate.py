@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._options import typed
-from .._precision import in_precision_of
+from .._precision import pair_in_precision_of
 from ..data import Part, Splits, batches
 from ..data.splits import PartName
 from ..nn import GaussianLikelihood, OptimalGaussianLikelihood, Temperature
@@ -152,7 +152,7 @@ def evaluate_each(
             f"the pair was made for x_shape={tuple(made_for)}, but {data.name} has {data.x_shape}: give its own data"
         )
     check_pair(pair)
-    pair = in_precision_of(data.train.x, pair)
+    pair = pair_in_precision_of(data.train.x, pair)
     context = _Context(pair, data, part, num_samples, features, progress, categories)
     devices = [pair.device] if pair.device.type == "cuda" else []
     was_training = pair.training

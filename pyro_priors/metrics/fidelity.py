@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._hints import check_sizes
 from .._options import typed
-from .._precision import in_precision_of
+from .._precision import pair_in_precision_of
 from ..data import Splits
 from ..data.splits import PartName
 from ..pair import Pair
@@ -65,7 +65,7 @@ def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: P
             f"fidelity is to a condition that is a label or attributes, and that of {data.name} is not: load it with "
             "condition_labels=True"
         )
-    pair = in_precision_of(data.train.x, pair)
+    pair = pair_in_precision_of(data.train.x, pair)
     asked = known[:NUM_IMAGES] > 0.5  # (num, num_names)
     in_training = data.train.condition
     assert in_training is not None
@@ -169,7 +169,7 @@ def diversity(
     check_sizes(num_conditions=num_conditions, num_images=num_images)
     if num_images < 2:
         raise ValueError(f"num_images must be at least 2, got {num_images}: a diversity compares two images")
-    pair = in_precision_of(data.train.x, pair)
+    pair = pair_in_precision_of(data.train.x, pair)
     known, shape = data.parts[part].condition, data.image_shape
     if data.condition_names is None or known is None or shape is None:
         raise ValueError(

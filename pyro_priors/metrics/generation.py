@@ -16,7 +16,7 @@ from torch import Tensor
 from .._cache import cache_folder
 from .._hints import check_sizes
 from .._options import typed
-from .._precision import in_precision_of
+from .._precision import pair_in_precision_of
 from ..data import Splits
 from ..data.levels import rows_of
 from ..data.splits import PartName
@@ -342,7 +342,7 @@ def image_distances(
             f"{len(data.parts[part])}: evaluate a larger part"
         )
     check_pair(pair)
-    pair = in_precision_of(data.train.x, pair)
+    pair = pair_in_precision_of(data.train.x, pair)
     network = features_for(features, data, pair.device)
     found = data.parts[part]
     num = min(NUM_IMAGES, len(found))

@@ -1,6 +1,6 @@
 """Gaussian likelihoods whose scale is calibrated: the best one in closed form, a learned one, or a fixed one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyro.distributions as dist
 import torch
@@ -10,6 +10,7 @@ from torch.types import _size
 
 from .._hints import hint
 from .._options import typed
+from .._precision import HALF, at_least_float32
 from .likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
 
 __all__ = ["CALIBRATIONS", "OptimalGaussianLikelihood", "OptimalNormal", "make_calibrated"]
@@ -68,7 +69,7 @@ class OptimalGaussianLikelihood(BernoulliLikelihood):
 
     def scale(self, squared_error: Tensor | None = None) -> Tensor:
         """The scale, a scalar, that belongs to a mean squared error; the running one when left out."""
-        error = self.squared_error if squared_error is None else squared_error
+        error = at_least_float32(self.squared_error if squared_error is None else squared_error)
         log_scale = 0.5 * error.clamp(min=torch.finfo(error.dtype).tiny).log()
         return torch.exp(self.min_log_scale + F.softplus(log_scale - self.min_log_scale))
 
@@ -83,6 +84,15 @@ class OptimalGaussianLikelihood(BernoulliLikelihood):
         moved = self.squared_error + num_values / total * (squared_error - self.squared_error)
         self.num_values.copy_(torch.where(known, total, self.num_values))
         self.squared_error.copy_(torch.where(known, moved, self.squared_error))
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "OptimalGaussianLikelihood":
+        """Convert the module, but not its running estimate to half precision: there small moves round to none."""
+        before = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            if getattr(self, name).dtype in HALF:
+                setattr(self, name, value.to(getattr(self, name).device))
+        return self
 
     def forget(self) -> None:
         """Begin the running estimate anew: the next batch is all that it knows of."""

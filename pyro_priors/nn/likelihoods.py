@@ -13,6 +13,7 @@ from torch.types import _size
 
 from .._hints import hint
 from .._options import typed
+from .._precision import HALF, at_least_float32, with_float32_parameters
 from .mlp import positive, raw_of
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
 class Likelihood(nn.Module):
     """Base: a map from a decoder's output to a distribution over x.
 
+    A call converts an output in half precision to float32 before :meth:`forward` reads it.
+
     :param event_dim: number of dimensions of one datum, ``len(x_shape)``
     """
 
@@ -43,6 +46,9 @@ class Likelihood(nn.Module):
     def __init__(self, event_dim: int) -> None:
         super().__init__()
         self.event_dim = event_dim
+
+    def __call__(self, raw: Tensor) -> Any:
+        return super().__call__(at_least_float32(raw))
 
     def forward(self, raw: Tensor) -> dist.Distribution:
         """
@@ -132,57 +138,80 @@ def check_binary(x: Tensor) -> None:
         )
 
 
+def check_levels(x: Tensor) -> None:
+    """Refuse gray levels in a precision that rounds them.
+
+    :raises ValueError: if x is in half precision and a value is neither 0 nor 1
+    """
+    wrong = x[(x != 0) & (x != 1)] if x.dtype in HALF else x[:0]
+    if wrong.numel():
+        raise ValueError(
+            f"x must be gray levels k/255, of which {x.dtype} holds 0 and 1 alone, got {wrong[0].item():g}: give x and "
+            "the pair in float32"
+        )
+
+
 class JointBernoulli(dist.Independent):
-    r"""Independent Bernoullis as one event, whose density takes one logarithm for many values.
+    r"""Independent Bernoullis as one event, whose density takes one logarithm for 32 values.
 
     .. math:: \log p(x) = \sum_i (x_i - [l_i > 0])\, l_i - \log\big(1 + e^{-|l_i|}\big), \qquad l = \mathrm{logits}
 
-    Each factor :math:`1 + e^{-|l_i|}` lies between 1 and 2, so that a hundred of them can be multiplied before one
-    logarithm is taken of all. It equals ``Bernoulli(logits=...).to_event()``, to the same rounding; of logits in half
-    precision the sum is in float32, as that of torch is under autocast: hundreds of nats have no decimals in bfloat16.
+    The factors :math:`1 + e^{-|l_i|}` are multiplied in pairs, each kept as what it exceeds 1 by:
+    :math:`(1 + a)(1 + b) - 1 = a + b + ab`. No digit of a small one is lost. The result equals
+    ``Bernoulli(logits=...).to_event()`` to rounding, in value and derivatives. Logits in half precision are converted
+    to float32.
 
     :param base_dist: Bernoulli with the event's dimensions among its batch dimensions
     :param reinterpreted_batch_ndims: number of the event's dimensions
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
-        logits, num = self.base_dist.logits, self.reinterpreted_batch_ndims
+        logits, num = at_least_float32(self.base_dist.logits), self.reinterpreted_batch_ndims
         if not num:
-            return self.base_dist.log_prob(value)
+            return with_float32_parameters(self.base_dist).log_prob(value)
         if self.base_dist._validate_args:
             try:
                 self.base_dist._validate_sample(value)
             except ValueError:
                 check_binary(value)
                 raise
-        x = value.flatten(-num)
-        at_least_float = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(-num)
-        wrong = (x - (at_least_float > 0).to(at_least_float)) * at_least_float  # 0 where the sign of the logit is right
-        return wrong.sum(-1) - _SumLog.apply(at_least_float)
+        dtype = torch.promote_types(logits.dtype, value.dtype)
+        logits, x = torch.broadcast_tensors(logits.to(dtype), value.to(dtype))
+        return _LogBernoulli.apply(logits.flatten(-num), x.flatten(-num))
 
 
-class _SumLog(torch.autograd.Function):
-    """Sum of log(1 + exp(-|logits|)) over the last dimension."""
+class _LogBernoulli(torch.autograd.Function):
+    """Sum over the last dimension of the log-probabilities of x under these logits, both of one shape."""
 
     generate_vmap_rule = True
-    largest_product = 120  # of factors up to 2: float32 holds 2**127
+    num_doublings = 5
+    """A logarithm is taken of ``2**5`` factors of at most 2: float32 holds products of 127 of them."""
 
     @staticmethod
-    def forward(logits: Tensor) -> Tensor:
-        size = logits.shape[-1]
-        num_factors = max(n for n in range(1, _SumLog.largest_product + 1) if size % n == 0)
-        factors = 1 + torch.exp(-logits.abs().unflatten(-1, (-1, num_factors)))
-        return factors.prod(-1).log().sum(-1)
+    def forward(logits: Tensor, x: Tensor) -> Tensor:
+        excess, left_over = torch.exp(-logits.abs()), []
+        for _ in range(_LogBernoulli.num_doublings):
+            half = excess.shape[-1] // 2
+            if not half:
+                break
+            a, b, *odd = excess.split(half, -1)
+            excess = torch.addcmul(a + b, a, b)
+            left_over += odd
+        # the product and the logit cancel where the sign of the logit is right
+        return (x * logits - logits.relu()).sum(-1) - torch.cat([excess, *left_over], -1).log1p().sum(-1)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (logits,) = ctx.saved_tensors
-        slope = torch.sigmoid(-logits.abs())
-        return gradient.unsqueeze(-1) * torch.where(logits > 0, -slope, slope)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits, x = ctx.saved_tensors
+        gradient = gradient.unsqueeze(-1)
+        right = (logits > 0).to(logits.dtype)
+        small = torch.sigmoid(logits - 2 * logits.relu())  # of -|logits|, but with a derivative at 0
+        slope = (x - right) + (2 * right - 1) * small  # x - sigmoid(logits), with the digits of small differences
+        return gradient * slope, gradient * logits if ctx.needs_input_grad[1] else None
 
 
 class ContinuousBernoulli(dist.TorchDistribution):
@@ -192,7 +221,7 @@ class ContinuousBernoulli(dist.TorchDistribution):
 
     torch's class takes its constant from probabilities that it clamps one rounding step away from 0 and 1: in float32
     it integrates to 0.80 at logits 20 and to 0.16 at logits 100, and its mean stops at 0.937. Here all is computed from
-    the logits, by series near 0.
+    the logits, by series near 0. Logits in half precision are converted to float32.
 
     :param logits: shape ``batch_shape``
 
@@ -205,23 +234,27 @@ class ContinuousBernoulli(dist.TorchDistribution):
     has_rsample = False
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
-        self.logits = logits
+        self.logits = at_least_float32(logits)
         super().__init__(logits.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: _size, _instance: object = None) -> "ContinuousBernoulli":
         return ContinuousBernoulli(self.logits.expand(batch_shape), validate_args=False)
 
-    def _series_below(self) -> tuple[Tensor, Tensor]:
-        """Where the series serve, and the logits' size elsewhere, 1 there."""
+    def _by_size(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the series serve, the logits that they are computed at, and the size that the other formulas are.
+
+        Both are clamped, so that each formula has a finite gradient where ``where`` discards it: infinity times 0 would
+        be NaN.
+        """
         size = self.logits.abs()
-        return size < 0.1, torch.where(size < 0.1, 1.0, size)
+        return size < 0.1, self.logits.clamp(-0.1, 0.1), size.clamp(min=0.1)
 
     @property
     def mean(self) -> Tensor:
-        small, size = self._series_below()
-        eta = self.logits
-        series = eta / 12 - eta**3 / 720 + eta**5 / 30240
-        return 0.5 + torch.where(small, series, eta.sign() * (0.5 / torch.tanh(size / 2) - 1 / size))
+        small, eta, size = self._by_size()
+        series = 0.5 + eta / 12 - eta**3 / 720 + eta**5 / 30240
+        lower = 1 / size + torch.exp(-size) / torch.expm1(-size)  # of negative logits
+        return torch.where(small, series, torch.where(self.logits > 0, 1 - lower, lower))
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
         with torch.no_grad():
@@ -233,11 +266,19 @@ class ContinuousBernoulli(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        small, size = self._series_below()
-        eta = self.logits
-        series = eta**2 / 24 - eta**4 / 2880 + eta**6 / 181440
-        log_norm = torch.where(small, series, size / 2 + torch.log(-torch.expm1(-size) / size))  # at x = 1/2
-        return eta * (value - 0.5) - log_norm
+        value = at_least_float32(value)
+        small, eta, size = self._by_size()
+        series = eta * (value - 0.5) - eta**2 / 24 + eta**4 / 2880 - eta**6 / 181440
+        # from the end that the density rises to: at that end no two large numbers are subtracted
+        of_end = (value - (self.logits > 0).to(value.dtype)) * self.logits
+        return torch.where(small, series, of_end - torch.log(-torch.expm1(-size) / size))
+
+
+class _Levels(constraints.Constraint):
+    """The unit interval, of which half precision holds no gray level but 0 and 1."""
+
+    def check(self, value: Tensor) -> Tensor:
+        return (value == 0) | (value == 1) if value.dtype in HALF else (value >= 0) & (value <= 1)
 
 
 class DiscretisedLogistic(dist.TorchDistribution):
@@ -251,23 +292,28 @@ class DiscretisedLogistic(dist.TorchDistribution):
     has the mass of the logistic density between the middles to its neighbours. The difference is computed as
     :math:`\sigma(a)\,\sigma(-b)\,(1 - e^{b-a})`, which is exact far out in the tails.
 
+    Parameters in half precision are converted to float32. Values in half precision are refused: of the levels these
+    hold 0 and 1 alone.
+
     The public code that this replaces (vae_vampprior) uses bins of width 1/256 on levels spaced by 1/255 and an
     additive 1e-7 in the logarithm; neither sums to one.
 
     :param loc: shape ``batch_shape``, in units of x
     :param scale: positive, broadcastable with loc
+    :raises ValueError: in use, while validation is on, for a value outside [0, 1], or in half precision other than 0
+        and 1
 
     Reference: Diederik P. Kingma et al., Improving variational inference with inverse autoregressive flow, NIPS 2016,
     arXiv:1606.04934.
     """
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
-    support = constraints.unit_interval
+    support = _Levels()
     has_rsample = False
     levels = 256
 
     def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
-        self.loc, self.scale = torch.broadcast_tensors(loc, scale)
+        self.loc, self.scale = torch.broadcast_tensors(at_least_float32(loc), at_least_float32(scale))
         super().__init__(self.loc.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: _size, _instance: object = None) -> "DiscretisedLogistic":
@@ -288,7 +334,12 @@ class DiscretisedLogistic(dist.TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
-            self._validate_sample(value)
+            try:
+                self._validate_sample(value)
+            except ValueError:
+                check_levels(value)
+                raise
+        value = at_least_float32(value)
         half = 0.5 / (self.levels - 1)
         upper = (value + half - self.loc) / self.scale
         lower = (value - half - self.loc) / self.scale

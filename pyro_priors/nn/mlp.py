@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._options import typed
+from .._precision import at_least_float32, in_precision_of
 from .relaxed import chosen
 
 __all__ = ["MLP", "BranchedMLP", "JoinedLinear", "positive", "raw_of"]
@@ -21,8 +22,9 @@ def positive(raw: Tensor, floor: float = 1e-4) -> Tensor:
 
     :param raw: unconstrained tensor of any shape
     :param floor: the smallest value returned
+    :returns: the shape of ``raw``, in float32 or wider
     """
-    return F.softplus(raw) + floor
+    return F.softplus(at_least_float32(raw)) + floor
 
 
 def raw_of(value: float, floor: float = 1e-4) -> float:
@@ -71,9 +73,9 @@ class JoinedLinear(nn.Module):
             ``left_shape + (K,)``; ignored where ``num_categories`` is 0
         :returns: shape ``left_shape + (out_dim,)`` after broadcasting
         """
-        out = self.input(x)
+        out = self.input(in_precision_of(self, x))
         if self.condition is not None:
-            out = out + self.condition(condition)
+            out = out + self.condition(None if condition is None else in_precision_of(self, condition))
         if self.category is not None and c is not None and c.is_floating_point():
             out = out + chosen(self.category.weight, c)
         elif self.category is not None:

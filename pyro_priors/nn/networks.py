@@ -8,6 +8,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .._options import typed
+from .._precision import at_least_float32
 from .likelihoods import Likelihood
 from .mlp import MLP, BranchedMLP, JoinedLinear, positive
 from .relaxed import Temperature, category_of
@@ -39,7 +40,7 @@ class GaussianHead(nn.Module):
         :param c: category numbers, shape ``left_shape``
         :returns: distribution with batch shape ``left_shape`` and event shape ``(z_dim,)``
         """
-        loc, raw_scale = self.parameters_of_z(h, c=c).chunk(2, -1)
+        loc, raw_scale = at_least_float32(self.parameters_of_z(h, c=c)).chunk(2, -1)
         return dist.Normal(loc, positive(raw_scale)).to_event(1)
 
 

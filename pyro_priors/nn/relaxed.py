@@ -9,8 +9,10 @@ from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
+from torch.types import _size
 
 from .._options import typed
+from .._precision import at_least_float32
 
 __all__ = ["RelaxedCategorical", "Temperature", "category_of", "chosen"]
 
@@ -25,6 +27,8 @@ class RelaxedCategorical(ExpRelaxedCategorical, TorchDistributionMixin):
     not finite in floating point; that of their logarithms is, and the KL of two such distributions is the same. The
     largest weight is the k-th with the categorical's probability.
 
+    Both parameters are converted to float32 where they are narrower: uniform draws end at 1 - 1/128 in bfloat16.
+
     :param temperature: positive scalar
     :param logits: unnormalised, shape ``left_shape + (K,)``
 
@@ -34,6 +38,14 @@ class RelaxedCategorical(ExpRelaxedCategorical, TorchDistributionMixin):
     """
 
     support = constraints.real_vector
+
+    def __init__(self, temperature: Tensor, logits: Tensor, validate_args: bool | None = None) -> None:
+        temperature, logits = at_least_float32(temperature), at_least_float32(logits)
+        super().__init__(temperature, logits=logits, validate_args=validate_args)
+
+    def expand(self, batch_shape: _size, _instance: object = None) -> "RelaxedCategorical":
+        new = self._get_checked_instance(RelaxedCategorical, _instance)
+        return super().expand(batch_shape, new)
 
 
 class Temperature(nn.Module):
@@ -69,13 +81,11 @@ class Temperature(nn.Module):
 def category_of(logits: Tensor, temperature: Temperature | None, training: bool) -> TorchDistributionMixin:
     """A categorical; in training with a temperature the relaxed one, of whose weights at evaluation one is 1.
 
-    Both in float32 at least: in bfloat16 probabilities do not sum to one, and uniform draws end at 1 - 1/128.
+    Both are in float32 or wider: in bfloat16 probabilities do not sum to one.
     """
-    at_least = torch.promote_types(logits.dtype, torch.float32)
-    logits = logits.to(at_least)
     if temperature is None or not training:
-        return dist.Categorical(logits=logits)
-    return RelaxedCategorical(temperature().to(at_least), logits=logits)
+        return dist.Categorical(logits=at_least_float32(logits))
+    return RelaxedCategorical(temperature(), logits)
 
 
 def chosen(table: Tensor, c: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._options import typed
+from .._precision import at_least_float32
 from .mlp import JoinedLinear
 from .relaxed import category_of
 
@@ -32,7 +33,7 @@ class ReleasedCategoricalHead(nn.Module):
         :param h: features, shape ``left_shape + (in_dim,)``
         :returns: categorical with batch shape ``left_shape``
         """
-        return category_of(F.elu(self.logits(h)), None, self.training)
+        return category_of(F.elu(at_least_float32(self.logits(h))), None, self.training)
 
 
 class ReleasedGaussianHead(nn.Module):
@@ -54,7 +55,7 @@ class ReleasedGaussianHead(nn.Module):
         :param c: category numbers, shape ``left_shape``, or log-weights, shape ``left_shape + (K,)``
         :returns: distribution with batch shape ``left_shape`` and event shape ``(z_dim,)``
         """
-        loc, log_variance = self.parameters_of_z(h, c=c).chunk(2, -1)
+        loc, log_variance = at_least_float32(self.parameters_of_z(h, c=c)).chunk(2, -1)
         return dist.Normal(loc, (0.5 * F.hardtanh(log_variance, -6.0, 2.0)).exp()).to_event(1)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.types import _size
 
 from .._hints import is_size
+from .._precision import at_least_float32
 from .._sites import is_categorical
 
 __all__ = ["Chunk", "SomeCategories", "Sparse"]
@@ -36,8 +37,7 @@ class SomeCategories(dist.Categorical):
     """
 
     def __init__(self, logits: Tensor, size: int, first: int | None = None) -> None:
-        half = logits.dtype in (torch.bfloat16, torch.float16)  # too coarse to draw from, and to sum to one in
-        super().__init__(logits=logits.float() if half else logits)
+        super().__init__(logits=at_least_float32(logits))
         self.size, self.first = size, first
 
     def expand(self, batch_shape: _size, _instance: object = None) -> SomeCategories:

@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from .._options import typed
-from .._sites import is_categorical, is_enumerated, is_normal, sample_sites
+from .._precision import at_least_float32, with_float32_parameters
+from .._sites import base_of, is_categorical, is_enumerated, is_normal, sample_sites
+from ..nn.likelihoods import DiscretisedLogistic, check_levels
 from .categories import Chunk, SomeCategories, Sparse
 from .kl_weight import KLWeight, Weight
 
@@ -247,6 +249,12 @@ class ELBO(TraceEnum_ELBO):
         if is_validation_enabled():
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
             check_traceenum_requirements(model_trace, guide_trace)
+        for trace in (model_trace, guide_trace):
+            for _, site in sample_sites(trace):
+                if is_validation_enabled() and isinstance(base_of(site["fn"]), DiscretisedLogistic):
+                    check_levels(site["value"])  # before it is converted
+                # of networks that are not ours: ours give such parameters
+                site["fn"], site["value"] = with_float32_parameters(site["fn"]), at_least_float32(site["value"])
         return model_trace, guide_trace
 
     def _terms(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Terms:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .._hints import is_size
 from .._options import typed
+from .._precision import at_least_float32
 from .code import Code, read_code
 from .elbo import ELBO, Terms
 
@@ -123,7 +124,7 @@ class Factor(ELBO):
             return
         weight = state["discriminator/layers.0.weight"]
         num_categories = len(state["discriminator/category"]) if "discriminator/category" in state else 1
-        self._make(weight.shape[1], num_categories, weight.to(device))
+        self._make(weight.shape[1], num_categories, at_least_float32(weight.to(device)))
         assert self.discriminator is not None and self.optimizer is not None
         with torch.no_grad():
             for name, parameter in self.discriminator.named_parameters():
@@ -147,8 +148,7 @@ class Factor(ELBO):
     def _discriminator_for(self, code: Code) -> Discriminator:
         z, size = code.z, (code.z.shape[-1], code.num_categories)
         if self.discriminator is None:
-            half = torch.is_autocast_enabled(z.device.type)  # autocast's own dtype is for products alone
-            self._make(*size, torch.empty((), dtype=torch.float32, device=z.device) if half else z)
+            self._make(*size, z)
         assert self.discriminator is not None
         if self.discriminator.size != size:
             raise ValueError(
@@ -242,4 +242,4 @@ class Discriminator(nn.Module):
             z = F.linear(z, weights[f"layers.{index}.weight"], weights[f"layers.{index}.bias"])
             if not index and category is not None:
                 z = z + weights["category"][category.long()]
-        return z.squeeze(-1)
+        return at_least_float32(z.squeeze(-1))

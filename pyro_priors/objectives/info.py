@@ -7,6 +7,7 @@ from pyro import poutine
 from torch import Tensor
 
 from .._options import typed
+from .._precision import at_least_float32
 from .code import Code, read_code
 from .elbo import ELBO, Terms
 
@@ -97,7 +98,7 @@ class Info(ELBO):
         return terms
 
     def _squared_mmd(self, code: Code) -> Tensor:
-        y = code.prior.rsample() if code.prior.has_rsample else code.prior.sample()
+        y = at_least_float32(code.prior.rsample() if code.prior.has_rsample else code.prior.sample())
         q, p = (None if log_c is None else log_c.exp() for log_c in (code.log_q, code.log_p))
         return code.over_categories(squared_mmd(code.z, y, q, p, self.kernel, self.bandwidth, self.unbiased))
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .._hints import check_sizes
 from .._options import typed
+from .._precision import at_least_float32
 from ..nn import chosen, positive, raw_of
 
 __all__ = ["CategoryPrior"]
@@ -40,4 +41,6 @@ class CategoryPrior(nn.Module):
             ``left_shape + (K,)``: then the weighted means of locations and scales
         :returns: distribution with batch shape ``left_shape`` and event shape ``(z_dim,)``
         """
-        return dist.Normal(chosen(self.loc, c), chosen(positive(self.raw_scale), c)).to_event(1)
+        with torch.autocast(c.device.type, enabled=False):  # which would multiply in half precision
+            loc, scale = chosen(at_least_float32(self.loc), c), chosen(positive(self.raw_scale), c)
+        return dist.Normal(loc, scale).to_event(1)

@@ -14,6 +14,7 @@ from torch.distributions import Transform
 
 from .._hints import check_sizes, hint
 from .._options import typed
+from .._precision import at_least_float32
 from ..nn import MLP, GaussianHead, make_condition_network
 from .flow import FlowDistribution
 from .transforms import START, Reverse
@@ -134,7 +135,7 @@ class _Coupling(dist.ConditionalTransformModule):
         :param first: the values that stay, shape ``left_shape + (z_dim // 2,)``
         :returns: the shift of the others, and in an affine coupling their raw log-scale after it
         """
-        return self.move(self.trunk(first, h))
+        return at_least_float32(self.move(self.trunk(first, h)))
 
     def loc_and_log_scale(self, h: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
         """The two halves of an affine coupling's move; Pyro would clip log-scales below -5 and above 3."""

@@ -8,6 +8,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .._options import typed
+from .._precision import in_precision_of
 from .._sites import base_of, is_normal
 from .conditional import ComponentNetwork
 from .mixture import GaussianMixture
@@ -151,7 +152,7 @@ def _mixture_of_posteriors(
 ) -> GaussianMixture:
     """q(z|x_k,condition) as the components of a mixture; x has shape ``left_shape + (K,) + x_shape``."""
     with evaluating(encoder):
-        posterior = encoder(*_together(encoder, x, condition, network))
+        posterior = encoder(*_together(encoder, in_precision_of(encoder, x), condition, network))
     if not is_normal(posterior):
         raise ValueError(
             f"the encoder returns {type(base_of(posterior)).__name__}, and this prior needs a mixture of diagonal "

@@ -12,6 +12,7 @@ from torch.types import _size
 
 from .._hints import check_sizes, hint
 from .._options import typed
+from .._precision import at_least_float32
 from .standard import StandardPrior
 from .transforms import FLOWS, ActNorm, FlowNetwork, Permutation, Reverse
 from .zuko_flows import PREFIX, ZukoFlow
@@ -130,6 +131,7 @@ class FlowPrior(nn.Module):
         :param z: shape ``left_shape + (z_dim,)``
         :returns: the same shape
         """
+        z = at_least_float32(z)
         for transform in reversed(self.transforms()):
             z = transform.inv(z)
         return z
@@ -140,6 +142,7 @@ class FlowPrior(nn.Module):
         :param z_0: shape ``left_shape + (z_dim,)``
         :returns: the same shape
         """
+        z_0 = at_least_float32(z_0)
         for transform in self.transforms():
             z_0 = transform(z_0)
         return z_0
@@ -150,7 +153,11 @@ class FlowPrior(nn.Module):
 
 
 class FlowDistribution(dist.TransformedDistribution):
-    """Pyro's, whose density of its own sample has a gradient: there the transforms recall how they made it, without."""
+    """Pyro's, in float32 or wider, whose density of its own sample has a gradient: there the transforms recall how they
+    made it, without."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(at_least_float32(value))
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
         return super().sample(Size(sample_shape)).clone()

@@ -6,6 +6,7 @@ import torch.nn as nn
 
 from .._hints import check_sizes
 from .._options import typed
+from .._precision import at_least_float32
 from ..nn import positive, raw_of
 
 __all__ = ["GaussianPrior"]
@@ -28,4 +29,4 @@ class GaussianPrior(nn.Module):
 
     def forward(self) -> dist.Distribution:
         """:returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``"""
-        return dist.Normal(self.loc, positive(self.raw_scale)).to_event(1)
+        return dist.Normal(at_least_float32(self.loc), positive(self.raw_scale)).to_event(1)

@@ -11,6 +11,7 @@ from torch.types import _size
 
 from .._hints import check_sizes
 from .._options import typed
+from .._precision import at_least_float32, with_float32_parameters
 from .._sites import base_of, is_normal
 from ..nn import positive, raw_of
 
@@ -31,7 +32,8 @@ class GaussianMixture(dist.TorchDistribution):
     they stand: expanded into matrix products, faster still, they lose every digit where a scale is small.
 
     Pyro's MixtureOfDiagNormals will not do: it is not for one dimension, it has no mean, and a batch of it, asked for a
-    sample shape, draws from the components of other members of the batch.
+    sample shape, draws from the components of other members of the batch. Parameters in half precision are converted to
+    float32.
 
     Example::
 
@@ -53,7 +55,7 @@ class GaussianMixture(dist.TorchDistribution):
     has_rsample = False
 
     def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
-        self.logits, self.loc, self.scale = logits, loc, scale
+        self.logits, self.loc, self.scale = (at_least_float32(value) for value in (logits, loc, scale))
         batch_shape = torch.broadcast_shapes(logits.shape[:-1], loc.shape[:-2])
         super().__init__(batch_shape, loc.shape[-1:], validate_args=validate_args)
 
@@ -106,7 +108,8 @@ def mixture_of(logits: Tensor, components: dist.Distribution) -> dist.Distributi
     :returns: distribution with batch shape ``batch_shape`` and event shape ``(z_dim,)``
     """
     if not is_normal(components):
-        return dist.MixtureSameFamily(dist.Categorical(logits=logits), components)
+        categories = dist.Categorical(logits=at_least_float32(logits))
+        return dist.MixtureSameFamily(categories, with_float32_parameters(components))
     base = base_of(components)
     return GaussianMixture(logits, base.loc, base.scale)
 

@@ -8,6 +8,7 @@ from torch.distributions import kl_divergence
 
 from .._hints import check_sizes
 from .._options import typed
+from .._precision import at_least_float32
 
 __all__ = ["ReleasedCategoryPrior"]
 
@@ -40,13 +41,17 @@ class ReleasedCategoryPrior(nn.Module):
         :param c: category numbers, shape ``left_shape``
         :returns: distribution with batch shape ``left_shape`` and event shape ``(z_dim,)``
         """
-        c = c.long()
-        return dist.Normal(self.loc[c], 1 + (self.raw_scale[c] / 2).exp()).to_event(1)
+        loc, raw_scale = self._of(c)
+        return dist.Normal(loc, 1 + (raw_scale / 2).exp()).to_event(1)
 
     def generated(self, c: Tensor) -> dist.TorchDistribution:
         """p(z|c) as the generation reads it, otherwise as :meth:`forward`."""
+        loc, raw_scale = self._of(c)
+        return dist.Normal(loc, raw_scale.exp()).to_event(1)
+
+    def _of(self, c: Tensor) -> tuple[Tensor, Tensor]:
         c = c.long()
-        return dist.Normal(self.loc[c], self.raw_scale[c].exp()).to_event(1)
+        return at_least_float32(self.loc[c]), at_least_float32(self.raw_scale[c])
 
     def kl(self, q_z: dist.TorchDistribution) -> Tensor:
         """KL of a posterior of batch shape ``(batch,)`` from p(z|c), for each c: shape ``(batch, K)``."""

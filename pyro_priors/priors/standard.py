@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .._hints import check_sizes
 from .._options import typed
+from .._precision import at_least_float32
 
 __all__ = ["StandardPrior"]
 
@@ -31,4 +32,4 @@ class StandardPrior(nn.Module):
 
     def forward(self) -> dist.Distribution:
         """:returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``"""
-        return dist.Normal(self.loc, self.scale).to_event(1)
+        return dist.Normal(at_least_float32(self.loc), at_least_float32(self.scale)).to_event(1)

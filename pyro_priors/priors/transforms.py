@@ -22,6 +22,7 @@ from pyro.nn import AutoRegressiveNN
 from torch import Tensor
 from torch.distributions import Transform
 
+from .._precision import at_least_float32, in_precision_of
 from ..nn import positive, raw_of
 
 __all__ = ["FLOWS", "ActNorm", "FlowNetwork", "Permutation", "Reverse", "rational_quadratic"]
@@ -82,7 +83,8 @@ class AffineCoupling(FlowNetwork):
         :param first: the values that stay, shape ``left_shape + (z_dim // 2,)``
         :returns: shift and log-scale of the others
         """
-        return torch.tanh(self.loc(first)), torch.tanh(self.log_scale(first))
+        first = in_precision_of(self, first)
+        return torch.tanh(at_least_float32(self.loc(first))), torch.tanh(at_least_float32(self.log_scale(first)))
 
     def transform(self) -> Transform:
         return T.AffineCoupling(self.split, self)
@@ -108,6 +110,10 @@ class _Autoregressive(FlowNetwork):
             for name, buffer in list(module.named_buffers(recurse=False)):
                 module.register_buffer(name, buffer, persistent=False)
 
+    def outputs(self, z: Tensor) -> list[Tensor]:
+        """What the network gives of z, in float32 or wider."""
+        return [at_least_float32(raw) for raw in self.made(in_precision_of(self.made, z))]
+
 
 class AffineAutoregressive(_Autoregressive):
     r"""Masked autoregressive flow (Papamakarios et al. 2017).
@@ -127,7 +133,7 @@ class AffineAutoregressive(_Autoregressive):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """:returns: shift and log-scale of each value, shape of z"""
-        loc, raw = self.made(z)
+        loc, raw = self.outputs(z)
         return loc, 3 * torch.tanh(raw / 3)
 
     def transform(self) -> Transform:
@@ -176,7 +182,7 @@ class SplineCoupling(FlowNetwork):
         :param first: the values that stay, shape ``left_shape + (z_dim // 2,)``
         :returns: the splines of the others
         """
-        raw = self.parameters_of_splines(first)
+        raw = at_least_float32(self.parameters_of_splines(in_precision_of(self, first)))
         return _Spline(raw.unflatten(-1, (-1, sum(SPLINE_OUTPUTS))).split(SPLINE_OUTPUTS, -1))
 
     def transform(self) -> Transform:
@@ -205,7 +211,7 @@ class SplineAutoregressive(_Autoregressive):
 
     def condition(self, z: Tensor) -> Transform:
         """:returns: the spline of each value"""
-        return _Spline([raw.transpose(-1, -2) for raw in self.made(z)])
+        return _Spline([raw.transpose(-1, -2) for raw in self.outputs(z)])
 
     def transform(self) -> Transform:
         return _SplineAutoregressive(self).inv
@@ -264,20 +270,48 @@ def rational_quadratic(
     x_k, y_k, w, h = at(left_x, k), at(left_y, k), at(width, k), at(height, k)
     s_k = torch.where(k == 0, 1.0, at(inner_slopes, (k - 1).clamp(min=0)))
     s_next = torch.where(k == last, 1.0, at(inner_slopes, k.clamp(max=last - 1)))
-    delta, bend = h / w, s_k + s_next - 2 * h / w
+    delta = h / w
     if inverse:
-        a = h * (delta - s_k) + (v - y_k) * bend
-        b = h * s_k - (v - y_k) * bend
-        c = -delta * (v - y_k)
-        # rounding can leave both ranges where bins are extreme: there the slope's logarithm would be NaN
-        theta = (2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())).clamp(0, 1)
+        theta, rest = _shares(_within((v - y_k) / h), s_k, s_next, delta)
         y = x_k + theta * w
     else:
-        theta = ((v - x_k) / w).clamp(max=1)  # just below the next knot, by rounding
-        y = y_k + h * (delta * theta.square() + s_k * theta * (1 - theta)) / (delta + bend * theta * (1 - theta))
-    rise = s_next * theta.square() + 2 * delta * theta * (1 - theta) + s_k * (1 - theta).square()
-    log_slope = 2 * delta.log() + rise.log() - 2 * (delta + bend * theta * (1 - theta)).log()
+        theta = _within((v - x_k) / w)
+        rest = 1 - theta
+        y = y_k + h * (delta * theta.square() + s_k * theta * rest) / _denominator(theta, rest, s_k, s_next, delta)
+    rise = s_next * theta.square() + 2 * delta * theta * rest + s_k * rest.square()
+    log_slope = 2 * delta.log() + rise.log() - 2 * _denominator(theta, rest, s_k, s_next, delta).log()
     return torch.where(inside, y, x), torch.where(inside, -log_slope if inverse else log_slope, 0.0)
+
+
+def _denominator(theta: Tensor, rest: Tensor, s_k: Tensor, s_next: Tensor, delta: Tensor) -> Tensor:
+    """The denominator of the spline, as a sum of positive numbers."""
+    return delta * (theta.square() + rest.square()) + (s_k + s_next) * theta * rest
+
+
+def _shares(height: Tensor, s_k: Tensor, s_next: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Shares of a bin's width before and after the point where the spline has risen by a share of the bin's height.
+
+    With :math:`\xi` that share, :math:`d = s_k (1 - \xi) - s_{k+1}\, \xi` and
+    :math:`r^2 = d^2 + 4 \delta^2 \xi (1 - \xi)`, the quadratic equation of the paper has the root
+
+    .. math:: \theta = \frac{2 \delta \xi}{d + 2 \delta \xi + r}, \qquad
+        1 - \theta = \frac{2 \delta (1 - \xi)}{-d + 2 \delta (1 - \xi) + r}
+
+    r is never 0, and where d is positive nothing cancels in the first, where it is negative nothing in the second. The
+    paper's discriminant is a difference, which rounds to 0 and has no gradient there.
+    """
+    d = s_k * (1 - height) - s_next * height
+    first = d >= 0
+    sign = torch.where(first, 1.0, -1.0)
+    near = 2 * delta * torch.where(first, height, 1 - height)
+    r = (d.square() + 4 * delta.square() * height * (1 - height)).sqrt()
+    share = near / (sign * d + near + r)
+    return torch.where(first, share, 1 - share), torch.where(first, 1 - share, share)
+
+
+def _within(share: Tensor) -> Tensor:
+    """A share of a bin that rounding can have put outside [0, 1], back in it, with the gradient that it had."""
+    return share + (share.clamp(0, 1) - share).detach()
 
 
 def _bins(raw: Tensor, bound: float, floor: float) -> tuple[Tensor, Tensor]:
@@ -333,7 +367,32 @@ class ActNorm(FlowNetwork):
         self.log_scale, self.loc = nn.Parameter(torch.zeros(z_dim)), nn.Parameter(torch.zeros(z_dim))
 
     def transform(self) -> Transform:
-        return T.AffineTransform(self.loc, self.log_scale.exp(), event_dim=1)
+        return ScaleAndShift(at_least_float32(self.log_scale), at_least_float32(self.loc))
+
+
+class ScaleAndShift(Transform):
+    r""":math:`z = y\, e^s + t`, with its log-determinant taken from s, which is finite where :math:`e^s` is not.
+
+    :param log_scale: s, shape ``(z_dim,)``
+    :param loc: t, shape ``(z_dim,)``
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, log_scale: Tensor, loc: Tensor) -> None:
+        super().__init__()
+        self.log_scale, self.loc = log_scale, loc
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x * self.log_scale.exp() + self.loc
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return (y - self.loc) * (-self.log_scale).exp()
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.log_scale.sum(-1).expand(x.shape[:-1])
 
 
 FLOWS: dict[str, Callable[[int, Sequence[int]], FlowNetwork]] = {

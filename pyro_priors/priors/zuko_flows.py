@@ -5,9 +5,12 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
+import torch.nn as nn
+from torch import Tensor
 from torch.distributions import Transform
 
 from .._options import typed
+from .._precision import at_least_float32, in_precision_of
 from .transforms import FlowNetwork
 
 __all__ = ["PREFIX", "ZukoFlow"]
@@ -49,9 +52,21 @@ class ZukoFlow(FlowNetwork):
             raise ValueError(f"flow '{flow}' is unknown: {hint}")
         options: dict[str, Any] = {"transforms": num_transforms, "hidden_features": tuple(hidden)}
         self.flow = getattr(_flows(), name)(z_dim, **options)
+        for path, module in self.flow.named_modules():
+            if path.endswith(".hyper"):  # the networks, between which zuko computes transforms
+                module.register_forward_pre_hook(_to_network)
+                module.register_forward_hook(_from_network)
 
     def transform(self) -> Transform:
         return self.flow.transform().inv  # zuko's goes from z to the base
+
+
+def _to_network(network: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    return (in_precision_of(network, args[0]),)
+
+
+def _from_network(network: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+    return at_least_float32(output)
 
 
 def _flows() -> Any:
