@@ -23,7 +23,7 @@ from . import checkpoint
 
 __all__ = ["ResumeState", "RunFolder"]
 
-MAY_CHANGE = ("max_epochs", "patience", "checkpoint_seconds", "tensorboard", "device", "num_processes")
+MAY_CHANGE = ("max_epochs", "patience", "checkpoint_seconds", "tensorboard", "device", "num_processes", "compile")
 """Options of the training that a resumed run may give anew."""
 
 GROUPS: dict[str, set[str]] = {

@@ -1,19 +1,21 @@
 """A normalising flow as the prior."""
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pyro.distributions as dist
 import torch
 import torch.nn as nn
 from torch import Size, Tensor
 from torch.distributions import Transform
-from torch.types import _size
 
 from .._hints import check_sizes, hint
 from .standard import StandardPrior
 from .transforms import FLOWS, ActNorm, FlowNetwork, Permutation, Reverse
 from .zuko_flows import PREFIX, ZukoFlow
+
+if TYPE_CHECKING:
+    from torch.types import _size
 
 __all__ = ["FlowDistribution", "FlowPrior"]
 
@@ -150,5 +152,5 @@ class FlowPrior(nn.Module):
 class FlowDistribution(dist.TransformedDistribution):
     """Pyro's, whose density of its own sample has a gradient: there the transforms recall how they made it, without."""
 
-    def sample(self, sample_shape: _size = ()) -> Tensor:
+    def sample(self, sample_shape: "_size" = ()) -> Tensor:
         return super().sample(Size(sample_shape)).clone()
