@@ -12,6 +12,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution
+from torch.overrides import TorchFunctionMode
 
 from ._compile import NO_VALIDATION
 
@@ -34,7 +35,7 @@ def cause(error: Exception, again: Callable[[], object], first_step: bool) -> Tr
     What raised the error is computed once more, without validation, and watched. It diverged if
 
     * it ends with a loss or gradient that is not finite, or
-    * it raises again, and networks or distributions computed NaN or infinity before that, or
+    * it raises again, and networks or distributions computed NaN or infinity before that, or torch was given them, or
     * it raises again, and arithmetic itself raised the error.
 
     At the first step only NaN or infinity from the networks count, since nothing has been trained: a scale of -1 is
@@ -46,8 +47,10 @@ def cause(error: Exception, again: Callable[[], object], first_step: bool) -> Tr
     """
     if isinstance(error, TrainingDiverged):
         return error
+    watch = _Watch()
     try:
-        with pyro.settings.context(**NO_VALIDATION), torch.autograd.set_detect_anomaly(False), _Watch() as watch:
+        unvalidated, unexamined = pyro.settings.context(**NO_VALIDATION), torch.autograd.set_detect_anomaly(False)
+        with unvalidated, unexamined, watch, _Refusals(watch):
             again()
     except TrainingDiverged as found:
         diverged = not watch.data_refused and (bool(watch.found) or not first_step)
@@ -71,6 +74,21 @@ def became_infinite(tensors: Mapping[str, Tensor], before: Mapping[str, Tensor])
     return None
 
 
+class _Refusals(TorchFunctionMode):
+    """Shows a watch the arguments of a function of torch that raises, such as a draw from probabilities of NaN."""
+
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        try:
+            return function(*args, **(kwargs or {}))
+        except Exception:
+            self.watch.note(f"an argument of torch's {function.__name__}", args)
+            raise
+
+
 class _Watch(Messenger):
     """Effect handler that notes the first NaN or infinity among what modules return and what sites are made of.
 
@@ -92,21 +110,21 @@ class _Watch(Messenger):
         super().__exit__(*exc_info)
 
     def _returned(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._note(f"the output of a {type(module).__name__}", output)
+        self.note(f"the output of a {type(module).__name__}", output)
 
     def _pyro_sample(self, msg: Any) -> None:
         if not site_is_subsample(msg):
-            self._note(f"the distribution of site '{msg['name']}'", msg["fn"])
+            self.note(f"the distribution of site '{msg['name']}'", msg["fn"])
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
             return
         if not msg["is_observed"]:
-            self._note(f"the value of site '{msg['name']}'", msg["value"])
+            self.note(f"the value of site '{msg['name']}'", msg["value"])
         elif not self.found and not _in_support(msg["fn"], msg["value"]):
             self.data_refused = True
 
-    def _note(self, what: str, value: Any) -> None:
+    def note(self, what: str, value: Any) -> None:
         if not self.found and (number := next(_not_finite(value), None)) is not None:
             self.found = f"{what} became {number}"
 

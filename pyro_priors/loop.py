@@ -353,7 +353,7 @@ class Training:
             self.guarded(self.calibrate)
         valid = self.validate()
         try:
-            _check_bound(valid["bound"])
+            _check_bound("validation", valid["bound"])
         except TrainingDiverged as error:
             self.diverged(error)
         record = {
@@ -421,7 +421,8 @@ class Training:
         self.seed(_seed_of(self.config.seed, CALIBRATION, self.progress.epoch))
         part, elbo = self.train.take(slice(NUM_CALIBRATED)), ELBO()
         for x, condition in batches(part, VALIDATION_BATCH_SIZE, seed=0, epoch=0, shuffle=False):
-            elbo.terms(self.pair.model, self.pair.guide, x, condition)
+            terms = elbo.terms(self.pair.model, self.pair.guide, x, condition)
+            _check_bound("calibration", terms.bound.sum().item())
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -430,7 +431,11 @@ class Training:
         Where the guide marks a category ``num_enumerated`` the bound is the training's own estimate, which costs no sum
         over all categories; :func:`~pyro_priors.metrics.evaluate` takes that sum.
         """
-        sums = self.guarded(self.validation_sums, lambda: _check_bound(self.validation_sums()["bound"].item()))
+
+        def again() -> None:
+            _check_bound("validation", self.validation_sums()["bound"].item())
+
+        sums = self.guarded(self.validation_sums, again)
         if self.fabric.world_size > 1:
             sums = {name: self.all_reduce(value, "sum") for name, value in sums.items()}
         return {name: value.item() / len(self.valid) for name, value in sums.items()}
@@ -596,9 +601,9 @@ def _kl_weight(config: TrainConfig, step: int, steps_per_epoch: int) -> float | 
     return dict.fromkeys(config.warmup_sites, weight) if config.warmup_sites else weight
 
 
-def _check_bound(bound: float) -> None:
+def _check_bound(of: str, bound: float) -> None:
     if not math.isfinite(bound):
-        raise TrainingDiverged(f"the validation bound became {bound}")
+        raise TrainingDiverged(f"the {of} bound became {bound}")
 
 
 def _check_finite(loss: Tensor, parts: dict[str, Tensor]) -> None:

@@ -87,8 +87,8 @@ class TrainConfig:
     checkpoint_seconds: float = 30.0
     """Seconds between two writings of the resume state."""
     compile: str = "auto"
-    """Compile the step: auto, always or never. auto compiles where the training has steps enough to pay for it, and runs
-    eagerly, after one line, where it cannot compile; always raises ValueError there."""
+    """Compile the step: auto, always or never. auto compiles where the training has steps enough to pay for it. Where
+    nothing can be compiled, auto runs eagerly after one line that says why, and always raises ValueError."""
     tensorboard: bool = False
     """Write TensorBoard events into the run folder."""
     device: str = "auto"
