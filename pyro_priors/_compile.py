@@ -4,6 +4,9 @@
 and what they do to tensors is recorded by ``make_fx``: loss and gradients together, so that autograd's rules hold as
 they did in the programs (``detach``, ``no_grad``, backward passes of one's own). Inductor then compiles that one graph.
 Parameters and buffers are inputs of the graph; nothing of them is copied into it.
+
+This module relies on internals of torch and Pyro, which another version may move. They are imported where a graph is
+made and never at the top of a module, so that without them everything runs eagerly.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ import pyro
 import torch
 import torch.nn as nn
 from pyro.poutine import runtime
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map
 
 from ._sites import SharedNoise, UnknownSite
 from .registration import unregistered
@@ -57,6 +60,7 @@ class CompiledFunction:
     :param max_graphs: most kinds of arguments to compile for
     :param otherwise: what runs eagerly, in place of the function
     :param say: what takes the line that says why something runs eagerly, in place of the warning
+    :param strict: raise ValueError, with the cause, instead of running eagerly
     """
 
     def __init__(
@@ -67,8 +71,10 @@ class CompiledFunction:
         max_graphs: int = 16,
         otherwise: Callable[..., Tensors] | None = None,
         say: Callable[[str], None] | None = None,
+        strict: bool = False,
     ) -> None:
         self.function, self.modules, self.loss, self.max_graphs = function, list(modules), loss, max_graphs
+        self.strict = strict
         self.otherwise = function if otherwise is None else otherwise
         self.say = _warn if say is None else say
         self._graphs: dict[Any, _Graph | None] = {}
@@ -129,16 +135,16 @@ class CompiledFunction:
 
     def _graph(self, args: Any, key: tuple[Any, bool | str]) -> tuple[_Graph | None, list[Tensor]]:
         """The graph for a call, None if it is to run eagerly, and the graph's inputs."""
-        given, structure = tree_flatten(args)
+        given: list[Tensor] = []
+        structure = _nesting(args, given)
         if self._held is None or not self._held.is_current(self.modules):
             self._held = _Held(self.modules)
-        inputs = self._held.tensors + [value for value in given if value is not None]
+        inputs = self._held.tensors + given
         device = inputs[0].device.type
         kind = (
             key,
             structure,
             self._held.structure,
-            tuple([value is None for value in given]),
             tuple([(value.shape, value.stride(), value.dtype, value.device, value.requires_grad) for value in inputs]),
             torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
             torch.get_default_dtype(),
@@ -149,11 +155,12 @@ class CompiledFunction:
             if len(self._graphs) < self.max_graphs:
                 graph = self._graphs[kind] = self._compile(self._held, inputs, args, key[1])
             else:  # not remembered: what changes at every call would fill the memory
-                self._say(f"{self.max_graphs} shapes or settings came before this one")
+                self._give_up(f"{self.max_graphs} shapes or settings came before this one")
         return graph, inputs
 
     def _compile(self, held: _Held, inputs: list[Tensor], args: Any, differentiate: bool | str) -> _Graph | None:
         try:
+            _check_internals()
             if _handlers() is None:
                 raise ValueError("it was called within effect handlers, which a graph could not follow")
             with _quiet():
@@ -161,10 +168,15 @@ class CompiledFunction:
         except UnknownSite:  # eager programs could not say it better
             raise
         except Exception as error:  # whatever it is: the eager programs run, or say it better
-            self._say(str(error).strip().partition("\n")[0] or type(error).__name__)
+            self._give_up(str(error).strip().partition("\n")[0] or type(error).__name__, error)
             return None
 
-    def _say(self, reason: str) -> None:
+    def _give_up(self, reason: str, error: Exception | None = None) -> None:
+        if self.strict:
+            raise ValueError(
+                f"compile is 'always', but torch {torch.__version__} cannot compile this: {reason} (compile='auto' "
+                "runs it eagerly)"
+            ) from error
         if reason not in self._said:
             self._said.add(reason)
             self.say(f"running eagerly, not compiled: {reason}")
@@ -178,7 +190,7 @@ class CompiledFunction:
         def flat(*values: Tensor) -> list[Tensor | None]:
             given = iter(values[len(held.tensors) :])
             with held.holding(copies, values):
-                outputs = self.function(*tree_map(lambda arg: None if arg is None else next(given), args))
+                outputs = self.function(*_replaced(args, given))
             gradients: Sequence[Tensor | None] = ()
             if differentiate:
                 wanted = [value for value in values if value.requires_grad]
@@ -193,7 +205,7 @@ class CompiledFunction:
             names[:] = outputs
             return [*(value.detach() for value in outputs.values()), *gradients]
 
-        with unregistered(), pyro.settings.context(**_NO_VALIDATION), torch.set_grad_enabled(bool(differentiate)):
+        with unregistered(), pyro.settings.context(**NO_VALIDATION), torch.set_grad_enabled(bool(differentiate)):
             torch.clear_autocast_cache()
             with pyro.get_param_store().scope() as store:
                 # on fake tensors: nothing is computed and no random number drawn
@@ -204,13 +216,36 @@ class CompiledFunction:
         if store["params"]:
             raise ValueError("a program calls pyro.param or pyro.module: begin it with pyro_priors.register instead")
         constants = [getattr(graph, str(node.target)) for node in graph.graph.nodes if node.op == "get_attr"]
-        if any(constant.requires_grad for constant in constants):
+        if any(constant.requires_grad and id(constant) not in held.numbers for constant in constants):
             raise ValueError("a program uses a parameter that is not in a module of the pair")
+        # they would keep the values of today for ever
+        if any(id(constant) in held.numbers for constant in constants):
+            raise ValueError("a program reads a tensor of its module from where tracing could not replace it")
         with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
             return _Graph(compile_graph(graph, inputs), names)
 
 
 GRADIENT_NORM = "gradient_norm"
+
+
+def _nesting(value: Any, tensors: list[Tensor]) -> Any:
+    """What tells apart nested tuples, lists, dicts and None, whose tensors are added to a list."""
+    if isinstance(value, dict):
+        return (dict, *[(name, _nesting(one, tensors)) for name, one in value.items()])
+    if isinstance(value, tuple | list):
+        return (type(value), *[_nesting(one, tensors) for one in value])
+    if value is not None:
+        tensors.append(value)
+    return value is None
+
+
+def _replaced(value: Any, tensors: Iterator[Tensor]) -> Any:
+    """The same nesting with other tensors."""
+    if isinstance(value, dict):
+        return {name: _replaced(one, tensors) for name, one in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)([_replaced(one, tensors) for one in value])
+    return None if value is None else next(tensors)
 
 
 def _norm(gradients: Sequence[Tensor | None], like: Tensor) -> Tensor:
@@ -391,6 +426,7 @@ class _Graph:
     def __init__(self, run: Callable[..., Sequence[Tensor]], names: list[str]) -> None:
         self.run, self.names = run, names
         self._to_copy: list[int] | None = None
+        self._seen_again = False
 
     def __call__(self, inputs: list[Tensor]) -> tuple[Tensors, Sequence[Tensor | None]]:
         """The gradients each in storage of its own, laid out as what it is the gradient of."""
@@ -398,9 +434,10 @@ class _Graph:
         outputs, gradients = dict(zip(self.names, values, strict=False)), values[len(self.names) :]
         if gradients:
             wanted = [value for value in inputs if value.requires_grad]
-            if self._to_copy is None:  # machine code does the same at every call
-                self._to_copy = _to_copy(wanted, gradients, [*inputs, *outputs.values()])
-            for number in self._to_copy:
+            if not self._seen_again:  # machine code does the same at every call: two are looked at, and then none
+                found = _to_copy(wanted, gradients, [*inputs, *outputs.values()])
+                self._seen_again, self._to_copy = found == self._to_copy, found
+            for number in self._to_copy or ():
                 gradients[number] = torch.empty_like(wanted[number]).copy_(gradients[number])
         return outputs, gradients
 
@@ -440,19 +477,34 @@ class _WithGradients(torch.autograd.Function):
         return (None, None, None, None, *gradients)
 
 
-_NO_VALIDATION = dict.fromkeys(
+NO_VALIDATION = dict.fromkeys(
     ("validate_distributions_pyro", "validate_distributions_torch", "validate_infer", "validate_poutine"), False
 )
+"""Settings of Pyro under which nothing is refused."""
 
 
 def _warn(line: str) -> None:
     warnings.warn(EagerWarning(line), stacklevel=6)
 
 
+def _check_internals() -> None:
+    """Refuse a torch or a Pyro without what a call of a graph relies on.
+
+    :raises ValueError: if something is missing
+    """
+    for name in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+        if not hasattr(torch.Tensor, name):
+            raise ValueError(f"torch's tensors have no {name}")
+    with Messenger() as handler:
+        if not any(one is handler for one in getattr(runtime, "_PYRO_STACK", ())):
+            raise ValueError(f"Pyro {pyro.__version__} does not keep its effect handlers in a stack")
+
+
 def _handlers() -> tuple[tuple[int, int], ...] | None:
     """What tells apart the effect handlers around a call; None if a graph cannot depend on one of them."""
-    known = [handler for handler in runtime._PYRO_STACK if isinstance(handler, SharedNoise)]
-    if len(known) < len(runtime._PYRO_STACK):
+    stack = getattr(runtime, "_PYRO_STACK", ())  # where it is missing there are no graphs
+    known = [handler for handler in stack if isinstance(handler, SharedNoise)]
+    if len(known) < len(stack):
         return None
     return tuple((handler.size, handler.first) for handler in known)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import signal
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from . import checkpoint
 from ._compile import GRADIENT_NORM
+from ._divergence import TrainingDiverged, became_infinite, cause
 from ._sites import SharedNoise
 from .data import Part, Splits, batches, num_batches
 from .nn import OptimalGaussianLikelihood, Temperature
@@ -46,10 +47,6 @@ NUM_CALIBRATED = 2000
 STEPS_THAT_PAY = 5000
 """Steps of a training from which on ``compile="auto"`` compiles: fewer gain less than the seconds that it takes. It
 depends on nothing measured and is remembered, so that a run computes the same wherever it is interrupted."""
-
-
-class TrainingDiverged(ArithmeticError):
-    """The loss or a gradient became NaN or infinite; the pair holds the last good state."""
 
 
 @dataclass
@@ -89,7 +86,7 @@ class Training:
         self.bar: ProgressBar
         say = (lambda line: self.bar.note(line)) if show_progress else None
         self.objective = objective if isinstance(objective, ELBO) else None
-        self.loss_module = _Loss(CompiledObjective(pair, objective, say=say))
+        self.loss_module = _Loss(CompiledObjective(pair, objective, say=say, strict=config.compile == "always"))
         fused = fabric.device.type in ("cpu", "cuda")
         optimizer = torch.optim.Adam(pair.parameters(), lr=config.learning_rate, fused=fused)
         self.compute_loss, self.optimizer = fabric.setup(self.loss_module, optimizer)
@@ -100,7 +97,8 @@ class Training:
         self.progress = _Progress()
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
-        if folder is not None and resume and (saved := folder.load_state()) is not None:
+        saved = folder.load_state() if folder is not None and resume else None
+        if folder is not None and saved is not None:
             self.progress = _Progress(**saved.progress)
             if not config.patience or self.progress.wait < config.patience:  # the patience may be given anew
                 self.progress.stopped = ""
@@ -110,13 +108,16 @@ class Training:
             if self.objective is not None:
                 self.objective.load_state(saved.objective, fabric.device)
             self.history = folder.history_before(self.progress.epoch)
-        if self.progress.compile is None:  # a run that goes on, for more epochs perhaps, computes as it did
-            pays = total >= STEPS_THAT_PAY
-            self.progress.compile = config.compile == "always" or config.compile == "auto" and pays
+        if config.compile != "auto":
+            self.progress.compile = config.compile == "always"
+        elif self.progress.compile is None:  # a run that goes on, for more epochs perhaps, computes as it did
+            self.progress.compile = total >= STEPS_THAT_PAY
+        if not self.best:  # no epoch has ended: this is what a training that diverges leaves
+            self.best = self.copy_of_pair()
         if self.writer is not None:  # what came after the saved state is trained again
             self.writer.rewrite_history(self.history)
         self.bar = ProgressBar(total, self.progress.step, enabled=show_progress and fabric.is_global_zero)
-        if resume and not self.progress.step:
+        if resume and saved is None:
             self.bar.note("there is no state to resume: starting from the beginning")
         self.board = None
         if self.writer is not None and config.tensorboard:
@@ -124,7 +125,13 @@ class Training:
         self.last_saved = time.monotonic()
 
     def run(self) -> History:
-        """Train to the end and leave the best weights in the pair."""
+        """Train to the end and leave the best weights in the pair.
+
+        :raises TrainingDiverged: if it diverges, or did so before it was resumed
+        """
+        if self.progress.diverged:  # the same steps would end the same way
+            checkpoint.load_module_state(self.pair, self.best, "training")
+            raise self.outcome(f"the run in {cast(RunFolder, self.folder).path} has diverged before: ")
         devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         progress, config = self.progress, self.config
         with torch.random.fork_rng(devices), pyro.get_param_store().scope(), stop_signals() as self.signals, self.bar:
@@ -138,7 +145,7 @@ class Training:
             if self.pair.aggregate_c is not None:
                 shown = Part(_binarised(self.train, self.data, config), self.train.condition)
                 shown = to_like(shown, next(self.pair.parameters()))
-                self.pair.set_aggregate(shown.x, shown.condition)
+                self.guarded(lambda: self.set_aggregate(shown))
             if self.writer is not None:
                 self.writer.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
         if self.board is not None:
@@ -173,8 +180,8 @@ class Training:
             self.seed(seed)
             batch_size = min(config.batch_size, len(self.train) - progress.step_in_epoch * config.batch_size)
             try:
-                self.train_step(x, condition, batch_size)
-            except (TrainingDiverged, ValueError) as error:
+                self.train_step(x, condition, batch_size, seed)
+            except TrainingDiverged as error:
                 self.diverged(error)
             progress.step += 1
             progress.step_in_epoch += 1
@@ -183,8 +190,8 @@ class Training:
             if self.save_is_due() and progress.step_in_epoch < self.steps_per_epoch:
                 self.save()
 
-    def train_step(self, x: Tensor, condition: Tensor | None, batch_size: int) -> None:
-        """One step on this process's share of a batch of ``batch_size``."""
+    def train_step(self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int) -> None:
+        """One step on this process's share of a batch of ``batch_size``, after the generators were seeded."""
         progress, config = self.progress, self.config
         self.loss_module.kl_weight = _kl_weight(config, progress.step, self.steps_per_epoch)
         if self.objective is not None:
@@ -200,7 +207,7 @@ class Training:
             x, condition = first.x[:], None if first.condition is None else first.condition[:]
             x = x.round() if self.data.binarise else x
         x, condition = x.to(self.dtype), None if condition is None else condition.to(self.dtype)
-        loss, parts, total_norm = self.backward(x, condition, batch_size)
+        loss, parts, total_norm = self.backward(x, condition, batch_size, seed)
         if progress.step < config.frozen_epochs * self.steps_per_epoch:
             for parameter in self.frozen:
                 parameter.grad = None  # Adam passes it over, and remembers nothing of it
@@ -216,7 +223,7 @@ class Training:
         progress.add({key: value.item() for key, value in values.items()}, batch_size, norm)
 
     def backward(
-        self, x: Tensor, condition: Tensor | None, batch_size: int
+        self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         """The loss and its parts, the gradients in the parameters, and the gradients' norm where it comes with them."""
         norm: Tensor | None = None
@@ -232,13 +239,33 @@ class Training:
                 with self.noise_of(batch_size):
                     loss, parts = self.compute_loss(_Batch(x, condition))
             _check_finite(loss, parts)
-        except (TrainingDiverged, ValueError) as caught:
+        except Exception as caught:
             self.optimizer.zero_grad()
-            error = caught
+            error = self.judged(caught, lambda: self.step_again(x, condition, batch_size, seed))
         self.raise_together(error)
         if not in_one:
-            self.fabric.backward(loss)
+            try:
+                self.fabric.backward(loss)
+            except Exception as caught:  # in this process alone: the others wait for its gradients
+                raise self.judged(caught, lambda: self.step_again(x, condition, batch_size, seed))  # noqa: B904
         return loss, parts, norm
+
+    def step_again(self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int) -> None:
+        """Compute loss and gradients as the step did, eagerly.
+
+        :raises TrainingDiverged: if they are not finite
+        """
+        self.seed(seed)
+        objective, weight = self.loss_module.objective, self.loss_module.kl_weight
+        with torch.enable_grad(), self.fabric.autocast(), self.noise_of(batch_size):
+            parts = objective.eager(x, condition, weight)
+        loss = parts.pop("loss")
+        _check_finite(loss, parts)
+        named = {name: value for name, value in self.pair.named_parameters() if value.requires_grad}
+        gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        for name, gradient in zip(named, gradients, strict=True):
+            if gradient is not None and (what := became_infinite({name: gradient}, {})):
+                raise TrainingDiverged(f"the gradient of {what}")
 
     def seed(self, seed: int) -> None:
         """Seed the generators that programs draw from; :func:`torch.manual_seed` takes 90 times as long."""
@@ -261,20 +288,74 @@ class Training:
     def raise_together(self, error: Exception | None) -> None:
         """Raise an error of one process in all of them, so that none waits for the others' gradients."""
         if self.fabric.world_size > 1:
-            failed = self.all_reduce(torch.tensor(float(error is not None)), "max")
-            if failed and error is None:
-                error = TrainingDiverged("the loss became NaN or infinite in another process")
+            number = 0 if error is None else self.fabric.global_rank + 1
+            number = int(self.all_reduce(torch.tensor(float(number)), "max"))
+            if number:
+                own = (isinstance(error, TrainingDiverged), type(error).__name__, str(error))
+                diverged, kind, text = self.fabric.broadcast(own, src=number - 1)
+                if error is None and diverged:
+                    error = TrainingDiverged(text)
+                elif error is None:
+                    error = RuntimeError(f"process {number - 1} raised {kind}: {text}")
         if error is not None:
             raise error
+
+    def judged(self, error: Exception, again: Callable[[], object]) -> Exception:
+        """A :class:`TrainingDiverged` where that is what an error comes from, otherwise the error itself.
+
+        :param again: computes once more what raised the error
+        """
+        try:
+            if not isinstance(error, TrainingDiverged):
+                self.check_tensors(checkpoint.module_state(self.pair))
+            found = cause(error, again, first_step=not self.progress.step)
+        except TrainingDiverged as diverged:
+            found = diverged
+        except Exception:  # nothing can be computed any more: the error says more than this one
+            found = None
+        if found is None or found is error:
+            return error
+        found.__cause__ = error
+        return found
+
+    def check_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """
+        :raises TrainingDiverged: if one of them has NaN or infinity where the best weights have none
+        """
+        if what := became_infinite(tensors, self.best):
+            raise TrainingDiverged(what)
+
+    def guarded(self, compute: Callable[[], Any], again: Callable[[], object] | None = None) -> Any:
+        """What ``compute`` returns; what it raises is raised by all processes.
+
+        :param compute: what is computed
+        :param again: the same, but raises :class:`TrainingDiverged` if the result is not finite; left out if
+            ``compute`` does so itself
+        :raises TrainingDiverged: if it shows that the training has diverged; pair and folder are left as
+            :meth:`diverged` leaves them
+        """
+        result, error = None, None
+        try:
+            result = compute()
+        except Exception as caught:
+            error = self.judged(caught, again or compute)
+        try:
+            self.raise_together(error)
+        except TrainingDiverged as diverged:
+            self.diverged(diverged)
+        return result
 
     def end_epoch(self, seconds: float) -> None:
         """Validate, remember the best, count the patience, write the epoch's record."""
         progress, config = self.progress, self.config
+        self.guarded(self.check_parameters)
         if self.data.augment is not None:
-            self.calibrate()
+            self.guarded(self.calibrate)
         valid = self.validate()
-        if not math.isfinite(valid["bound"]):
-            self.diverged(TrainingDiverged(f"the validation bound became {valid['bound']}"))
+        try:
+            _check_bound("validation", valid["bound"])
+        except TrainingDiverged as error:
+            self.diverged(error)
         record = {
             "epoch": progress.epoch,
             "step": progress.step,
@@ -290,7 +371,7 @@ class Training:
             progress.best_bound, progress.wait = valid["bound"], 0
         if is_better or config.keep == "last":
             progress.best_epoch = progress.epoch
-            self.best = {key: value.clone() for key, value in checkpoint.module_state(self.pair).items()}
+            self.best = self.copy_of_pair()
         if progress.epoch < max(config.warmup_epochs, config.frozen_epochs):
             progress.wait = 0
         elif config.patience and progress.wait >= config.patience:
@@ -305,6 +386,30 @@ class Training:
         self.bar.epoch(record)
         progress.next_epoch()
 
+    def copy_of_pair(self) -> dict[str, Tensor]:
+        """The pair's tensors as they are now."""
+        return {key: value.clone() for key, value in checkpoint.module_state(self.pair).items()}
+
+    def check_parameters(self) -> None:
+        """
+        :raises TrainingDiverged: if a parameter has become NaN or infinite
+        """
+        floats = [parameter.detach() for parameter in self.parameters if parameter.is_floating_point()]
+        # one number tells, unless finite ones have an infinite norm
+        if not nn.utils.get_total_norm(floats).isfinite():
+            named = self.pair.named_parameters()
+            self.check_tensors({name: parameter.detach() for name, parameter in named})
+
+    @torch.no_grad()
+    def set_aggregate(self, shown: Part) -> None:
+        """Set the pair's aggregate posterior over the training data.
+
+        :raises TrainingDiverged: if it is not finite
+        """
+        self.pair.set_aggregate(shown.x, shown.condition)
+        if what := became_infinite({"aggregate_c": cast(Tensor, self.pair.aggregate_c)}, {}):
+            raise TrainingDiverged(what)
+
     @torch.no_grad()
     def calibrate(self) -> None:
         """Find the running estimate of an optimal scale anew, from training data as they are."""
@@ -316,7 +421,8 @@ class Training:
         self.seed(_seed_of(self.config.seed, CALIBRATION, self.progress.epoch))
         part, elbo = self.train.take(slice(NUM_CALIBRATED)), ELBO()
         for x, condition in batches(part, VALIDATION_BATCH_SIZE, seed=0, epoch=0, shuffle=False):
-            elbo.terms(self.pair.model, self.pair.guide, x, condition)
+            terms = elbo.terms(self.pair.model, self.pair.guide, x, condition)
+            _check_bound("calibration", terms.bound.sum().item())
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -325,6 +431,17 @@ class Training:
         Where the guide marks a category ``num_enumerated`` the bound is the training's own estimate, which costs no sum
         over all categories; :func:`~pyro_priors.metrics.evaluate` takes that sum.
         """
+
+        def again() -> None:
+            _check_bound("validation", self.validation_sums()["bound"].item())
+
+        sums = self.guarded(self.validation_sums, again)
+        if self.fabric.world_size > 1:
+            sums = {name: self.all_reduce(value, "sum") for name, value in sums.items()}
+        return {name: value.item() / len(self.valid) for name, value in sums.items()}
+
+    def validation_sums(self) -> dict[str, Tensor]:
+        """This process's share of the validation: sums of the bound and of its parts."""
         rank, world_size = self.fabric.global_rank, self.fabric.world_size
         self.seed(_seed_of(self.config.seed, VALIDATION, 0))
         elbo = ELBO()
@@ -332,16 +449,16 @@ class Training:
         self.pair.eval()
         size = max(min(VALIDATION_BATCH_SIZE, self.pair.batch_at_once), world_size)
         found = batches(self.valid, size, seed=0, epoch=0, shuffle=False, rank=rank, world_size=world_size)
-        for step, (x, condition) in enumerate(found):
-            if len(x):
-                with self.noise_of(min(size, len(self.valid) - step * size)):
-                    terms = elbo.terms(self.pair.model, self.pair.guide, x, condition)
-                for name, value in {"bound": terms.bound, **terms.parts}.items():
-                    sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.cpu().double().sum()
-        self.pair.train()
-        if world_size > 1:
-            sums = {name: self.all_reduce(value, "sum") for name, value in sums.items()}
-        return {name: value.item() / len(self.valid) for name, value in sums.items()}
+        try:
+            for step, (x, condition) in enumerate(found):
+                if len(x):
+                    with self.noise_of(min(size, len(self.valid) - step * size)):
+                        terms = elbo.terms(self.pair.model, self.pair.guide, x, condition)
+                    for name, value in {"bound": terms.bound, **terms.parts}.items():
+                        sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.cpu().double().sum()
+        finally:
+            self.pair.train()
+        return sums
 
     def save_is_due(self) -> bool:
         """Whether the last writing of the state is long enough ago."""
@@ -367,30 +484,29 @@ class Training:
             self.bar.note(f"stopped by {signal.Signals(number).name} at step {self.progress.step}{hint}")
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    def diverged(self, error: Exception) -> NoReturn:
-        """Leave pair and folder in the last good state and say where training ended.
+    def diverged(self, error: TrainingDiverged) -> NoReturn:
+        """Leave the best weights in pair and folder, remember in the state what happened, and raise it.
 
-        :raises TrainingDiverged: always, unless the error is another one
+        :raises TrainingDiverged: always
         """
-        what = str(error)
-        if not isinstance(error, TrainingDiverged):
-            if "satisfy the constraint" not in what:
-                raise error
-            # validation refuses parameters that are NaN before a loss is computed of them; Pyro lists the sites before
-            sites = [site for site in re.findall(r"(\S+) dist\b", what) if site != "data"]
-            where = f"at the site after '{sites[-1]}'" if sites else "at the first site of a program"
-            what = f"a distribution {where} refused its parameters ({' '.join(what.split())[:160]} ...)"
-        progress, kept = self.progress, "the pair holds the weights before that step"
-        if self.best:
-            checkpoint.load_module_state(self.pair, self.best, "training")
-            kept = f"the pair holds the {self.config.keep} weights, of epoch {progress.best_epoch}"
+        progress = self.progress
+        progress.diverged = f"{error} at step {progress.step} (epoch {progress.epoch})"
+        checkpoint.load_module_state(self.pair, self.best, "training")
         if self.writer is not None:
             self.writer.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
-            kept += f", saved in {self.writer.path / 'pair'}"
-        raise TrainingDiverged(
-            f"{what} at step {progress.step} (epoch {progress.epoch}): {kept}; a smaller learning_rate or clip_norm=1 "
-            "may help"
-        ) from error
+            self.save()
+        raise self.outcome() from error
+
+    def outcome(self, before: str = "") -> TrainingDiverged:
+        """What is said of a training that has diverged: how, where, and what is left of it."""
+        kept = "the pair holds the weights that it started from"
+        if self.progress.best_epoch >= 0:
+            kept = f"the pair holds the {self.config.keep} weights, of epoch {self.progress.best_epoch}"
+        remedy = "a smaller learning_rate or clip_norm=1 may help"
+        if self.folder is not None:
+            kept += f", saved in {self.folder.path / 'pair'}"
+            remedy += ", in another folder"
+        return TrainingDiverged(f"{before}{self.progress.diverged}: {kept}; {remedy}")
 
 
 class _Batch:
@@ -443,6 +559,7 @@ class _Progress:
     best_epoch: int = -1
     wait: int = 0
     stopped: str = ""
+    diverged: str = ""
     compile: bool | None = None
     sums: dict[str, float] = field(default_factory=dict)
     count: int = 0
@@ -482,6 +599,11 @@ def _kl_weight(config: TrainConfig, step: int, steps_per_epoch: int) -> float | 
     warmup_steps = config.warmup_epochs * steps_per_epoch
     weight = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     return dict.fromkeys(config.warmup_sites, weight) if config.warmup_sites else weight
+
+
+def _check_bound(of: str, bound: float) -> None:
+    if not math.isfinite(bound):
+        raise TrainingDiverged(f"the {of} bound became {bound}")
 
 
 def _check_finite(loss: Tensor, parts: dict[str, Tensor]) -> None:

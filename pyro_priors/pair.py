@@ -326,10 +326,11 @@ class Pair(nn.Module):
         :param condition: shape ``(batch,) + condition_shape``
         :param num_samples: number of samples S for each datum
         :param compile: ``"always"``, ``"never"``, or ``"auto"``: where there is work enough to pay for it. The noise is
-            the same, the result equal up to rounding
+            the same, the result equal up to rounding. Where nothing can be compiled, ``"auto"`` runs eagerly
         :param progress: show a bar in a terminal
         :param categories: ``"sum"``, or ``"draw"``, which costs 1/K and has the variance of c besides
         :returns: shape ``(batch,)``, in nats
+        :raises ValueError: if an argument is out of range, or ``compile="always"`` cannot compile
         """
         if num_samples < 1:
             raise ValueError(f"num_samples must be a whole number of at least 1, got {num_samples!r}: give 5000")
@@ -348,7 +349,7 @@ class Pair(nn.Module):
 
         in_bulk: Callable[..., dict[str, Tensor]] = log_sum
         if compile == "always" or compile == "auto" and len(x) * num_samples * num_categories >= ROWS_THAT_PAY:
-            in_bulk = CompiledFunction(log_sum, [self])
+            in_bulk = CompiledFunction(log_sum, [self], strict=compile == "always")
         estimates = []
         with self.evaluating(), progress_bar(len(x), "log-likelihood", progress) as bar:
             for start in range(0, len(x), batch):

@@ -27,7 +27,7 @@ from ._options import path_of
 
 __all__ = ["ResumeState", "RunFolder", "find_pair", "save_pair"]
 
-MAY_CHANGE = ("max_epochs", "patience", "checkpoint_seconds", "tensorboard", "device", "num_processes")
+MAY_CHANGE = ("max_epochs", "patience", "checkpoint_seconds", "tensorboard", "device", "num_processes", "compile")
 """Options of the training that a resumed run may give anew."""
 
 GROUPS: dict[str, set[str]] = {

@@ -87,7 +87,8 @@ class TrainConfig:
     checkpoint_seconds: Annotated[float, MAY_BE_INFINITE] = 30.0
     """Seconds between two writings of the resume state."""
     compile: str = "auto"
-    """Compile the step: auto (where the training has steps enough to pay for it), always or never."""
+    """Compile the step: auto, always or never. auto compiles where the training has steps enough to pay for it. Where
+    nothing can be compiled, auto runs eagerly after one line that says why, and always raises ValueError."""
     tensorboard: bool = False
     """Write TensorBoard events into the run folder."""
     device: str = "auto"
@@ -183,8 +184,11 @@ def fit(
     :param config: all options at once
     :param options: fields of :class:`TrainConfig`
     :raises ValueError: if an option is out of range, data and pair do not fit, a tensor of the pair could not be saved
-        or restored, ``out`` holds another run, or a pair was saved over that of the run to be resumed
-    :raises TrainingDiverged: if the loss or a gradient becomes NaN or infinite
+        or restored, ``out`` holds another run, a pair was saved over that of the run to be resumed, or
+        ``compile="always"`` cannot compile
+    :raises TrainingDiverged: if the loss, a gradient, a parameter or the validation bound becomes NaN or infinite, or a
+        distribution refuses what the networks compute; the pair, and ``out``, hold the best weights so far, or those at
+        the start where no epoch has ended. A run that diverged and is resumed raises it at once
     :raises CheckpointError: if the run to be resumed cannot be read
     """
     if config is not None and not isinstance(config, TrainConfig):
@@ -290,7 +294,10 @@ def _train(
 def _multiplies_bfloat16(device: str) -> bool:
     if device != "cpu" and (torch.cuda.is_available() or torch.backends.mps.is_available()):
         return True
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    try:
+        return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    except (AttributeError, RuntimeError):  # a torch that does not tell: there is nothing to warn of
+        return True
 
 
 def _known(options: dict[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,17 @@ What is traced is compared for every pair, objective and setting, run without in
 code computes the same is compared for one objective of every pair. All in float64 unless precision is the question.
 """
 
+import ast
+import contextlib
 import copy
 import os
 import pickle
+import re
 import subprocess
 import sys
+import types
 import warnings
+from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
@@ -23,6 +28,7 @@ import pyro_priors as pp
 import runs
 from pairs import MIXTURES_GIVEN_A_CONDITION, NAMES, Variant, batch, create, randomise, variants
 from pyro_priors import _compile, loop
+from pyro_priors.cli import main
 from pyro_priors.objectives import (
     ELBO,
     Beta,
@@ -1022,7 +1028,8 @@ def test_a_training_that_cannot_be_compiled_says_so_and_goes_on(digits, monkeypa
 
     monkeypatch.setattr(_compile, "compile_graph", fail)
     ends = []
-    for options in ({"compile": "never"}, {"compile": "always", "progress": True}):
+    monkeypatch.setattr(loop, "STEPS_THAT_PAY", 0)
+    for options in ({"compile": "never"}, {"compile": "auto", "progress": True}):
         pair = runs.small_pair("vae", digits)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -1030,6 +1037,10 @@ def test_a_training_that_cannot_be_compiled_says_so_and_goes_on(digits, monkeypa
         ends.append(runs.state(pair))
     assert runs.same_bits(*ends)
     assert capsys.readouterr().err.count("running eagerly, not compiled: No working C++ compiler found") == 1
+    match = r"compile is 'always', but torch \S+ cannot compile this: No working C\+\+ compiler found \(compile='auto'"
+    with pytest.raises(ValueError, match=match) as caught:
+        pp.fit(pair, digits, **OPTIONS | {"compile": "always"})
+    assert isinstance(caught.value.__cause__, RuntimeError)
 
 
 def test_a_compiled_training_resumes_exactly(digits, tmp_path, monkeypatch):
@@ -1107,3 +1118,155 @@ def test_machine_code_that_comes_back_cut_short_is_given_up(monkeypatch, tmp_pat
     with pytest.warns(pp.EagerWarning, match="file too short"):
         compiled_loss(pp.compiled(pair), args)
     assert len(calls) == 2
+
+
+# other versions of torch and Pyro
+
+INTERNALS = [
+    "torch.fx.experimental.proxy_tensor",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch._guards",
+    "torch._inductor",
+    "torch._subclasses.fake_tensor",
+    "torch.utils._pytree",
+]
+"""Modules of torch that it may move from one version to the next."""
+
+IMPORT = f"""
+import sys, warnings
+import torch, pyro, torchvision  # which import what they like
+sys.modules |= dict.fromkeys({INTERNALS})
+import pyro_priors as pp
+pair = pp.create("cp_vae", x_shape=(4,), num_categories=3, z_dim=2, hidden=(5,))
+x = torch.ones(6, 4)
+pair.elbo.differentiable_loss(pair.model, pair.guide, x).backward()
+assert all(parameter.grad.isfinite().all() for parameter in pair.guide.parameters())
+assert pair.log_prob(x, num_samples=3).isfinite().all() and pair.sample(5)["x"].shape == (5, 4)
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    pp.compiled(pair)(x).backward()
+(line,) = [str(warning.message) for warning in said]
+assert line.startswith("running eagerly, not compiled: ") and "proxy_tensor" in line, line
+"""
+
+
+def test_the_package_does_without_torchs_internals():
+    """They are imported where a graph is made."""
+    result = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_no_module_imports_torchs_internals_by_itself():
+    """Neither private names nor what is called experimental; what is imported for type checkers alone may be."""
+    for file in [Path(pp.__file__), Path(pp.models.__file__), Path(pp.guides.__file__)]:
+        for path in file.parent.rglob("*.py"):
+            for node in ast.parse(path.read_text()).body:
+                names = []
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    names = [f"{node.module}.{alias.name}" for alias in node.names]
+                elif isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                for name in names:
+                    assert not re.match(r"torch\b.*\.(_|experimental)", name), f"{path} imports {name}"
+
+
+MISSING = [
+    *[("module", name) for name in INTERNALS[:4]],
+    ("attribute", "torch.fx.experimental.proxy_tensor.make_fx"),
+    ("attribute", "torch._guards.TracingContext"),
+    ("attribute", "torch._inductor.compile"),
+    ("attribute", "torch.fx.experimental.symbolic_shapes.ShapeEnv"),
+    ("attribute", "pyro.poutine.runtime._PYRO_STACK"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), MISSING, ids=[name for _, name in MISSING])
+def test_what_is_missing_is_told_in_one_line(digits, monkeypatch, capsys, kind, name):
+    """auto goes on eagerly after one line, always ends with one, and both name what is missing."""
+    monkeypatch.setattr(loop, "STEPS_THAT_PAY", 0)
+    pairs = [runs.small_pair("vae", digits) for _ in range(3)]
+    pp.fit(pairs[0], digits, compile="never", **OPTIONS)
+    if kind == "module":
+        monkeypatch.setitem(sys.modules, name, None)
+    elif name.startswith("pyro"):  # a version that keeps its handlers elsewhere has no such name; this one needs it
+        monkeypatch.setattr(_compile, "runtime", types.SimpleNamespace())
+    else:
+        monkeypatch.delattr(name)
+    cause = "handlers" if name.startswith("pyro") else name.rpartition(".")[2]
+    pp.fit(pairs[1], digits, **OPTIONS | {"progress": True})
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "not compiled" in line]
+    assert line.startswith("running eagerly, not compiled: ") and cause in line
+    assert runs.same_bits(runs.state(pairs[0]), runs.state(pairs[1]))
+    with pytest.raises(ValueError, match=f"compile is 'always', but torch .* cannot compile this: .*{cause}") as caught:
+        pp.fit(pairs[2], digits, compile="always", **OPTIONS)
+    assert "\n" not in str(caught.value)
+
+
+def test_always_names_the_cause_on_the_command_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.delattr("torch._inductor.compile")
+    torch.set_default_dtype(torch.float32)
+    arguments = ["train", "vae", "--data", "digits", "--data.limit", "100", "--train.compile", "always", "--quiet"]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"pyro-priors: error: compile is 'always', but torch .* cannot compile this: .*compile.*\n", error
+    )
+
+
+def test_log_likelihood_that_is_always_compiled_names_the_cause(monkeypatch):
+    monkeypatch.delattr("torch._inductor.compile")
+    pair, args = randomise(create("vae")), batch("vae", 13)
+    with pytest.raises(ValueError, match="compile is 'always', but torch .* cannot compile this: .*'compile'"):
+        pair.log_prob(*args, num_samples=7, compile="always")
+    monkeypatch.setattr("pyro_priors.pair.ROWS_THAT_PAY", 0)
+    with pytest.warns(pp.EagerWarning, match="running eagerly, not compiled: .*'compile'"):
+        assert pair.log_prob(*args, num_samples=7).isfinite().all()
+
+
+def test_the_number_of_kinds_is_a_cause_too(traced):
+    pair = create("vae")
+    objective = CompiledObjective(pair, pair.elbo, max_graphs=1, strict=True)
+    objective(*batch("vae", 5))
+    with pytest.raises(ValueError, match="cannot compile this: 1 shapes or settings came before this one"):
+        objective(*batch("vae", 6))
+
+
+def test_tensors_that_tracing_cannot_replace_are_no_constants(monkeypatch, traced):
+    """Were modules to keep their tensors elsewhere, a graph would hold those of its first call for ever."""
+    monkeypatch.setattr(_compile._Held, "holding", lambda self, copies, tensors: contextlib.nullcontext())
+    pair, args = randomise(create("sigma_vae")), batch("sigma_vae")
+    for parameter in pair.model.parameters():
+        parameter.requires_grad_(False)
+    pair.eval()
+    with pytest.warns(pp.EagerWarning, match="not compiled: "):
+        found = compiled_loss(pp.compiled(pair), args)
+    assert_same(found, eager(pair, pair.elbo, args))
+    # without a gradient no parameter shows that it was not replaced
+    loss = pp.compiled(pair)
+    with torch.no_grad(), pytest.warns(pp.EagerWarning, match="from where tracing could not replace it"):
+        loss(*args)
+
+
+def test_layouts_are_looked_at_until_two_calls_agree():
+    """As what is copied must be, were machine code to lay out gradients differently at another call."""
+    like = torch.zeros(2, 3, requires_grad=True)
+    other = torch.ones(3, 2).T
+    returned = iter([torch.ones(2, 3), other, torch.ones(2, 3), torch.ones(2, 3), other])
+    graph = _compile._Graph(lambda *inputs: [torch.zeros(()), next(returned)], ["loss"])
+    strides = [graph([like])[1][0].stride() for _ in range(5)]
+    assert strides == [(3, 1)] * 4 + [(1, 2)]  # the last is not looked at any more
+
+
+def test_arguments_of_other_nesting_have_graphs_of_their_own():
+    """The kind of a call is hashable, whatever torch's own trees are."""
+    one, two = torch.ones(2), torch.zeros(2)
+    nestings = [(one, two), (one, None), ({"a": one, "b": two},), ({"a": one, "c": two},), ([one, two],), (one, (two,))]
+    found = []
+    for value in nestings:
+        tensors = []
+        found.append(_compile._nesting(value, tensors))
+        replaced = _compile._replaced(value, iter([tensor + 1 for tensor in tensors]))
+        again = []
+        assert _compile._nesting(replaced, again) == found[-1]
+        assert [tensor.tolist() for tensor in again] == [(tensor + 1).tolist() for tensor in tensors]
+    assert len(set(found)) == len(nestings)

@@ -515,6 +515,23 @@ def test_a_row_that_diverges_is_marked(tmp_path, monkeypatch):
     found = cells(reproduce(tmp_path).table)[1]
     assert re.search(r"diverged: .* at step 1", found["digits-vae"]["negative bound"])
     assert found["digits-g"]["epochs"] == "2"
+    # it is marked again without being trained again, or looked for
+    monkeypatch.setattr(loop.Training, "train_epoch", lambda self: pytest.fail("it trains"))
+    found = cells(reproduce(tmp_path).table)[1]
+    assert re.search(
+        r"diverged: the run in .* has diverged before: .* at step 1", found["digits-vae"]["negative bound"]
+    )
+    found = cells(reproduce(tmp_path, train=False).table)[1]
+    assert re.search(r"^diverged: .* at step 1 \(epoch 0\)$", found["digits-vae"]["negative bound"])
+
+
+def test_a_row_that_diverges_in_its_first_validation_is_marked(tmp_path, monkeypatch):
+    one_step = dataclasses.replace(CONFIG, learning_rate=1e30, batch_size=96)
+    wild = dataclasses.replace(ROWS[0], train=one_step)
+    monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, rows=(wild, ROWS[2])))
+    found = cells(reproduce(tmp_path).table)[1]
+    assert re.search(r"diverged: .* at step 1 \(epoch 0\): the pair holds", found["digits-vae"]["negative bound"])
+    assert found["digits-g"]["epochs"] == "2"
 
 
 def test_an_option_newer_than_the_run_may_be_at_its_default(finished, counted):

@@ -350,8 +350,7 @@ def test_nan_stops_with_the_best_weights_kept(digits, tmp_path, validation, monk
     # three steps an epoch: the eighth step is the second of the third epoch
     assert "at step 7 (epoch 2)" in message and "the pair holds the best weights, of epoch" in message
     assert "learning_rate" in message
-    assert ("became nan at site 'x'" in message) or validation
-    assert ("a distribution at the site after 'z' refused its parameters" in message) or not validation
+    assert "the loss became nan at site 'x'" in message  # the same words with and without validation
     lines = runs.records(tmp_path / "run")
     assert len(lines) == 2
     best = max(range(2), key=lambda epoch: lines[epoch]["valid_bound"])
@@ -362,9 +361,10 @@ def test_nan_stops_with_the_best_weights_kept(digits, tmp_path, validation, monk
     assert runs.same_bits(runs.state(loaded), runs.state(pair))
 
 
-def test_nan_before_the_first_validation_keeps_the_weights_before_it(digits, tmp_path):
-    pair, message = _diverging(digits, tmp_path, after=0)
-    assert "at step 0 (epoch 0): the pair holds the weights before that step" in message
+def test_nan_before_the_first_validation_keeps_the_weights_at_the_start(digits, tmp_path):
+    pair, message = _diverging(digits, tmp_path, after=2)
+    assert "at step 2 (epoch 0): the pair holds the weights that it started from" in message
+    assert runs.same_bits(runs.state(pair), runs.saved_pair(tmp_path / "run"))
     assert all(tensor.isfinite().all() for tensor in runs.state(pair).values())
 
 

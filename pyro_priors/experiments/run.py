@@ -222,6 +222,8 @@ class _Runner:
         if not (folder.holds_numbers_only or _is_done(folder, config) or may_train):
             reached = folder.progress()
             status = f"not finished: epoch {reached['epoch']}" if reached else NOT_TRAINED
+            if reached and reached.get("diverged"):
+                status = f"diverged: {reached['diverged']}"
             return Result(row, status), None
         try:
             if folder.holds_numbers_only:
@@ -459,7 +461,7 @@ def _options(row: Row, config: TrainConfig) -> dict[str, Any]:
 def _is_done(folder: RunFolder, config: TrainConfig) -> bool:
     """Whether the training has ended, by these options, and left its pair."""
     progress = folder.progress()
-    if progress is None or folder.weights() is None:
+    if progress is None or folder.weights() is None or progress.get("diverged"):
         return False
     stopped = bool(progress["stopped"]) and _out_of_patience(folder.history(), config)
     return stopped or progress["epoch"] >= config.max_epochs

@@ -1,17 +1,20 @@
 """Gaussian likelihoods whose scale is calibrated: the best one in closed form, a learned one, or a fixed one."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.types import _size
 
 from .._hints import hint
 from .._options import typed
 from .._precision import HALF, at_least_float32
 from .likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+
+if TYPE_CHECKING:
+    from torch.types import _size
 
 __all__ = ["CALIBRATIONS", "OptimalGaussianLikelihood", "OptimalNormal", "make_calibrated"]
 
@@ -110,7 +113,7 @@ class OptimalNormal(dist.Normal):
         self.likelihood, self.training = likelihood, likelihood.training
         super().__init__(loc, likelihood.scale(), validate_args=validate_args)
 
-    def expand(self, batch_shape: _size, _instance: object = None) -> "OptimalNormal":
+    def expand(self, batch_shape: "_size", _instance: object = None) -> "OptimalNormal":
         return OptimalNormal(self.loc.expand(batch_shape), self.likelihood, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:

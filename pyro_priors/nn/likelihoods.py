@@ -1,7 +1,7 @@
 """Likelihoods p(x|z): the distributions that a decoder's output is read as, one per kind of data."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro.distributions as dist
 import torch
@@ -9,12 +9,14 @@ import torch.nn as nn
 import torch.nn.functional as F
 from pyro.distributions import constraints
 from torch import Size, Tensor
-from torch.types import _size
 
 from .._hints import hint
 from .._options import typed
 from .._precision import HALF, at_least_float32, with_float32_parameters
 from .mlp import positive, raw_of
+
+if TYPE_CHECKING:
+    from torch.types import _size
 
 __all__ = [
     "LIKELIHOODS",
@@ -237,7 +239,7 @@ class ContinuousBernoulli(dist.TorchDistribution):
         self.logits = at_least_float32(logits)
         super().__init__(logits.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: _size, _instance: object = None) -> "ContinuousBernoulli":
+    def expand(self, batch_shape: "_size", _instance: object = None) -> "ContinuousBernoulli":
         return ContinuousBernoulli(self.logits.expand(batch_shape), validate_args=False)
 
     def _by_size(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -256,7 +258,7 @@ class ContinuousBernoulli(dist.TorchDistribution):
         lower = 1 / size + torch.exp(-size) / torch.expm1(-size)  # of negative logits
         return torch.where(small, series, torch.where(self.logits > 0, 1 - lower, lower))
 
-    def sample(self, sample_shape: _size = ()) -> Tensor:
+    def sample(self, sample_shape: "_size" = ()) -> Tensor:
         with torch.no_grad():
             u = torch.rand(self._extended_shape(Size(sample_shape)), dtype=self.logits.dtype, device=self.logits.device)
             size = self.logits.abs().clamp(min=1e-4)  # uniform to one part in 10^4 there
@@ -316,7 +318,7 @@ class DiscretisedLogistic(dist.TorchDistribution):
         self.loc, self.scale = torch.broadcast_tensors(at_least_float32(loc), at_least_float32(scale))
         super().__init__(self.loc.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: _size, _instance: object = None) -> "DiscretisedLogistic":
+    def expand(self, batch_shape: "_size", _instance: object = None) -> "DiscretisedLogistic":
         return DiscretisedLogistic(self.loc.expand(batch_shape), self.scale.expand(batch_shape), validate_args=False)
 
     @property
@@ -325,7 +327,7 @@ class DiscretisedLogistic(dist.TorchDistribution):
         upper, lower = F.softplus(self.loc / self.scale), F.softplus((self.loc - 1) / self.scale)
         return (self.scale * (upper - lower)).clamp(0, 1)
 
-    def sample(self, sample_shape: _size = ()) -> Tensor:
+    def sample(self, sample_shape: "_size" = ()) -> Tensor:
         shape = self._extended_shape(Size(sample_shape))
         with torch.no_grad():
             u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).clamp(min=1e-12)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.types import _size
 
 from .._hints import is_size
 from .._precision import at_least_float32
 from .._sites import is_categorical
+
+if TYPE_CHECKING:
+    from torch.types import _size
 
 __all__ = ["Chunk", "SomeCategories", "Sparse"]
 

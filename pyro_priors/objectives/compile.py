@@ -76,7 +76,12 @@ class CompiledObjective(nn.Module):
     """
 
     def __init__(
-        self, pair: Pair, objective: infer.ELBO, max_graphs: int = 16, say: Callable[[str], None] | None = None
+        self,
+        pair: Pair,
+        objective: infer.ELBO,
+        max_graphs: int = 16,
+        say: Callable[[str], None] | None = None,
+        strict: bool = False,
     ) -> None:
         super().__init__()
         if isinstance(objective, type) or not hasattr(objective, "differentiable_loss"):
@@ -87,7 +92,9 @@ class CompiledObjective(nn.Module):
             )
         self.pair = pair
         self.objective: Any = objective
-        self._compiled = CompiledFunction(self._traced, [pair], "loss", max_graphs, otherwise=self.eager, say=say)
+        self._compiled = CompiledFunction(
+            self._traced, [pair], "loss", max_graphs, otherwise=self.eager, say=say, strict=strict
+        )
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """

@@ -1,14 +1,13 @@
 """A normalising flow as the prior."""
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pyro.distributions as dist
 import torch
 import torch.nn as nn
 from torch import Size, Tensor
 from torch.distributions import Transform
-from torch.types import _size
 
 from .._hints import check_sizes, hint
 from .._options import typed
@@ -16,6 +15,9 @@ from .._precision import at_least_float32
 from .standard import StandardPrior
 from .transforms import FLOWS, ActNorm, FlowNetwork, Permutation, Reverse
 from .zuko_flows import PREFIX, ZukoFlow
+
+if TYPE_CHECKING:
+    from torch.types import _size
 
 __all__ = ["FlowDistribution", "FlowPrior"]
 
@@ -159,5 +161,5 @@ class FlowDistribution(dist.TransformedDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return super().log_prob(at_least_float32(value))
 
-    def sample(self, sample_shape: _size = ()) -> Tensor:
+    def sample(self, sample_shape: "_size" = ()) -> Tensor:
         return super().sample(Size(sample_shape)).clone()

@@ -1,19 +1,22 @@
 """A mixture of Gaussians as the prior, and the distribution that it and the VampPrior return."""
 
 import math
+from typing import TYPE_CHECKING
 
 import pyro.distributions as dist
 import torch
 import torch.nn as nn
 from pyro.distributions import constraints
 from torch import Size, Tensor
-from torch.types import _size
 
 from .._hints import check_sizes
 from .._options import typed
 from .._precision import at_least_float32, with_float32_parameters
 from .._sites import base_of, is_normal
 from ..nn import positive, raw_of
+
+if TYPE_CHECKING:
+    from torch.types import _size
 
 __all__ = ["GaussianMixture", "MixturePrior", "mixture_of"]
 
@@ -59,7 +62,7 @@ class GaussianMixture(dist.TorchDistribution):
         batch_shape = torch.broadcast_shapes(logits.shape[:-1], loc.shape[:-2])
         super().__init__(batch_shape, loc.shape[-1:], validate_args=validate_args)
 
-    def expand(self, batch_shape: _size, _instance: object = None) -> "GaussianMixture":
+    def expand(self, batch_shape: "_size", _instance: object = None) -> "GaussianMixture":
         """The same with another batch shape; the parameters stay as they are, and broadcast."""
         new = self._get_checked_instance(GaussianMixture, _instance)
         new.logits, new.loc, new.scale = self.logits, self.loc, self.scale
@@ -89,7 +92,7 @@ class GaussianMixture(dist.TorchDistribution):
         log_prob = torch.logsumexp(self.logits.log_softmax(-1) - log_norm - 0.5 * squares, -1)
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
-    def sample(self, sample_shape: _size = ()) -> Tensor:
+    def sample(self, sample_shape: "_size" = ()) -> Tensor:
         with torch.no_grad():
             num_components = self.logits.shape[-1]
             of_batch = dist.Categorical(logits=self.logits.expand(*self.batch_shape, num_components))

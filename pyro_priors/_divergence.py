@@ -1,0 +1,154 @@
+"""Whether a training diverged: told by its numbers, never by the words of an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pyro
+import torch
+import torch.nn as nn
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.overrides import TorchFunctionMode
+
+from ._compile import NO_VALIDATION
+
+__all__ = ["TrainingDiverged", "became_infinite", "cause"]
+
+NUMERICAL = (torch.linalg.LinAlgError, OverflowError, FloatingPointError)
+"""Errors that arithmetic raises."""
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss, a gradient or a parameter became NaN or infinite, or a distribution refused what the networks compute.
+
+    The pair holds the best weights of the training, or those that it started from where no epoch has ended.
+    """
+
+
+def cause(error: Exception, again: Callable[[], object], first_step: bool) -> TrainingDiverged | None:
+    """The divergence that an error comes from, or None if the error has another cause.
+
+    What raised the error is computed once more, without validation, and watched. It diverged if
+
+    * it ends with a loss or gradient that is not finite, or
+    * it raises again, and networks or distributions computed NaN or infinity before that, or torch was given them, or
+    * it raises again, and arithmetic itself raised the error.
+
+    At the first step only NaN or infinity from the networks count, since nothing has been trained: a scale of -1 is
+    then a mistake in the network. Data outside the support of an intact distribution never count.
+
+    :param error: what was raised; itself where it is a :class:`TrainingDiverged`
+    :param again: computes the same; raises :class:`TrainingDiverged` if its result is not finite
+    :param first_step: whether no step has ended
+    """
+    if isinstance(error, TrainingDiverged):
+        return error
+    watch = _Watch()
+    try:
+        unvalidated, unexamined = pyro.settings.context(**NO_VALIDATION), torch.autograd.set_detect_anomaly(False)
+        with unvalidated, unexamined, watch, _Refusals(watch):
+            again()
+    except TrainingDiverged as found:
+        diverged = not watch.data_refused and (bool(watch.found) or not first_step)
+        return found if diverged else None
+    except Exception as repeated:
+        if watch.found and not watch.data_refused:
+            return TrainingDiverged(watch.found)
+        if isinstance(repeated, NUMERICAL) and not first_step:
+            return TrainingDiverged(f"a computation failed ({' '.join(str(repeated).split())[:160]})")
+    return None
+
+
+def became_infinite(tensors: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> str | None:
+    """Name and value of the first tensor with numbers that are NaN or infinite now and were not before."""
+    for name, tensor in tensors.items():
+        bad = ~tensor.isfinite()
+        if name in before:
+            bad &= before[name].isfinite()
+        if bad.any():
+            return f"'{name}' became {tensor[bad][0].item()}"
+    return None
+
+
+class _Refusals(TorchFunctionMode):
+    """Shows a watch the arguments of a function of torch that raises, such as a draw from probabilities of NaN."""
+
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        try:
+            return function(*args, **(kwargs or {}))
+        except Exception:
+            self.watch.note(f"an argument of torch's {function.__name__}", args)
+            raise
+
+
+class _Watch(Messenger):
+    """Effect handler that notes the first NaN or infinity among what modules return and what sites are made of.
+
+    Minus infinity is how masks and impossible categories are written, and is passed over. Infinite attributes of
+    distributions, such as bounds, are passed over too: those that matter make the loss infinite.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = ""
+        self.data_refused = False
+
+    def __enter__(self) -> _Watch:
+        self._hook = nn.modules.module.register_module_forward_hook(self._returned)
+        return super().__enter__()
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._hook.remove()
+        super().__exit__(*exc_info)
+
+    def _returned(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.note(f"the output of a {type(module).__name__}", output)
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not site_is_subsample(msg):
+            self.note(f"the distribution of site '{msg['name']}'", msg["fn"])
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            return
+        if not msg["is_observed"]:
+            self.note(f"the value of site '{msg['name']}'", msg["value"])
+        elif not self.found and not _in_support(msg["fn"], msg["value"]):
+            self.data_refused = True
+
+    def note(self, what: str, value: Any) -> None:
+        if not self.found and (number := next(_not_finite(value), None)) is not None:
+            self.found = f"{what} became {number}"
+
+
+def _not_finite(value: Any, of_distribution: bool = False) -> Iterator[float]:
+    """NaN, and infinity outside distributions, in nested tensors and distributions."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            bad = value.isnan() if of_distribution else value.isnan() | value.isposinf()
+            if bad.any():
+                yield value[bad][0].item()
+    elif isinstance(value, Distribution):
+        for attribute in vars(value).values():
+            yield from _not_finite(attribute, True)
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _not_finite(one, of_distribution)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _not_finite(one, of_distribution)
+
+
+def _in_support(distribution: Any, value: Tensor) -> bool:
+    try:
+        return bool(distribution.support.check(value).all())
+    except NotImplementedError:  # it has no support to ask
+        return True
