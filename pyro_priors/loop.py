@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
-import pyro
 import torch
 import torch.nn as nn
 from pyro import infer
@@ -20,6 +19,8 @@ from torch import Tensor
 
 from . import checkpoint
 from ._compile import GRADIENT_NORM
+from ._lock import LOCK, own_store
+from ._rng import own_generators
 from ._sites import SharedNoise
 from .data import Part, Splits, batches, num_batches
 from .nn import OptimalGaussianLikelihood, Temperature
@@ -125,9 +126,9 @@ class Training:
 
     def run(self) -> History:
         """Train to the end and leave the best weights in the pair."""
-        devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         progress, config = self.progress, self.config
-        with torch.random.fork_rng(devices), pyro.get_param_store().scope(), stop_signals() as self.signals, self.bar:
+        self.is_outermost = not LOCK.is_owned
+        with own_generators(self.fabric.device), own_store(), stop_signals() as self.signals, self.bar:
             while progress.epoch < config.max_epochs and not progress.stopped:
                 began = time.monotonic()
                 self.train_epoch()
@@ -182,6 +183,12 @@ class Training:
             self.stop_if_asked()
             if self.save_is_due() and progress.step_in_epoch < self.steps_per_epoch:
                 self.save()
+            self.give_way()
+
+    def give_way(self) -> None:
+        """Let a thread that waits run its programs, if there is one."""
+        if self.is_outermost:  # a context around the training holds the lock for a purpose of its own
+            LOCK.give_way()
 
     def train_step(self, x: Tensor, condition: Tensor | None, batch_size: int) -> None:
         """One step on this process's share of a batch of ``batch_size``."""
@@ -338,6 +345,7 @@ class Training:
                     terms = elbo.terms(self.pair.model, self.pair.guide, x, condition)
                 for name, value in {"bound": terms.bound, **terms.parts}.items():
                     sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.cpu().double().sum()
+            self.give_way()
         self.pair.train()
         if world_size > 1:
             sums = {name: self.all_reduce(value, "sum") for name, value in sums.items()}

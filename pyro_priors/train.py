@@ -26,6 +26,7 @@ import torch
 from pyro import infer, poutine
 
 from . import checkpoint, zoo
+from ._lock import own_store
 from ._rng import seeded
 from ._sites import sample_sites
 from .data import DataConfig, Levels, Splits
@@ -324,7 +325,7 @@ def _check_sites(pair: Pair, data: Splits, sites: tuple[str, ...]) -> None:
     if not sites:
         return
     first = to_like(data.train.take(slice(2)), next(pair.parameters()))
-    with seeded(0, pair.device), pyro.get_param_store().scope():
+    with seeded(0, pair.device), own_store():
         trace = poutine.trace(pair.guide).get_trace(first.x[:], first.condition)
     latent = [name for name, site in sample_sites(trace) if not site["is_observed"]]
     for site in sites:

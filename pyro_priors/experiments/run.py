@@ -237,7 +237,7 @@ class _Runner:
         weights = folder.weights() or (folder.evaluation() or {}).get("weights")
         kept = pictures.load(file, weights)
         if kept is None and trained is not None and weights is not None:
-            with seeded(0, trained.pair.device), pyro.get_param_store().scope():
+            with seeded(0, trained.pair.device), own_store():
                 kept = experiment.pictures(trained)
             pictures.save(kept, file, weights)
             kept = pictures.load(file, weights)  # what is drawn does not depend on whether they were kept
@@ -391,7 +391,7 @@ class _Runner:
                 found |= self.log_likelihood(pair, data, samples, given["num_data"], row.categories)
             for name in missing:
                 if name in measures:
-                    with seeded(given["seed"], pair.device), pyro.get_param_store().scope():
+                    with seeded(given["seed"], pair.device), own_store():
                         found |= measures[name]()
             old = metrics.beside(old or None, metrics.record(pair, data, found, missing, **given))
             folder.save_evaluation(old)

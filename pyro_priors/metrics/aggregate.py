@@ -13,6 +13,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .._lock import LOCK
 from .._sites import base_of, is_normal, sample_sites
 from ..pair import Pair
 from ..priors import GaussianMixture
@@ -41,6 +42,7 @@ def upper_site(pair: Pair, x: Tensor) -> str:
     return next(name for name in pair.encode(x[:1].to(pair.device)) if name != "c")
 
 
+@LOCK
 @torch.no_grad()
 def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
     r"""The mixture of the posteriors of some data, with the exact weights of categories.
@@ -76,6 +78,7 @@ def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
     return GaussianMixture(torch.cat(log_weights), torch.cat(locs), torch.cat(scales))
 
 
+@LOCK
 @torch.no_grad()
 def posterior_draws(pair: Pair, site: str, x: Tensor) -> Tensor:
     """One draw of the posterior of each of some data: independent draws of what q(z) is of many more data.
@@ -92,6 +95,7 @@ def posterior_draws(pair: Pair, site: str, x: Tensor) -> Tensor:
     return torch.cat(found)
 
 
+@LOCK
 @torch.no_grad()
 def log_prior(pair: Pair, site: str, z: Tensor) -> Tensor:
     """log p(z) of an unconditional pair, the categories of a pair that has them summed.
@@ -117,6 +121,7 @@ def _prior(pair: Pair, site: str) -> tuple[Any, Tensor]:
     return prior, sites["c"]["fn"].log_prob(fixed["c"])
 
 
+@LOCK
 @torch.no_grad()
 def prior_samples(pair: Pair, site: str, num: int) -> Tensor:
     """Draws of z from an unconditional pair's prior, without the cost of decoding them.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from .._rng import own_generators, seed_generators
 from ..data import Part, Splits, batches
 from ..nn import GaussianLikelihood, OptimalGaussianLikelihood, Temperature
 from ..objectives import ELBO
@@ -145,17 +145,11 @@ def evaluate_each(
             f"the pair was made for x_shape={tuple(made_for)}, but {data.name} has {data.x_shape}: give its own data"
         )
     context = _Context(pair, data, part, num_samples, features, progress, categories)
-    devices = [pair.device] if pair.device.type == "cuda" else []
-    was_training = pair.training
     results: dict[str, dict[str, Estimate]] = {}
-    pair.eval()
-    try:
-        with torch.random.fork_rng(devices), pyro.get_param_store().scope(), torch.no_grad():
-            for name in metrics or [name for name in METRICS if name not in ON_REQUEST]:
-                torch.manual_seed(seed)
-                results[name] = METRICS[name](context)
-    finally:
-        pair.train(was_training)
+    with own_generators(pair.device), pair.evaluating(), torch.no_grad():
+        for name in metrics or [name for name in METRICS if name not in ON_REQUEST]:
+            seed_generators(seed, pair.device)
+            results[name] = METRICS[name](context)
     return results
 
 
