@@ -13,6 +13,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ._hints import check_sizes
+from ._lock import LOCK
 from ._options import typed
 from .data import Augment, Part, Splits, batches
 from .guides import CPVAEGuide
@@ -118,11 +119,12 @@ def start_at_clusters(
                 told = batches(Part(labels[:, None]), batch_size, seed=seed, epoch=epoch)  # in the same order
                 for (x, _), (label, _) in zip(shown, told, strict=True):
                     x = x.to(like)
-                    q_c = guide.category(x if guide.category_sees_x else guide.trunk(x))
-                    optimizer.zero_grad()
-                    # by its logits, which a relaxed category has too
-                    (-q_c.logits.gather(-1, label.to(like.device)).mean()).backward()
-                    optimizer.step()
+                    with LOCK:  # another thread may evaluate the pair, which changes its modes meanwhile
+                        q_c = guide.category(x if guide.category_sees_x else guide.trunk(x))
+                        optimizer.zero_grad()
+                        # by its logits, which a relaxed category has too
+                        (-q_c.logits.gather(-1, label.to(like.device)).mean()).backward()
+                        optimizer.step()
                 bar.update()
         finally:
             optimizer.zero_grad()

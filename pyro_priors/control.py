@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ._hints import check_sizes, hint
+from ._lock import LOCK
 from ._options import typed
 from ._rng import seeded
 from ._sites import base_of
@@ -284,6 +285,7 @@ def edited(pair: Pair, data: Splits, rows: Sequence[int], text: str, transport: 
     return Controlled({"x_mean": images}, condition, 3, column_labels=("data", "reconstruction", text))
 
 
+@LOCK
 @torch.no_grad()
 def moved(pair: Pair, z: Tensor, condition: Tensor, new: Tensor) -> Tensor:
     r"""Codes moved from where they are under one condition to the same place under another.

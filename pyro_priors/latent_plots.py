@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ._hints import check_sizes
+from ._lock import LOCK
 from ._options import typed
 from .data import Splits
 from .metrics.aggregate import (
@@ -33,6 +34,7 @@ LOW, HIGH = "tab:red", "tab:green"
 NUM_CODES, NUM_EXTREME, MOST_COLUMNS = 1000, 100, 6
 
 
+@LOCK
 @typed
 def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = False) -> Tensor:
     """Codes on the straight line between two, or on what a flow makes of the straight line in its base.

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
-import pyro
 import torch
 import torch.nn as nn
 from pyro import infer
@@ -21,6 +20,8 @@ from torch import Tensor
 from . import checkpoint
 from ._compile import GRADIENT_NORM
 from ._divergence import TrainingDiverged, became_infinite, cause
+from ._lock import LOCK, own_store
+from ._rng import own_generators
 from ._sites import SharedNoise
 from .data import Part, Splits, batches, num_batches
 from .nn import OptimalGaussianLikelihood, Temperature
@@ -132,9 +133,9 @@ class Training:
         if self.progress.diverged:  # the same steps would end the same way
             checkpoint.load_module_state(self.pair, self.best, "training")
             raise self.outcome(f"the run in {cast(RunFolder, self.folder).path} has diverged before: ")
-        devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         progress, config = self.progress, self.config
-        with torch.random.fork_rng(devices), pyro.get_param_store().scope(), stop_signals() as self.signals, self.bar:
+        self.is_outermost = not LOCK.is_owned
+        with own_generators(self.fabric.device), own_store(), stop_signals() as self.signals, self.bar:
             while progress.epoch < config.max_epochs and not progress.stopped:
                 began = time.monotonic()
                 self.train_epoch()
@@ -189,6 +190,12 @@ class Training:
             self.stop_if_asked()
             if self.save_is_due() and progress.step_in_epoch < self.steps_per_epoch:
                 self.save()
+            self.give_way()
+
+    def give_way(self) -> None:
+        """Let a thread that waits run its programs, if there is one."""
+        if self.is_outermost:  # a context around the training holds the lock for a purpose of its own
+            LOCK.give_way()
 
     def train_step(self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int) -> None:
         """One step on this process's share of a batch of ``batch_size``, after the generators were seeded."""
@@ -456,6 +463,7 @@ class Training:
                         terms = elbo.terms(self.pair.model, self.pair.guide, x, condition)
                     for name, value in {"bound": terms.bound, **terms.parts}.items():
                         sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.cpu().double().sum()
+                self.give_way()
         finally:
             self.pair.train()
         return sums

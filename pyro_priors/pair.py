@@ -17,8 +17,10 @@ from torch import Tensor
 
 from . import checkpoint
 from ._compile import CompiledFunction
+from ._lock import LOCK, own_store
 from ._options import path_of, plain, typed
 from ._precision import at_least_float32, with_float32_parameters
+from ._rng import own_generators
 from ._sites import Mode, sample_sites
 from .nn.likelihoods import check_binary
 from .objectives import ELBO, log_importance_weights
@@ -94,6 +96,7 @@ class Pair(nn.Module):
         """Most data for one call of the programs that enumerates all categories."""
         return max(1, ROWS_AT_ONCE // max(1, self.num_categories))
 
+    @LOCK
     @torch.no_grad()
     @typed
     def sample(self, size: int = 1, condition: Tensor | None = None, **fixed: Any) -> dict[str, Tensor]:
@@ -132,15 +135,19 @@ class Pair(nn.Module):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode, and a parameter store of its own, while it lasts."""
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
-            with pyro.get_param_store().scope():
-                yield
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        """Hold the lock that serializes threads, with the pair in evaluation mode and an empty parameter store.
+
+        Modes and store are as before afterwards.
+        """
+        with LOCK:
+            modes = {module: module.training for module in self.modules()}
+            self.eval()
+            try:
+                with own_store():
+                    yield
+            finally:
+                for module, training in modes.items():
+                    module.training = training
 
     def _fixed(self, fixed: dict[str, Any], size: int, condition: Tensor | None) -> dict[str, Tensor]:
         """A value for each sample, by site, of what :meth:`sample` was given."""
@@ -149,7 +156,7 @@ class Pair(nn.Module):
             values["c"] = self._categories(fixed["c"], size)
         if not fixed.keys() - {"c"}:
             return values
-        with self.evaluating(), torch.random.fork_rng([] if self.device.type != "cuda" else [self.device]):
+        with self.evaluating(), own_generators(self.device):
             trace = poutine.trace(self.model).get_trace(None, None if condition is None else condition[:1], 1)
         shapes = {name: tuple(site["fn"].event_shape) for name, site in sample_sites(trace)}
         prior: Any = getattr(self.model, "prior", None)
@@ -247,6 +254,7 @@ class Pair(nn.Module):
             return value
         raise ValueError(f"{name} must be one value or {size} of them, got shape {tuple(value.shape)}")
 
+    @LOCK
     @torch.no_grad()
     def encode(self, x: Tensor, condition: Tensor | None = None) -> dict[str, Any]:
         """The posterior of each latent site.
@@ -267,6 +275,7 @@ class Pair(nn.Module):
         latent = [(name, site["fn"]) for name, site in sample_sites(trace) if not site["is_observed"]]
         return {name: with_float32_parameters(fn) for name, fn in latent}
 
+    @LOCK
     @torch.no_grad()
     def posterior_and_prior(self, x: Tensor, condition: Tensor | None = None) -> dict[str, tuple[Any, Any]]:
         """The posterior of each latent site, as :meth:`encode`, beside its prior at the same values of other sites.
@@ -282,6 +291,7 @@ class Pair(nn.Module):
         both = [(name, posterior, model_trace.nodes[name]["fn"]) for name, posterior in latent]
         return {name: (with_float32_parameters(q), with_float32_parameters(p)) for name, q, p in both}
 
+    @LOCK
     @torch.no_grad()
     def reconstruct(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """The mean of p(x|...) at the posterior's most probable category and mean.
@@ -303,6 +313,7 @@ class Pair(nn.Module):
             program = poutine.replay(self.model, trace=guide_trace)
             return poutine.trace(program).get_trace(None, condition, size)
 
+    @LOCK
     @torch.no_grad()
     @typed
     def log_prob(
@@ -367,6 +378,7 @@ class Pair(nn.Module):
                 bar.update(len(part))
         return torch.cat(estimates)
 
+    @LOCK
     @torch.no_grad()
     def set_aggregate(self, x: Tensor, condition: Tensor | None = None) -> None:
         """Set the aggregate posterior of the category to the mean of q(c|x) over these data (equation 14).

@@ -25,6 +25,7 @@ import torch
 from pyro import infer, poutine
 
 from . import checkpoint, zoo
+from ._lock import own_store
 from ._options import MAY_BE_INFINITE, convert_fields, plain, shown, typed
 from ._rng import seeded
 from ._sites import check_latent, sample_sites
@@ -364,7 +365,7 @@ def _check_precision(data: Splits, precision: str) -> None:
 def _latent_sites(pair: Pair, data: Splits) -> dict[str, Any]:
     """The latent sites of the guide on two examples, by name."""
     first = to_like(data.train.take(slice(2)), next(pair.parameters()))
-    with seeded(0, pair.device), pyro.get_param_store().scope():
+    with seeded(0, pair.device), own_store():
         condition = None if first.condition is None else first.condition[:]  # bytes come out as numbers
         trace = poutine.trace(pair.guide).get_trace(first.x[:], condition)
     return {name: site for name, site in sample_sites(trace) if not site["is_observed"]}

@@ -17,11 +17,11 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyro
 import torch
 
 from .. import data as data_sets
 from .. import metrics, objectives, plots, train, zoo
+from .._lock import own_store
 from .._options import path_of, typed
 from .._rng import seeded
 from ..checkpoint import write_atomically
@@ -258,7 +258,7 @@ class _Runner:
         weights = folder.weights() or (folder.evaluation() or {}).get("weights")
         kept = pictures.load(file, weights)
         if kept is None and trained is not None and weights is not None:
-            with seeded(0, trained.pair.device), pyro.get_param_store().scope():
+            with seeded(0, trained.pair.device), own_store():
                 kept = experiment.pictures(trained)
             with _kept(f"the pictures of {trained.row.name}"):
                 pictures.save(kept, file, weights)
@@ -414,7 +414,7 @@ class _Runner:
                 found |= self.log_likelihood(pair, data, samples, given["num_data"], row.categories)
             for name in missing:
                 if name in measures:
-                    with seeded(given["seed"], pair.device), pyro.get_param_store().scope():
+                    with seeded(given["seed"], pair.device), own_store():
                         found |= measures[name]()
             old = metrics.beside(old or None, metrics.record(pair, data, found, missing, **given))
             with _kept(f"the evaluation of {row.name}"):

@@ -14,6 +14,7 @@ from pyro import poutine
 from torch import Tensor
 
 from .._hints import check_sizes, hint
+from .._lock import LOCK
 from .._options import typed
 from .._precision import pair_in_precision_of
 from .._sites import base_of, is_normal, sample_sites
@@ -45,6 +46,7 @@ def upper_site(pair: Pair, x: Tensor) -> str:
     return next(name for name in pair.encode(x[:1].to(next(pair.parameters()))) if name != "c")
 
 
+@LOCK
 @torch.no_grad()
 def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
     r"""The mixture of the posteriors of some data, with the exact weights of categories.
@@ -82,6 +84,7 @@ def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
     return GaussianMixture(torch.cat(log_weights), torch.cat(locs), torch.cat(scales))
 
 
+@LOCK
 @torch.no_grad()
 def posterior_draws(pair: Pair, site: str, x: Tensor) -> Tensor:
     """One draw of the posterior of each of some data: independent draws of what q(z) is of many more data.
@@ -102,6 +105,7 @@ def posterior_draws(pair: Pair, site: str, x: Tensor) -> Tensor:
     return torch.cat(found)
 
 
+@LOCK
 @torch.no_grad()
 def log_prior(pair: Pair, site: str, z: Tensor) -> Tensor:
     """log p(z) of an unconditional pair, the categories of a pair that has them summed.
@@ -136,6 +140,7 @@ def _check_site(site: str, known: list[str]) -> None:
         raise ValueError(f"site must be a latent site of the pair with a density, got {site!r}: {hint(site, known)}")
 
 
+@LOCK
 @torch.no_grad()
 @typed
 def prior_samples(pair: Pair, site: str, num: int) -> Tensor:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from .._options import typed
 from .._precision import pair_in_precision_of
+from .._rng import own_generators, seed_generators
 from ..data import Part, Splits, batches
 from ..data.splits import PartName
 from ..nn import GaussianLikelihood, OptimalGaussianLikelihood, Temperature
@@ -154,17 +154,11 @@ def evaluate_each(
     check_pair(pair)
     pair = pair_in_precision_of(data.train.x, pair)
     context = _Context(pair, data, part, num_samples, features, progress, categories)
-    devices = [pair.device] if pair.device.type == "cuda" else []
-    was_training = pair.training
     results: dict[str, dict[str, Estimate]] = {}
-    pair.eval()
-    try:
-        with torch.random.fork_rng(devices), pyro.get_param_store().scope(), torch.no_grad():
-            for name in metrics or [name for name in METRICS if name not in ON_REQUEST]:
-                torch.manual_seed(seed)
-                results[name] = METRICS[name](context)
-    finally:
-        pair.train(was_training)
+    with own_generators(pair.device), pair.evaluating(), torch.no_grad():
+        for name in metrics or [name for name in METRICS if name not in ON_REQUEST]:
+            seed_generators(seed, pair.device)
+            results[name] = METRICS[name](context)
     return results
 
 

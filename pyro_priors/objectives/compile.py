@@ -14,6 +14,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from .._compile import CompiledFunction
+from .._lock import LOCK
 from .._options import typed
 from .._sites import is_enumerated, is_normal, sample_sites
 from .elbo import ELBO, Terms, in_order
@@ -96,6 +97,7 @@ class CompiledObjective(nn.Module):
             self._traced, [pair], "loss", max_graphs, otherwise=self.eager, say=say, strict=strict
         )
 
+    @LOCK
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """
         :param x: shape ``(batch,) + x_shape``
@@ -114,7 +116,7 @@ class CompiledObjective(nn.Module):
         self, x: Tensor, condition: Tensor | None, kl_weight: Weight, backward: bool = False
     ) -> dict[str, Tensor]:
         """``"loss"`` at this KL weight; for an objective of ours also its bound's parts and its penalties, batch means
-        at weight 1.
+        at weight 1. Threads are the caller's to serialize.
 
         With ``backward`` all of them without gradient, which ``.grad`` of the parameters is set to at once, and
         ``"gradient_norm"``, the 2-norm of those of the pair's.

@@ -20,6 +20,7 @@ from pyro.util import check_model_guide_match, check_traceenum_requirements
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from .._lock import LOCK
 from .._options import typed
 from .._precision import at_least_float32, with_float32_parameters
 from .._sites import base_of, is_categorical, is_enumerated, is_normal, sample_sites
@@ -174,6 +175,7 @@ class ELBO(TraceEnum_ELBO):
         """The program with its latent sites weighted; what objectives with weights of their own extend."""
         return KLWeight(self.kl_weight)(program)
 
+    @LOCK
     def terms(self, model: torch.nn.Module, guide: torch.nn.Module, *args, **kwargs) -> Terms:
         """The bound's terms for a batch, averaged over the particles; arguments as the programs'."""
         if self.chunk_size is not None:

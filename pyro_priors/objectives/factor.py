@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import pyro
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -13,8 +12,10 @@ from pyro import poutine
 from torch import Tensor
 
 from .._hints import is_size
+from .._lock import own_store
 from .._options import typed
 from .._precision import at_least_float32
+from .._rng import own_generators
 from .code import Code, read_code
 from .elbo import ELBO, Terms
 
@@ -99,8 +100,8 @@ class Factor(ELBO):
     def prepare(self, model: nn.Module, guide: nn.Module, *args) -> None:
         """Make the discriminator, if it is not made yet, by one call of the programs that leaves no trace."""
         if self.discriminator is None:
-            devices = [arg.device for arg in args if isinstance(arg, Tensor) and arg.device.type == "cuda"][:1]
-            with torch.no_grad(), torch.random.fork_rng(devices), pyro.get_param_store().scope():
+            devices = [arg.device for arg in args if isinstance(arg, Tensor)]
+            with torch.no_grad(), own_generators(devices[0]), own_store():
                 self.terms(model, guide, *args)
 
     def end_step(self) -> None:

@@ -7,6 +7,7 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
+from .._lock import LOCK
 from .._options import typed
 from .._sites import is_enumerated, sample_sites
 from .elbo import ELBO, Expectation
@@ -14,6 +15,7 @@ from .elbo import ELBO, Expectation
 __all__ = ["log_importance_weights"]
 
 
+@LOCK
 @typed
 def log_importance_weights(
     model: nn.Module, guide: nn.Module, *args, num_samples: int = 1, categories: str = "sum", **kwargs

@@ -1,0 +1,165 @@
+"""The lock that every function of this package holds while it runs a program: what may run at once in threads.
+
+Pyro has one stack of effect handlers and one parameter store for the whole process. Torch has one random generator for
+each device, and a module has one mode. Two programs that run at once corrupt each other through all four.
+
+One re-entrant lock, :data:`LOCK`, therefore serializes what this package runs. It belongs to the process and not to a
+pair: pairs are copied, and are sent to other processes.
+
+========================================= =============================================================================
+in several threads                        what happens
+========================================= =============================================================================
+methods of pairs, metrics, ``control``,   Any number of threads may call them, for one pair or for several. They run one
+``plots``, ``start_at_clusters``          after the other, and each result is right.
+``pair.log_prob``, ``metrics.evaluate``   The same. They let waiting threads run between two batches.
+``fit``, ``reproduce``                    The same. A training lets waiting threads run after each step and after each
+                                          batch of its validation. It ends with the bits of a training that runs alone.
+``compiled(pair)(x)``, objectives of ours The same. ``backward`` needs no lock.
+``SVI``, ``Predictive``, Pyro's own       Not locked. Run them, and calls of ``pair.model`` and ``pair.guide``, in one
+objectives, calls of programs             thread, while no other thread uses this package: Pyro is not thread-safe.
+returned distributions                    Those of a flow prior share its transforms, which remember their last value:
+                                          use them in one thread at a time.
+``torch.manual_seed`` and draws of yours  Not locked. They change the noise of what runs at the same time.
+========================================= =============================================================================
+
+Threads get the lock in turn, so that none waits for longer than a step or a batch of each other thread. A process that
+forks waits for its turn first. Its child therefore finds the lock free and Pyro's state whole.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ContextDecorator, contextmanager
+from typing import Any
+
+import pyro
+from pyro.poutine import runtime
+
+__all__ = ["LOCK", "exchanging", "own_store"]
+
+Exchange = Callable[[], None]
+
+
+class _Lock(ContextDecorator):
+    """A re-entrant lock that threads get in turn, and that its owner can pass on without leaving its contexts.
+
+    It is a context manager, and a decorator of functions that hold it while they run.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = threading.Lock()  # held by the one thread that gets the lock next
+        self._owner: int | None = None
+        self._depth = 0
+        self._exchanges: list[Exchange] = []
+
+    def __enter__(self) -> _Lock:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether this thread holds the lock."""
+        return self._owner == threading.get_ident()
+
+    def acquire(self) -> None:
+        """Wait for the lock; a thread that holds it already gets it at once."""
+        if not self.is_owned:
+            with self._next:
+                self._lock.acquire()
+            self._owner = threading.get_ident()
+        self._depth += 1
+
+    def release(self) -> None:
+        """Undo one :meth:`acquire` of this thread."""
+        self._depth -= 1
+        if not self._depth:
+            self._owner = None
+            self._lock.release()
+
+    def give_way(self) -> None:
+        """Let a thread that waits run first, if there is one; it finds what the owner found.
+
+        What :func:`exchanging` has put in place is taken back for as long as other threads run.
+        """
+        if not self._next.locked() or not self.is_owned or runtime._PYRO_STACK:  # handlers would see the others' sites
+            return
+        depth, exchanges = self._depth, self._exchanges
+        for exchange in reversed(exchanges):
+            exchange()
+        self._owner, self._depth, self._exchanges = None, 0, []
+        self._lock.release()
+        interruption: BaseException | None = None
+        while not self.is_owned:
+            try:
+                self.acquire()
+            except BaseException as error:  # the contexts that this thread is in can be left with the lock only
+                interruption = error
+        self._depth, self._exchanges = depth, exchanges
+        for exchange in exchanges:
+            exchange()
+        if interruption is not None:
+            raise interruption
+
+    def after_fork_in_parent(self) -> None:
+        """Undo the acquire before the fork."""
+        if self.is_owned:  # it is not where the wait for it was interrupted
+            self.release()
+
+    def after_fork_in_child(self) -> None:
+        """The same in the child, where the forking thread is the only one that is left."""
+        self._lock, self._next = threading.Lock(), threading.Lock()  # other threads may have held the old ones
+        if self.is_owned:
+            self._lock.acquire()
+            self.release()
+        else:
+            self._owner, self._depth, self._exchanges = None, 0, []
+
+
+LOCK = _Lock()
+"""The lock of this process."""
+
+
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(
+        before=LOCK.acquire, after_in_parent=LOCK.after_fork_in_parent, after_in_child=LOCK.after_fork_in_child
+    )
+
+
+@contextmanager
+def exchanging(exchange: Exchange) -> Iterator[None]:
+    """Hold the lock, with a part of the process's state exchanged for the caller's own.
+
+    :param exchange: exchanges the two; called at the end, and twice whenever other threads run in between
+    """
+    with LOCK:
+        LOCK._exchanges.append(exchange)
+        try:
+            yield
+        finally:
+            LOCK._exchanges.pop()
+            exchange()
+
+
+@contextmanager
+def own_store() -> Iterator[None]:
+    """Hold the lock, with an empty parameter store; afterwards the store is as before."""
+    store = pyro.get_param_store()
+    other: Any = {"params": {}, "constraints": {}}
+
+    def exchange() -> None:
+        nonlocal other
+        found = store.get_state()
+        store.clear()
+        store.set_state(other)
+        other = found
+
+    with LOCK:
+        exchange()
+        with exchanging(exchange):
+            yield
