@@ -491,7 +491,7 @@ def _conditions_of_rows(options: Any, pair: Pair, splits: data.Splits) -> Any:
     if not all(0 <= row < len(splits.test) for row in rows):
         given = " ".join(options.condition)
         raise ValueError(f"--condition must be rows of the test part, 0 to {len(splits.test) - 1}, got {given}")
-    return known[torch.tensor(rows)[torch.arange(options.num) % len(rows)]]
+    return known[[rows[i % len(rows)] for i in range(options.num)]]
 
 
 def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Controlled | None:

@@ -174,7 +174,7 @@ def _checked_guide(pair: Pair, data: Splits, learned: Pair) -> CPVAEGuide:
 
 
 def _in_precision_of(pair: Pair, x: Tensor) -> Tensor:
-    return x.to(torch.empty(0, dtype=next(pair.parameters()).dtype))  # by a tensor, as Levels have it
+    return x.to(torch.empty(0, dtype=next(pair.parameters()).dtype, device=x.device))  # by a tensor, as Levels have it
 
 
 def _codes(learned: Pair, x: Tensor) -> Tensor:
@@ -230,7 +230,8 @@ def clusterings(
         found = Clustering(*clusters(own, num_clusters, seed))
         progress()
         return [found]
-    generator, rows, all_found = torch.Generator().manual_seed(seed), torch.arange(len(part)).split(1000), []
+    generator, all_found = torch.Generator("cpu").manual_seed(seed), []
+    rows = torch.arange(len(part), device="cpu").split(1000)
     how = _bent(image_shape, bend)
     for _ in range(num_draws):
         graph = own

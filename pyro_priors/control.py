@@ -105,13 +105,13 @@ def condition_of(wanted: Mapping[str, float], data: Splits, num: int) -> Tensor:
     """
     names, known = data.condition_names or (), data.train.condition
     columns = [names.index(name) for name in wanted]
-    values = torch.tensor(list(wanted.values()))
+    values = torch.tensor(list(wanted.values()), dtype=torch.float32, device="cpu")
     if known is None or data.condition_of == "label":
-        found = torch.zeros(num, len(names))
+        found = torch.zeros(num, len(names), dtype=torch.float32, device="cpu")
     else:
         agree = ((known[:, columns] > 0.5) == (values > 0.5)).sum(1)
         best = (agree == agree.max()).nonzero()[:, 0]
-        found = known[best[torch.arange(num) % len(best)]].clone()
+        found = known[best[torch.arange(num, device="cpu") % len(best)]].clone()
     found[:, columns] = values
     return found
 
@@ -165,7 +165,7 @@ def _values(text: str, data: Splits) -> Tensor:
     shape = data.condition_shape or ()
     size = math.prod(shape)
     try:
-        values = torch.tensor([float(value) for value in text.split(",")])
+        values = torch.tensor([float(value) for value in text.split(",")], dtype=torch.float32, device="cpu")
     except ValueError:
         parse(text, data)  # which says what there is instead of names
         raise
@@ -244,10 +244,10 @@ def between(pair: Pair, data: Splits, start: str, end: str, num_rows: int = 4, s
     last = _changed(first, end, data)
     if torch.equal(first, last):
         raise ValueError(f"from '{start}' to '{end}' nothing changes: ask for another condition at one of the ends")
-    share = torch.linspace(0, 1, steps).reshape(steps, *[1] * first.dim())
+    share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device).reshape(steps, *[1] * first.dim())
     condition = (1 - share) * first + share * last  # (steps, rows, ...)
     drawn = _same_noise(pair, condition.flatten(0, 1), num_rows)
-    order = torch.arange(steps * num_rows).reshape(steps, num_rows).T.flatten()
+    order = torch.arange(steps * num_rows, device="cpu").reshape(steps, num_rows).T.flatten()
     sites = {name: value[order] for name, value in drawn.items()}
     labels = (start, *[""] * (steps - 2), end)
     return Controlled(sites, condition.flatten(0, 1)[order], steps, column_labels=labels)
@@ -272,7 +272,7 @@ def edited(pair: Pair, data: Splits, rows: Sequence[int], text: str, transport: 
     if not rows or not all(0 <= row < num for row in rows):
         given = " ".join(map(str, rows)) or "none"
         raise ValueError(f"rows to edit (--edit) must be of the test part, 0 to {num - 1}, got {given}")
-    part = data.test.take(torch.tensor(list(rows)))
+    part = data.test.take(torch.tensor(list(rows), device="cpu"))
     x, known = part.x[:].to(pair.device), part.condition
     assert known is not None  # or _check had refused
     new = _changed(known, text, data)
@@ -334,7 +334,7 @@ def _with(condition: Tensor, wanted: Mapping[str, float], data: Splits) -> Tenso
 
 def _same_noise(pair: Pair, condition: Tensor, num: int) -> dict[str, Tensor]:
     """Samples of each ``num`` conditions in turn, all from the same noise."""
-    seed = int(torch.randint(2**31, ()))
+    seed = int(torch.randint(2**31, (), device="cpu"))
     sheets = []
     for part in condition.split(num):
         with seeded(seed, pair.device):

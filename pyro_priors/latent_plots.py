@@ -59,7 +59,7 @@ def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = 
             raise ValueError(f"{name} must be one code, of shape ({z_dim or 'z_dim'},), got {tuple(value.shape)}")
     if in_base and not isinstance(prior, FlowPrior):
         raise ValueError("in_base was asked for, and the prior of this pair is no flow: leave it out")
-    share = torch.linspace(0, 1, num, device=start.device)[:, None]
+    share = torch.linspace(0, 1, num, dtype=start.dtype, device=start.device)[:, None]
     with torch.no_grad():
         if in_base:
             start, end = prior.to_base(start[None])[0], prior.to_base(end[None])[0]
@@ -156,7 +156,7 @@ def leakage_curves(
             log_q, log_p = log_aggregate(q, z).cpu(), log_prior(pair, site, z).cpu()
             left.plot(thresholds, [one.score for one in leakage(log_q, log_p, thresholds)], **style)
             of_prior = log_prior(pair, site, prior_samples(pair, site, num)).cpu()
-            taus = of_prior.quantile(torch.tensor(QUANTILES, dtype=of_prior.dtype)).tolist()
+            taus = of_prior.quantile(of_prior.new_tensor(QUANTILES)).tolist()
             right.plot(QUANTILES, [one.share for one in leakage(log_q, log_p, taus)], **style)
         right.plot(QUANTILES, QUANTILES, color="black", linestyle=":")
         left.set(title=row, xlabel="threshold of log p(z), nats", ylabel="leakage score, nats")

@@ -81,7 +81,7 @@ class Training:
     ) -> None:
         self.fabric, self.pair, self.data, self.config, self.folder = fabric, pair, data, config, folder
         self.writer = folder if fabric.is_global_zero else None
-        self.train = to_like(data.train, torch.empty(0, device=fabric.device))
+        self.train = to_like(data.train, torch.empty(0, dtype=torch.float32, device=fabric.device))
         self.steps_per_epoch = num_batches(self.train, config.batch_size)
         total = config.max_epochs * self.steps_per_epoch
         self.bar: ProgressBar
@@ -296,7 +296,7 @@ class Training:
         """Raise an error of one process in all of them, so that none waits for the others' gradients."""
         if self.fabric.world_size > 1:
             number = 0 if error is None else self.fabric.global_rank + 1
-            number = int(self.all_reduce(torch.tensor(float(number)), "max"))
+            number = int(self.all_reduce(torch.tensor(float(number), device="cpu"), "max"))
             if number:
                 own = (isinstance(error, TrainingDiverged), type(error).__name__, str(error))
                 diverged, kind, text = self.fabric.broadcast(own, src=number - 1)
@@ -462,7 +462,7 @@ class Training:
                     with self.noise_of(min(size, len(self.valid) - step * size)):
                         terms = elbo.terms(self.pair.model, self.pair.guide, x, condition)
                     for name, value in {"bound": terms.bound, **terms.parts}.items():
-                        sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.cpu().double().sum()
+                        sums[name] = sums.get(name, 0.0) + value.cpu().double().sum()
                 self.give_way()
         finally:
             self.pair.train()
@@ -485,7 +485,7 @@ class Training:
         """After SIGINT or SIGTERM: write the state and end with what the signal stands for."""
         number = self.signals.received
         if self.fabric.world_size > 1:  # all processes must leave at the same step
-            number = int(self.all_reduce(torch.tensor(float(number)), "max"))
+            number = int(self.all_reduce(torch.tensor(float(number), device="cpu"), "max"))
         if number:
             self.save()
             hint = "" if self.folder is None else f", its state is in {self.folder.path}: go on with --resume"

@@ -78,7 +78,8 @@ class Pair(nn.Module):
         self.num_categories = num_categories
         self.recipe = recipe
         self.aggregate_c: Tensor | None
-        uniform = torch.full((num_categories,), 1 / num_categories) if num_categories else None
+        like = next(self.parameters(), torch.empty(0))
+        uniform = like.new_full((num_categories,), 1 / num_categories) if num_categories else None
         self.register_buffer("aggregate_c", uniform)
 
     @property

@@ -59,6 +59,11 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
     return figure, figure.subplots()
 
 
+def _line(start: Any, end: Any, num: int) -> Tensor:
+    """Return equally spaced numbers, on the CPU, where matplotlib takes them."""
+    return torch.linspace(float(start), float(end), num, dtype=torch.float32, device="cpu")
+
+
 @typed
 def image_grid(
     images: Tensor,
@@ -137,7 +142,7 @@ def histograms(drawn: Mapping[str, Tensor], x: Tensor, true_density: Tensor) -> 
     num_rows = -(-len(drawn) // num_columns)
     figure = Figure(figsize=(3.2 * num_columns, 2.4 * num_rows + 0.5), layout="constrained")
     all_axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).flatten()
-    bins = torch.linspace(float(x[0]), float(x[-1]), 101)
+    bins = _line(x[0], x[-1], 101)
     for axes, (title, samples) in zip(all_axes, drawn.items(), strict=False):
         share = torch.histogram(samples.float().cpu(), bins).hist / (len(samples) * (bins[1] - bins[0]))
         axes.stairs(share.numpy(), bins.numpy(), fill=True, alpha=0.6, label="samples")
@@ -230,8 +235,8 @@ def confusion(pair: Pair, data: Splits, num_columns: int = 10) -> Figure:
     category = torch.cat([pair.encode(x.to(pair.device))["c"].probs.argmax(-1).cpu() for x in data.test.x.split(1000)])
     counts = label_counts(category, label, pair.num_categories, data.num_labels)
     matched = matching(counts)
-    order = torch.tensor(sorted(range(len(counts)), key=lambda c: matched.get(c, len(counts[0]))))
-    rows = torch.cat([pair.sample(num_columns, c=c)["x_mean"] for c in order.tolist()])
+    order = sorted(range(len(counts)), key=lambda c: matched.get(c, len(counts[0])))
+    rows = torch.cat([pair.sample(num_columns, c=c)["x_mean"] for c in order])
     grid = make_grid(shown(rows, None, data).float().clamp(0, 1).cpu(), num_columns, padding=1, pad_value=0.5)
     figure = Figure(figsize=(10, 0.47 * len(counts) + 1.3), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -244,7 +249,7 @@ def confusion(pair: Pair, data: Splits, num_columns: int = 10) -> Figure:
             color = "white" if share[i, j] > 0.5 else "black"
             right.text(j, i, number, ha="center", va="center", fontsize="small", color=color)
     names = data.label_names or [str(one) for one in range(data.num_labels)]
-    right.set(yticks=range(len(counts)), yticklabels=[f"c={c}" for c in order.tolist()], title="test data by label")
+    right.set(yticks=range(len(counts)), yticklabels=[f"c={c}" for c in order], title="test data by label")
     right.set_xticks(range(data.num_labels), names, rotation=0 if max(map(len, names)) < 4 else 90)
     return figure
 
@@ -343,12 +348,12 @@ def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: int = 200
             )
         prior = pair.sample(num)[site]
         posterior = pair.encode(_first(data.test, num, pair)[0])[site].sample()
-        ends = torch.cat([prior, posterior]).quantile(torch.tensor([0.002, 0.998]).to(prior), 0).cpu()
+        ends = torch.cat([prior, posterior]).quantile(prior.new_tensor([0.002, 0.998]), 0).cpu()
         margin = 0.08 * (ends[1] - ends[0])
-        first, second = (torch.linspace(*ends, 150) for ends in zip(ends[0] - margin, ends[1] + margin, strict=True))
+        first, second = (_line(*ends, 150) for ends in zip(ends[0] - margin, ends[1] + margin, strict=True))
         grid = torch.cartesian_prod(first, second).to(prior)
         log_p = log_prior(pair, site, grid).unflatten(0, (150, 150)).T.cpu()
-        levels = log_prior(pair, site, prior).quantile(1 - torch.tensor(MASSES).to(prior)).tolist()
+        levels = log_prior(pair, site, prior).quantile(1 - prior.new_tensor(MASSES)).tolist()
         greys = ["0.92", "0.82", "0.68"]
         axes.contourf(first, second, log_p, [*levels, math.inf], colors=greys)
         colours = {"color": "black"} if label is None else {"c": label[:num], "cmap": "tab10"}
@@ -390,9 +395,9 @@ def magnification(pair: Pair, data: Splits, num: int = 1000) -> Figure:
     z = pair.encode(x.to(pair.device))[site].sample().cpu()
     prior = drawn[site].cpu()
     low, high = torch.cat([z, prior]).aminmax(dim=0)
-    first, second = (torch.linspace(*ends, 200) for ends in zip(low.tolist(), high.tolist(), strict=True))
+    first, second = (_line(*ends, 200) for ends in zip(low.tolist(), high.tolist(), strict=True))
     decoder: Any = pair.model.decoder
-    grid = torch.cartesian_prod(first, second).to(pair.device)
+    grid = torch.cartesian_prod(first, second).to(next(pair.parameters()))
     with pair.evaluating():
         factor = log_magnification(lambda z: decoder(z).mean, grid).reshape(200, 200).T.cpu() / math.log(10)
     lowest = factor.quantile(0.02).item()  # where it is all but 0 it says no more
@@ -497,7 +502,7 @@ def density(pair: Pair, data: Splits, num: int = 10_000, **fixed: Any) -> Figure
     generated = pair.sample(len(x), condition, **fixed)["x"].cpu()
     figure, axes = _figure(5, 3.5)
     if x.shape[-1] == 1:
-        bins = torch.linspace(float(x.min()) - 0.2, float(x.max()) + 0.2, 100).numpy()
+        bins = _line(x.min() - 0.2, x.max() + 0.2, 100).numpy()
         # samples beyond the data lower the curve: they are weighed here, not normalised to what is shown
         for values, name, style in ((x, "data", {"alpha": 0.5}), (generated, "samples", SAMPLES_STYLE)):
             weights = [1 / (len(values) * (bins[1] - bins[0]))] * len(values)

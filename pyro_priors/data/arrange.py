@@ -66,8 +66,8 @@ def _binarise(splits: Splits, mode: str) -> Splits:
 
 def _binarise_once(x: Tensor) -> Tensor:
     # the recipe has no fixed bits for train, so the faster generator does
-    generator = torch.Generator().manual_seed(FIXED_SEED)
-    return torch.rand(x.shape, generator=generator).lt_(x)
+    generator = torch.Generator("cpu").manual_seed(FIXED_SEED)
+    return torch.rand(x.shape, generator=generator, dtype=torch.float32, device="cpu").lt_(x)
 
 
 def _condition_on_rows(splits: Splits, rows: int) -> Splits:

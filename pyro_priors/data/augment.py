@@ -44,8 +44,8 @@ class Augment:
     def draw(self, num: int, generator: torch.Generator) -> Tensor:
         """What to do to each of ``num`` images, shape ``(num, 7)``: sign of the width, angle in radians, shear, zoom of
         width and height, shift of width and height."""
-        u = 2 * torch.rand((num, 7), generator=generator, device=generator.device) - 1
-        sign = torch.where((u[:, 0] < 0) & self.flip, -1.0, 1.0)
+        u = 2 * torch.rand((num, 7), generator=generator, dtype=torch.float32, device=generator.device) - 1
+        sign = torch.where((u[:, 0] < 0) & self.flip, -1.0, 1.0).to(u)
         widths = [math.radians(self.rotate), self.shear, self.zoom, self.zoom, self.shift, self.shift]
         return torch.cat([sign[:, None], u[:, 1:] * u.new_tensor(widths)], 1)
 

@@ -90,8 +90,8 @@ def _iterate(
     device = part.x.device
     order = None
     if shuffle:
-        generator = torch.Generator().manual_seed(_mix(seed, epoch, 0))
-        order = torch.randperm(len(part), generator=generator).to(device)
+        generator = torch.Generator("cpu").manual_seed(_mix(seed, epoch, 0))
+        order = torch.randperm(len(part), generator=generator, device="cpu").to(device)
     noise_generator = torch.Generator(device)
     steps = range(start, num_batches(part, batch_size))
     # at once: between the steps of a training one takes ten times as long

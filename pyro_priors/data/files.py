@@ -184,7 +184,7 @@ def _split_off(parts: dict[str, Part], seed: int) -> str:
     size = max(1, len(train) // 10)
     if len(train) <= len(missing) * size:
         raise ValueError(f"x_train has {len(train)} examples, too few to split off {' and '.join(missing)}: give more")
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(train), generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
     for i, name in enumerate(missing):
         parts[name] = train.take(order[i * size : (i + 1) * size])
     parts["train"] = train.take(order[len(missing) * size :])

@@ -87,7 +87,7 @@ def _official(folder: Path, files: list[Path]) -> _Grasps:
         grey, corner = _grey(pictures[picture])
         rectangles = _rectangles(file)
         images.append(grey)
-        poses.append(pose_of(rectangles - torch.tensor(corner), CROP))
+        poses.append(pose_of(rectangles - rectangles.new_tensor(corner), CROP))
         image += [row] * len(rectangles)
     numbers = np.array([int(file.name[3:7]) for file in files])
     source = f"official files, the middle {CROP}x{CROP} pixels of each image"

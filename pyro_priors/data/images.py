@@ -55,7 +55,7 @@ def digits(config: DataConfig) -> Splits:
     )
     return grey_images(
         "digits",
-        *(everything.take(torch.tensor(index)) for index in (train, valid, test)),
+        *(everything.take(torch.tensor(index, device="cpu")) for index in (train, valid, test)),
         num_labels=10,
         source=f"scikit-learn's load_digits, split 1297/250/250 by class with seed {config.seed}",
     )

@@ -63,7 +63,7 @@ def _burda(path: Path, seed: int) -> Splits:
         raise ValueError(f"{path}: not Burda's chardata.mat with 'data' and 'testdata' ({error}): replace it") from None
     if train.label is None or test.label is None:
         train, test = Part(train.x), Part(test.x)
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(train), generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
     return grey_images(
         "omniglot",
         train.take(order[:-NUM_VALID]),

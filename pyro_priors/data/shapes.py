@@ -47,7 +47,7 @@ def shapes(config: DataConfig) -> Splits:
         label=torch.from_numpy(values[:, 0]),
         attributes=torch.from_numpy(values.astype(np.float32)),
     )
-    order = torch.randperm(len(values), generator=torch.Generator().manual_seed(config.seed))
+    order = torch.randperm(len(values), generator=torch.Generator("cpu").manual_seed(config.seed), device="cpu")
     splits = grey_images(
         "shapes",
         *(everything.take(index) for index in order.split(SIZES)),

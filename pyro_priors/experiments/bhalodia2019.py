@@ -148,9 +148,9 @@ THRESHOLDS = (-90.0, -70.0, -50.0, -30.0, -10.0, -5.0, -3.0)
 
 def _distance(x: Tensor) -> Tensor:
     """From the two half circles that the moons are noisy draws of."""
-    angle = torch.linspace(0, math.pi, 2001)
+    angle = torch.linspace(0, math.pi, 2001, dtype=torch.float32, device="cpu")
     outer = torch.stack([angle.cos(), angle.sin()], -1)
-    circles = torch.cat([outer, torch.tensor([1.0, 0.5]) - outer])
+    circles = torch.cat([outer, outer.new_tensor([1.0, 0.5]) - outer])
     return torch.cat([distances(part, circles).min(1).values for part in x.cpu().split(500)])
 
 
@@ -706,7 +706,7 @@ def _by_dimension(one: Trained, num_rows: int = 10, num: int = 11) -> Pictures:
     spread, rows = codes.std(0), {}
     for d in spread.argsort(descending=True)[:num_rows].tolist():
         z = codes[0].repeat(num, 1)
-        z[:, d] = codes[:, d].mean() + torch.linspace(-3, 3, num, device=z.device) * spread[d]
+        z[:, d] = codes[:, d].mean() + torch.linspace(-3, 3, num, dtype=z.dtype, device=z.device) * spread[d]
         rows[f"z {d + 1}"] = plots.shown(one.pair.sample(num, z=z)["x_mean"], None, one.data)
     return rows
 

@@ -106,7 +106,7 @@ FAR = 4
 
 
 def _four_gaussians_log_density(x: Tensor, condition: Tensor | None) -> Tensor:
-    means = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 2)
+    means = torch.cartesian_prod(*[x.new_tensor([-1.0, 1.0])] * 2)
     each = torch.distributions.Normal(means, FOUR_GAUSSIANS_SD).log_prob(x.unsqueeze(-2)).sum(-1)
     return each.logsumexp(-1) - math.log(4)
 
@@ -127,9 +127,9 @@ def true_log_density(pair: Pair, data: Splits) -> dict[str, Estimate]:
 
 def _targets(condition: Tensor) -> tuple[Tensor, Tensor]:
     """Targets of each condition of ``one_to_many``, infinity in the place of missing ones, and its quarter."""
-    table = torch.full((4, max(map(len, ONE_TO_MANY_HEIGHTS))), math.inf)
+    table = condition.new_full((4, max(map(len, ONE_TO_MANY_HEIGHTS))), math.inf)
     for quarter, heights in enumerate(ONE_TO_MANY_HEIGHTS):
-        table[quarter, : len(heights)] = torch.tensor(heights)
+        table[quarter, : len(heights)] = table.new_tensor(heights)
     of_condition = condition[:, 0].long()
     return table[of_condition], of_condition
 
@@ -158,7 +158,8 @@ def off_the_targets(pair: Pair, data: Splits) -> dict[str, Estimate]:
 def off_the_curve(pair: Pair, data: Splits) -> dict[str, Estimate]:
     """Of samples given the test conditions of ``inverse_sine``: the share with no possible x within 0.02."""
     x = samples_given(pair, conditions_of(data.test), NUM_DRAWN)["x"]
-    near = x.unsqueeze(-2) + torch.linspace(-0.02, 0.02, 9)[:, None]  # (conditions, samples, 9, 1)
+    moves = torch.linspace(-0.02, 0.02, 9, dtype=x.dtype, device=x.device)
+    near = x.unsqueeze(-2) + moves[:, None]  # (conditions, samples, 9, 1)
     possible = (
         inverse_sine_log_density(near, conditions_of(data.test)[:, None, None].expand(*near.shape)).isfinite().any(-1)
     )
@@ -329,7 +330,7 @@ LIKELY = 0.9
 def _by_image(values: Tensor, image: Tensor) -> Tensor:
     """Mean over the grasps of each image."""
     number_of = image.bincount()
-    return torch.zeros(len(number_of), dtype=torch.float64).index_add_(0, image, values.double()) / number_of
+    return values.new_zeros(len(number_of), dtype=torch.float64).index_add_(0, image, values.double()) / number_of
 
 
 def grasps_by_metric(trained: Trained) -> dict[str, Estimate]:
@@ -531,7 +532,7 @@ def _priors_by_condition(trained: Mapping[str, Trained], num: int = 1000) -> Fig
     from matplotlib.figure import Figure
 
     pair = next(iter(trained.values())).pair
-    given = torch.tensor(CONDITIONS).reshape(-1, 1)
+    given = torch.tensor(CONDITIONS, dtype=torch.float32, device="cpu").reshape(-1, 1)
     drawn = samples_given(pair, given, num)
     figure = Figure(figsize=(12.5, 6), layout="constrained")
     all_axes = figure.subplots(2, 4, sharex=True, sharey=True)
@@ -592,7 +593,7 @@ def _poses_on_objects(trained: Mapping[str, Trained], num_objects: int = 7, num_
     there = _first_of(trained, "grasp")
     test = next(iter(there.values())).data.test
     images, image = images_of(test)
-    chosen = torch.linspace(0, len(images) - 1, min(num_objects, len(images))).long()
+    chosen = torch.linspace(0, len(images) - 1, min(num_objects, len(images)), dtype=torch.float32, device="cpu").long()
     poses: dict[str, Any] = {"data": [test.x[image == i] for i in chosen]}
     for title, one in there.items():
         poses[title] = list(samples_given(one.pair, images[chosen], num_poses)["x_mean"])

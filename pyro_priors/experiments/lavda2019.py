@@ -354,7 +354,7 @@ def _drawn(pair: Pair, c: str = "aggregate") -> Tensor:
 
 def _cdf(x: Tensor) -> Tensor:
     """Distribution function of the toy's ground truth."""
-    means = torch.as_tensor(MIXTURE_MEANS)
+    means = torch.from_numpy(MIXTURE_MEANS)
     return torch.special.ndtr((x.double()[..., None] - means) / MIXTURE_SD).mean(-1)
 
 
@@ -364,8 +364,8 @@ def _modes_of(x: Tensor, suffix: str = "") -> dict[str, Estimate]:
     Total variation is that of histograms with bins of 0.02, of which ``NUM_DRAWN`` draws of the ground truth have
     about 0.01.
     """
-    edges = torch.arange(-0.5, 1.6, 0.02, dtype=torch.float64)
-    cdf = torch.cat([torch.zeros(1), _cdf(edges), torch.ones(1)])
+    edges = torch.arange(-0.5, 1.6, 0.02, dtype=torch.float64, device="cpu")
+    cdf = torch.cat([edges.new_zeros(1), _cdf(edges), edges.new_ones(1)])
     share = torch.bincount(torch.bucketize(x.double(), edges), minlength=len(edges) + 1) / len(x)
     low, high = MIXTURE_MEANS + (BETWEEN, -BETWEEN)
     values = {
@@ -378,7 +378,7 @@ def _modes_of(x: Tensor, suffix: str = "") -> dict[str, Estimate]:
 
 def true_log_density(pair: Pair, data: Splits) -> dict[str, Estimate]:
     """Mean log-density of the test data under the ground truth."""
-    means = torch.as_tensor(MIXTURE_MEANS)
+    means = torch.from_numpy(MIXTURE_MEANS)
     log_p = torch.distributions.Normal(means, MIXTURE_SD).log_prob(data.test.x.double()).logsumexp(-1) - math.log(2)
     return {"true_log_density": Estimate(log_p.mean().item(), (log_p.std() / len(log_p) ** 0.5).item())}
 
@@ -445,8 +445,8 @@ TOY_DIFFERS = (
 
 
 def _true_density() -> tuple[Tensor, Tensor]:
-    x = torch.linspace(-0.5, 1.6, 400, dtype=torch.float64)
-    means = torch.as_tensor(MIXTURE_MEANS)
+    x = torch.linspace(-0.5, 1.6, 400, dtype=torch.float64, device="cpu")
+    means = torch.from_numpy(MIXTURE_MEANS)
     return x, torch.distributions.Normal(means, MIXTURE_SD).log_prob(x[:, None]).exp().mean(-1)
 
 

@@ -110,7 +110,8 @@ class Constrained(ELBO):
                 "a plain training reaches, kappa_squared=80 (--objective.kappa-squared 80)"
             )
         terms = super()._terms(model_trace, guide_trace)
-        terms.penalties["beta"] = torch.as_tensor(self.current_beta).to(terms.parts["reconstruction"])
+        like = terms.parts["reconstruction"]
+        terms.penalties["beta"] = torch.as_tensor(self.current_beta, dtype=like.dtype, device=like.device)
         terms.scales["beta"] = 0.0  # for the record of a run alone
         return terms
 
@@ -140,7 +141,7 @@ class Constrained(ELBO):
         if held.average is None:
             return {}
         numbers = {"beta": float(self.current_beta), "average": held.average, "met": float(held.met)}
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
+        return {name: torch.tensor(value, dtype=torch.float64, device="cpu") for name, value in numbers.items()}
 
     def load_state(self, state: dict[str, Tensor], device: torch.device) -> None:
         """Restore what :meth:`state` gave."""

@@ -186,7 +186,8 @@ class ELBO(TraceEnum_ELBO):
     def _terms_in_chunks(self, model: torch.nn.Module, guide: torch.nn.Module, args, kwargs) -> Terms:
         """The sum of the chunks' terms; each chunk is differentiated before the next one begins."""
         size = cast(int, self.chunk_size)
-        loss, parts, scales = torch.zeros(()), cast(dict[str, Tensor], {}), cast(dict[str, float | Tensor], {})
+        loss = torch.zeros((), dtype=torch.float32, device="cpu")  # at least, whatever torch's defaults are
+        parts, scales = cast(dict[str, Tensor], {}), cast(dict[str, float | Tensor], {})
         gradients: dict[Tensor, Tensor] = {}
         # what an x was computed of is needed by the next chunk as well; all else of a chunk's graph is freed with it
         computed = any(isinstance(value, Tensor) and value.grad_fn is not None for value in (*args, *kwargs.values()))

@@ -1,6 +1,6 @@
 """Importance weights, from which log p(x) is estimated datum by datum."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro import poutine
@@ -49,7 +49,7 @@ def log_importance_weights(
     ((model_trace, guide_trace),) = elbo._get_traces(model, inference, args, kwargs)
     num_plates = elbo.max_plate_nesting
     expectation = Expectation(guide_trace, num_plates, draws=categories == "draw")
-    log_w = torch.zeros(())
+    log_w = cast(Tensor, 0.0)
     for trace, other, sign in ((model_trace, guide_trace, 1), (guide_trace, model_trace, -1)):
         for name, site in sample_sites(trace):
             if not site["is_observed"] and name not in other.nodes:

@@ -122,10 +122,11 @@ class VampPrior(nn.Module):
                 f"num_components is {len(free)}, more than the {len(x)} data that pseudo-inputs are to start at: "
                 f"{remedy}"
             )
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(x), generator=generator)[: len(free)]
+        generator = torch.Generator("cpu").manual_seed(seed)
+        chosen = torch.randperm(len(x), generator=generator, device="cpu")[: len(free)]
         self.set_pseudo_inputs(x[chosen.to(x.device)])
-        free.add_(noise * torch.randn(free.shape, generator=generator, dtype=free.dtype).to(free.device))
+        drawn = torch.randn(free.shape, generator=generator, dtype=free.dtype, device="cpu")
+        free.add_(noise * drawn.to(free.device))
         if self.bounded:
             free.clamp_(0, 1)
 
