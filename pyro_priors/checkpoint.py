@@ -26,7 +26,7 @@ from torch.nn.parameter import UninitializedTensorMixin, is_lazy
 __all__ = [
     "CheckpointError",
     "check_module",
-    "check_tensor",
+    "check_tensors",
     "digest_of",
     "load_module_state",
     "locked",
@@ -296,8 +296,8 @@ def module_state(module: nn.Module) -> dict[str, Tensor]:
     for name, named in _named_tensors(module).items():
         if is_lazy(named.tensor):
             raise ValueError(
-                f"'{name}' cannot be saved: it is of a lazy module and has no values yet: run the pair once first, for "
-                "example pair.reconstruct(x[:1])"
+                f"'{name}' cannot be saved: it is of a lazy module and has no values yet: call that network once, with "
+                "one batch of its input, before you make the pair"
             )
         if named.one not in seen:
             seen.add(named.one)
@@ -321,31 +321,33 @@ def check_module(module: nn.Module, to_file: bool) -> None:
                 f"'{name}' cannot be restored: it was made under torch.inference_mode(): make it outside, or put its "
                 "clone() in its place"
             )
-        if to_file:
-            check_tensor(name, tensor)
+    if to_file:
+        check_tensors(state)
     load_module_state(module, state, "the pair")
 
 
-def check_tensor(name: str, tensor: Tensor) -> None:
-    """Refuse a tensor that a file cannot hold, or that a change of precision would spoil.
+def check_tensors(tensors: dict[str, Tensor]) -> None:
+    """Refuse tensors that a file cannot hold, or that a change of precision would spoil.
 
-    :raises ValueError: with its name and type
+    :raises ValueError: with the name and type of the first
     """
-    if tensor.is_complex():
-        raise ValueError(
-            f"'{name}' cannot be saved: it is complex ({tensor.dtype}): keep its real and imaginary parts as two "
-            "tensors, for example by torch.view_as_real"
-        )
-    try:
-        piece = tensor[(slice(0, 1),) * tensor.dim()]
-        held = unpack(pack({"piece": piece}))["piece"].dtype is tensor.dtype
-    except Exception:  # torch and safetensors have many ways to refuse a type or layout
-        held = False
-    if not held:
-        kind = f"{tensor.dtype} tensor, {tensor.layout}, on {tensor.device}".replace("torch.", "")
-        raise ValueError(
-            f"'{name}' cannot be saved: a safetensors file cannot hold it ({kind}): keep a dense tensor of real numbers"
-        )
+    for name, tensor in tensors.items():
+        if tensor.is_complex():
+            raise ValueError(
+                f"'{name}' cannot be saved: it is complex ({tensor.dtype}): keep its real and imaginary parts as two "
+                "tensors, for example by torch.view_as_real"
+            )
+        try:
+            piece = tensor[(slice(0, 1),) * tensor.dim()]
+            held = unpack(pack({"piece": piece}))["piece"].dtype is tensor.dtype
+        except Exception:  # torch and safetensors have many ways to refuse a type or layout
+            held = False
+        if not held:
+            kind = f"{tensor.dtype} tensor, {tensor.layout}, on {tensor.device}".replace("torch.", "")
+            raise ValueError(
+                f"'{name}' cannot be saved: a safetensors file cannot hold it ({kind}): keep a dense tensor of real "
+                "numbers"
+            )
 
 
 OLD_NAMES = {"num_batches": "num_values"}

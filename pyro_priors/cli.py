@@ -77,24 +77,24 @@ def _run(command: str, *arguments: str) -> int:
         print(end="", flush=True)
     except train.TrainingDiverged as error:
         return _fail(error, 1)
-    except BrokenPipeError as error:
-        try:
-            print(end="", flush=True)
-        except BrokenPipeError:  # a reader such as head has read enough
+    except (CheckpointError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _raised_in(error) == Path(__file__):
+            # a reader such as head has read enough of what is printed here
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         return _fail(error, 2)
-    except (CheckpointError, OSError) as error:
-        return _fail(error, 2)
     except ValueError as error:
         # our own code raises these for the user to read; from any other place one is a bug, shown whole
-        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if Path(__file__).parent not in raised_in.parents:
+        if Path(__file__).parent not in _raised_in(error).parents:
             raise
         return _fail(error, 2)
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _raised_in(error: Exception) -> Path:
+    return Path(traceback.extract_tb(error.__traceback__)[-1].filename)
 
 
 def _fail(error: Exception, status: int) -> int:
@@ -326,10 +326,13 @@ def _open_run(options: _OfRun) -> tuple[RunFolder, Pair, data.Splits]:
     elif recipe.get("sha256") not in (None, (splits.recipe or {}).get("sha256")):
         if given:
             raise ValueError(
-                f"--data {given} does not have the checksum of {recipe['name']}, which {path} was trained on"
+                f"--data {given} is not the file that {path} was trained on, {recipe['name']}: its checksum differs"
             )
         raise ValueError(f"{name} has changed since {path} was trained on it: put that file back")
-    elif name != recipe["name"] and "sha256" not in recipe:
+    elif given and "sha256" in recipe:  # under the old name, so that evaluations from before are of the same data
+        old, new = Path(recipe["name"]), Path(name)
+        splits = dataclasses.replace(splits, name=old.stem, source=splits.source.replace(new.name, old.name, 1))
+    elif name != recipe["name"]:
         raise ValueError(f"--data is {given}, but {path} was trained on {recipe['name']}: leave --data out")
     return folder, pair, splits
 

@@ -410,7 +410,9 @@ class Pair(nn.Module):
         :raises ValueError: if a tensor cannot be saved, the folder cannot be made, or it is of a run whose pair has
             other options, or whose weights are not kept
         """
-        save_pair(path_of("path", path), checkpoint.module_state(self), self.recipe)
+        tensors = checkpoint.module_state(self)
+        checkpoint.check_tensors(tensors)
+        save_pair(path_of("path", path), tensors, self.recipe)
 
     def load_weights(self, path: str | Path) -> None:
         """Load the tensors that were saved last under a path into this pair; for pairs that are not of the zoo.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import copy
 import dataclasses
+import io
 import os
 import pickle
 import signal
@@ -233,8 +234,10 @@ def fit(
         raise ValueError(f"num_processes is {config.num_processes}, but the validation part has {len(data.valid)} data")
     to_file = out is not None or config.num_processes > 1
     checkpoint.check_module(pair, to_file)
-    for name, tensor in objective.state().items() if isinstance(objective, ELBO) and to_file else ():
-        checkpoint.check_tensor(name, tensor)
+    if config.num_processes > 1:
+        _check_is_sent(pair, objective, config.num_processes)
+    if isinstance(objective, ELBO) and out is not None:
+        checkpoint.check_tensors(objective.state())
     if resume and out is None:
         raise ValueError("resume=True needs out, the run folder to resume")
     if config.precision.startswith("bf16") and not _multiplies_bfloat16(config.device):
@@ -399,6 +402,28 @@ def _check_chunks(pair: Pair, data: Splits, objective: infer.ELBO) -> None:
         raise ValueError(
             f"chunk_size={size} needs one enumerated category, got sites {', '.join(sites)}: leave chunk_size out"
         )
+
+
+class _Sender(pickle.Pickler):
+    """Pickles what is sent to other processes, without the values of its tensors."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return NotImplemented
+        if value.requires_grad and not value.is_leaf:
+            raise ValueError("a tensor that was computed from parameters is no leaf of autograd's graph")
+        return type(None), ()
+
+
+def _check_is_sent(pair: Pair, objective: infer.ELBO, num_processes: int) -> None:
+    try:
+        _Sender(io.BytesIO()).dump((pair, objective))
+    except Exception as error:  # modules have many ways to refuse
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+        raise ValueError(
+            f"num_processes is {num_processes}, but the pair and its objective cannot be sent to other processes "
+            f"({reason}): give num_processes=1"
+        ) from None
 
 
 def _upper(parts: list[str]) -> list[str]:

@@ -233,6 +233,51 @@ def test_other_weights_are_evaluated_anew(finished, counted):
     assert counted == [["bound"], ["bound", "log_likelihood"]]
 
 
+def test_a_pair_that_was_saved_over_a_row_s_is_not_shown(finished, counted, tmp_path):
+    """Its numbers would stand in the table for those of the training."""
+    shutil.copytree(finished[0] / "test2026", tmp_path / "test2026")
+    run = tmp_path / "test2026" / "digits-vae"
+    pair = pp.load(run)
+    for parameter in pair.parameters():
+        parameter.data.mul_(1.5)
+    pair.save(run)
+    result, *others = reproduce(tmp_path, train=False).results
+    assert result.estimates == {} and "holds a pair that was saved over the one that the training left" in result.status
+    assert all(other.estimates for other in others)
+    with pytest.raises(ValueError, match="digits-vae/pair holds a pair that was saved over the one"):
+        reproduce(tmp_path)
+    assert counted == []
+
+
+def test_a_table_that_cannot_be_written_is_shown(finished, tmp_path, monkeypatch, capsys):
+    """What was computed is in the report: the evaluation, the table and the pictures."""
+    out = tmp_path / "runs"
+    shutil.copytree(finished[0] / "test2026", out / "test2026")
+    (out / "test2026" / "digits-vae" / "evaluation.json").unlink()
+    changed = dataclasses.replace(EXPERIMENT, pictures=drawn)
+    monkeypatch.setitem(experiment._REGISTRY, NAME, changed)
+    before = runs.snapshot(out)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(RuntimeWarning) as warned:
+        report = reproduce(out)
+    told = [str(warning.message) for warning in warned]
+    assert told == [
+        "the evaluation of digits-vae: shown, but not saved ([Errno 28] No space left on device)",
+        *(f"the pictures of {one.name}: shown, but not saved ([Errno 28] No space left on device)" for one in ROWS),
+        f"the table of {NAME}: shown, but not saved ([Errno 28] No space left on device)",
+    ]
+    assert report.files == [] and report.table == finished[1].table
+    capsys.readouterr()
+    assert main(["reproduce", NAME, "--out", str(out), "--quiet", "--device", "cpu"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{report.table}\n" and captured.err.count("\n") == len(told)
+    assert runs.snapshot(out) == before
+
+
 @pytest.mark.parametrize(
     ("patterns", "expected"),
     [

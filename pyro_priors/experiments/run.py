@@ -172,7 +172,7 @@ def _kept(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        warnings.warn(f"{what} is shown, and not saved: {error}", RuntimeWarning, stacklevel=4)
+        warnings.warn(f"{what}: shown, but not saved ({error})", RuntimeWarning, stacklevel=4)
 
 
 def _curves(results: Sequence[Result]) -> Figure:
