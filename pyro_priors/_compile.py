@@ -26,7 +26,7 @@ from pyro.poutine import runtime
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from ._sites import SharedNoise, UnknownSite
+from ._sites import OptionError, SharedNoise
 from .registration import unregistered
 
 __all__ = ["CompiledFunction", "EagerWarning"]
@@ -158,7 +158,7 @@ class CompiledFunction:
                 raise ValueError("it was called within effect handlers, which a graph could not follow")
             with _quiet():
                 return self._trace(held, inputs, args, differentiate)
-        except UnknownSite:  # eager programs could not say it better
+        except OptionError:  # eager programs could not say it better
             raise
         except Exception as error:  # whatever it is: the eager programs run, or say it better
             self._say(str(error).strip().partition("\n")[0] or type(error).__name__)
