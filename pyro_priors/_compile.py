@@ -29,7 +29,7 @@ from pyro.poutine import runtime
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ._sites import SharedNoise, UnknownSite
+from ._sites import OptionError, SharedNoise
 from .registration import unregistered
 
 __all__ = ["CompiledFunction", "EagerWarning"]
@@ -165,7 +165,7 @@ class CompiledFunction:
                 raise ValueError("it was called within effect handlers, which a graph could not follow")
             with _quiet():
                 return self._trace(held, inputs, args, differentiate)
-        except UnknownSite:  # eager programs could not say it better
+        except OptionError:  # eager programs could not say it better
             raise
         except Exception as error:  # whatever it is: the eager programs run, or say it better
             self._give_up(str(error).strip().partition("\n")[0] or type(error).__name__, error)

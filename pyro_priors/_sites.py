@@ -11,8 +11,8 @@ from pyro.poutine.util import site_is_subsample
 
 __all__ = [
     "Mode",
+    "OptionError",
     "SharedNoise",
-    "UnknownSite",
     "base_of",
     "check_latent",
     "is_categorical",
@@ -22,8 +22,11 @@ __all__ = [
 ]
 
 
-class UnknownSite(ValueError):
-    """An option that names a latent site which the programs do not have."""
+class OptionError(ValueError):
+    """An option that the programs cannot follow, such as one that names a site which they do not have."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.partition("\n")[0])  # Pyro adds the shapes of the whole trace
 
 
 def check_latent(option: str, names: Iterable[str], latent: Iterable[str]) -> None:
@@ -31,13 +34,13 @@ def check_latent(option: str, names: Iterable[str], latent: Iterable[str]) -> No
 
     :param option: what gives the names, for the message
     :param latent: the names of the latent sites
-    :raises UnknownSite: if one is not there
+    :raises OptionError: if one is not there
     """
     latent = list(dict.fromkeys(latent))
     for name in names:
         if name not in latent:
             known = f"choose from {', '.join(latent)}" if latent else "this program has no latent site"
-            raise UnknownSite(f"{option} names '{name}', which is not a latent site: {known}")
+            raise OptionError(f"{option} names '{name}', which is not a latent site: {known}")
 
 
 def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Any]]:

@@ -7,9 +7,11 @@ they do not fit.
 
 import copy
 import json
+import math
 import os
 import subprocess
 import sys
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import pyro
@@ -17,16 +19,17 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from pyro import poutine
+from pyro import infer, poutine
 from pyro.infer import SVI, Trace_ELBO
 from torch.testing import assert_close
 
+import pyro_priors as pp
 from pairs import BATCH, NAMES, batch, create, gradients, randomise
 from pyro_priors import registration
 from pyro_priors.guides import VAEGuide
 from pyro_priors.models import VAE
 from pyro_priors.nn import Decoder, Encoder, make_likelihood
-from pyro_priors.objectives import ELBO, Beta, EnumELBO, KLWeight
+from pyro_priors.objectives import ELBO, Beta, Capacity, EnumELBO, Factor, Info, KLWeight
 from pyro_priors.pair import Pair
 from pyro_priors.priors import StandardPrior
 from pyro_priors.registration import data_plate, register
@@ -331,7 +334,7 @@ def test_the_weight_leaves_the_likelihood_alone():
     """poutine.scale around both programs weighs the reconstruction too, KLWeight does not; and weights
     multiply."""
     pair, args = create("vae"), batch("vae")
-    with KLWeight(0.5), KLWeight({"z": 0.5, "unknown": 7.0}):
+    with KLWeight(0.5), KLWeight({"z": 0.5}):
         trace = poutine.trace(pair.model).get_trace(*args)
     assert trace.nodes["z"]["scale"] == 0.25
     assert trace.nodes["x"]["scale"] == 1
@@ -467,3 +470,118 @@ def test_a_pair_of_ones_own_trains_without_the_zoo():
     _svi(pair).step(*batch("vae"))
     assert _changed(pair, before) == before.keys()
     assert pair.recipe is None and pair.sample(4)["x"].shape == (4, 6)
+
+
+# options that name sites which are not there
+
+UNKNOWN = "^kl_weight names 'zz', which is not a latent site: choose from z$"
+
+
+@pytest.mark.parametrize("weight", [{"zz": 0.5}, {"z": 0.5, "zz": 2.0}, {"x": 0.5}])
+@pytest.mark.parametrize("program", ["model", "guide"])
+def test_the_weight_of_an_unknown_site_is_refused_by_the_handler(program, weight):
+    """Around either program, as a decorator or a context: one line, and Pyro's stack is as it was before."""
+    pair, args = create("vae"), batch("vae")
+    message = UNKNOWN if "zz" in weight else "^kl_weight names 'x', which is not a latent site: choose from z$"
+    with pytest.raises(ValueError, match=message):
+        KLWeight(weight)(getattr(pair, program))(*args)
+    with pytest.raises(ValueError, match=message), KLWeight(weight):
+        getattr(pair, program)(*args)
+    weigh = KLWeight({"z": 0.5})
+    trace = poutine.trace(weigh(getattr(pair, program))).get_trace(*args)
+    assert trace.nodes["z"]["scale"] == 0.5, "and nothing is left of the handlers before"
+
+
+def test_an_error_of_the_program_is_not_hidden_by_that_of_the_weight():
+    pair = create("vae")
+    with pytest.raises(ValueError, match="x must have shape"):
+        KLWeight({"zz": 0.5})(pair.guide)(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("elbo", [infer.Trace_ELBO(), infer.TraceMeanField_ELBO(), infer.TraceEnum_ELBO()])
+def test_the_weight_of_an_unknown_site_is_refused_in_svi_by_hand(elbo):
+    pair, weigh = create("vae"), KLWeight({"zz": 0.5})
+    before = {name: value.clone() for name, value in pair.named_parameters()}
+    svi = infer.SVI(weigh(pair.model), weigh(pair.guide), pyro.optim.SGD({"lr": 0.1}), elbo)
+    with pytest.raises(ValueError, match=UNKNOWN):
+        svi.step(*batch("vae"))
+    assert all(torch.equal(value, before[name]) for name, value in pair.named_parameters())
+
+
+@pytest.mark.parametrize("make", [ELBO, partial(Beta, 2.0), partial(Capacity, 2.0), partial(Info, 0.5), Factor])
+def test_the_weight_of_an_unknown_site_is_refused_by_every_objective(make):
+    pair, objective = create("vae"), make()
+    objective.kl_weight = {"z": 0.5, "zz": 0.5}
+    for use in (objective.loss, objective.terms, objective.differentiable_loss):
+        with pytest.raises(ValueError, match=UNKNOWN):
+            use(pair.model, pair.guide, *batch("vae"))
+    objective.kl_weight = {"z": 0.5}
+    assert math.isfinite(objective.loss(pair.model, pair.guide, *batch("vae")))
+
+
+def test_the_weight_of_an_unknown_site_is_refused_by_compiled_objectives():
+    """In one line: no warning that the step is not compiled comes before it."""
+    pair, objective = create("vae"), ELBO()
+    objective.kl_weight = {"zz": 0.5}
+    loss = pp.compiled(pair, objective)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=UNKNOWN):
+            loss(*batch("vae"))
+    with pytest.raises(ValueError, match=UNKNOWN):
+        loss.outputs(*batch("vae"), None, {"z": 1.0, "zz": 0.5}, backward=True)
+
+
+@pytest.mark.parametrize("weight", [{"zz": 0.5}, {"z": 0.5}, 0.5])
+def test_fit_refuses_an_objective_with_a_weight_that_it_would_replace(weight, tmp_path):
+    data = pp.data.from_arrays(torch.zeros(20, 4))
+    pair, objective = pp.create("vae", x_shape=(4,), z_dim=2, hidden=(5,)), ELBO()
+    objective.kl_weight = weight
+    with pytest.raises(ValueError, match=r"^the objective's kl_weight is .*0.5.*, but fit sets the weight of each"):
+        pp.fit(pair, data, objective, progress=False, out=tmp_path / "run")
+    assert not list(tmp_path.iterdir()) and objective.kl_weight == weight
+
+
+def test_chunks_of_a_category_that_is_summed_in_part_are_refused_by_hand_too():
+    """fit refuses them by the pair's options; by hand the guide's marks tell. To sum all, say so."""
+    pair, args = create("cp_vae", category="sparse", num_enumerated=1), batch("cp_vae")
+    elbo = ELBO(chunk_size=2)
+    with pytest.raises(ValueError, match=r"^chunk_size=2 sums all categories, but site 'c' is marked num_enumerated"):
+        elbo.loss(pair.model, pair.guide, *args)
+    whole = ELBO()
+    elbo.exact = whole.exact = True
+    # the KL of the category has no noise, and is a sum over all of them
+    chunked, expected = (one.terms(pair.model, pair.guide, *args).parts["kl_c"] for one in (elbo, whole))
+    assert_close(chunked, expected)
+
+
+def test_chunks_without_a_category_are_refused_before_a_training(tmp_path):
+    data = pp.data.from_arrays(torch.zeros(20, 4))
+    pair = pp.create("vae", x_shape=(4,), z_dim=2, hidden=(5,))
+    with pytest.raises(ValueError, match="^chunk_size=2 needs one enumerated category, got sites z: leave chunk_size"):
+        pp.fit(pair, data, ELBO(chunk_size=2), progress=False, out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda pair, x: pp.metrics.prior_samples(pair, "zz", 3),
+        lambda pair, x: pp.metrics.log_prior(pair, "zz", torch.zeros(2, 2)),
+        lambda pair, x: pp.metrics.posterior_draws(pair, "zz", x),
+    ],
+)
+def test_metrics_of_an_unknown_site_are_refused(use):
+    with pytest.raises(ValueError, match="^site names 'zz', which is not a latent site: choose from z$"):
+        use(create("vae"), *batch("vae"))
+
+
+def test_metrics_of_an_unknown_part_are_refused():
+    pair, data = pp.create("vae", x_shape=(4,)), pp.data.from_arrays(torch.zeros(20, 4))
+    for use in (
+        lambda: pp.metrics.evaluate(pair, data, "tets"),
+        lambda: pp.metrics.condition_fidelity(pair, data, None, "tets"),
+        lambda: pp.metrics.diversity(pair, data, torch.flatten, "", "tets"),
+        lambda: pp.metrics.image_distances(pair, data, "tets"),
+    ):
+        with pytest.raises(ValueError, match="^part must be one of train, valid, test, got 'tets'$"):
+            use()

@@ -36,7 +36,7 @@ Values = ArrayLike | Tensor
 LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "discretised_logistic", "gaussian")
 PARTS = ("train", "valid", "test")
 KINDS = ("x", "condition", "label", "attributes")
-CLASSES_AS_LABELS = "give classes as labels, with condition_labels (--data.condition-labels)"
+CLASSES_AS_LABELS = f"{AS_NUMBERS}, or give classes as labels, with condition_labels (--data.condition-labels)"
 KEYS = [*(f"{kind}_{part}" for kind in KINDS for part in PARTS), "attribute_names"]
 
 

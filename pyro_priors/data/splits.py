@@ -221,8 +221,8 @@ def read_numbers(argument: str, values: ArrayLike | Tensor, text: str = AS_NUMBE
     kind = array.dtype.kind
     if kind not in "biuf":
         remedy = _REMEDIES.get(kind, text)
-        if remedy == AS_NUMBERS and hasattr(values, "to_numpy"):
-            remedy = "convert with .to_numpy(dtype='float32')"
+        if hasattr(values, "to_numpy"):  # a frame of columns of several types
+            remedy = remedy.replace(".astype('float32')", ".to_numpy(dtype='float32')")
         raise ValueError(f"{argument} must hold real numbers, got dtype {array.dtype}: {remedy}")
     if kind == "u" and array.dtype.itemsize > 1:  # torch has few operations on wider unsigned integers
         fits = array.dtype.itemsize < 8 or not array.size or array.max() < 2**63

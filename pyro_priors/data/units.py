@@ -43,8 +43,8 @@ def gray_levels(parts: Mapping[str, Tensor], keep: bool = False) -> str:
                 "from 0 to 255: give all parts alike"
             )
     return (
-        f"{first} holds whole numbers from {low:g} to {high:g}, which are taken as gray levels k/255: standardize them "
-        "if they are anything else, (x - x.mean(0)) / x.std(0)"
+        f"{first} holds whole numbers from {low:g} to {high:g}, which are taken as gray levels k/255: if they are "
+        "anything else, standardize them, (x - x.mean()) / x.std()"
     )
 
 
@@ -58,10 +58,11 @@ def strange_units(argument: str, x: Tensor, may_be_gray: bool = False) -> list[s
     if not isinstance(x, Tensor):  # levels
         return []
     low, high = _range(x)
+    standardize = "(x - x.mean(0)) / x.std(0)" if x.dim() == 2 else "(x - x.mean()) / x.std()"
     if may_be_gray and low >= 0 and high <= WHITE and (high > MOST or _are_whole(x)):
         return [
             f"{argument} holds numbers from {low:g} to {high:g}, which are taken as they are, for a Gaussian: divide "
-            "gray levels by the largest one, and standardize other numbers, (x - x.mean(0)) / x.std(0)"
+            f"gray levels by the largest one, and standardize other numbers, {standardize}"
         ]
     in_unit_interval = low >= 0 and high <= 1  # where columns may differ: pixels at the edge are dark
     where, center, spread = _strangest(x[:ROWS].double(), by_column=x.dim() == 2 and not in_unit_interval)
@@ -70,7 +71,7 @@ def strange_units(argument: str, x: Tensor, may_be_gray: bool = False) -> list[s
         return []
     return [
         f"{argument} has values around {center:.3g} with a spread of {spread:.3g}{where}, far from 0 and 1, where "
-        "training starts: standardize them, (x - x.mean(0)) / x.std(0)"
+        f"training starts: standardize them, {standardize}"
     ]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._hints import is_size
 from .._precision import at_least_float32
-from .._sites import is_categorical
+from .._sites import OptionError, is_categorical
 
 if TYPE_CHECKING:
     from torch.types import _size
@@ -86,7 +86,7 @@ class Sparse(_Handler):
     def replace(self, msg: Any) -> None:
         size = msg["infer"].get("num_enumerated")
         if size is not None and not is_size(size):
-            raise ValueError(f"num_enumerated of site '{msg['name']}' must be at least 1, got {size!r}: give 10")
+            raise OptionError(f"num_enumerated of site '{msg['name']}' must be at least 1, got {size!r}: give 10")
         if size is not None and size + 1 < msg["fn"].logits.shape[-1]:
             msg["fn"] = SomeCategories(msg["fn"].logits, size)
 
@@ -107,7 +107,7 @@ class Chunk(_Handler):
 
     def replace(self, msg: Any) -> None:
         if not self.exact and (few := msg["infer"].get("num_enumerated")) is not None:
-            raise ValueError(
+            raise OptionError(
                 f"chunk_size={self.size} sums all categories, but site '{msg['name']}' is marked num_enumerated={few}: "
                 "leave one of the two out, or set the objective's attribute exact to True to sum all"
             )
