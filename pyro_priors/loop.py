@@ -129,12 +129,12 @@ class Training:
 
         :raises TrainingDiverged: if it diverges, or did so before it was resumed
         """
-        if self.progress.diverged:  # the same steps would end the same way
-            checkpoint.load_module_state(self.pair, self.best, "training")
-            raise self.outcome(f"the run in {cast(RunFolder, self.folder).path} has diverged before: ")
         devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         progress, config = self.progress, self.config
         with torch.random.fork_rng(devices), pyro.get_param_store().scope(), stop_signals() as self.signals, self.bar:
+            if progress.diverged:  # the same steps would end the same way
+                checkpoint.load_module_state(self.pair, self.best, "training")
+                raise self.outcome(f"the run in {cast(RunFolder, self.folder).path} has diverged before: ")
             while progress.epoch < config.max_epochs and not progress.stopped:
                 began = time.monotonic()
                 self.train_epoch()
@@ -246,8 +246,10 @@ class Training:
         if not in_one:
             try:
                 self.fabric.backward(loss)
-            except Exception as caught:  # in this process alone: the others wait for its gradients
-                raise self.judged(caught, lambda: self.step_again(x, condition, batch_size, seed))  # noqa: B904
+            except Exception as caught:
+                error = self.judged(caught, lambda: self.step_again(x, condition, batch_size, seed))
+            if error is not None:  # not together: the other processes wait for this one's gradients
+                raise error
         return loss, parts, norm
 
     def step_again(self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int) -> None:
