@@ -146,7 +146,7 @@ def test_nan_in_the_validation_of_one_process_stops_all(tmp_path):
         pp.fit(pair, data, num_processes=2, out=tmp_path / "run", **options)
     assert runs.same_bits(runs.saved_pair(tmp_path / "run"), runs.state(pair))
     assert len(runs.records(tmp_path / "run")) == 2
-    with pytest.raises(pp.TrainingDiverged, match="has diverged before: the validation bound became nan at step 9"):
+    with pytest.raises(pp.TrainingDiverged, match="has already diverged: the validation bound became nan at step 9"):
         pp.fit(pair, data, num_processes=2, out=tmp_path / "run", resume=True, **options)
 
 
