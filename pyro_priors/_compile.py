@@ -218,7 +218,7 @@ class CompiledFunction:
         constants = [getattr(graph, str(node.target)) for node in graph.graph.nodes if node.op == "get_attr"]
         if any(constant.requires_grad and id(constant) not in held.numbers for constant in constants):
             raise ValueError("a program uses a parameter that is not in a module of the pair")
-        # they would keep the values of today for ever
+        # a constant would keep its value when the module's tensor changes
         if any(id(constant) in held.numbers for constant in constants):
             raise ValueError("a program reads a tensor of its module from where tracing could not replace it")
         with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
@@ -229,7 +229,7 @@ GRADIENT_NORM = "gradient_norm"
 
 
 def _nesting(value: Any, tensors: list[Tensor]) -> Any:
-    """What tells apart nested tuples, lists, dicts and None, whose tensors are added to a list."""
+    """Describe nested tuples, lists, dicts and None by something hashable, and append their tensors to a list."""
     if isinstance(value, dict):
         return (dict, *[(name, _nesting(one, tensors)) for name, one in value.items()])
     if isinstance(value, tuple | list):
@@ -240,7 +240,7 @@ def _nesting(value: Any, tensors: list[Tensor]) -> Any:
 
 
 def _replaced(value: Any, tensors: Iterator[Tensor]) -> Any:
-    """The same nesting with other tensors."""
+    """Build the same nesting of other tensors."""
     if isinstance(value, dict):
         return {name: _replaced(one, tensors) for name, one in value.items()}
     if isinstance(value, tuple | list):
@@ -434,7 +434,7 @@ class _Graph:
         outputs, gradients = dict(zip(self.names, values, strict=False)), values[len(self.names) :]
         if gradients:
             wanted = [value for value in inputs if value.requires_grad]
-            if not self._seen_again:  # machine code does the same at every call: two are looked at, and then none
+            if not self._seen_again:  # machine code does the same at every call: check until two calls agree
                 found = _to_copy(wanted, gradients, [*inputs, *outputs.values()])
                 self._seen_again, self._to_copy = found == self._to_copy, found
             for number in self._to_copy or ():
@@ -488,7 +488,7 @@ def _warn(line: str) -> None:
 
 
 def _check_internals() -> None:
-    """Refuse a torch or a Pyro without what a call of a graph relies on.
+    """Check that torch and Pyro have what each call of a graph relies on.
 
     :raises ValueError: if something is missing
     """

@@ -1,4 +1,4 @@
-"""Whether a training diverged: told by its numbers, never by the words of an error."""
+"""Tell whether a training diverged by its numbers, never by the words of an error."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ class TrainingDiverged(ArithmeticError):
 
 
 def cause(error: Exception, again: Callable[[], object], first_step: bool) -> TrainingDiverged | None:
-    """The divergence that an error comes from, or None if the error has another cause.
+    """Find the divergence that an error comes from.
 
-    What raised the error is computed once more, without validation, and watched. It diverged if
+    The computation that raised the error runs once more, without validation. The training diverged if the second run
 
-    * it ends with a loss or gradient that is not finite, or
-    * it raises again, and networks or distributions computed NaN or infinity before that, or torch was given them, or
-    * it raises again, and arithmetic itself raised the error.
+    * ends with a loss or gradient that is not finite, or
+    * raises after a network, a distribution or an argument of torch's functions had NaN or infinity, or
+    * raises an arithmetic error, such as that of a matrix without a Cholesky factor.
 
-    At the first step only NaN or infinity from the networks count, since nothing has been trained: a scale of -1 is
-    then a mistake in the network. Data outside the support of an intact distribution never count.
+    Before the first step has ended, nothing has been trained, and only NaN or infinity from the networks count: a
+    scale of -1 is then a mistake in the network. Data outside the support of a finite distribution never count.
 
-    :param error: what was raised; itself where it is a :class:`TrainingDiverged`
-    :param again: computes the same; raises :class:`TrainingDiverged` if its result is not finite
-    :param first_step: whether no step has ended
+    :param error: what was raised
+    :param again: runs the computation; raises :class:`TrainingDiverged` if its result is not finite
+    :param first_step: whether no step has ended yet
+    :returns: the error itself if it is a :class:`TrainingDiverged`; None if it has another cause
     """
     if isinstance(error, TrainingDiverged):
         return error
@@ -64,7 +65,7 @@ def cause(error: Exception, again: Callable[[], object], first_step: bool) -> Tr
 
 
 def became_infinite(tensors: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> str | None:
-    """Name and value of the first tensor with numbers that are NaN or infinite now and were not before."""
+    """Describe the first tensor with numbers that are NaN or infinite now and were not before."""
     for name, tensor in tensors.items():
         bad = ~tensor.isfinite()
         if name in before:
@@ -75,7 +76,7 @@ def became_infinite(tensors: Mapping[str, Tensor], before: Mapping[str, Tensor])
 
 
 class _Refusals(TorchFunctionMode):
-    """Shows a watch the arguments of a function of torch that raises, such as a draw from probabilities of NaN."""
+    """Show a watch the arguments of each torch function that raises, such as a draw from probabilities of NaN."""
 
     def __init__(self, watch: _Watch) -> None:
         super().__init__()
@@ -90,10 +91,10 @@ class _Refusals(TorchFunctionMode):
 
 
 class _Watch(Messenger):
-    """Effect handler that notes the first NaN or infinity among what modules return and what sites are made of.
+    """Note the first NaN or infinity in what modules return, and in the distributions and values of sites.
 
-    Minus infinity is how masks and impossible categories are written, and is passed over. Infinite attributes of
-    distributions, such as bounds, are passed over too: those that matter make the loss infinite.
+    Minus infinity stands for masked values and impossible categories, and is ignored. Infinite attributes of
+    distributions, such as bounds, are ignored too: those that matter make the loss infinite.
     """
 
     def __init__(self) -> None:
@@ -130,7 +131,7 @@ class _Watch(Messenger):
 
 
 def _not_finite(value: Any, of_distribution: bool = False) -> Iterator[float]:
-    """NaN, and infinity outside distributions, in nested tensors and distributions."""
+    """Yield NaN, and outside distributions infinity, from nested tensors and distributions."""
     if isinstance(value, Tensor):
         if value.is_floating_point():
             bad = value.isnan() if of_distribution else value.isnan() | value.isposinf()

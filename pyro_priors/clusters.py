@@ -12,6 +12,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from . import checkpoint
+from ._divergence import TrainingDiverged, became_infinite
 from ._hints import check_sizes
 from ._lock import LOCK
 from ._options import typed
@@ -82,6 +84,7 @@ def start_at_clusters(
     :param progress: show a bar in a terminal
     :returns: the clusters of the training data, shape ``(N,)``
     :raises ValueError: if pair, data and learned do not fit, or an option is out of range
+    :raises TrainingDiverged: if the network of q(c|x) becomes NaN or infinite; the pair is then as it was
 
     Reference: ours. What it is made of: Andrew Ng, Michael Jordan and Yair Weiss, On spectral clustering, NIPS 2001.
     """
@@ -112,6 +115,7 @@ def start_at_clusters(
         networks = nn.ModuleList([guide.category] if guide.category_sees_x else [guide.trunk, guide.category])
         optimizer = torch.optim.Adam(networks.parameters(), lr=learning_rate)
         modes, like = [(module, module.training) for module in networks.modules()], next(pair.parameters())
+        before = {name: value.clone() for name, value in checkpoint.module_state(networks).items()}
         networks.train()
         try:
             for epoch in range(epochs):
@@ -126,11 +130,26 @@ def start_at_clusters(
                         (-q_c.logits.gather(-1, label.to(like.device)).mean()).backward()
                         optimizer.step()
                 bar.update()
+                _check_finite(networks)
+        except Exception:
+            try:
+                _check_finite(networks)  # a distribution may have refused what diverged
+            finally:
+                checkpoint.load_module_state(networks, before, "the pair")
+            raise
         finally:
             optimizer.zero_grad()
             for module, training in modes:
                 module.training = training
     return labels
+
+
+def _check_finite(networks: nn.Module) -> None:
+    if what := became_infinite(checkpoint.module_state(networks), {}):
+        raise TrainingDiverged(
+            f"{what} while the network of q(c|x) learned the clusters: the pair is as it was; a smaller learning_rate "
+            "may help"
+        )
 
 
 def _checked_guide(pair: Pair, data: Splits, learned: Pair) -> CPVAEGuide:

@@ -113,7 +113,7 @@ class Training:
             self.progress.compile = config.compile == "always"
         elif self.progress.compile is None:  # a run that goes on, for more epochs perhaps, computes as it did
             self.progress.compile = total >= STEPS_THAT_PAY
-        if not self.best:  # no epoch has ended: this is what a training that diverges leaves
+        if not self.best:  # before the first validation, a training that diverges leaves these weights
             self.best = self.copy_of_pair()
         if self.writer is not None:  # what came after the saved state is trained again
             self.writer.rewrite_history(self.history)
@@ -130,12 +130,12 @@ class Training:
 
         :raises TrainingDiverged: if it diverges, or did so before it was resumed
         """
-        if self.progress.diverged:  # the same steps would end the same way
-            checkpoint.load_module_state(self.pair, self.best, "training")
-            raise self.outcome(f"the run in {cast(RunFolder, self.folder).path} has diverged before: ")
         progress, config = self.progress, self.config
         self.is_outermost = not LOCK.is_owned
         with own_generators(self.fabric.device), own_store(), stop_signals() as self.signals, self.bar:
+            if progress.diverged:  # the same steps would end the same way
+                checkpoint.load_module_state(self.pair, self.best, "training")
+                raise self.outcome(f"the run in {cast(RunFolder, self.folder).path} has already diverged: ")
             while progress.epoch < config.max_epochs and not progress.stopped:
                 began = time.monotonic()
                 self.train_epoch()
@@ -253,12 +253,14 @@ class Training:
         if not in_one:
             try:
                 self.fabric.backward(loss)
-            except Exception as caught:  # in this process alone: the others wait for its gradients
-                raise self.judged(caught, lambda: self.step_again(x, condition, batch_size, seed))  # noqa: B904
+            except Exception as caught:
+                error = self.judged(caught, lambda: self.step_again(x, condition, batch_size, seed))
+            if error is not None:  # not together: the other processes wait for this one's gradients
+                raise error
         return loss, parts, norm
 
     def step_again(self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int) -> None:
-        """Compute loss and gradients as the step did, eagerly.
+        """Compute the step's loss and gradients once more, eagerly.
 
         :raises TrainingDiverged: if they are not finite
         """
@@ -308,9 +310,10 @@ class Training:
             raise error
 
     def judged(self, error: Exception, again: Callable[[], object]) -> Exception:
-        """A :class:`TrainingDiverged` where that is what an error comes from, otherwise the error itself.
+        """Return a :class:`TrainingDiverged` if an error comes from a divergence, otherwise the error itself.
 
-        :param again: computes once more what raised the error
+        :param error: what was raised
+        :param again: computes once more what raised it
         """
         try:
             if not isinstance(error, TrainingDiverged):
@@ -326,20 +329,20 @@ class Training:
         return found
 
     def check_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """
+        """Compare tensors of the pair with the best weights.
+
         :raises TrainingDiverged: if one of them has NaN or infinity where the best weights have none
         """
         if what := became_infinite(tensors, self.best):
             raise TrainingDiverged(what)
 
     def guarded(self, compute: Callable[[], Any], again: Callable[[], object] | None = None) -> Any:
-        """What ``compute`` returns; what it raises is raised by all processes.
+        """Return what ``compute`` returns. If it raises in one process, all processes raise.
 
-        :param compute: what is computed
+        :param compute: called once
         :param again: the same, but raises :class:`TrainingDiverged` if the result is not finite; left out if
-            ``compute`` does so itself
-        :raises TrainingDiverged: if it shows that the training has diverged; pair and folder are left as
-            :meth:`diverged` leaves them
+            ``compute`` does so
+        :raises TrainingDiverged: if the training has diverged; pair and folder are left as :meth:`diverged` leaves them
         """
         result, error = None, None
         try:
@@ -394,12 +397,13 @@ class Training:
         progress.next_epoch()
 
     def copy_of_pair(self) -> dict[str, Tensor]:
-        """The pair's tensors as they are now."""
+        """Copy the pair's tensors."""
         return {key: value.clone() for key, value in checkpoint.module_state(self.pair).items()}
 
     def check_parameters(self) -> None:
-        """
-        :raises TrainingDiverged: if a parameter has become NaN or infinite
+        """Check the parameters after the last step of an epoch.
+
+        :raises TrainingDiverged: if one of them has become NaN or infinite
         """
         floats = [parameter.detach() for parameter in self.parameters if parameter.is_floating_point()]
         # one number tells, unless finite ones have an infinite norm
@@ -448,7 +452,7 @@ class Training:
         return {name: value.item() / len(self.valid) for name, value in sums.items()}
 
     def validation_sums(self) -> dict[str, Tensor]:
-        """This process's share of the validation: sums of the bound and of its parts."""
+        """Sum the bound and its parts over this process's share of the validation data."""
         rank, world_size = self.fabric.global_rank, self.fabric.world_size
         self.seed(_seed_of(self.config.seed, VALIDATION, 0))
         elbo = ELBO()
@@ -506,7 +510,7 @@ class Training:
         raise self.outcome() from error
 
     def outcome(self, before: str = "") -> TrainingDiverged:
-        """What is said of a training that has diverged: how, where, and what is left of it."""
+        """Describe a training that has diverged: how, where, and which weights the pair holds."""
         kept = "the pair holds the weights that it started from"
         if self.progress.best_epoch >= 0:
             kept = f"the pair holds the {self.config.keep} weights, of epoch {self.progress.best_epoch}"

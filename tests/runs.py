@@ -141,22 +141,35 @@ def given_noise_data(size: int = 53, x_dim: int = 3, z_dim: int = 2) -> Splits:
 
 
 class Failing(nn.Module):
-    """A decoder whose logits turn into NaN at a call in training mode.
+    """A decoder whose logits turn into NaN at a call.
 
     :param after: number of good calls
     :param backward: spoil the gradient and not the value
     :param rank: fail in this process alone
+    :param in_training: in which mode calls are counted, and fail
+    :param error: raise it instead
     """
 
-    def __init__(self, z_dim: int, x_dim: int, after: int, backward: bool = False, rank: int | None = None) -> None:
+    def __init__(
+        self,
+        z_dim: int,
+        x_dim: int,
+        after: int,
+        backward: bool = False,
+        rank: int | None = None,
+        in_training: bool = True,
+        error: Exception | None = None,
+    ) -> None:
         super().__init__()
         self.linear = nn.Linear(z_dim, x_dim)
-        self.left, self.backward, self.rank = after, backward, rank
+        self.left, self.backward, self.rank, self.in_training, self.error = after, backward, rank, in_training, error
 
     def forward(self, z: Tensor, **given: Any) -> dist.Distribution:
         logits = self.linear(z)
-        if self.training and (self.rank is None or self.rank == torch.distributed.get_rank()):
+        if self.training == self.in_training and (self.rank is None or self.rank == torch.distributed.get_rank()):
             self.left -= 1
+            if self.left < 0 and self.error is not None:
+                raise self.error
             if self.left < 0 and self.backward:
                 logits.register_hook(lambda gradient: gradient * float("nan"))
             elif self.left < 0:

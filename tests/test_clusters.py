@@ -4,6 +4,7 @@ import dataclasses
 import io
 
 import numpy as np
+import pyro
 import pytest
 import torch
 import torch.nn.functional as F
@@ -356,6 +357,17 @@ def test_the_bar_ends_full(learned, monkeypatch, options):
         pp.start_at_clusters(cp_vae(), few(data), vae, **options, **progress)
     assert [enabled for _, enabled in bars] == [False, True]
     assert all(bar.n == bar.total for bar, _ in bars)
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_a_network_that_diverges_leaves_the_pair_as_it_was(learned, validation):
+    data, _, vae = learned
+    pair = cp_vae()
+    before = runs.state(pair)
+    match = r"'.*' became -?(nan|inf) while the network of q\(c\|x\) learned the clusters: the pair is as it was"
+    with pyro.validation_enabled(validation), pytest.raises(pp.TrainingDiverged, match=match):
+        pp.start_at_clusters(pair, few(data), vae, bend=False, learning_rate=1e38)
+    assert runs.same_bits(runs.state(pair), before)
 
 
 CONDITIONAL = {"condition_shape": (2,)}

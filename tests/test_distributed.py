@@ -137,6 +137,33 @@ def test_nan_in_one_process_stops_all_with_the_best_weights_kept(tmp_path):
 
 
 @pytest.mark.slow
+def test_nan_in_the_validation_of_one_process_stops_all(tmp_path):
+    data = runs.small_data(size=96)
+    pair = runs.small_pair("vae", data, decoder=runs.Failing(2, 64, after=2, rank=1, in_training=False))
+    options = OPTIONS | {"batch_size": 32, "max_epochs": 5, "precision": "32-true"}
+    match = r"^the validation bound became nan at step 9 \(epoch 2\): the pair holds the best weights, of epoch"
+    with pytest.raises(pp.TrainingDiverged, match=match):
+        pp.fit(pair, data, num_processes=2, out=tmp_path / "run", **options)
+    assert runs.same_bits(runs.saved_pair(tmp_path / "run"), runs.state(pair))
+    assert len(runs.records(tmp_path / "run")) == 2
+    with pytest.raises(pp.TrainingDiverged, match="has already diverged: the validation bound became nan at step 9"):
+        pp.fit(pair, data, num_processes=2, out=tmp_path / "run", resume=True, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_training", [True, False])
+def test_a_mistake_in_one_process_is_no_divergence_and_stops_all(tmp_path, in_training):
+    data = runs.small_data(size=96)
+    decoder = runs.Failing(2, 64, after=2, rank=1, in_training=in_training, error=ValueError("my own mistake"))
+    pair = runs.small_pair("vae", data, decoder=decoder)
+    options = OPTIONS | {"batch_size": 32, "max_epochs": 5, "precision": "32-true"}
+    with pytest.raises(Exception, match="my own mistake") as caught:
+        pp.fit(pair, data, num_processes=2, out=tmp_path / "run", **options)
+    assert not isinstance(caught.value, pp.TrainingDiverged)
+    assert not (tmp_path / "run" / "pair").exists()
+
+
+@pytest.mark.slow
 def test_two_processes_with_binarised_images_and_bfloat16():
     data = runs.small_data(size=33)  # the last batch has one datum
     pair = runs.small_pair("cp_vae", data)

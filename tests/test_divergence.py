@@ -274,7 +274,7 @@ def test_in_the_aggregate_posterior(tmp_path, validation):
         message = diverge(pair, data, out=tmp_path / "run")
     assert "'aggregate_c' became nan at step 12 (epoch 4): the pair holds the best weights, of epoch " in message
     assert torch.equal(pair.aggregate_c, torch.full_like(pair.aggregate_c, 1 / len(pair.aggregate_c)))
-    with pytest.raises(pp.TrainingDiverged, match="has diverged before: 'aggregate_c' became nan at step 12"):
+    with pytest.raises(pp.TrainingDiverged, match="has already diverged: 'aggregate_c' became nan at step 12"):
         pp.fit(runs.small_pair("cp_vae", data), data, out=tmp_path / "run", resume=True, **OPTIONS)
 
 
@@ -362,7 +362,7 @@ def test_a_run_that_diverged_says_so_when_it_is_resumed(digits, tmp_path, monkey
     pair = gaussian_pair(digits, Spoiled(nan, after=7))
     with pytest.raises(pp.TrainingDiverged) as caught:
         pp.fit(pair, digits, out=tmp_path / "run", resume=True, **OPTIONS | {"max_epochs": 9})
-    assert str(caught.value) == f"the run in {tmp_path / 'run'} has diverged before: {message}"
+    assert str(caught.value) == f"the run in {tmp_path / 'run'} has already diverged: {message}"
     assert runs.same_bits(runs.state(pair), runs.saved_pair(tmp_path / "run"))
     after = runs.snapshot(tmp_path / "run")
     assert {**before, "config.json": ""} == {**after, "config.json": ""}
@@ -412,7 +412,7 @@ def test_one_line_and_a_status(tmp_path, capsys):
     assert (run / "pair" / "pair.json").exists()
     assert main(["resume", str(run)]) == 1
     again = capsys.readouterr().err
-    assert f"error: the run in {run} has diverged before: " in again and again.count("\n") == 1
+    assert f"error: the run in {run} has already diverged: " in again and again.count("\n") == 1
     assert first.removeprefix("pyro-priors: error: ") in again
 
 

@@ -564,7 +564,7 @@ def test_a_row_that_diverges_is_marked(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Training, "train_epoch", lambda self: pytest.fail("it trains"))
     found = cells(reproduce(tmp_path).table)[1]
     assert re.search(
-        r"diverged: the run in .* has diverged before: .* at step 1", found["digits-vae"]["negative bound"]
+        r"diverged: the run in .* has already diverged: .* at step 1", found["digits-vae"]["negative bound"]
     )
     found = cells(reproduce(tmp_path, train=False).table)[1]
     assert re.search(r"^diverged: .* at step 1 \(epoch 0\)$", found["digits-vae"]["negative bound"])

@@ -320,7 +320,10 @@ class _Runner:
             for one in (pair, learned):
                 one.to(_device(self.device), torch.float32)
             options = {"seed": config.seed, "progress": self.progress, **row.start.options}
-            row.start.how(pair, data, learned.eval(), **options)
+            try:
+                row.start.how(pair, data, learned.eval(), **options)
+            except TrainingDiverged as error:
+                return error
         self.started(row, config, folder, begins=folder.progress() is None)
         return self.train(folder, pair, data, objective, config) or pair
 
