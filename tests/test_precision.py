@@ -145,7 +145,9 @@ def test_weights_in_bfloat16_under_every_objective(objective):
     assert all(value.dtype is torch.float32 and value.isfinite().all() for value in terms.values())
     loss = objective.differentiable_loss(pair.model, pair.guide, *args)
     loss.backward()
-    assert all(p.grad is not None and p.grad.dtype is torch.bfloat16 and p.grad.isfinite().all() for p in pair.parameters())
+    assert all(
+        p.grad is not None and p.grad.dtype is torch.bfloat16 and p.grad.isfinite().all() for p in pair.parameters()
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -404,7 +406,9 @@ def test_training_in_bfloat16_takes_data_that_it_holds():
 def test_grey_levels_in_half_precision_are_refused(dtype):
     pair, x = create("vae", likelihood="discretised_logistic").to(dtype), grey().to(dtype)
     x[0, 0] = 200 / 255
-    message = f"x must be gray levels k/255, of which {dtype} holds 0 and 1 alone, got 0.78.*: give x and the pair in fl"
+    message = (
+        f"x must be gray levels k/255, of which {dtype} holds 0 and 1 alone, got 0.78.*: give x and the pair in fl"
+    )
     with pytest.raises(ValueError, match=f"^{message}"):
         DiscretisedLogisticLikelihood(1)(torch.zeros(2, 1, dtype=dtype)).log_prob(x[:1, :1])
     with pytest.raises(ValueError, match="x must be gray levels k/255"):
