@@ -96,8 +96,8 @@ class TrainConfig:
     """Processes that share each batch."""
     precision: str = "32-true"
     """Precision, by Lightning Fabric's names: 32-true, 64-true, bf16-mixed or bf16-true; 64-true and bf16-true
-    leave the pair in theirs. Densities and KL terms are in float32 or wider in each of them. bf16-true refuses data that
-    bfloat16 rounds. Processors without products of bfloat16 are slower in it than in 32-true. In bfloat16 the
+    leave the pair in theirs. Densities and KL terms are in float32 or wider in each of them. bf16-true refuses data
+    that bfloat16 rounds. Processors without products of bfloat16 are slower in it than in 32-true. In bfloat16 the
     gradient of a category's posterior, a difference of sums of hundreds of nats, is mostly rounding as long as the
     categories differ little."""
 

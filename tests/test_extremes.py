@@ -301,7 +301,7 @@ def test_the_inverse_spline_has_the_gradients_of_the_implicit_function(float64, 
 
 
 def test_the_inverse_spline_has_every_derivative(float64):
-    """At raw parameters 0 too, where the spline is the identity, and the middle of a bin is where its two roots meet."""
+    """At raw parameters 0 too, where the spline is the identity: in the middle of a bin its two formulas meet."""
     torch.manual_seed(0)
     for parameters in ([torch.zeros(9, k) for k in (8, 8, 7)], [torch.randn(9, k) for k in (8, 8, 7)]):
         for value in parameters:
