@@ -12,37 +12,22 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.poutine.messenger import Messenger
 
 import pyro_priors as pp
-from pyro_priors._sites import base_of, is_normal
+from pyro_priors._rng import seeded
 from pyro_priors.objectives import ELBO
 from pyro_priors.run_folder import RunFolder
 
 NUM_IMAGES, NUM_SAMPLES = 500, 500
 
 
-class SameNoise(Messenger):
-    """Effect handler that draws the noise of Gaussian sites in float32: in bfloat16 a seed gives another one."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] and not msg["done"] and is_normal(msg["fn"]):
-            q = base_of(msg["fn"])
-            noise = torch.randn(msg["fn"].shape(), generator=self.generator).to(q.loc)
-            msg["value"], msg["done"] = q.loc + noise * q.scale, True
-
-
 @torch.no_grad()
 def estimates(pair: pp.Pair, part: pp.data.Part, bfloat16: bool) -> dict[str, torch.Tensor]:
     """Bound and log p(x) of each datum."""
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), pyro.get_param_store().scope():
-        with SameNoise(0):
+        with seeded(0):
             bound = ELBO().terms(pair.model, pair.guide, part.x, part.condition).bound
-        with SameNoise(1):
+        with seeded(1):
             log_p = pair.log_prob(part.x, part.condition, num_samples=NUM_SAMPLES, compile="never")
     return {"bound": bound.double(), "log p(x)": log_p.double()}
 

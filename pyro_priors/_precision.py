@@ -9,7 +9,7 @@ precision of that network's weights.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn as nn
@@ -23,8 +23,6 @@ __all__ = ["HALF", "at_least_float32", "in_precision_of", "pair_in_precision_of"
 
 HALF = (torch.bfloat16, torch.float16)
 """Precisions too coarse for densities: hundreds of nats have no decimals in bfloat16."""
-
-AnyDistribution = TypeVar("AnyDistribution", bound=Distribution)
 
 
 def at_least_float32(value: Tensor) -> Tensor:
@@ -42,11 +40,12 @@ def in_precision_of(network: nn.Module, value: Tensor) -> Tensor:
     return value.to(weight.dtype) if weight is not None and weight.dtype in HALF else value
 
 
-def with_float32_parameters(fn: AnyDistribution) -> AnyDistribution:
+def with_float32_parameters(fn: Any) -> Any:
     """Return the distribution with its parameters in float32 where they are narrower.
 
     The distributions of this library take care of that when they are made. This is for those of other networks.
 
+    :param fn: a distribution of torch or Pyro
     :returns: the distribution itself where there is nothing to convert
     """
     converted = {

@@ -91,7 +91,8 @@ class ELBO(TraceEnum_ELBO):
 
     It stands wherever Pyro takes an ELBO: in ``SVI``, as ``ELBO()(pair.model, pair.guide)``, and in
     :func:`pyro_priors.fit`.
-    Every latent site must be enumerated or reparameterised, and be in the plate ``"data"``.
+    Every latent site must be enumerated or reparameterised, and be in the plate ``"data"``. All terms are computed in
+    float32 or wider, whatever precision the networks run in.
 
     Of a site that is also marked ``"num_enumerated": m`` only the m most probable categories are summed, and one that
     is drawn from the rest stands for these: an unbiased estimate of loss and gradient at the cost of m + 1 categories

@@ -302,10 +302,10 @@ def _shares(height: Tensor, s_k: Tensor, s_next: Tensor, delta: Tensor) -> tuple
     """
     d = s_k * (1 - height) - s_next * height
     first = d >= 0
-    sign = torch.where(first, 1.0, -1.0)
+    size = torch.where(first, d, -d)  # the absolute value, but with a derivative at 0
     near = 2 * delta * torch.where(first, height, 1 - height)
     r = (d.square() + 4 * delta.square() * height * (1 - height)).sqrt()
-    share = near / (sign * d + near + r)
+    share = near / (size + near + r)
     return torch.where(first, share, 1 - share), torch.where(first, 1 - share, share)
 
 
