@@ -12,6 +12,7 @@ from torch import Size, Tensor
 from torch.types import _size
 
 from .._hints import hint
+from .._sites import apply
 from .mlp import positive, raw_of
 
 __all__ = [
@@ -155,7 +156,7 @@ class JointBernoulli(dist.Independent):
         x = value.flatten(-num)
         at_least_float = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(-num)
         wrong = (x - (at_least_float > 0).to(at_least_float)) * at_least_float  # 0 where the sign of the logit is right
-        return wrong.sum(-1) - _SumLog.apply(at_least_float)
+        return wrong.sum(-1) - apply(_SumLog, at_least_float)
 
 
 class _SumLog(torch.autograd.Function):
