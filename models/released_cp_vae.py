@@ -4,7 +4,6 @@ import pyro
 import pyro.distributions as dist
 import torch
 import torch.nn as nn
-from pyro.distributions import constraints
 from torch import Tensor
 
 from pyro_priors._options import typed
@@ -50,13 +49,14 @@ class ReleasedCPVAE(nn.Module):
         register("released_cp_vae.model", self)
         with data_plate(x, condition, size):
             if self.training and x is not None:
-                c = pyro.sample("c", _anything(len(self.category_logits)))
-                z = pyro.sample("z", _anything(self.prior.loc.shape[-1]))
+                c = pyro.sample("c", _anything_like(self.category_logits))
+                z = pyro.sample("z", _anything_like(self.prior.loc[0]))
             else:
                 c = pyro.sample("c", dist.Categorical(logits=at_least_float32(self.category_logits)))
                 z = pyro.sample("z", self.prior.generated(c) if x is None else self.prior(c))
             return pyro.sample("x", self.decoder(in_precision_of(self.decoder, z), c=c), obs=x)
 
 
-def _anything(size: int) -> dist.ImproperUniform:
-    return dist.ImproperUniform(constraints.real_vector, (), (size,))
+def _anything_like(row: Tensor) -> dist.MaskedDistribution:
+    """Density 1 for every row of numbers. It has draws, for what runs the model without its guide."""
+    return dist.Normal(torch.zeros_like(row), 1.0).to_event(1).mask(False)

@@ -1,4 +1,4 @@
-"""Questions about the sites of a trace."""
+"""Questions about the sites of a trace, and effect handlers."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,11 +8,14 @@ import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 __all__ = [
     "Mode",
     "OptionError",
     "SharedNoise",
+    "apply",
     "base_of",
     "check_latent",
     "is_categorical",
@@ -70,6 +73,16 @@ def is_normal(fn: dist.Distribution) -> bool:
 def is_categorical(fn: dist.Distribution) -> bool:
     """Whether the distribution is over category numbers."""
     return type(base_of(fn)) is dist.Categorical
+
+
+def apply(function: type[torch.autograd.Function], *args: Tensor) -> Any:
+    """Apply an autograd function, also to the tensors with which Pyro tracks on which sites a value depends.
+
+    ``function.apply`` itself computes with them as they are. Its result then has no gradient and no such dependencies.
+    """
+    if has_torch_function(args):
+        return handle_torch_function(function.apply, args, *args)
+    return function.apply(*args)
 
 
 class SharedNoise(Messenger):

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import pyro
 import torch
 import torch.nn as nn
+from pyro.ops.provenance import detach_provenance
 
 from ._hints import check_sizes
 from ._options import plain
@@ -49,14 +50,16 @@ def register(name: str, module: nn.Module) -> None:
     """
     if _unregistered.get():
         return
-    full_name = _registered_name(name, module)
+    full_name, store = _registered_name(name, module), pyro.get_param_store()
     for parameter_name, parameter in module.named_parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.contiguous()  # the store would replace it by a contiguous copy
-            stored = pyro.param(f"{full_name}$$${parameter_name}", parameter)
-            if stored is not parameter:
+            # one that both programs use is one parameter, under the name that it got first
+            store_name = store.param_name(parameter) or f"{full_name}$$${parameter_name}"
+            # handlers of pyro.infer.inspect wrap what the store returns
+            if detach_provenance(pyro.param(store_name, parameter)) is not parameter:
                 raise RuntimeError(
-                    f"the parameter store holds another tensor under '{full_name}$$${parameter_name}', which "
+                    f"the parameter store holds another tensor under '{store_name}', which "
                     "training would change instead of this module's: save and load pairs with pair.save(path) and "
                     "pyro_priors.load(path), not the store, or call pyro.clear_param_store() first"
                 )

@@ -13,6 +13,7 @@ from torch import Size, Tensor
 from .._hints import hint
 from .._options import typed
 from .._precision import HALF, at_least_float32, with_float32_parameters
+from .._sites import apply
 from .mlp import positive, raw_of
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class JointBernoulli(dist.Independent):
                 raise
         dtype = torch.promote_types(logits.dtype, value.dtype)
         logits, x = torch.broadcast_tensors(logits.to(dtype), value.to(dtype))
-        return _LogBernoulli.apply(logits.flatten(-num), x.flatten(-num))
+        return apply(_LogBernoulli, logits.flatten(-num), x.flatten(-num))
 
 
 class _LogBernoulli(torch.autograd.Function):
