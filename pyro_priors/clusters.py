@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from numbers import Integral
@@ -17,6 +18,7 @@ from ._divergence import TrainingDiverged, became_infinite
 from ._hints import check_sizes
 from ._lock import LOCK
 from ._options import typed
+from ._precision import pair_in_precision_of
 from .data import Augment, Part, Splits, batches
 from .guides import CPVAEGuide
 from .metrics.components import posterior_means
@@ -112,35 +114,32 @@ def start_at_clusters(
             )
         labels = tightest(found)
         bent = None if image_shape is None else _bent(image_shape, 1.0)
-        networks = nn.ModuleList([guide.category] if guide.category_sees_x else [guide.trunk, guide.category])
+        own = nn.Sequential(*([] if guide.category_sees_x else [guide.trunk]), guide.category)
+        half = torch.finfo(next(own.parameters()).dtype).bits < 32  # in which most steps would be rounded away
+        # a copy is trained: other threads may use the pair meanwhile, and it stays as it was where this diverges
+        networks = copy.deepcopy(own).float() if half else copy.deepcopy(own)
+        like = next(networks.parameters())
         optimizer = torch.optim.Adam(networks.parameters(), lr=learning_rate)
-        modes, like = [(module, module.training) for module in networks.modules()], next(pair.parameters())
-        before = {name: value.clone() for name, value in checkpoint.module_state(networks).items()}
         networks.train()
-        try:
-            for epoch in range(epochs):
-                shown = batches(data.train, batch_size, seed=seed, epoch=epoch, binarise=data.binarise, augment=bent)
-                told = batches(Part(labels[:, None]), batch_size, seed=seed, epoch=epoch)  # in the same order
-                for (x, _), (label, _) in zip(shown, told, strict=True):
-                    x = x.to(like)
-                    with LOCK:  # another thread may evaluate the pair, which changes its modes meanwhile
-                        q_c = guide.category(x if guide.category_sees_x else guide.trunk(x))
-                        optimizer.zero_grad()
-                        # by its logits, which a relaxed category has too
-                        (-q_c.logits.gather(-1, label.to(like.device)).mean()).backward()
-                        optimizer.step()
-                bar.update()
-                _check_finite(networks)
-        except Exception:
-            try:
-                _check_finite(networks)  # a distribution may have refused what diverged
-            finally:
-                checkpoint.load_module_state(networks, before, "the pair")
-            raise
-        finally:
-            optimizer.zero_grad()
-            for module, training in modes:
-                module.training = training
+        for epoch in range(epochs):
+            shown = batches(data.train, batch_size, seed=seed, epoch=epoch, binarise=data.binarise, augment=bent)
+            told = batches(Part(labels[:, None]), batch_size, seed=seed, epoch=epoch)  # in the same order
+            for (x, _), (label, _) in zip(shown, told, strict=True):
+                x = x.to(like)
+                try:
+                    q_c = networks(x)
+                except Exception:
+                    _check_finite(networks)  # a distribution may have refused what diverged
+                    raise
+                optimizer.zero_grad()
+                # by its logits, which a relaxed category has too
+                (-q_c.logits.gather(-1, label.to(like.device)).mean()).backward()
+                with torch.device("cpu"):  # where Adam counts its steps, whatever torch's default is
+                    optimizer.step()
+            bar.update()
+            _check_finite(networks)
+        with LOCK:
+            own.load_state_dict(networks.state_dict())
     return labels
 
 
@@ -186,18 +185,14 @@ def _checked_guide(pair: Pair, data: Splits, learned: Pair) -> CPVAEGuide:
     for name, parameter in learned.named_parameters():
         if not parameter.isfinite().all():
             raise ValueError(f"learned has values that are not finite, of {name}: give a pair that did not diverge")
-    sites = learned.encode(_in_precision_of(learned, data.train.x[:2]))
+    sites = pair_in_precision_of(data.train.x, learned).encode(data.train.x[:2].to(learned.device))
     if "z" not in sites:
         raise ValueError(f"learned must have a site z, got sites {', '.join(sites)}: give a vae")
     return guide
 
 
-def _in_precision_of(pair: Pair, x: Tensor) -> Tensor:
-    return x.to(torch.empty(0, dtype=next(pair.parameters()).dtype, device=x.device))  # by a tensor, as Levels have it
-
-
 def _codes(learned: Pair, x: Tensor) -> Tensor:
-    return posterior_means(learned, _in_precision_of(learned, x)).float()
+    return posterior_means(learned, x).float()
 
 
 def _bent(image_shape: Sequence[int], much: float) -> Augment:
@@ -242,6 +237,7 @@ def clusterings(
     :param bend: how much copies are bent, as a multiple of :data:`BENT`
     :param progress: called after each of the graphs and clusterings
     """
+    learned = pair_in_precision_of(part.x, learned)
     codes = _codes(learned, part.x)
     own = neighbour_graph(codes, codes, num_neighbours)
     progress()

@@ -20,6 +20,7 @@ from torch import Tensor
 from ._hints import check_sizes, hint
 from ._lock import LOCK
 from ._options import typed
+from ._precision import pair_in_precision_of
 from ._rng import seeded
 from ._sites import base_of
 from .data import Splits
@@ -131,7 +132,7 @@ def asked(pair: Pair, data: Splits, texts: Sequence[str], num: int) -> Controlle
     _check_several("texts", texts)
     each = [_asked_for(text, data, num) for text in texts]
     condition = torch.stack([each[i % len(each)][i // len(each)] for i in range(num)])
-    return Controlled(pair.sample(num, condition), condition, 8)
+    return Controlled(pair_in_precision_of(data.train.x, pair).sample(num, condition), condition, 8)
 
 
 def _asked_for(text: str, data: Splits, num: int) -> Tensor:
@@ -219,6 +220,7 @@ def grid(pair: Pair, data: Splits, names: Sequence[str], text: str = "", num_col
     base = condition_of(fixed or rows[-1], data, num_columns)
     sheets = [base if data.condition_of == "attributes" else torch.zeros_like(base) for _ in rows]
     condition = torch.cat([_with(sheet, row, data) for sheet, row in zip(sheets, rows, strict=True)])
+    pair = pair_in_precision_of(data.train.x, pair)
     return Controlled(_same_noise(pair, condition, num_columns), condition, num_columns, tuple(labels))
 
 
@@ -246,7 +248,7 @@ def between(pair: Pair, data: Splits, start: str, end: str, num_rows: int = 4, s
         raise ValueError(f"from '{start}' to '{end}' nothing changes: ask for another condition at one of the ends")
     share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device).reshape(steps, *[1] * first.dim())
     condition = (1 - share) * first + share * last  # (steps, rows, ...)
-    drawn = _same_noise(pair, condition.flatten(0, 1), num_rows)
+    drawn = _same_noise(pair_in_precision_of(data.train.x, pair), condition.flatten(0, 1), num_rows)
     order = torch.arange(steps * num_rows, device="cpu").reshape(steps, num_rows).T.flatten()
     sites = {name: value[order] for name, value in drawn.items()}
     labels = (start, *[""] * (steps - 2), end)
@@ -273,6 +275,7 @@ def edited(pair: Pair, data: Splits, rows: Sequence[int], text: str, transport: 
         given = " ".join(map(str, rows)) or "none"
         raise ValueError(f"rows to edit (--edit) must be of the test part, 0 to {num - 1}, got {given}")
     part = data.test.take(torch.tensor(list(rows), device="cpu"))
+    pair = pair_in_precision_of(data.train.x, pair)
     x, known = part.x[:].to(pair.device), part.condition
     assert known is not None  # or _check had refused
     new = _changed(known, text, data)
@@ -303,9 +306,10 @@ def moved(pair: Pair, z: Tensor, condition: Tensor, new: Tensor) -> Tensor:
     """
     if not getattr(pair.model, "prior_sees_condition", True):
         return z
+    pair = pair_in_precision_of(z, pair)
     prior: Any = pair.model.prior
     with pair.evaluating():
-        before, after = prior(condition), prior(new)
+        before, after = prior(condition.to(z)), prior(new.to(z))
     for transform in reversed(_transforms(before)):
         z = transform.inv(z)
     normals = [base_of(p.base_dist if isinstance(p, dist.TransformedDistribution) else p) for p in (before, after)]

@@ -11,6 +11,7 @@ from torch import Tensor
 from ._hints import check_sizes
 from ._lock import LOCK
 from ._options import typed
+from ._precision import pair_in_precision_of
 from .data import Splits
 from .metrics.aggregate import (
     aggregate_posterior,
@@ -100,6 +101,7 @@ def pockets(pairs: Pair | Mapping[str, Pair], data: Splits) -> Figure:
             one.set_axis_off()
     x = data.train.x[:NUM_CODES]
     for (title, pair), axes in zip(pairs.items(), columns, strict=False):
+        pair = pair_in_precision_of(data.train.x, pair)
         q, site = aggregate_posterior(pair, data.train.x), upper_site(pair, x)
         low, high = (draw(pair, q, site, NUM_EXTREME) for draw in (low_posterior_samples, high_posterior_samples))
         for row in (axes[0], axes[2]):
@@ -150,7 +152,7 @@ def leakage_curves(
         for title, (pair, data) in pairs.items():
             colour = colours.setdefault(title.replace("dp", "").replace("-", ""), f"C{len(colours)}")
             style = {"color": colour, "linestyle": "-" if "dp" in title else "--", "marker": ".", "label": title}
-            x = data.train.x[:5000]
+            pair, x = pair_in_precision_of(data.train.x, pair), data.train.x[:5000]
             q, site = aggregate_posterior(pair, x), upper_site(pair, x)
             z = q.sample((num,))
             log_q, log_p = log_aggregate(q, z).cpu(), log_prior(pair, site, z).cpu()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ._options import path_of, typed
+from ._precision import pair_in_precision_of
 from .data import Part, Splits
 from .data.poses import corners_of
 from .latent_plots import image_rows, leakage_curves, path, pockets
@@ -173,13 +174,15 @@ def _aggregate(pair: Pair) -> Tensor:
 
 
 def _first(part: Part, size: int, pair: Pair) -> tuple[Tensor, Tensor | None]:
-    given = None if part.condition is None else part.condition[:size].to(pair.device)
-    return part.x[:size].to(pair.device), given
+    like = next(pair.parameters())
+    given = None if part.condition is None else part.condition[:size].to(like)
+    return part.x[:size].to(like), given
 
 
 @typed
 def reconstructions(pair: Pair, data: Splits, num: int = 10) -> Figure:
     """Test images above their reconstructions."""
+    pair = pair_in_precision_of(data.train.x, pair)
     x, condition = _first(data.test, num, pair)
     images = torch.cat([shown(x, condition, data), shown(pair.reconstruct(x, condition), condition, data)])
     return image_grid(images, len(x), "reconstructions", ["data", "mean"])
@@ -191,7 +194,7 @@ def samples(pair: Pair, data: Splits, num: int = 64, **fixed: Any) -> Figure:
 
     :param fixed: as in :meth:`pyro_priors.Pair.sample`, such as ``c="aggregate"``
     """
-    condition = None
+    pair, condition = pair_in_precision_of(data.train.x, pair), None
     if data.condition_shape is not None:
         x, condition = _first(data.test, num, pair)
         num = len(x)
@@ -202,6 +205,7 @@ def samples(pair: Pair, data: Splits, num: int = 64, **fixed: Any) -> Figure:
 @typed
 def samples_by_category(pair: Pair, data: Splits, num: int = 10, max_rows: int = 20) -> dict[str, Tensor]:
     """Samples of each category as images, by its number and q(c), the most used first, ``max_rows`` of them."""
+    pair = pair_in_precision_of(data.train.x, pair)
     aggregate = _aggregate(pair)
     order = aggregate.argsort(descending=True)[:max_rows].tolist()
     return {f"c={c}  {aggregate[c]:.0%}": shown(pair.sample(num, c=c)["x_mean"], None, data) for c in order}
@@ -232,6 +236,7 @@ def confusion(pair: Pair, data: Splits, num_columns: int = 10) -> Figure:
             f"a confusion needs labels and categories, got data {data.name} with {data.num_labels or 'no'} labels and "
             f"a pair with {pair.num_categories or 'no'} categories: use labelled data, and a cp_vae"
         )
+    pair = pair_in_precision_of(data.train.x, pair)
     category = torch.cat([pair.encode(x.to(pair.device))["c"].probs.argmax(-1).cpu() for x in data.test.x.split(1000)])
     counts = label_counts(category, label, pair.num_categories, data.num_labels)
     matched = matching(counts)
@@ -275,6 +280,7 @@ def latent_scatter(pair: Pair, data: Splits, num: int = 2000) -> Figure:
     Of a hierarchy the upper code. With more than two dimensions on the first two principal axes of the posterior means;
     with one against the first value of x.
     """
+    pair = pair_in_precision_of(data.train.x, pair)
     x, condition = _first(data.test, num, pair)
     codes = pair.encode(x, condition)
     drawn = pair.sample(len(x), condition, **({"c": "aggregate"} if pair.num_categories else {}))
@@ -340,6 +346,7 @@ def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: int = 200
     figure = Figure(figsize=(3.6 * len(named) + 1, 3.9), layout="constrained")
     label = data.test.label
     for axes, (title, pair) in zip(figure.subplots(1, len(named), squeeze=False)[0], named.items(), strict=True):
+        pair = pair_in_precision_of(data.train.x, pair)
         site = planar_site(pair, data)
         if not site:
             raise ValueError(
@@ -388,6 +395,7 @@ def magnification(pair: Pair, data: Splits, num: int = 1000) -> Figure:
     """
     from matplotlib.figure import Figure
 
+    pair = pair_in_precision_of(data.train.x, pair)
     site = planar_site(pair, data)
     if not site or data.x_shape != (2,):
         raise ValueError(f"magnification draws codes and data of two dimensions, {data.name} with this pair has others")
@@ -454,7 +462,7 @@ def _completed(axes: Any, pair: Pair, data: Splits, num_rows: int, num_columns: 
         )
     x, given, upper = data.test.x[:num_rows], condition[:num_rows], data.image_shape[-2]
     width, height = data.image_shape[-1], upper + data.condition_image_shape[-2]
-    drawn = samples_given(pair, given, num_columns)["x_mean"]
+    drawn = samples_given(pair_in_precision_of(data.train.x, pair), given, num_columns)["x_mean"]
     rows = torch.cat([x.unsqueeze(1), drawn.reshape(len(x), num_columns, *x.shape[1:])], 1)
     images = shown(rows.flatten(0, 1), given.repeat_interleave(num_columns + 1, 0), data).float().clamp(0, 1)
     grid = make_grid(images, num_columns + 1, padding=1, pad_value=0.5).permute(1, 2, 0)
@@ -497,7 +505,7 @@ SAMPLES_STYLE: dict[str, Any] = {"histtype": "step", "color": "black"}
 @typed
 def density(pair: Pair, data: Splits, num: int = 10_000, **fixed: Any) -> Figure:
     """Toy data beside samples: a histogram in one dimension, two clouds in two."""
-    x = data.test.x[:num]
+    pair, x = pair_in_precision_of(data.train.x, pair), data.test.x[:num]
     _, condition = _first(data.test, num, pair)
     generated = pair.sample(len(x), condition, **fixed)["x"].cpu()
     figure, axes = _figure(5, 3.5)
@@ -579,6 +587,7 @@ def figures(pair: Pair, data: Splits, history: Sequence[dict[str, Any]], folder:
     :returns: the files
     """
     folder = path_of("folder", folder)
+    pair = pair_in_precision_of(data.train.x, pair)  # once for all figures
     fixed: dict[str, Any] = {"c": "aggregate"} if pair.num_categories else {}
     drawn: dict[str, Figure] = {}
     if data.image_shape is not None:

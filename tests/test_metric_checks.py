@@ -134,6 +134,14 @@ REFUSED = {
         lambda: metrics.prior_components(create("cvae"), normal(0, 8)),
         "condition must have at least 1 row, got 0",
     ),
+    "components of none": (
+        lambda: metrics.prior_components(create("sigma_cvae"), normal(5, 8)),
+        "the prior of this pair does not see a condition: make a pair such as cmog_cvae",
+    ),
+    "components of a flow": (
+        lambda: metrics.prior_components(create("sigma_cvae_nf"), normal(5, 8)),
+        "components are those of Gaussians, and the prior is a .*Distribution",
+    ),
     "components": (
         lambda: metrics.Components.measure(normal(2, 3, 2), normal(9, 2, bad=NAN), normal(4, 2)),
         r"codes has NaN or infinite values, the first at \[3, 1\]",

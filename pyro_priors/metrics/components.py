@@ -11,6 +11,7 @@ from torch import Tensor
 from .._hints import check_sizes
 from .._options import typed
 from .._precision import pair_in_precision_of
+from .._sites import base_of, is_normal
 from ..pair import Pair
 from ..priors import GaussianMixture
 from .checks import check_finite, check_values, standard_error
@@ -50,9 +51,12 @@ def prior_components(pair: Pair, condition: Tensor) -> GaussianMixture:
 
     :param condition: shape ``(num,) + condition_shape``
     :returns: mixture with batch shape ``(num,)`` and event shape ``(z_dim,)``
-    :raises ValueError: if the condition is empty, or has values that are not finite
+    :raises ValueError: if the prior does not see the condition, or is neither Gaussian nor a mixture of Gaussians, or
+        the condition is empty or has values that are not finite
     """
     check_values("condition", condition, "num", ...)
+    if not pair.takes_condition or not getattr(pair.model, "prior_sees_condition", True):
+        raise ValueError("the prior of this pair does not see a condition: make a pair such as cmog_cvae")
     pair = pair_in_precision_of(condition, pair)
     logits, locs, scales = [], [], []
     for part in condition.split(AT_ONCE):
@@ -60,6 +64,9 @@ def prior_components(pair: Pair, condition: Tensor) -> GaussianMixture:
             network: Any = pair.model.prior
             prior = network(part.to(pair.device))
         if not isinstance(prior, GaussianMixture):
+            if not is_normal(prior):
+                kind = type(base_of(prior)).__name__
+                raise ValueError(f"components are those of Gaussians, and the prior is a {kind}: take another pair")
             prior = GaussianMixture(prior.mean.new_zeros(1), prior.mean.unsqueeze(-2), prior.stddev.unsqueeze(-2))
         logits.append(prior.logits.expand(len(part), -1).cpu())
         locs.append(prior.loc.cpu())
