@@ -286,5 +286,6 @@ def rectangle_metric(pose: Tensor, truth: Tensor, image: Tensor) -> Tensor:
     :param image: number of the image of each of these, shape ``(num_grasps,)``
     :returns: shape ``(num_images, num_samples)``
     """
-    matched = agree(pose[image.long()], truth.unsqueeze(1))  # (num_grasps, num_samples)
+    image = image.long()  # torch takes uint8 for a mask
+    matched = agree(pose[image], truth.unsqueeze(1))  # (num_grasps, num_samples)
     return pose.new_zeros(pose.shape[:2]).index_add_(0, image, matched.to(pose)) > 0
