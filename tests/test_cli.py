@@ -699,9 +699,8 @@ def test_a_tilde_is_the_home_in_every_path_option(home, capsys):
     assert main(["plot", "~/runs/own"]) == 0 and (run / "figures" / "samples.png").exists()
     assert main(["train", "vae", "--data", "digits", "--data.root", "~/data", *TINY, "--out", "~/runs/digits"]) == 0
     config = json.loads((home / "runs/digits/config.json").read_bytes())
-    assert (
-        config["data"]["config"]["root"] == str(home / "data") and f"--data.root={home / 'data'}" in config["command"]
-    )
+    assert config["data"]["config"]["root"] == str(home / "data")
+    assert f"--data.root={home / 'data'}" in config["command"]
     assert main(["reproduce", "lavda2019/table1", "--no-train", "--out", "~/papers"]) == 0
     assert not list(Path().iterdir())
 
@@ -710,7 +709,7 @@ def test_a_tilde_is_the_home_in_every_path_option(home, capsys):
     ("command", "message"),
     [
         ("train vae --data moons --out=", r"--out must be a path, got '' \(for example, 'runs/vae'\)"),
-        ("train vae --data moons --out new --data.root=", "root must be a path, got ''"),
+        ("train vae --data moons --out new --data.root=", r"root must be a path, got '' \(for example, 'data'"),
         ("train vae --data= --out new", "unknown data set ''"),
         ("sample RUN --out=", "--out must be a path, got ''"),
         ("reproduce lavda2019/table1 --no-train --out=", "out must be a path, got ''"),
@@ -724,7 +723,7 @@ def test_an_empty_path_is_refused(command, message, toy_run, home, capsys):
     command = command.split() if isinstance(command, str) else command
     assert main([str(toy_run) if word == "RUN" else word for word in command]) == 2
     err = capsys.readouterr().err
-    assert re.match(f"pyro-priors: error: {message}", err) and err.count("\n") == 1
+    assert re.search(f"^pyro-priors: error: .*{message}", err) and err.count("\n") == 1
     assert not list(Path().iterdir())
 
 
@@ -740,9 +739,8 @@ def test_paths_in_python_are_those_of_the_command_line(home):
     images = pp.data.load("digits", limit=50, root="~/data")
     pp.metrics.trained_classifier(images, "~/judge", max_epochs=1, progress=False)
     assert (home / "judge" / "classifier.json").exists() and not list(Path().iterdir())
-    calls = {
+    calls: dict = {
         "path": [lambda path: pair.save(path), lambda path: pp.load(path), lambda path: pair.load_weights(path)],
-        "out": [lambda path: pp.fit(pair, data, out=path), lambda path: pp.experiments.reproduce("x/y", out=path)],
         "folder": [
             lambda path: pp.plots.figures(pair, data, [], path),
             lambda path: pp.metrics.trained_classifier(images, path),
@@ -750,13 +748,13 @@ def test_paths_in_python_are_those_of_the_command_line(home):
     }
     before = {key: value.clone() for key, value in pair.state_dict().items()}
     for argument, uses in calls.items():
-        for use in uses[:1] if argument == "out" else uses:
+        for use in uses:
             for path, shown in (("", "''"), (3, "3"), (None, "None")):
-                if path is not None or argument != "out":
-                    with pytest.raises(
-                        ValueError, match=rf"^{argument} must be a path, got {shown} \(for example, 'run"
-                    ):
-                        use(path)
+                with pytest.raises(ValueError, match=f"^{argument} must be a path, got {shown}"):
+                    use(path)
+    for path, shown in (("", "''"), (3, "3")):
+        with pytest.raises(ValueError, match=f"^out must be a path, got {shown}"):
+            pp.fit(pair, data, out=path)
     with pytest.raises(ValueError, match="^out must be a path, got ''"):
         pp.experiments.reproduce("lavda2019/table1", out="", train=False)
     with pytest.raises(ValueError, match="^root must be a path, got ''"):
