@@ -66,16 +66,15 @@ def convert_fields(config: Any) -> None:
             object.__setattr__(config, field.name, value)
 
 
-def path_of(argument: str, path: str | os.PathLike[str]) -> Path:
+def path_of(argument: str, path: str | os.PathLike[str], example: str = "runs/vae") -> Path:
     """A path with ``~`` expanded.
 
     :param argument: its name, for the message
+    :param example: what the message gives as one
     :raises ValueError: if it is empty or not a path
     """
-    if not isinstance(path, str | os.PathLike):
-        raise ValueError(f"{argument} must be a path, got {shown(path)} (for example, 'runs/vae')")
-    if not os.fspath(path):
-        raise ValueError(f"{argument} must be a path, got '' (for example, 'runs/vae')")
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise ValueError(f"{argument} must be a path, got {shown(path)} (for example, {example!r})")
     return Path(path).expanduser()
 
 

@@ -182,7 +182,7 @@ class Pair(nn.Module):
         return values
 
     def _categories(self, value: Any, size: int) -> Tensor:
-        value = plain(value)
+        value = [plain(one) for one in value] if isinstance(value, list | tuple) else plain(value)
         if isinstance(value, str):
             if value != "aggregate" or self.aggregate_c is None:
                 raise ValueError(

@@ -669,3 +669,97 @@ def test_a_mistake_in_a_process_of_its_own(mistake, playground):
     done = subprocess.run([script, *arguments.split()], cwd=playground, capture_output=True, text=True, check=False)
     assert_one_line(done.returncode, done.stdout, done.stderr, match)
     assert runs.snapshot(playground) == before
+
+
+# paths
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Another home, and another current folder, which is to stay empty."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "home"
+
+
+def test_a_tilde_is_the_home_in_every_path_option(home, capsys):
+    """As a shell leaves it in '~/run' and --out=~/run."""
+    draw = np.random.default_rng(0)
+    np.savez(home / "own.npz", x_train=draw.random((60, 1, 4, 4)))
+    run = home / "runs" / "own"
+    assert train("~/runs/own", "vae", "--data=~/own.npz") == 0
+    assert (run / "pair" / "pair.json").exists()
+    assert json.loads((run / "config.json").read_bytes())["data"]["name"] == str(home / "own.npz")
+    assert main(["resume", "~/runs/own", "--train.max-epochs", "3"]) == 0
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+    assert main(["evaluate", "~/runs/own", "--metrics", "bound"]) == 0 and (run / "evaluation.json").exists()
+    assert main(["sample", "~/runs/own", "--out=~/pictures/some.png"]) == 0 and (home / "pictures/some.png").exists()
+    assert main(["plot", "~/runs/own"]) == 0 and (run / "figures" / "samples.png").exists()
+    assert main(["train", "vae", "--data", "digits", "--data.root", "~/data", *TINY, "--out", "~/runs/digits"]) == 0
+    config = json.loads((home / "runs/digits/config.json").read_bytes())
+    assert config["data"]["config"]["root"] == str(home / "data")
+    assert f"--data.root={home / 'data'}" in config["command"]
+    assert main(["reproduce", "lavda2019/table1", "--no-train", "--out", "~/papers"]) == 0
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train vae --data moons --out=", r"--out must be a path, got '' \(for example, 'runs/vae'\)"),
+        ("train vae --data moons --out new --data.root=", r"root must be a path, got '' \(for example, 'data'"),
+        ("train vae --data= --out new", "unknown data set ''"),
+        ("sample RUN --out=", "--out must be a path, got ''"),
+        ("reproduce lavda2019/table1 --no-train --out=", "out must be a path, got ''"),
+        (["evaluate", ""], "run must be a path, got ''"),
+        (["sample", ""], "run must be a path, got ''"),
+        (["plot", ""], "run must be a path, got ''"),
+        (["resume", ""], "run must be a path, got ''"),
+    ],
+)
+def test_an_empty_path_is_refused(command, message, toy_run, home, capsys):
+    command = command.split() if isinstance(command, str) else command
+    assert main([str(toy_run) if word == "RUN" else word for word in command]) == 2
+    err = capsys.readouterr().err
+    assert re.search(f"^pyro-priors: error: .*{message}", err) and err.count("\n") == 1
+    assert not list(Path().iterdir())
+
+
+def test_paths_in_python_are_those_of_the_command_line(home):
+    data = pp.data.from_arrays(torch.zeros(20, 4))
+    pair = pp.create("vae", x_shape=(4,), z_dim=2, hidden=(5,))
+    pair.save("~/saved")
+    pp.load("~/saved").load_weights(Path("~/saved"))
+    pp.fit(pair, data, out="~/run", max_epochs=1, progress=False)
+    assert pp.load("~/run").recipe == pair.recipe
+    pp.plots.figures(pair, data, [], "~/figures")
+    assert {path.name for path in home.iterdir()} >= {"saved", "run", "figures"}
+    images = pp.data.load("digits", limit=50, root="~/data")
+    pp.metrics.trained_classifier(images, "~/judge", max_epochs=1, progress=False)
+    assert (home / "judge" / "classifier.json").exists() and not list(Path().iterdir())
+    calls: dict = {
+        "path": [lambda path: pair.save(path), lambda path: pp.load(path), lambda path: pair.load_weights(path)],
+        "folder": [
+            lambda path: pp.plots.figures(pair, data, [], path),
+            lambda path: pp.metrics.trained_classifier(images, path),
+        ],
+    }
+    before = {key: value.clone() for key, value in pair.state_dict().items()}
+    for argument, uses in calls.items():
+        for use in uses:
+            for path, shown in (("", "''"), (3, "3"), (None, "None")):
+                with pytest.raises(ValueError, match=f"^{argument} must be a path, got {shown}"):
+                    use(path)
+    for path, shown in (("", "''"), (3, "3")):
+        with pytest.raises(ValueError, match=f"^out must be a path, got {shown}"):
+            pp.fit(pair, data, out=path)
+    with pytest.raises(ValueError, match="^out must be a path, got ''"):
+        pp.experiments.reproduce("lavda2019/table1", out="", train=False)
+    with pytest.raises(ValueError, match="^root must be a path, got ''"):
+        pp.data.load("digits", root="")
+    with pytest.raises(ValueError, match="^name must be that of a data set, or a path, got 3"):
+        pp.data.load(3)
+    assert all(torch.equal(value, before[key]) for key, value in pair.state_dict().items())
+    assert not list(Path().iterdir())

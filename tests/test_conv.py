@@ -1,6 +1,7 @@
 """Convolutional encoders and decoders: the plans of the released code, conditions, left dimensions."""
 
 import re
+from math import prod
 
 import pytest
 import torch
@@ -172,6 +173,22 @@ def test_categories_broadcast(float64):
     found = decoder(z, c=c).mean
     for k in range(4):
         assert_close(found[k], decoder(z[k], c=torch.full((5,), k)).mean)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 28), (3, 28, 1), (2, 1, 1)])
+@pytest.mark.parametrize("name", ["cvae", "cmog_cvae", "cvamp_cvae", "cdv_cvae", "sigma_cvae", "sigma_cvae_nf"])
+def test_conditions_thinner_than_images_are_vectors(name, shape):
+    """Such as the last row of an image: the very pair that has the same values in one dimension."""
+    common = {"x_shape": (1, 8, 9), "z_dim": 2, "networks": "conv", "hidden": (6,), "likelihood": "gaussian"}
+    x, condition, losses = torch.rand(4, 1, 8, 9), torch.rand(4, *shape), []
+    for condition_shape in (shape, (prod(shape),)):
+        torch.manual_seed(0)
+        pair = pp.create(name, condition_shape=condition_shape, **common)
+        given = condition.reshape(4, *condition_shape)
+        losses.append(pair.elbo.loss(pair.model, pair.guide, x, given))
+        losses.append(pair.sample(4, given)["x_mean"].sum().item())
+        assert not torch.equal(pair.encode(x, given)["z"].mean, pair.encode(x, given + 1)["z"].mean)
+    assert losses[:2] == losses[2:]
 
 
 def test_errors():

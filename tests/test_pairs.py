@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -36,6 +37,8 @@ from pairs import (
 )
 from pyro_priors import zoo
 from pyro_priors._sites import is_categorical, is_enumerated, sample_sites
+from pyro_priors.data import Part
+from pyro_priors.nn import chosen
 from pyro_priors.objectives import ELBO, OBJECTIVES, EnumELBO, log_importance_weights
 
 each_pair = pytest.mark.parametrize("name", NAMES)
@@ -267,6 +270,8 @@ def test_sample_with_a_category_fixed_or_from_the_aggregate(name):
     for wrong in (pair.num_categories, -1, 0.5, True):
         with pytest.raises(ValueError, match=f"c must be a category from 0 to {pair.num_categories - 1}, got"):
             pair.sample(2, c=wrong)
+    with pytest.raises(ValueError, match=r"^c must be a category from 0 to \d, got \[\]"):
+        pair.sample(2, c=torch.empty(0, dtype=torch.int64))
     with pytest.raises(ValueError, match="c must be a category, .*'aggregate', got 'all'"):
         pair.sample(2, c="all")
 
@@ -281,6 +286,62 @@ def test_sample_with_a_category_fixed_or_from_the_aggregate(name):
         drawn = pair.sample(6000, c=how)["c"]
         frequency = torch.bincount(drawn, minlength=pair.num_categories) / 6000
         assert ((frequency - probability).abs() < 4 * (probability * (1 - probability) / 6000).sqrt()).all(), how
+
+
+INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32, torch.uint64]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("options", [{}, {"category": "relaxed"}, {"released_code": True}], ids=str)
+def test_categories_of_every_integer_type_are_numbers(options, dtype):
+    """Torch takes uint8 for a mask where it indexes, and refuses other types: each gives what int64 gives."""
+    pair, c = randomise(create("cp_vae", **options)), torch.tensor([2, 0, 1, 2])
+
+    def drawn(c):
+        torch.manual_seed(0)
+        return pair.sample(4, c=c)
+
+    expected = drawn(c)
+    for given in (c.to(dtype), c.to(dtype).numpy(), list(c.to(dtype).numpy())):
+        found = drawn(given)
+        assert found["c"].dtype is torch.int64 and found["c"].tolist() == [2, 0, 1, 2]
+        assert all(torch.equal(found[site], value) for site, value in expected.items())
+    assert torch.equal(drawn(c[:1].to(dtype).expand(4))["z"], drawn(2)["z"])
+    assert torch.equal(drawn(c.to(dtype)[0])["z"], drawn(np.int8(2))["z"])
+    with pytest.raises(ValueError, match="^c must be a category from 0 to 2, got"):
+        pair.sample(1, c=torch.tensor(3).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+@pytest.mark.parametrize("options", [{}, {"released_code": True}], ids=str)
+def test_networks_take_categories_of_every_integer_type(options, dtype):
+    """Priors, decoders and heads by hand, and programs that are conditioned on a category."""
+    pair, c = randomise(create("cp_vae", **options)).eval(), torch.tensor([2, 0, 1, 2])
+    z = torch.randn(4, pair.model.prior.loc.shape[1])
+    h = torch.randn(4, pair.guide.latent.parameters_of_z.input.in_features)
+    for use in (
+        lambda c: pair.model.prior(c).mean,
+        lambda c: pair.model.decoder(z, c=c).mean,
+        lambda c: pair.guide.latent(h, c).mean,
+        lambda c: chosen(pair.model.prior.loc, c),
+    ):
+        assert torch.equal(use(c.to(dtype)), use(c))
+    traces = []
+    for given in (c, c.to(dtype)):
+        torch.manual_seed(0)
+        traces.append(poutine.trace(poutine.condition(pair.model, {"c": given})).get_trace(size=4))
+    assert torch.equal(traces[0].nodes["x"]["fn"].mean, traces[1].nodes["x"]["fn"].mean)
+
+
+def test_positions_and_images_of_every_integer_type_are_numbers():
+    part, grasps = Part(torch.arange(8.0).reshape(4, 2)), torch.rand(3, 2, 6)
+    truth, image = grasps[:, 0], torch.arange(3)
+    expected = pp.metrics.rectangle_metric(grasps, truth, image)
+    assert expected[:, 0].all()
+    for dtype in (torch.uint8, torch.int32):
+        assert torch.equal(part.take(torch.tensor([3, 0], dtype=dtype)).x, part.x[[3, 0]])
+        assert torch.equal(pp.metrics.rectangle_metric(grasps, truth, image.to(dtype)), expected)
+    assert torch.equal(part.take(torch.tensor([True, False, False, True])).x, part.x[[0, 3]])
 
 
 @pytest.mark.parametrize("name", ["vae", "hvae"])

@@ -49,7 +49,7 @@ class DataConfig:
             object.__setattr__(self, "root", os.fspath(self.root))
         convert_fields(self)
         if self.root is not None:
-            path_of("root", self.root)
+            path_of("root", self.root, "data")
         for name in ("condition_rows", "limit", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be an integer of 0 or more, got {getattr(self, name)}")
