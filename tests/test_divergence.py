@@ -191,7 +191,7 @@ def test_at_the_first_validation_the_weights_at_the_start_are_kept(digits, tmp_p
     assert " at step 3 (epoch 0): the pair holds the weights that it started from, saved in " in message
 
 
-@pytest.mark.parametrize("objective", [None, Beta(beta=2.0), pyro.infer.Trace_ELBO()], ids=str)
+@pytest.mark.parametrize("objective", [None, Beta(beta=2.0), pyro.infer.Trace_ELBO()], ids=["elbo", "beta", "pyro"])
 def test_an_absurd_learning_rate(objective):
     data = runs.small_data()  # one step an epoch: the first to see the weights is the validation
     message = diverge(runs.small_pair("vae", data), data, objective, batch_size=96, learning_rate=1e30)
