@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,6 +80,8 @@ def start(commit: str, jobs: int) -> None:
         return
     os.setsid()
     os.nice(19)
+    with suppress(OSError):  # Linux may schedule sessions, and processes within each
+        Path("/proc/self/autogroup").write_text("19")
     (HOME / "pid").write_text(str(os.getpid()))
     at_work: dict[str, subprocess.Popen[bytes]] = {}
     while True:
