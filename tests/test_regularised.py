@@ -434,6 +434,28 @@ def test_svi_trains_the_discriminator():
     assert not stored & {id(parameter) for parameter in objective.discriminator.parameters()}
 
 
+def test_one_category_is_none_to_the_discriminator():
+    """Its total correlation is that of D(z) without a category; it trains, and its state is restored."""
+    pair, (x,), objective = create("cp_vae", num_categories=1), batch("cp_vae"), Factor(hidden=(7,))
+
+    def terms(of):
+        with GivenNoise(0.0):
+            return of.terms(pair.model, pair.guide, x)
+
+    found = terms(objective)
+    z = pair.encode(x)["z"].mean
+    assert objective.discriminator.category is None and objective.discriminator.size == (2, 1)
+    assert_close(found.penalties["total_correlation"], objective.discriminator(z).mean())
+    assert_close(terms(Factor(0.0, hidden=(7,))).loss, terms(ELBO()).loss)
+    found.loss.backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in objective.discriminator.parameters())
+    objective.end_step()
+    other = Factor(hidden=(7,))
+    other.load_state(objective.state(), torch.device("cpu"))
+    one, again = (terms(of).penalties["total_correlation"] for of in (objective, other))
+    assert torch.equal(one, again) and one != found.penalties["total_correlation"]
+
+
 @pytest.fixture(scope="module")
 def digits():
     return runs.small_data(size=65)  # batches of 32, 32 and one datum

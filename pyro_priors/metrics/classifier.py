@@ -231,7 +231,7 @@ def _shifted(x: Tensor, most: int) -> Tensor:
     if not most:
         return x
     height, width = x.shape[-2:]
-    top, left = torch.randint(2 * most + 1, (2,)).tolist()
+    top, left = torch.randint(2 * most + 1, (2,), device="cpu").tolist()
     return F.pad(x, [most] * 4, mode="replicate")[..., top : top + height, left : left + width]
 
 

@@ -110,7 +110,7 @@ def calibrate(network: Judge, logits: Tensor, loss: Callable[[Tensor], Tensor]) 
     :param loss: of such logits in double precision, a mean
     """
     logits = logits.double()
-    log_temperature = torch.zeros(network.temperature.shape, dtype=torch.float64, requires_grad=True)
+    log_temperature = logits.new_zeros(network.temperature.shape, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
@@ -201,7 +201,7 @@ def train_judge(
     with progress_bar(config.max_epochs * num_data, name, progress) as bar:
         for _ in range(config.max_epochs):
             network.train()
-            for rows in torch.randperm(num_data).split(config.batch_size):
+            for rows in torch.randperm(num_data, device="cpu").split(config.batch_size):
                 if len(rows) == 1:  # batch statistics need two
                     continue
                 optimizer.zero_grad()

@@ -140,7 +140,8 @@ class Factor(ELBO):
 
     def _make(self, z_dim: int, num_categories: int, like: Tensor) -> None:
         generator = torch.Generator("cpu").manual_seed(self.seed)
-        discriminator = Discriminator(z_dim, self.hidden, num_categories, generator, torch.float32)
+        at_least = torch.promote_types(like.dtype, torch.float32)
+        discriminator = Discriminator(z_dim, self.hidden, num_categories, generator, at_least)
         self.discriminator = discriminator.to(like)
         fused = like.device.type in ("cpu", "cuda")
         parameters = self.discriminator.parameters()
@@ -184,7 +185,8 @@ def exchange_values(z: Tensor, weight: Tensor | None = None) -> Tensor:
     :returns: shape of z
     """
     by_value = z.transpose(-2, -1)  # left_shape + (z_dim, M)
-    noise = torch.rand(by_value.shape, dtype=torch.float32, device=z.device)  # in half precision there would be ties
+    at_least = torch.promote_types(z.dtype, torch.float32)  # in half precision there would be ties
+    noise = torch.rand(by_value.shape, dtype=at_least, device=z.device)
     order = noise.argsort(-1)
     if weight is not None:
         shares = (weight / weight.sum(-1, keepdim=True)).to(noise.dtype).cumsum(-1)  # left_shape + (M,)
