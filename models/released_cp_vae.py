@@ -1,5 +1,7 @@
 """CP-VAE as its published code has it, generative half."""
 
+from typing import ClassVar
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -28,6 +30,7 @@ class ReleasedCPVAE(nn.Module):
     Reference: commit 0ceb836 (30 November 2019) of the authors' cp-vae, models/cp_vae_z_xc.py.
     """
 
+    networks: ClassVar = {"z": "prior", "x": "decoder"}
     category_logits: Tensor
 
     def __init__(self, num_categories: int, prior: ReleasedCategoryPrior, decoder: nn.Module) -> None:
@@ -44,7 +47,7 @@ class ReleasedCPVAE(nn.Module):
         :returns: x, observed or sampled
         """
         register("released_cp_vae.model", self)
-        with data_plate(x, condition, size):
+        with data_plate(x, condition, size, program=self):
             if self.training and x is not None:
                 c = pyro.sample("c", _anything_like(self.category_logits))
                 z = pyro.sample("z", _anything_like(self.prior.loc[0]))

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 from ._sites import SharedNoise
-from .registration import unregistered
+from .registration import NetworkError, unregistered
 
 __all__ = ["CompiledFunction", "EagerWarning"]
 
@@ -158,6 +158,8 @@ class CompiledFunction:
                 raise ValueError("it was called within effect handlers, which a graph could not follow")
             with _quiet():
                 return self._trace(held, inputs, args, differentiate)
+        except NetworkError:  # the eager programs would raise the same
+            raise
         except Exception as error:  # whatever it is: the eager programs run, or say it better
             self._say(str(error).strip().partition("\n")[0] or type(error).__name__)
             return None

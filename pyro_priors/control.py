@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from ._hints import check_sizes, hint
+from ._lock import LOCK
 from ._rng import seeded
 from ._sites import base_of
-from ._lock import LOCK
 from .data import Splits
 from .pair import Pair
 

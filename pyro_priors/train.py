@@ -27,6 +27,7 @@ from pyro import infer, poutine
 
 from . import checkpoint, zoo
 from ._lock import own_store
+from ._networks import check_networks, check_smallest_batch
 from ._rng import seeded
 from ._sites import sample_sites
 from .data import DataConfig, Levels, Splits
@@ -207,6 +208,9 @@ def fit(
             "process has a share of it: give num_processes=1, or make the pair with calibration='learned'"
         )
     _check_fits(pair, data)
+    first = to_like(data.train.take(slice(2)), next(pair.parameters()))
+    check_networks(pair, first.x[:], first.condition)
+    check_smallest_batch(pair, first.x[:], first.condition, len(data.train), config.batch_size, config.num_processes)
     _check_sites(pair, data, config.warmup_sites)
     _check_frozen(pair, config.frozen)
     _check_chunks(pair, objective)

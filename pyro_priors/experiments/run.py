@@ -15,11 +15,11 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyro
 import torch
 
 from .. import data as data_sets
 from .. import metrics, objectives, plots, train, zoo
+from .._lock import own_store
 from .._rng import seeded
 from ..checkpoint import write_atomically
 from ..data import Splits
