@@ -1,13 +1,13 @@
 """CP-VAE, inference half."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro
 import torch.nn as nn
 from torch import Tensor
 
 from pyro_priors._options import typed
-from pyro_priors.registration import data_plate, register
+from pyro_priors.registration import check_features, data_plate, register
 
 __all__ = ["CPVAEGuide"]
 
@@ -40,6 +40,8 @@ class CPVAEGuide(nn.Module):
     through data-dependent conditional priors, 2019, arXiv:1911.10885.
     """
 
+    networks: ClassVar = {"c": "category", "z": "latent"}
+
     @typed
     def __init__(
         self,
@@ -63,9 +65,9 @@ class CPVAEGuide(nn.Module):
         :param size: not used by this guide
         """
         register("cp_vae.guide", self)
-        with data_plate(x, condition, size, needs=["x"]):
-            features = self.trunk(x)
+        with data_plate(x, condition, size, needs=["x"], program=self):
+            features = check_features(self.trunk(x), self, x)
             q_c = self.category(x if self.category_sees_x else features)
             how: Any = {"enumerate": "parallel", "num_enumerated": self.num_enumerated}
-            c = pyro.sample("c", q_c, infer=how if q_c.has_enumerate_support else {})
+            c = pyro.sample("c", q_c, infer=how if getattr(q_c, "has_enumerate_support", False) else {})
             pyro.sample("z", self.latent(features, c))

@@ -1,5 +1,7 @@
 """The conditional variational autoencoder, inference half."""
 
+from typing import ClassVar
+
 import pyro
 import torch.nn as nn
 from torch import Tensor
@@ -19,6 +21,8 @@ class CVAEGuide(nn.Module):
     conditional generative models, NIPS 2015.
     """
 
+    networks: ClassVar = {"z": "encoder"}
+
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
@@ -30,5 +34,5 @@ class CVAEGuide(nn.Module):
         :param size: not used by this guide
         """
         register("cvae.guide", self)
-        with data_plate(x, condition, size, needs=["x", "condition"]):
+        with data_plate(x, condition, size, needs=["x", "condition"], program=self):
             pyro.sample("z", self.encoder(x, condition))

@@ -1,5 +1,7 @@
 """The variational autoencoder with two levels of latent codes, inference half."""
 
+from typing import ClassVar
+
 import pyro
 import torch.nn as nn
 from torch import Tensor
@@ -24,6 +26,8 @@ class HVAEGuide(nn.Module):
     Reference: Jakub M. Tomczak and Max Welling, VAE with a VampPrior, AISTATS 2018, arXiv:1705.07120.
     """
 
+    networks: ClassVar = {"z2": "encoder", "z1": "encoder_z1"}
+
     def __init__(self, encoder: nn.Module, encoder_z1: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
@@ -36,6 +40,6 @@ class HVAEGuide(nn.Module):
         :param size: not used by this guide
         """
         register("hvae.guide", self)
-        with data_plate(x, condition, size, needs=["x"]):
+        with data_plate(x, condition, size, needs=["x"], program=self):
             z2 = pyro.sample("z2", self.encoder(x))
             pyro.sample("z1", self.encoder_z1(x, in_precision_of(self.encoder_z1, z2)))

@@ -1,6 +1,7 @@
 """CP-VAE as its published code has it, inference half."""
 
 import math
+from typing import ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from pyro_priors.nn import RelaxedCategorical, Temperature
 from pyro_priors.priors import ReleasedCategoryPrior
-from pyro_priors.registration import data_plate, register
+from pyro_priors.registration import check_features, data_plate, register
 
 __all__ = ["ReleasedCPVAEGuide"]
 
@@ -39,6 +40,8 @@ class ReleasedCPVAEGuide(nn.Module):
     Reference: commit 0ceb836 (30 November 2019) of the authors' cp-vae, models/cp_vae_z_xc.py.
     """
 
+    networks: ClassVar = {"c": "category", "z": "latent"}
+
     def __init__(
         self,
         trunk: nn.Module,
@@ -61,8 +64,8 @@ class ReleasedCPVAEGuide(nn.Module):
         :param size: not used by this guide
         """
         register("released_cp_vae.guide", self)
-        with data_plate(x, condition, size, needs=["x"]):
-            features = self.trunk(x)
+        with data_plate(x, condition, size, needs=["x"], program=self):
+            features = check_features(self.trunk(x), self, x)
             q_c = self.category(features)
             if not self.training:
                 c = pyro.sample("c", q_c, infer={"enumerate": "parallel"})

@@ -1,5 +1,7 @@
 """The variational autoencoder, inference half."""
 
+from typing import ClassVar
+
 import pyro
 import torch.nn as nn
 from torch import Tensor
@@ -17,6 +19,8 @@ class VAEGuide(nn.Module):
     Reference: Diederik P. Kingma and Max Welling, Auto-encoding variational Bayes, ICLR 2014, arXiv:1312.6114.
     """
 
+    networks: ClassVar = {"z": "encoder"}
+
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
@@ -28,5 +32,5 @@ class VAEGuide(nn.Module):
         :param size: not used by this guide
         """
         register("vae.guide", self)
-        with data_plate(x, condition, size, needs=["x"]):
+        with data_plate(x, condition, size, needs=["x"], program=self):
             pyro.sample("z", self.encoder(x))

@@ -1,5 +1,7 @@
 """CP-VAE, the variational autoencoder with a categorical conditional prior, generative half."""
 
+from typing import ClassVar
+
 import pyro
 import torch
 import torch.nn as nn
@@ -46,6 +48,7 @@ class CPVAE(nn.Module):
     through data-dependent conditional priors, 2019, arXiv:1911.10885.
     """
 
+    networks: ClassVar = {"z": "prior", "x": "decoder"}
     category_logits: Tensor
 
     @typed
@@ -66,7 +69,7 @@ class CPVAE(nn.Module):
         :returns: x, observed or sampled
         """
         register("cp_vae.model", self)
-        with data_plate(x, condition, size):
+        with data_plate(x, condition, size, program=self):
             c = pyro.sample("c", category_of(self.category_logits, self.temperature, self.training))
             z = pyro.sample("z", self.prior(c))
             return pyro.sample("x", self.decoder(in_precision_of(self.decoder, z), c=c), obs=x)

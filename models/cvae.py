@@ -1,5 +1,7 @@
 """The conditional variational autoencoder, generative half."""
 
+from typing import ClassVar
+
 import pyro
 import torch.nn as nn
 from torch import Tensor
@@ -42,6 +44,8 @@ class CVAE(nn.Module):
     conditional VAE with approximation using normalizing flows, 2025, arXiv:2511.08946.
     """
 
+    networks: ClassVar = {"z": "prior", "x": "decoder"}
+
     @typed
     def __init__(
         self,
@@ -64,7 +68,7 @@ class CVAE(nn.Module):
         :returns: x, observed or sampled
         """
         register("cvae.model", self)
-        with data_plate(x, condition, size, needs=["condition"]):
+        with data_plate(x, condition, size, needs=["condition"], program=self):
             z = pyro.sample("z", self.prior(condition) if self.prior_sees_condition else self.prior())
             z = in_precision_of(self.decoder, z)
             decoded = self.decoder(z, condition=condition) if self.decoder_sees_condition else self.decoder(z)

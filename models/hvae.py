@@ -1,5 +1,7 @@
 """The variational autoencoder with two levels of latent codes, generative half."""
 
+from typing import ClassVar
+
 import pyro
 import torch.nn as nn
 from torch import Tensor
@@ -37,6 +39,8 @@ class HVAE(nn.Module):
     here; N(0, I) or the VampPrior there.
     """
 
+    networks: ClassVar = {"z2": "prior", "z1": "prior_z1", "x": "decoder"}
+
     def __init__(self, prior: nn.Module, prior_z1: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.prior = prior
@@ -51,7 +55,7 @@ class HVAE(nn.Module):
         :returns: x, observed or sampled
         """
         register("hvae.model", self)
-        with data_plate(x, condition, size):
+        with data_plate(x, condition, size, program=self):
             z2 = pyro.sample("z2", self.prior())
             z1 = pyro.sample("z1", self.prior_z1(in_precision_of(self.prior_z1, z2)))
             z1, z2 = (in_precision_of(self.decoder, z) for z in (z1, z2))

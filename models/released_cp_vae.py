@@ -1,5 +1,7 @@
 """CP-VAE as its published code has it, generative half."""
 
+from typing import ClassVar
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -30,6 +32,7 @@ class ReleasedCPVAE(nn.Module):
     Reference: commit 0ceb836 (30 November 2019) of the authors' cp-vae, models/cp_vae_z_xc.py.
     """
 
+    networks: ClassVar = {"z": "prior", "x": "decoder"}
     category_logits: Tensor
 
     @typed
@@ -47,7 +50,7 @@ class ReleasedCPVAE(nn.Module):
         :returns: x, observed or sampled
         """
         register("released_cp_vae.model", self)
-        with data_plate(x, condition, size):
+        with data_plate(x, condition, size, program=self):
             if self.training and x is not None:
                 c = pyro.sample("c", _anything_like(self.category_logits))
                 z = pyro.sample("z", _anything_like(self.prior.loc[0]))

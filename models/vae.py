@@ -1,5 +1,7 @@
 """The variational autoencoder with any prior, generative half."""
 
+from typing import ClassVar
+
 import pyro
 import torch.nn as nn
 from torch import Tensor
@@ -37,6 +39,8 @@ class VAE(nn.Module):
     prior is free here; N(0, I) there.
     """
 
+    networks: ClassVar = {"z": "prior", "x": "decoder"}
+
     def __init__(self, prior: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.prior = prior
@@ -50,6 +54,6 @@ class VAE(nn.Module):
         :returns: x, observed or sampled
         """
         register("vae.model", self)
-        with data_plate(x, condition, size):
+        with data_plate(x, condition, size, program=self):
             z = pyro.sample("z", self.prior())
             return pyro.sample("x", self.decoder(in_precision_of(self.decoder, z)), obs=x)

@@ -30,7 +30,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ._sites import OptionError, SharedNoise
-from .registration import unregistered
+from .registration import NetworkError, unregistered
 
 __all__ = ["CompiledFunction", "EagerWarning"]
 
@@ -165,7 +165,7 @@ class CompiledFunction:
                 raise ValueError("it was called within effect handlers, which a graph could not follow")
             with _quiet():
                 return self._trace(held, inputs, args, differentiate)
-        except OptionError:  # eager programs could not say it better
+        except (NetworkError, OptionError):  # the eager programs would raise the same
             raise
         except Exception as error:  # whatever it is: the eager programs run, or say it better
             self._give_up(str(error).strip().partition("\n")[0] or type(error).__name__, error)

@@ -18,6 +18,7 @@ from torch import Tensor
 from . import checkpoint
 from ._compile import CompiledFunction
 from ._lock import LOCK, own_store
+from ._networks import explaining
 from ._options import path_of, plain, typed
 from ._precision import at_least_float32, with_float32_parameters
 from ._rng import own_generators
@@ -363,7 +364,9 @@ class Pair(nn.Module):
         if compile == "always" or compile == "auto" and len(x) * num_samples * num_categories >= ROWS_THAT_PAY:
             in_bulk = CompiledFunction(log_sum, [self], strict=compile == "always")
         estimates = []
-        with self.evaluating(), progress_bar(len(x), "log-likelihood", progress) as bar:
+        first = x[:2].to(self.device), None if condition is None else condition[:2].to(self.device)
+        bar = progress_bar(len(x), "log-likelihood", progress)
+        with self.evaluating(), bar, explaining(self, *first):
             for start in range(0, len(x), batch):
                 part = x[start : start + batch].to(self.device)
                 given = None if condition is None else condition[start : start + batch].to(self.device)

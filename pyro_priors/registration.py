@@ -5,18 +5,30 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from math import prod
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import pyro
 import torch
 import torch.nn as nn
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.ops.provenance import detach_provenance
+from pyro.util import ignore_jit_warnings
 
 from ._hints import check_sizes
 from ._options import plain
 
-__all__ = ["BatchCheck", "check_batch", "data_plate", "register", "unregistered"]
+__all__ = [
+    "BatchCheck",
+    "NetworkError",
+    "check_batch",
+    "check_distribution",
+    "check_features",
+    "data_plate",
+    "register",
+    "unregistered",
+]
 
 _unregistered: ContextVar[bool] = ContextVar("unregistered", default=False)
 _counters: dict[str, itertools.count] = {}
@@ -76,7 +88,11 @@ def unregistered() -> Iterator[None]:
 
 
 def data_plate(
-    x: torch.Tensor | None, condition: torch.Tensor | None, size: int | None, needs: Sequence[str] = ()
+    x: torch.Tensor | None,
+    condition: torch.Tensor | None,
+    size: int | None,
+    needs: Sequence[str] = (),
+    program: nn.Module | None = None,
 ) -> pyro.plate:
     """The plate ``"data"`` of every program of the zoo, as long as the batch that the program was given.
 
@@ -84,8 +100,10 @@ def data_plate(
     :param condition: what x is generated given, shape ``(batch,) + condition_shape``, or None
     :param size: the batch size, read only where neither of the two is given
     :param needs: which of ``"x"`` and ``"condition"`` the program cannot do without
-    :raises ValueError: if one that is needed is None, all three are None, x and condition differ in length, or size is
-        not a positive integer
+    :param program: the program, whose attribute ``networks`` maps a site to the attribute that holds its network; what
+        these networks return is checked where it is sampled. None for no check
+    :raises ValueError: if one that is needed is None, all three are None, or x and condition differ in length, or size
+        is not a positive integer
     """
     for name, value in (("x", x), ("condition", condition)):
         if name in needs and value is None:
@@ -94,12 +112,128 @@ def data_plate(
         raise ValueError(f"condition must be as long as x, got {len(condition)} and {len(x)}: give one row per datum")
     given = x if x is not None else condition
     if given is not None:
-        return pyro.plate("data", len(given))
+        return _plate(len(given), program)
     if size is None:
         raise ValueError("a program needs x, condition or size, got none of them: give size=64 to sample 64 data")
     size = plain(size)
     check_sizes(size=size)
-    return pyro.plate("data", size)
+    return _plate(size, program)
+
+
+def _plate(size: int, program: nn.Module | None) -> pyro.plate:
+    return pyro.plate("data", size) if program is None else _CheckedPlate(size, program)
+
+
+class NetworkError(ValueError):
+    """A network returned something that its program cannot use."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.partition("\n")[0])  # without the table of shapes that Pyro's handlers add
+
+
+class _CheckedPlate(pyro.plate):
+    """The plate ``"data"`` of a program that says which networks its sites come from.
+
+    :param size: number of data
+    :param program: the program
+    """
+
+    def __init__(self, size: int, program: Any) -> None:
+        super().__init__("data", size)
+        self.program = program
+        self.drawn: tuple[int, ...] = ()
+
+    def _process_message(self, msg: Any) -> None:
+        if msg["type"] == "sample" and msg["name"] in self.program.networks:
+            event_shape = getattr(self.program, "event_shapes", {}).get(msg["name"])
+            left_shape = [1] * (-self.dim - len(self.drawn)) + list(self.drawn)
+            left_shape[self.dim] = self.subsample_size
+            check_distribution(msg["fn"], self._network(msg), left_shape, event_shape)
+        super()._process_message(msg)
+
+    @ignore_jit_warnings(["Converting a tensor to a Python"])
+    def _postprocess_message(self, msg: Any) -> None:
+        super()._postprocess_message(msg)
+        if msg["type"] != "sample" or msg["name"] not in self.program.networks:
+            return
+        shape, event_shape = tuple(msg["value"].shape), tuple(msg["fn"].event_shape)
+        num_left = len(shape) - len(event_shape)
+        if num_left < 1 or shape[num_left:] != event_shape:
+            raise NetworkError(
+                f"{self._network(msg)} returned a distribution with event shape {event_shape}, but the values of "
+                f"'{msg['name']}' have shape {shape}, batch included: return one with the event shape of these values, "
+                "or make encoder, prior and decoder for the same z_dim and x_shape"
+            )
+        self.drawn = shape[:num_left]
+
+    def _network(self, msg: Any) -> str:
+        name = self.program.networks[msg["name"]]
+        return f"{name} ({type(getattr(self.program, name)).__name__})"
+
+
+@ignore_jit_warnings(["Converting a tensor to a Python"])
+def check_distribution(
+    given: Any, network: str, left_shape: Sequence[int], event_shape: Sequence[int] | None = None
+) -> None:
+    """Refuse what is no distribution of Pyro over one event for each row of a network's input.
+
+    :param given: what the network returned
+    :param network: its name, for the message
+    :param left_shape: shape of the rows, with which its batch shape must broadcast
+    :param event_shape: shape of the event, None where any will do
+    :raises NetworkError: if it is none
+    """
+    if not isinstance(given, TorchDistributionMixin):
+        found = "None" if given is None else f"a {type(given).__name__}"
+        if isinstance(given, torch.Tensor):
+            found = f"a tensor of shape {tuple(given.shape)}"
+        elif isinstance(given, torch.distributions.Distribution):
+            found = f"{type(given).__module__.rpartition('.')[0]}.{type(given).__name__}, which Pyro cannot sample"
+        num = 1 if event_shape is None else len(event_shape)
+        raise NetworkError(
+            f"{network} must return a distribution of pyro.distributions, got {found}: return one such as "
+            f"dist.Normal(loc, scale).to_event({num}), after import pyro.distributions as dist"
+        )
+    batch, event = tuple(given.batch_shape), tuple(given.event_shape)
+    got = f"got batch shape {batch} and event shape {event}"
+    if event_shape is not None and event != tuple(event_shape):
+        num, sizes = len(event_shape), ", ".join(map(str, event_shape))
+        remedy = f"its parameters must have shape (..., {sizes})"
+        if (batch + event)[-num:] == tuple(event_shape):
+            remedy = f"declare {num} of its dimensions as the event, .to_event({num})"
+        raise NetworkError(
+            f"{network} must return a distribution with event shape {tuple(event_shape)}, {got}: {remedy}"
+        )
+    right = zip(reversed(batch), reversed(tuple(left_shape)), strict=False)
+    if any(one != 1 and other != 1 and one != other for one, other in right):
+        remedy = "return one row of parameters for each row of the input"
+        if batch[-1:] == (prod(left_shape),):
+            remedy = "keep the dimensions to the left of the event, logits.reshape(*z.shape[:-1], *x_shape)"
+        raise NetworkError(
+            f"{network} must return a distribution with batch shape {tuple(left_shape)}, {got}: {remedy}"
+        )
+
+
+def check_features(features: Any, guide: Any, x: torch.Tensor | None) -> Any:
+    """Return what the trunk of a guide returned, or refuse it where it is not what the guide's heads take.
+
+    :param features: what the trunk returned
+    :param guide: the guide; its ``event_shapes["features"]`` is the shape of one row, missing where any will do
+    :param x: what the trunk was given
+    :raises NetworkError: if it is no tensor of one such row for each row of x
+    """
+    shape = getattr(guide, "event_shapes", {}).get("features")
+    if x is None or shape is None:
+        return features
+    wanted = (len(x), *shape)
+    if not isinstance(features, torch.Tensor) or tuple(features.shape) != wanted:
+        is_tensor = isinstance(features, torch.Tensor)
+        found = f"a tensor of shape {tuple(features.shape)}" if is_tensor else f"a {type(features).__name__}"
+        raise NetworkError(
+            f"encoder ({type(guide.trunk).__name__}) must return features, a tensor of shape {wanted}, got {found}: "
+            "change its last layer, or hidden, whose last size is the number of features"
+        )
+    return features
 
 
 def check_batch(name: str, value: Any, dtype: torch.dtype, shape: Sequence[int] | None) -> None:

@@ -27,6 +27,7 @@ from pyro import infer, poutine
 
 from . import checkpoint, zoo
 from ._lock import own_store
+from ._networks import check_networks, check_smallest_batch
 from ._options import MAY_BE_INFINITE, convert_fields, plain, shown, typed
 from ._rng import seeded
 from ._sites import check_latent, sample_sites
@@ -225,6 +226,10 @@ def fit(
         )
     _check_fits(pair, data)
     _check_precision(data, config.precision)
+    first = to_like(data.train.take(slice(2)), next(pair.parameters()))
+    rows = first.x[:], None if first.condition is None else first.condition[:]  # bytes come out as numbers
+    check_networks(pair, *rows)
+    check_smallest_batch(pair, *rows, len(data.train), config.batch_size, config.num_processes)
     _check_sites(pair, data, config.warmup_sites)
     _check_frozen(pair, config.frozen)
     _check_chunks(pair, data, objective)

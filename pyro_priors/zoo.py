@@ -441,7 +441,7 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
         ``condition``; from z1 and z2 for ``hvae``) to a distribution over x with event shape ``x_shape``
     :param config: fields of the pair's config dataclass; ``x_shape`` always, ``condition_shape`` for conditional pairs
     :raises ValueError: if a name or an option is unknown (the message names the nearest), a value is out of range, or a
-        network is no module
+        network is no module. What your networks return is checked when the programs call them
     """
     name = plain(name)
     entry = _entry(name)
@@ -470,7 +470,17 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
     check = BatchCheck(x=built.x_shape, condition=getattr(built, "condition_shape", None))
     for program in (pair.model, pair.guide):
         program.register_forward_pre_hook(check, with_kwargs=True)
+    # what your networks must return; the programs compare
+    pair.guide.event_shapes = {} if encoder is None else _event_of_encoder(built)
+    pair.model.event_shapes = pair.guide.event_shapes | ({} if decoder is None else {"x": built.x_shape})
     return pair
+
+
+def _event_of_encoder(config: PairConfig) -> dict[str, tuple[int, ...]]:
+    """What the ``encoder`` of :func:`create` returns: its site, or features, and their shape."""
+    if isinstance(config, CPVAEConfig):
+        return {"features": (config.hidden[-1] if config.hidden else 0,)}
+    return {"z2" if isinstance(config, HVAEConfig) else "z": (config.z_dim,)}
 
 
 @typed

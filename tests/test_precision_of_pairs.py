@@ -1,4 +1,4 @@
-"""Pairs that were trained in float64 or bfloat16: used from Python as from the command line, in the data's precision."""
+"""Pairs trained in float64 or bfloat16 are used in the data's precision, from Python as from the command line."""
 
 import copy
 import dataclasses

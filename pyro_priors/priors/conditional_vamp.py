@@ -10,6 +10,7 @@ from torch import Tensor
 from .._options import typed
 from .._precision import in_precision_of
 from .._sites import base_of, is_normal
+from ..registration import check_distribution
 from .conditional import ComponentNetwork
 from .mixture import GaussianMixture
 from .vamp import evaluating
@@ -137,6 +138,7 @@ class CDVPrior(nn.Module):
         z, given = _together(self.decoder, pseudo_latents, condition, self.network)
         with evaluating(self.decoder):
             decoded = self.decoder(z, condition=given) if self.decoder_sees_condition else self.decoder(z)
+        check_distribution(decoded, f"decoder ({type(self.decoder).__name__})", z.shape[:-1])
         return logits, decoded.mean.reshape(pseudo_latents.shape[:-1] + decoded.event_shape)
 
     def forward(self, condition: Tensor) -> dist.Distribution:
@@ -151,14 +153,18 @@ def _mixture_of_posteriors(
     logits: Tensor, x: Tensor, encoder: nn.Module, condition: Tensor, network: ComponentNetwork
 ) -> GaussianMixture:
     """q(z|x_k,condition) as the components of a mixture; x has shape ``left_shape + (K,) + x_shape``."""
+    shape = x.shape[: network.num_left(condition) + 1]
+    values, conditions = _together(encoder, in_precision_of(encoder, x), condition, network)
     with evaluating(encoder):
-        posterior = encoder(*_together(encoder, in_precision_of(encoder, x), condition, network))
+        posterior = encoder(values, conditions)
+    left_shape = values.shape[: values.dim() - x.dim() + len(shape)]
+    check_distribution(posterior, f"encoder ({type(encoder).__name__})", left_shape)
     if not is_normal(posterior):
         raise ValueError(
             f"the encoder returns {type(base_of(posterior)).__name__}, and this prior needs a mixture of diagonal "
             "Gaussians: return Normal(loc, scale).to_event(1), or use cmog_cvae"
         )
-    base, shape = base_of(posterior), x.shape[: network.num_left(condition) + 1]
+    base = base_of(posterior)
     return GaussianMixture(logits, base.loc.reshape(*shape, -1), base.scale.reshape(*shape, -1))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._hints import check_sizes
 from .._options import typed
+from ..registration import check_distribution
 from .mixture import mixture_of
 
 __all__ = ["VampPrior"]
@@ -133,7 +134,9 @@ class VampPrior(nn.Module):
     def forward(self) -> dist.Distribution:
         """:returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``"""
         with evaluating(self.encoder):
-            return mixture_of(self.logits, self.encoder(self.pseudo_inputs))
+            posterior = self.encoder(self.pseudo_inputs)
+        check_distribution(posterior, f"encoder ({type(self.encoder).__name__})", self.logits.shape)
+        return mixture_of(self.logits, posterior)
 
 
 @contextmanager
