@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torch.nn.parameter import UninitializedTensorMixin, is_lazy
+from torch.nn.parameter import is_lazy
 
 __all__ = [
     "CheckpointError",
@@ -171,7 +171,7 @@ def write(
 
 
 def restore_previous(folder: Path, name: str) -> None:
-    """Put the save that ``keep_previous`` has kept in the place of the last one, which is removed."""
+    """Restore the save that ``keep_previous`` has kept, and remove the one after it."""
     _mark(folder, _named(folder, name))
     write_atomically(folder / f"{name}.json", (folder / f"{name}.previous.json").read_bytes())
     _sweep(folder, name)
@@ -281,7 +281,8 @@ def _named_tensors(module: nn.Module) -> dict[str, _Named]:
 
 
 def _plain(key: str) -> str:
-    return key.replace("_orig_mod.", "")
+    *modules, name = key.split(".")
+    return ".".join([*(module for module in modules if module != "_orig_mod"), name])
 
 
 def module_state(module: nn.Module) -> dict[str, Tensor]:
@@ -308,8 +309,8 @@ def module_state(module: nn.Module) -> dict[str, Tensor]:
 def check_module(module: nn.Module, to_file: bool) -> None:
     """Refuse a module that could not be saved or restored, before it is trained.
 
-    Its state is loaded into itself, and of each tensor one value goes through the format of the files: the cost is that
-    of copying the tensors once in memory.
+    The state is loaded into the module that it comes from, and one value of each tensor is packed and unpacked. This
+    costs as much as copying the tensors in memory once.
 
     :param to_file: whether it is to be saved, and not only restored
     :raises ValueError: with the name of the tensor, and what is the matter with it
@@ -318,8 +319,8 @@ def check_module(module: nn.Module, to_file: bool) -> None:
     for name, tensor in state.items():
         if tensor.is_inference():
             raise ValueError(
-                f"'{name}' cannot be restored: it was made under torch.inference_mode(): make it outside, or put its "
-                "clone() in its place"
+                f"'{name}' cannot be restored: it was made under torch.inference_mode(): make it outside, or replace "
+                "it by its clone()"
             )
     if to_file:
         check_tensors(state)
@@ -327,7 +328,7 @@ def check_module(module: nn.Module, to_file: bool) -> None:
 
 
 def check_tensors(tensors: dict[str, Tensor]) -> None:
-    """Refuse tensors that a file cannot hold, or that a change of precision would spoil.
+    """Refuse tensors that a file cannot hold, and complex ones, which a change of precision makes real.
 
     :raises ValueError: with the name and type of the first
     """
@@ -398,7 +399,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 def _copy(value: Tensor, tensor: Tensor, in_its_precision: bool) -> None:
     if is_lazy(tensor):
-        cast(UninitializedTensorMixin, tensor).materialize(value.shape)
+        cast(Any, tensor).materialize(value.shape)
     if in_its_precision and value.is_floating_point() and tensor.is_floating_point():
         tensor.data = tensor.data.to(value.dtype)
     if tensor.layout is torch.strided and 0 in tensor.stride():  # expanded: several values in one place

@@ -6,8 +6,8 @@
                 metrics.jsonl  evaluation.json  figures/*.png
                 evaluation-PART-seedN.json (of other parts and seeds, before the last)
 
-One folder holds one pair for all who save and load: that of a run is in its ``pair/``, whether the path that is given
-is the run folder or that one, and any other folder holds its own (:func:`save_pair`, :func:`find_pair`).
+A folder has one place for a pair, to which all that save and load agree (:func:`save_pair`, :func:`find_pair`). In a
+run folder this place is ``pair/``. Any other folder holds ``pair.json`` itself.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class RunFolder:
 
     @property
     def pair_is_replaced(self) -> bool:
-        """Whether ``pair/`` holds what :meth:`Pair.save` has put in the place of the pair that the training left."""
+        """Whether :meth:`Pair.save` has replaced the pair that the training left."""
         return bool(self._record_of_pair().get(REPLACED))
 
     @property
@@ -410,8 +410,8 @@ class RunFolder:
     def replace_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> None:
         """Write ``pair/`` with a pair that the training did not leave, and mark it as such if it is another one.
 
-        A marked pair is loaded and evaluated. It is not taken for the result of the training: the run is not resumed
-        beside it, and :func:`~pyro_priors.experiments.reproduce` does not show it.
+        A marked pair is loaded and evaluated, but never taken for the result of the training. The run is not resumed,
+        and :func:`~pyro_priors.experiments.reproduce` does not show it.
 
         :raises ValueError: if the run is not one of such a pair, or holds only its numbers
         """

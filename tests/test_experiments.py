@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import statistics
+import warnings
 from pathlib import Path
 
 import pytest
@@ -272,7 +273,9 @@ def test_a_table_that_cannot_be_written_is_shown(finished, tmp_path, monkeypatch
     ]
     assert report.files == [] and report.table == finished[1].table
     capsys.readouterr()
-    assert main(["reproduce", NAME, "--out", str(out), "--quiet", "--device", "cpu"]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")  # the command line prints what pytest makes an error
+        assert main(["reproduce", NAME, "--out", str(out), "--quiet", "--device", "cpu"]) == 0
     captured = capsys.readouterr()
     assert captured.out == f"{report.table}\n" and captured.err.count("\n") == len(told)
     assert runs.snapshot(out) == before

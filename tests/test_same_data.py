@@ -42,7 +42,7 @@ def fit(data, out, epochs=1, **options):
 def test_the_digest_is_sha256_of_types_shapes_and_bytes():
     found = digest(pp.data.from_arrays(**ARRAYS))
     for part in ("train", "valid", "test"):
-        expected = hashlib.sha256(b"binarise=False augment=None" if part == "train" else b"")
+        expected = hashlib.sha256(b"binarize=False augment=None" if part == "train" else b"")
         for kind, dtype in (("x", "float32"), ("condition", "float32"), ("label", "int64"), ("attributes", "float32")):
             values = ARRAYS[f"{kind}_{part}"]
             expected.update(f"{kind} Tensor torch.{dtype} {values.shape}".encode())

@@ -122,7 +122,7 @@ class Splits:
         """Return what a run records of its data: the recipe, and the digest of data that the recipe does not give.
 
         The digest is one SHA-256 for each part. It covers the dtype, shape and values of x, condition, label and
-        attributes, and whether x is binarised or augmented in every batch. The arrays are read once, 16 MiB at a time:
+        attributes, and whether x is binarized or augmented in every batch. The arrays are read once, 16 MiB at a time:
         a gigabyte takes about a second.
 
         :param digest: include the digest in any case
@@ -131,7 +131,7 @@ class Splits:
         found = dict(self.recipe or {"name": self.name, "config": None})
         if digest or not self.as_loaded:
             found["arrays"] = {
-                name: _digest(part, f"binarise={self.binarise} augment={self.augment}" if name == "train" else "")
+                name: _digest(part, f"binarize={self.binarise} augment={self.augment}" if name == "train" else "")
                 for name, part in self.parts.items()
             }
         return found

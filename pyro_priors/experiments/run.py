@@ -9,7 +9,7 @@ import statistics
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -242,11 +242,13 @@ class _Runner:
         pair.to(_device(self.device), torch.float32).eval()
         trained = Trained(row, pair, data, self.folder.parent / "judges", folder.history())
         try:
-            estimates = self.evaluate(trained, experiment, folder, may_evaluate)
+            evaluation = self.evaluate(trained, experiment, folder, may_evaluate)
         except (KeyboardInterrupt, SystemExit):
             self.say(f"stopped while {row.name} was evaluated: the same command goes on from there")
             raise
-        return self.result(row, config, folder, estimates), self.pictures(experiment, folder, trained)
+        estimates = {name: Estimate(**values) for name, values in evaluation.get("metrics", {}).items()}
+        result = self.result(row, config, folder, estimates, evaluation)
+        return result, self.pictures(experiment, folder, trained)
 
     def pictures(
         self, experiment: Experiment, folder: RunFolder, trained: Trained | None = None
@@ -265,9 +267,19 @@ class _Runner:
                 kept = pictures.load(file, weights)  # what is drawn does not depend on whether they were kept
         return kept
 
-    def result(self, row: Row, config: TrainConfig, folder: RunFolder, estimates: dict[str, Estimate]) -> Result:
-        """What the table has of a row that has ended."""
-        history, evaluation = folder.history(), folder.evaluation(**OF_TABLES) or {}
+    def result(
+        self,
+        row: Row,
+        config: TrainConfig,
+        folder: RunFolder,
+        estimates: dict[str, Estimate],
+        evaluation: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """What the table has of a row that has ended.
+
+        :param evaluation: what the estimates are of; the one in the folder when left out, or empty
+        """
+        history, evaluation = folder.history(), evaluation or folder.evaluation(**OF_TABLES) or {}
         intended = row.quick if self.quick else row.train
         seconds = [line["seconds"] for line in history]
         return Result(
@@ -382,8 +394,9 @@ class _Runner:
 
     def evaluate(
         self, trained: Trained, experiment: Experiment, folder: RunFolder, may_evaluate: bool
-    ) -> dict[str, Estimate]:
-        """What the experiment asks of the row: from ``evaluation.json`` what is there already, computed what is not."""
+    ) -> Mapping[str, Any]:
+        """An evaluation with what the experiment asks of the row: from ``evaluation.json`` what is there already,
+        computed what is not; empty if something is missing that may not be computed."""
         row, pair, data = trained.row, trained.pair, trained.data
         measures = {measure.__name__: partial(measure, pair, data) for measure in row.measures}
         judges = (*row.judges, *experiment.judges)
@@ -422,7 +435,7 @@ class _Runner:
             old = metrics.beside(old or None, metrics.record(pair, data, found, missing, **given))
             with _kept(f"the evaluation of {row.name}"):
                 folder.save_evaluation(old)
-        return {name: Estimate(**values) for name, values in old["metrics"].items()}
+        return old
 
     def suffices(self, old: dict[str, Any], given: dict[str, Any]) -> bool:
         """Whether log p(x) is there: of as many samples as were asked for, or no fewer than a row's own number."""
