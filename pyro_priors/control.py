@@ -156,8 +156,6 @@ def _check(pair: Pair, data: Splits) -> None:
 
 
 def _check_several(name: str, given: Sequence[str]) -> None:
-    if isinstance(given, str):
-        raise ValueError(f"{name} must be a list of texts, got '{given}': give ['{given}']")
     if not given:
         raise ValueError(f"{name} must hold at least one text, got none")
 

@@ -242,10 +242,10 @@ def test_mistakes_from_python():
     for message, call in {
         r"num must be a whole .*, got 0: give 10": lambda: control.asked(pair, data, ["label=3"], 0),
         r"texts must hold at least one text, got none": lambda: control.asked(pair, data, [], 2),
-        r"texts must be a list of texts, got 'label=3': give \['label=3'\]": lambda: control.asked(
+        r"texts must be a tuple of strings, got 'label=3' \(for example, \('label=3',\)\)": lambda: control.asked(
             pair, data, "label=3", 2
         ),
-        r"names must be a list of texts, got 'label': give \['label'\]": lambda: control.grid(pair, data, "label"),
+        r"names must be a tuple of strings, got 'label'": lambda: control.grid(pair, data, "label"),
         r"names must hold at least one text, got none": lambda: control.grid(pair, data, []),
         r"num_columns must be a whole .*, got 0": lambda: control.grid(pair, data, ["label"], num_columns=0),
         r"num_rows must be a whole .*, got 0": lambda: control.between(pair, data, "label=3", "label=5", num_rows=0),

@@ -1,4 +1,4 @@
-"""What the values of one's own data are in: gray levels, or units in which their spread is far from 1."""
+"""The units of values: gray levels, or others in which their spread is far from 1."""
 
 from __future__ import annotations
 
