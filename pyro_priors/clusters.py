@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from . import checkpoint
-from ._divergence import TrainingDiverged, became_infinite
+from ._divergence import TrainingDiverged, became_infinite, cause
 from ._hints import check_sizes
 from ._lock import LOCK
 from ._options import typed
@@ -127,13 +128,14 @@ def start_at_clusters(
             for (x, _), (label, _) in zip(shown, told, strict=True):
                 x = x.to(like)
                 try:
-                    q_c = networks(x)
-                except Exception:
-                    _check_finite(networks)  # a distribution may have refused what diverged
+                    loss = _loss(networks, x, label)
+                except Exception as error:  # a distribution may have refused what diverged
+                    _check_finite(networks)
+                    if found := cause(error, partial(_loss, networks, x, label), first_step=not optimizer.state):
+                        raise _diverged(str(found)) from error
                     raise
                 optimizer.zero_grad()
-                # by its logits, which a relaxed category has too
-                (-q_c.logits.gather(-1, label.to(like.device)).mean()).backward()
+                loss.backward()
                 with torch.device("cpu"):  # where Adam counts its steps, whatever torch's default is
                     optimizer.step()
             bar.update()
@@ -143,12 +145,24 @@ def start_at_clusters(
     return labels
 
 
+def _loss(networks: nn.Module, x: Tensor, label: Tensor) -> Tensor:
+    # by the logits, which a relaxed category has too
+    loss = -networks(x).logits.gather(-1, label.to(x.device)).mean()
+    if not loss.isfinite():
+        raise TrainingDiverged(f"the loss became {loss.item()}")
+    return loss
+
+
 def _check_finite(networks: nn.Module) -> None:
     if what := became_infinite(checkpoint.module_state(networks), {}):
-        raise TrainingDiverged(
-            f"{what} while the network of q(c|x) learned the clusters: the pair is as it was; a smaller learning_rate "
-            "may help"
-        )
+        raise _diverged(what)
+
+
+def _diverged(what: str) -> TrainingDiverged:
+    return TrainingDiverged(
+        f"{what} while the network of q(c|x) learned the clusters: the pair is as it was; a smaller learning_rate "
+        "may help"
+    )
 
 
 def _checked_guide(pair: Pair, data: Splits, learned: Pair) -> CPVAEGuide:

@@ -211,6 +211,8 @@ class RunFolder:
             # a run on arrays had no record of them once
             return (None, None) if old is None and "arrays" in (new or {}) else (old, new)
         if "arrays" in old:
+            if old.get("config") and new.get("config") and old["config"] != new["config"]:
+                return old, new  # loaded with other options, which says more
             found = new.get("arrays", {})
             for part, digest in old["arrays"].items():
                 if found.get(part) != digest:

@@ -304,7 +304,8 @@ def test_data_that_changed_or_went_since_the_training_are_refused(tmp_path, caps
     file.unlink()
     assert main(["evaluate", str(run)]) == 2
     assert capsys.readouterr().err == (
-        f"pyro-priors: error: {file}, which {run} was trained on, is no longer there: put it back\n"
+        f"pyro-priors: error: {file}, which {run} was trained on, is no longer there: put it back, or give its new "
+        "place with --data\n"
     )
 
 
@@ -518,7 +519,7 @@ MISTAKES = {
     ),
     "warmup": (
         "train vae --data digits --out new --train.warmup-epochs 1 --train.warmup-sites c",
-        r"warmup_sites names 'c', which is no latent site: choose from z",
+        r"warmup_sites names 'c', which is not a latent site: choose from z",
     ),
     "prior": (
         "train vae --data digits --out new --pair.prior flo",

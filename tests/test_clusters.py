@@ -292,8 +292,8 @@ def test_the_mode_of_each_module_stays(learned, monkeypatch, fails):
     pair.guide.trunk.train()
     modes = [one.training for one in pair.modules()]
 
-    def failing(*args, **options):
-        assert pair.guide.category.training
+    def failing(module, *args):
+        assert module.training
         raise RuntimeError("in the middle")
 
     if fails:
@@ -364,9 +364,9 @@ def test_a_network_that_diverges_leaves_the_pair_as_it_was(learned, validation):
     data, _, vae = learned
     pair = cp_vae()
     before = runs.state(pair)
-    match = r"'.*' became -?(nan|inf) while the network of q\(c\|x\) learned the clusters: the pair is as it was"
+    match = r"^.* became -?(nan|inf) while the network of q\(c\|x\) learned the clusters: the pair is as it was"
     with pyro.validation_enabled(validation), pytest.raises(pp.TrainingDiverged, match=match):
-        pp.start_at_clusters(pair, few(data), vae, bend=False, learning_rate=1e38)
+        pp.start_at_clusters(pair, few(data), vae, bend=False, learning_rate=1e37)
     assert runs.same_bits(runs.state(pair), before)
 
 
@@ -484,7 +484,7 @@ def test_frozen_parts_that_are_none():
         ),
         (
             {"frozen": (torch.nn.Linear(2, 2),), "frozen_epochs": 1},
-            r"frozen must be names of parts, got Linear: give its",
+            r"frozen must be a tuple of strings, got \(Linear",
         ),
         ({"warmup_sites": "z"}, r"warmup_sites must be names of latent sites, got 'z': give \('z',\)"),
         ({"frozen": ("guide.category",)}, r"frozen=\('guide.category',\) and frozen_epochs=0 belong together"),
