@@ -180,6 +180,8 @@ def test_what_one_does_with_a_pair(which, name, tmp_path):
     pair, data = made(name)
     x, condition = data.test.x[:3], None if data.test.condition is None else data.test.condition[:3]
     metric_names = [name for name in metrics.METRICS if name not in ("generation", "fidelity", "diversity")]
+    if pair.num_categories:  # figures are drawn with it
+        pair.set_aggregate(data.test.x)
 
     def use():
         codes = pair.encode(x, condition)
