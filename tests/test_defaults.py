@@ -10,6 +10,7 @@ import io
 import itertools
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ import torch
 import pyro_priors as pp
 import runs
 from pyro_priors import control, latent_plots, metrics, plots
+from pyro_priors.experiments import bhalodia2019, klushyn2019, lavda2019
 from pyro_priors.metrics import grasps
 from pyro_priors.objectives import ELBO, Capacity, Constrained, Factor, Info, TotalCorrelation
 
@@ -259,6 +261,45 @@ def test_attributes_and_completions(which):
         ]
 
     assert_unchanged(which, draw)
+
+
+# experiments
+
+
+@pytest.mark.parametrize("which", DEFAULTS)
+def test_measures_and_figures_of_experiments(which):
+    moons, mixture, targets, curve, four = (
+        pp.data.load(name) for name in ("moons", "mixture", "one_to_many", "inverse_sine", "four_gaussians")
+    )
+    flow = runs.small_pair("vae", moons, prior="flow", num_transforms=2)
+    one_dimension = runs.small_pair("cp_vae", mixture, num_categories=2)
+    of_targets, of_curve = (runs.small_pair("cvae", data) for data in (targets, curve))
+    clouds = runs.small_pair("vae", four)
+    images = runs.small_data(binarise="none")
+    faces = runs.small_pair("sigma_vae", images, prior="flow", num_transforms=2)
+    row = SimpleNamespace(name="mnist-vae-dp", of="", data="mnist", pair_options={"prior": "flow"})
+    trained = SimpleNamespace(pair=faces, data=images, row=row)
+
+    def measure():
+        return [
+            bhalodia2019.off_manifold(flow, moons),
+            bhalodia2019.train_gap(flow, moons),
+            bhalodia2019.information(flow, moons),
+            bhalodia2019.gaussian_correlation(flow, moons),
+            bhalodia2019._traversals(3, 1)(trained),
+            bhalodia2019._by_dimension(trained, 1, 3),
+            bhalodia2019._samples_and_low(trained, 4),
+            lavda2019.two_modes(one_dimension, mixture),
+            lavda2019.true_log_density(one_dimension, mixture),
+            lavda2019._true_density(),
+            klushyn2019.off_the_targets(of_targets, targets),
+            klushyn2019.off_the_curve(of_curve, curve),
+            klushyn2019.off_the_gaussians(clouds, four),
+            *(klushyn2019.true_log_density(clouds, data) for data in (targets, curve, four)),
+            picture(klushyn2019._priors_by_condition({"": SimpleNamespace(pair=of_targets)}, 20)),
+        ]
+
+    assert_unchanged(which, measure)
 
 
 # networks that judge, and numbers

@@ -1,5 +1,6 @@
 """Shapes made from factors, and the mutual information of codes with them."""
 
+import dataclasses
 import math
 
 import pytest
@@ -80,6 +81,26 @@ def test_gap_by_hand():
     assert_close(mutual_information_gap(information, factors), torch.tensor([0.4, 0.4]) / entropy)
     with pytest.raises(ValueError, match="a gap is between two values of the code, and this one has 1"):
         mutual_information_gap(information[:1], factors)
+
+
+def test_a_factor_that_does_not_vary_has_no_gap():
+    """Whatever rounding leaves of its information, which is 0."""
+    factors = torch.stack([torch.zeros(300), torch.arange(300) % 2], -1).long()
+    for information in (torch.tensor([[1e-9, 0.6], [0.0, 0.1]]), factor_information(*torch.rand(2, 300, 2), factors)):
+        gap = mutual_information_gap(information, factors)
+        assert gap[0].isnan() and gap[1].isfinite()
+
+
+def test_a_factor_that_does_not_vary_is_left_out_of_the_mean():
+    data = pp.data.load("shapes", binarise="none")
+    square = (data.test.attributes[:, 0] == 0).nonzero()[:200, 0]
+    data = dataclasses.replace(data, test=data.test.take(square))
+    torch.manual_seed(0)
+    pair = pp.create("vae", x_shape=(1024,), z_dim=2, hidden=(4,), likelihood="continuous_bernoulli")
+    found = {name: one.value for name, one in evaluate(pair, data, metrics=["factors"], progress=False).items()}
+    varying = [f"mutual_information_gap_{name}" for name in FACTORS if name != "shape"]
+    assert found.keys() == {"mutual_information_gap", *varying}
+    assert found["mutual_information_gap"] == pytest.approx(sum(found[name] for name in varying) / 4)
 
 
 def test_the_metric():

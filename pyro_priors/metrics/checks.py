@@ -15,7 +15,7 @@ Size = str | int | EllipsisType
 
 
 def check_values(name: str, value: Any, *shape: Size, least: int = 1, infinite: bool = False) -> None:
-    """Refuse a tensor that a metric cannot be computed of.
+    """Refuse a tensor that a metric cannot be computed from.
 
     :param name: name of the argument, for the message
     :param value: the tensor
@@ -23,8 +23,7 @@ def check_values(name: str, value: Any, *shape: Size, least: int = 1, infinite: 
         number of further dimensions
     :param least: smallest size of the first dimension of those that are given; 0 allows a tensor without values
     :param infinite: allow infinite values
-    :raises ValueError: if it is no tensor of numbers, or of another shape, or has fewer rows, or values that are not
-        finite
+    :raises ValueError: if it is no tensor, has another shape, fewer rows, or values that are not finite
     """
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}: give torch.as_tensor({name})")

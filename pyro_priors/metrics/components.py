@@ -39,9 +39,9 @@ def posterior_means(pair: Pair, x: Tensor, condition: Tensor | None = None) -> T
     like = next(pair.parameters())
     for start in range(0, len(x), AT_ONCE):
         rows = slice(start, start + AT_ONCE)
-        check_finite("x", x[rows])
-        given = None if condition is None else condition[rows].to(like)
-        found.append(pair.encode(x[rows].to(like), given)["z"].mean.cpu())
+        part, given = x[rows], None if condition is None else condition[rows].to(like)
+        check_finite("x", part)
+        found.append(pair.encode(part.to(like), given)["z"].mean.cpu())
     return torch.cat(found)
 
 

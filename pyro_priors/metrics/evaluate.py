@@ -348,7 +348,10 @@ def _accuracy(context: _Context) -> dict[str, Estimate]:
 
 
 def _factors(context: _Context) -> dict[str, Estimate]:
-    """Mutual information gap of each factor that the data were made of, and its mean over them; of the upper code."""
+    """Mutual information gap of each factor that the data were made of, and its mean over them; of the upper code.
+
+    A factor that does not vary in the part has no gap, and is left out.
+    """
     part = context.data.parts[context.part]
     if context.data.factor_sizes is None or part.attributes is None or context.pair.num_categories:
         return {}
@@ -361,8 +364,9 @@ def _factors(context: _Context) -> dict[str, Estimate]:
     gaps = mutual_information_gap(factor_information(loc, scale, factors), factors)
     names = context.data.attribute_names or ()
     found = {f"mutual_information_gap_{name}": gap for name, gap in zip(names, gaps, strict=True)}
-    found = {"mutual_information_gap": gaps.mean()} | found
-    return {name: Estimate(gap.item(), None, "share of the factor's entropy") for name, gap in found.items()}
+    found = {"mutual_information_gap": gaps.nanmean()} | found
+    unit = "share of the factor's entropy"
+    return {name: Estimate(gap.item(), None, unit) for name, gap in found.items() if not gap.isnan()}
 
 
 def _generation(context: _Context) -> dict[str, Estimate]:

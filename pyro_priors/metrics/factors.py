@@ -78,7 +78,7 @@ def mutual_information_gap(information: Tensor, factors: Tensor) -> Tensor:
     best = information.topk(2, 0).values
     shares = [torch.bincount(column).double() / len(column) for column in factors.T]
     entropy = torch.stack([torch.special.entr(share).sum() for share in shares]).to(information)
-    return (best[0] - best[1]) / entropy
+    return torch.where(entropy > 0, (best[0] - best[1]) / entropy, math.nan)
 
 
 def _check_factors(factors: Tensor, num: int | str, num_factors: int | str = "K") -> None:
