@@ -16,6 +16,7 @@ from pyro import infer, poutine
 from torch import Tensor
 
 from . import checkpoint
+from ._arrays import check_dense
 from ._compile import CompiledFunction
 from ._options import path_of, plain, typed
 from ._sites import Mode, sample_sites
@@ -189,6 +190,7 @@ class Pair(nn.Module):
         return self._row_each("c", c, size, 0)
 
     def _numbers(self, name: str, value: Any) -> Tensor:
+        check_dense(name, value)
         try:
             return torch.as_tensor(value, device=self.device)
         except (TypeError, ValueError, RuntimeError):
