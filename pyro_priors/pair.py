@@ -16,6 +16,7 @@ from pyro import infer, poutine
 from torch import Tensor
 
 from . import checkpoint
+from ._arrays import check_dense
 from ._compile import CompiledFunction
 from ._lock import LOCK, own_store
 from ._networks import explaining
@@ -200,6 +201,7 @@ class Pair(nn.Module):
         return self._row_each("c", c, size, 0)
 
     def _numbers(self, name: str, value: Any) -> Tensor:
+        check_dense(name, value)
         try:
             return torch.as_tensor(value, device=self.device)
         except (TypeError, ValueError, RuntimeError):

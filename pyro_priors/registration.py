@@ -249,6 +249,8 @@ def check_batch(name: str, value: Any, dtype: torch.dtype, shape: Sequence[int] 
         kind = type(value).__name__
         remedy = f"some rows, {name}[:1000]" if kind == "Levels" else f"torch.as_tensor({name})"
         raise ValueError(f"{name} must be a tensor, got {kind}: give {remedy}")
+    if value.layout is not torch.strided:
+        raise ValueError(f"{name} is sparse ({value.layout}): give {name}.to_dense()")
     if not value.is_floating_point():
         raise ValueError(f"{name} must hold floating-point values, got {value.dtype}: give {name}.to({dtype})")
     if value.dtype is not dtype:

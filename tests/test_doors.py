@@ -298,6 +298,19 @@ def test_condition_classes_as_text_are_sent_to_labels():
         from_arrays(X, condition_train=np.array([["a"], ["b"]] * 20))
 
 
+def test_what_pairs_are_given_is_not_sparse_or_masked():
+    pair, x = pp.create("vae", x_shape=(3,), z_dim=2, hidden=(5,)), torch.zeros(4, 3)
+    for use in (pair.encode, pair.reconstruct, pair.log_prob, pair.guide):
+        with pytest.raises(ValueError, match=r"^x is sparse \(torch.sparse_coo\): give x.to_dense\(\)"):
+            use(x.to_sparse())
+    z = np.ones((4, 2))
+    with pytest.raises(ValueError, match="^z is a masked array with 4 masked values: fill them in, z.filled"):
+        pair.sample(4, z=np.ma.masked_array(z, z * [0, 1] > 0))
+    with pytest.raises(ValueError, match=r"^z is sparse \(Sparse\): give z.toarray\(\)"):
+        pair.sample(4, z=Sparse())
+    assert pair.sample(4, z=np.ma.masked_array(z))["z"].tolist() == z.tolist()
+
+
 def test_accuracies_do_not_grow_with_the_labels():
     """Counts by category and label are of the labels that occur."""
     from pyro_priors.metrics import hungarian_accuracy, majority_accuracy

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from .._arrays import check_dense
 from .._options import shown
 from .augment import Augment
 from .levels import Levels, rows_of
@@ -203,15 +204,9 @@ def read_numbers(argument: str, values: ArrayLike | Tensor, text: str = AS_NUMBE
         if len({row.shape for row in values}) > 1:
             raise ValueError(f"{argument} must be a rectangular array: its rows differ in shape")
         values = torch.stack(list(values))
+    check_dense(argument, values)
     if isinstance(values, Tensor):
         return _tensor(argument, values)
-    if hasattr(values, "toarray"):
-        raise ValueError(f"{argument} is sparse ({type(values).__name__}): give {argument}.toarray()")
-    if np.ma.isMaskedArray(values) and (num := int(np.ma.getmaskarray(values).sum())):
-        raise ValueError(
-            f"{argument} is a masked array with {num} masked values: fill them in, {argument}.filled(0.0), or leave "
-            "these examples out"
-        )
     try:
         array = np.asarray(values)
     except ValueError:  # nested lists of unequal lengths
@@ -234,14 +229,6 @@ def read_numbers(argument: str, values: ArrayLike | Tensor, text: str = AS_NUMBE
 
 
 def _tensor(argument: str, values: Tensor) -> Tensor:
-    if isinstance(values, torch.masked.MaskedTensor):
-        raise ValueError(f"{argument} is a masked tensor: fill the masked values in, {argument}.to_tensor(0.0)")
-    if values.is_nested:
-        raise ValueError(f"{argument} must be a rectangular array: its rows differ in shape")
-    if values.layout is not torch.strided:
-        raise ValueError(f"{argument} is sparse ({values.layout}): give {argument}.to_dense()")
-    if values.is_meta:
-        raise ValueError(f"{argument} is on the device meta, where it has no values: give one with values")
     if values.is_complex():
         raise ValueError(f"{argument} must hold real numbers, got {values.dtype}: give real and imaginary parts")
     if values.is_quantized:
