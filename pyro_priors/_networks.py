@@ -39,9 +39,12 @@ def check_networks(pair: Pair, x: Tensor, condition: Tensor | None) -> None:
     elbo = ELBO(num_particles=2)
     elbo.exact = True
     with own_generators(pair.device), pair.evaluating(), pyro.validation_enabled(False), torch.no_grad():
-        if _error_of(lambda: _run(pair, x, condition)) is not None:
+        with _same_buffers(pair):
+            fails_anyway = _error_of(lambda: _run(pair, x, condition)) is not None
+        if fails_anyway:
             return
-        error = _error_of(lambda: elbo._get_traces(model, guide, (x, condition), {}))
+        with _same_buffers(pair):
+            error = _error_of(lambda: elbo._get_traces(model, guide, (x, condition), {}))
     if error is not None:
         raise NetworkError(
             f"{_place_of(error, pair)} cannot handle dimensions to the left of the batch, which samples and categories "
@@ -117,11 +120,17 @@ def _error_of(run: Callable[[], object]) -> Exception | None:
 @contextmanager
 def _training(pair: Pair) -> Iterator[None]:
     """Training mode; afterwards modes, buffers and the parameter store are as before."""
+    with pair.evaluating(), _same_buffers(pair):
+        pair.train()
+        yield
+
+
+@contextmanager
+def _same_buffers(pair: Pair) -> Iterator[None]:
+    """Afterwards the buffers are as before; networks may count their calls in them."""
     buffers = [(buffer, buffer.clone()) for buffer in pair.buffers()]
     try:
-        with pair.evaluating():
-            pair.train()
-            yield
+        yield
     finally:
         with torch.no_grad():
             for buffer, before in buffers:

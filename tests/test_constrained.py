@@ -195,7 +195,7 @@ REFUSED = {
         lambda: Constrained().loss(*halves(), *batch("vae")),
         "Constrained needs kappa_squared, .*: give one such",
     ),
-    "infinite": (lambda: Constrained(math.inf), "kappa_squared must be finite, got inf: give it in nats per datum"),
+    "infinite": (lambda: Constrained(math.inf), "kappa_squared must be a finite number or None, got inf"),
     "beta": (lambda: Constrained(1.0, beta=0), "beta must be above 0, got 0"),
     "rate": (lambda: Constrained(1.0, rate=-1), "rate must be above 0, got -1"),
     "sharpness": (lambda: Constrained(1.0, sharpness=0), "sharpness must be above 0, got 0"),

@@ -360,7 +360,7 @@ def test_mistakes_on_the_command_line(run, arguments, message, capsys):
 )
 def test_a_pair_without_a_condition_is_asked_for_none(arguments, message, tmp_path, capsys):
     """Though its data have one."""
-    data = labelled()
+    data = pp.data.load("digits", limit=96, binarise="none", condition_labels=True)
     pair = runs.small_pair("sigma_vae", data)
     pp.fit(pair, data, max_epochs=1, out=tmp_path / "run", progress=False)
     assert main(["sample", str(tmp_path / "run"), *arguments.split()]) == 2

@@ -252,6 +252,8 @@ def test_in_the_calibration_of_an_epoch():
     calls = []
 
     def spoil(module, args, output):
+        if output.batch_shape[-1] < 3:  # what a training tries first, on two rows and on one
+            return None
         calls.append(len(output.mean))
         if calls[-1] == 96 and len(calls) > 3 * STEPS:  # the training data, as they are, after the third epoch
             return dist.Normal(output.mean * math.nan, 1.0).to_event(1)
