@@ -669,7 +669,6 @@ def test_each_tensor_comes_back_in_its_own_precision(tmp_path):
     ("wrap", "reason"),
     [
         (parametrizations.weight_norm, r"Serialization of parametrized modules is only supported through state_dict"),
-        (nn.utils.weight_norm, r"a tensor that was computed from parameters is no leaf"),
     ],
 )
 def test_a_pair_that_cannot_be_sent_to_processes_is_refused_first(wrap, reason, data, tmp_path):
