@@ -62,4 +62,4 @@ class ReleasedCPVAE(nn.Module):
 
 def _anything_like(row: Tensor) -> dist.MaskedDistribution:
     """Density 1 for every row of numbers. It has draws, for what runs the model without its guide."""
-    return dist.Normal(torch.zeros_like(row), 1.0).to_event(1).mask(False)
+    return dist.Normal(torch.zeros_like(row), 1.0).to_event(1).mask(torch.zeros_like(row[0], dtype=torch.bool))

@@ -571,7 +571,9 @@ def test_chunks_without_a_category_are_refused_before_a_training(tmp_path):
     ],
 )
 def test_metrics_of_an_unknown_site_are_refused(use):
-    with pytest.raises(ValueError, match="^site names 'zz', which is not a latent site: choose from z$"):
+    with pytest.raises(
+        ValueError, match="^site must be a latent site of the pair with a density, got 'zz': did you mean 'z'"
+    ):
         use(create("vae"), *batch("vae"))
 
 

@@ -366,7 +366,7 @@ def _modes_of(x: Tensor, suffix: str = "") -> dict[str, Estimate]:
     """
     edges = torch.arange(-0.5, 1.6, 0.02, dtype=torch.float64, device="cpu")
     cdf = torch.cat([edges.new_zeros(1), _cdf(edges), edges.new_ones(1)])
-    share = torch.bincount(torch.bucketize(x.double(), edges), minlength=len(edges) + 1) / len(x)
+    share = torch.bincount(torch.bucketize(x.double(), edges), minlength=len(edges) + 1).double() / len(x)
     low, high = MIXTURE_MEANS + (BETWEEN, -BETWEEN)
     values = {
         "total_variation": 0.5 * (share - cdf.diff()).abs().sum().item(),
