@@ -1,6 +1,7 @@
 """A category relaxed into weights that have a gradient."""
 
 import math
+from typing import TYPE_CHECKING
 
 import pyro.distributions as dist
 import torch
@@ -9,10 +10,12 @@ from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
-from torch.types import _size
 
 from .._options import typed
 from .._precision import at_least_float32
+
+if TYPE_CHECKING:
+    from torch.types import _size
 
 __all__ = ["RelaxedCategorical", "Temperature", "category_of", "chosen"]
 
@@ -43,7 +46,7 @@ class RelaxedCategorical(ExpRelaxedCategorical, TorchDistributionMixin):
         temperature, logits = at_least_float32(temperature), at_least_float32(logits)
         super().__init__(temperature, logits=logits, validate_args=validate_args)
 
-    def expand(self, batch_shape: _size, _instance: object = None) -> "RelaxedCategorical":
+    def expand(self, batch_shape: "_size", _instance: object = None) -> "RelaxedCategorical":
         new = self._get_checked_instance(RelaxedCategorical, _instance)
         return super().expand(batch_shape, new)
 
