@@ -27,7 +27,7 @@ from torch.testing import assert_close
 import pyro_priors as pp
 import runs
 from pairs import MIXTURES_GIVEN_A_CONDITION, NAMES, Variant, batch, create, randomise, variants
-from pyro_priors import _compile, loop
+from pyro_priors import _compile, loop, registration
 from pyro_priors.cli import main
 from pyro_priors.objectives import (
     ELBO,
@@ -519,12 +519,8 @@ def test_pyros_objectives_run_themselves_where_a_site_is_enumerated(traced):
 def test_pyros_objectives_run_themselves_where_a_plate_subsamples(objective, traced, monkeypatch):
     """They scale the batch's sum up to all data; ours is a mean in either case."""
     pair, args = randomise(create("vae")), batch("vae")
-    plate = pyro.plate
-
-    def subsampling(name, size=None, **options):
-        return plate(name, 1000, subsample=torch.arange(5)) if name == "data" else plate(name, size, **options)
-
-    monkeypatch.setattr(pyro, "plate", subsampling)
+    subsampled = pyro.plate("data", 1000, subsample=torch.arange(5))
+    monkeypatch.setattr(registration, "_plate", lambda size, program: subsampled)
     loss = pp.compiled(pair, STOCK[objective]())
     with pytest.warns(pp.EagerWarning, match="is in a plate that subsamples"):
         found = compiled_loss(loss, args)
