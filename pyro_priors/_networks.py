@@ -127,14 +127,17 @@ def _training(pair: Pair) -> Iterator[None]:
 
 @contextmanager
 def _same_buffers(pair: Pair) -> Iterator[None]:
-    """Afterwards the buffers are as before; networks may count their calls in them."""
-    buffers = [(buffer, buffer.clone()) for buffer in pair.buffers()]
+    """Copies stand in for the buffers, in which networks may count their calls; afterwards the buffers are back."""
+    before = [(module, dict(module._buffers)) for module in pair.modules()]
+    copies = {buffer: buffer.clone() for buffer in pair.buffers()}
     try:
+        for module, buffers in before:
+            for name, buffer in buffers.items():
+                module._buffers[name] = copies.get(buffer) if buffer is not None else None
         yield
     finally:
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+        for module, buffers in before:
+            module._buffers.update(buffers)
 
 
 def _place_of(error: BaseException, pair: Pair) -> str:
