@@ -47,8 +47,8 @@ class CompiledFunction:
     The modules' parameters and buffers are inputs of the graph, read at every call: training, loading, ``to`` and
     networks replaced go on as ever. Random numbers are drawn by torch's generator in the order in which the function
     draws them: after one seed a compiled call and an eager one see the same noise. What else the function reads becomes
-    a constant of the graph: ``key`` must tell what of it can change. While a graph is made, no other thread may run
-    the modules.
+    a constant of the graph: ``key`` must tell what of it can change. Calls and the making of graphs are the caller's to
+    serialize, with the lock of :mod:`pyro_priors._lock`.
 
     What cannot be traced or compiled runs eagerly, after one :class:`EagerWarning` that says why; so do programs that
     leave something behind in their modules other than the new values of buffers, and what comes after ``max_graphs``.

@@ -1,29 +1,27 @@
-"""The lock that every function of this package holds while it runs a program: what may run at once in threads.
+"""The lock that serializes threads: every function of this package holds it while it runs a program.
 
 Pyro has one stack of effect handlers and one parameter store for the whole process. Torch has one random generator for
-each device, and a module has one mode. Two programs that run at once corrupt each other through all four.
+each device, and a module has one mode. Two programs that run at once corrupt each other through all four. One re-entrant
+lock, :data:`LOCK`, therefore protects them. It belongs to the process and not to a pair: pairs are copied, and are sent
+to other processes.
 
-One re-entrant lock, :data:`LOCK`, therefore serializes what this package runs. It belongs to the process and not to a
-pair: pairs are copied, and are sent to other processes.
-
-========================================= =============================================================================
+========================================= ==============================================================================
 in several threads                        what happens
-========================================= =============================================================================
-methods of pairs, metrics, ``control``,   Any number of threads may call them, for one pair or for several. They run one
-``plots``, ``start_at_clusters``          after the other, and each result is right.
-``pair.log_prob``, ``metrics.evaluate``   The same. They let waiting threads run between two batches.
-``fit``, ``reproduce``                    The same. A training lets waiting threads run after each step and after each
-                                          batch of its validation. It ends with the bits of a training that runs alone.
-``compiled(pair)(x)``, objectives of ours The same. ``backward`` needs no lock.
-``SVI``, ``Predictive``, Pyro's own       Not locked. Run them, and calls of ``pair.model`` and ``pair.guide``, in one
-objectives, calls of programs             thread, while no other thread uses this package: Pyro is not thread-safe.
-returned distributions                    Those of a flow prior share its transforms, which remember their last value:
-                                          use them in one thread at a time.
-``torch.manual_seed`` and draws of yours  Not locked. They change the noise of what runs at the same time.
-========================================= =============================================================================
+========================================= ==============================================================================
+methods of pairs, ``metrics``, ``plots``, Any number of threads may call them, on one pair or on several. The calls run
+``control``, ``compiled(pair)(x)``, our   one after the other, each to its end, so that all of a result comes from the
+own objectives                            same weights. ``backward`` needs no lock.
+``fit``, ``reproduce``,                   The same, and a training lets other threads run after each step and after each
+``start_at_clusters``                     batch of its validation. It ends with the bits of a training that runs alone.
+``SVI``, ``Predictive``, objectives of    No lock. Pyro is not thread-safe: run them, and calls of ``pair.model`` and
+Pyro's own, calls of programs             ``pair.guide``, in one thread while no other thread uses this package.
+distributions that a method returned      Those of a flow prior share its transforms, which remember their last value:
+                                          use them in one thread.
+draws of yours, ``torch.manual_seed``     No lock. They change the noise of what runs at the same time.
+========================================= ==============================================================================
 
-Threads get the lock in turn, so that none waits for longer than a step or a batch of each other thread. A process that
-forks waits for its turn first. Its child therefore finds the lock free and Pyro's state whole.
+Threads get the lock in turn. A process that forks waits for its turn, so that its child finds the lock free and Pyro's
+state whole.
 """
 
 from __future__ import annotations

@@ -57,6 +57,11 @@ class Pair(nn.Module):
     The methods below run the programs in evaluation mode, leave Pyro's parameter store untouched, need no gradient,
     and take and return tensors on the device of the pair.
 
+    Several threads may call them, on one pair or on several, also while a pair is in training: the calls run one after
+    the other, and a training lets them run between two of its steps. Calls of ``model`` and ``guide``, and of Pyro's
+    ``SVI``, are not protected: make them in one thread. The distributions that :meth:`encode` and
+    :meth:`posterior_and_prior` return may share the transforms of a flow prior: use them in one thread, too.
+
     :param model: generative half; latent sites and the site ``"x"`` in the plate ``"data"``
     :param guide: inference half
     :param elbo: the ELBO of this pair; :class:`~pyro_priors.objectives.ELBO` if left out
@@ -138,7 +143,7 @@ class Pair(nn.Module):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Hold the lock that serializes threads, with the pair in evaluation mode and an empty parameter store.
+        """Put the pair in evaluation mode, with an empty parameter store, and keep other threads from running programs.
 
         Modes and store are as before afterwards.
         """

@@ -175,13 +175,13 @@ class _CheckedPlate(pyro.plate):
 def check_distribution(
     given: Any, network: str, left_shape: Sequence[int], event_shape: Sequence[int] | None = None
 ) -> None:
-    """Refuse what is no distribution of Pyro over one event for each row of a network's input.
+    """Raise an error unless a network returned a distribution of Pyro with one event for each row of its input.
 
     :param given: what the network returned
     :param network: its name, for the message
     :param left_shape: shape of the rows, with which its batch shape must broadcast
     :param event_shape: shape of the event, None where any will do
-    :raises NetworkError: if it is none
+    :raises NetworkError: if it is anything else
     """
     if not isinstance(given, TorchDistributionMixin):
         found = "None" if given is None else f"a {type(given).__name__}"

@@ -173,7 +173,16 @@ def fit(
     The objective is used through a copy, to which the number of training data is filled in where it needs it and was
     not given it; what it trains itself, such as Factor's discriminator, begins anew from ``seed``.
 
-    SIGINT and SIGTERM end the current step, write the resume state and raise KeyboardInterrupt or SystemExit.
+    SIGINT and SIGTERM end the current step, write the resume state and raise KeyboardInterrupt or SystemExit. In a thread
+    other than the main one a training leaves them alone.
+
+    Several threads may train pairs, and use this package otherwise, at the same time: each ends with the bits with which
+    it ends alone. Other threads run after each step and after each batch of a validation. A training of yours with
+    Pyro's ``SVI`` has no such protection: run it while no other thread uses this package.
+
+    Before the training the programs run on two rows of data as ``pair.log_prob`` runs them, with several samples, so
+    that a network that cannot handle these is found now and not after the training. If a step has a single datum, they
+    also run on one in training mode, on which batch statistics fail.
 
     :param pair: what to train, in place
     :param data: from :func:`pyro_priors.data.load` or :func:`pyro_priors.data.from_arrays`
@@ -186,8 +195,9 @@ def fit(
     :param progress: show a bar, or plain lines when the output is no terminal
     :param config: all options at once
     :param options: fields of :class:`TrainConfig`
-    :raises ValueError: if an option is out of range, data and pair do not fit, a tensor of the pair could not be saved
-        or restored, ``out`` holds another run, a pair was saved over that of the run to be resumed, or
+    :raises ValueError: if an option is out of range, data and pair do not fit, a network does not return what its
+        program needs, ``batch_size`` leaves a datum alone that cannot be, a tensor of the pair could not be saved or
+        restored, ``out`` holds another run, a pair was saved over that of the run to be resumed, or
         ``compile="always"`` cannot compile
     :raises TrainingDiverged: if the loss, a gradient, a parameter or the validation bound becomes NaN or infinite, or a
         distribution refuses what the networks compute; the pair, and ``out``, hold the best weights so far, or those at

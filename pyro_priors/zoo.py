@@ -438,10 +438,13 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
         distribution over z with event shape ``(z_dim,)``; for ``cp_vae`` the trunk, from x to ``hidden[-1]`` features;
         for ``hvae`` q(z2|x)
     :param decoder: your own network in the decoder's place: from z (and keyword ``c``, or where it sees it
-        ``condition``; from z1 and z2 for ``hvae``) to a distribution over x with event shape ``x_shape``
+        ``condition``; from z1 and z2 for ``hvae``) to a distribution over x with event shape ``x_shape``. z may have
+        dimensions to the left of the batch, for samples and categories, with which ``c`` and ``condition`` broadcast:
+        flatten them with ``z.flatten(0, -2)`` for convolutions, and give them back to what these return
     :param config: fields of the pair's config dataclass; ``x_shape`` always, ``condition_shape`` for conditional pairs
     :raises ValueError: if a name or an option is unknown (the message names the nearest), a value is out of range, or a
-        network is no module. What your networks return is checked when the programs call them
+        network is no module. Distributions are of ``pyro.distributions``: what your networks return is checked whenever the
+        programs run
     """
     name = plain(name)
     entry = _entry(name)

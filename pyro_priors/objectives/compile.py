@@ -44,6 +44,8 @@ def compiled(pair: Pair, objective: infer.ELBO | None = None, max_graphs: int = 
     :param max_graphs: most graphs to compile, one for each shape of a batch and setting; what comes after them runs
         eagerly
     :raises ValueError: if the pair is none, or the objective has no ``differentiable_loss``
+
+    Several threads may call it: the calls run one after the other.
     """
     if not hasattr(pair, "model"):
         raise ValueError(f"pair must be a Pair, got {pair!r}: give pyro_priors.create(...) or Pair(model, guide)")
