@@ -13,6 +13,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .._precision import with_float32_parameters
 from .._sites import base_of, is_normal, sample_sites
 from ..pair import Pair
 from ..priors import GaussianMixture
@@ -111,7 +112,7 @@ def _prior(pair: Pair, site: str) -> tuple[Any, Tensor]:
     with pair.evaluating():
         trace = poutine.trace(poutine.condition(pair.model, fixed)).get_trace(size=size)
     sites = dict(sample_sites(trace))
-    prior: Any = sites[site]["fn"]
+    prior = with_float32_parameters(sites[site]["fn"])
     if not pair.num_categories:
         return prior, torch.zeros(1, device=pair.device)
     return prior, sites["c"]["fn"].log_prob(fixed["c"])
