@@ -16,10 +16,14 @@ import torch.nn as nn
 from torch import Tensor
 from torch.distributions import Distribution
 
+<<<<<<< HEAD
 if TYPE_CHECKING:
     from .pair import Pair
 
 __all__ = ["HALF", "at_least_float32", "in_precision_of", "pair_in_precision_of", "with_float32_parameters"]
+=======
+__all__ = ["HALF", "at_least_float32", "first_rounded", "in_precision_of", "with_float32_parameters"]
+>>>>>>> numbers
 
 HALF = (torch.bfloat16, torch.float16)
 """Precisions too coarse for densities: hundreds of nats have no decimals in bfloat16."""
@@ -40,10 +44,19 @@ def in_precision_of(network: nn.Module, value: Tensor) -> Tensor:
     return value.to(weight.dtype) if weight is not None and weight.dtype in HALF else value
 
 
+def first_rounded(x: Tensor, dtype: torch.dtype) -> tuple[float, float] | None:
+    """Return the first value of x that a precision rounds, and what it becomes there; None if it holds all values."""
+    rounded = x.to(dtype).to(x.dtype)
+    if torch.equal(rounded, x):
+        return None
+    first = int((rounded != x).flatten().nonzero()[0])
+    return x.flatten()[first].item(), rounded.flatten()[first].item()
+
+
 def with_float32_parameters(fn: Any) -> Any:
     """Return the distribution with its parameters in float32 where they are narrower.
 
-    The distributions of this library take care of that when they are made. This is for those of other networks.
+    The library's own distributions do this when they are made. This function is for those that users' networks return.
 
     :param fn: a distribution of torch or Pyro
     :returns: the distribution itself where there is nothing to convert

@@ -26,9 +26,13 @@ import torch
 from pyro import infer, poutine
 
 from . import checkpoint, zoo
+<<<<<<< HEAD
 from ._lock import own_store
 from ._networks import check_networks, check_smallest_batch
 from ._options import MAY_BE_INFINITE, convert_fields, plain, shown, typed
+=======
+from ._precision import first_rounded
+>>>>>>> numbers
 from ._rng import seeded
 from ._sites import check_latent, sample_sites
 from .data import DataConfig, Levels, Splits
@@ -363,18 +367,16 @@ def _check_fits(pair: Pair, data: Splits) -> None:
 
 
 def _check_precision(data: Splits, precision: str) -> None:
-    """Refuse data that the precision would round: the density would be that of other data."""
+    """Refuse data that the precision would round: the loss would be that of other data."""
     if precision != "bf16-true":
         return
     for name in ("train", "valid"):
         if name == "train" and data.binarise:  # shown as 0 and 1
             continue
         for x in data.parts[name].x.split(1000):
-            rounded = x.bfloat16().to(x.dtype)
-            if not torch.equal(rounded, x):
-                before, after = (value[rounded != x][0].item() for value in (x, rounded))
+            if (first := first_rounded(x, torch.bfloat16)) is not None:
                 raise ValueError(
-                    f"precision='bf16-true' would round x of the {name} part, {before:.6g} to {after:.6g}: use "
+                    f"precision='bf16-true' would round x of the {name} part, {first[0]:.6g} to {first[1]:.6g}: use "
                     "precision='bf16-mixed', which leaves the data as they are, or '32-true'"
                 )
 

@@ -177,7 +177,7 @@ def test_flows_of_zuko_in_bfloat16(flow):
     assert_equal_terms(half, terms_of(copy.deepcopy(pair).float(), ELBO(), args, given)[0])
 
 
-# distributions by themselves
+# distributions
 
 
 def test_continuous_bernoulli_of_a_sure_decoder_under_autocast():
@@ -190,17 +190,20 @@ def test_continuous_bernoulli_of_a_sure_decoder_under_autocast():
     assert log_p.item() == pytest.approx(784 * math.log(99.5), rel=1e-6)
 
 
-def test_eager_and_compiled_agree_under_autocast():
+@pytest.mark.parametrize("how", ["autocast", "weights"])
+def test_eager_and_compiled_agree(how):
     """The loss of a pair on black images whose decoder is as sure of them."""
     pair = pp.create("vae", x_shape=(784,), hidden=(5,), z_dim=2, likelihood="continuous_bernoulli")
     with torch.no_grad():
         pair.model.decoder.out.input.weight.zero_()
         pair.model.decoder.out.input.bias.fill_(-99.5)
     x, found = torch.zeros(4, 784), []
+    if how == "weights":
+        pair, x = pair.bfloat16(), x.bfloat16()
     loss = pp.compiled(pair)
     for compute in (lambda: loss(x), lambda: pair.elbo.differentiable_loss(pair.model, pair.guide, x)):
         torch.manual_seed(0)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
             found.append(compute().item())
     compiled, eager = found
     assert compiled == pytest.approx(eager, rel=1e-5)
@@ -297,7 +300,7 @@ def test_the_running_scale_stays_in_float32():
     assert likelihood.double().squared_error.dtype is torch.float64
 
 
-# networks of others
+# networks of users
 
 
 class OwnEncoder(nn.Module):
@@ -370,7 +373,7 @@ def test_a_flow_keeps_the_digits_of_a_half_draw():
 # data that a precision rounds
 
 
-def grey(num=20):
+def gray(num=20):
     return (torch.randint(256, (num, 6)) / 255).float()
 
 
@@ -403,8 +406,8 @@ def test_training_in_bfloat16_takes_data_that_it_holds():
 
 
 @pytest.mark.parametrize("dtype", HALF)
-def test_grey_levels_in_half_precision_are_refused(dtype):
-    pair, x = create("vae", likelihood="discretised_logistic").to(dtype), grey().to(dtype)
+def test_gray_levels_in_half_precision_are_refused(dtype):
+    pair, x = create("vae", likelihood="discretised_logistic").to(dtype), gray().to(dtype)
     x[0, 0] = 200 / 255
     message = (
         f"x must be gray levels k/255, of which {dtype} holds 0 and 1 alone, got 0.78.*: give x and the pair in fl"

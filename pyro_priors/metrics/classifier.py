@@ -133,7 +133,7 @@ def trained_classifier(
     folder: str | Path,
     *,
     target: Target = "label",
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     progress: bool = True,
     **config: Any,
 ) -> Classifier:

@@ -125,7 +125,7 @@ class GraspDiscriminator(Judge):
 
 @typed
 def trained_discriminator(
-    data: Splits, folder: str | Path, *, device: str = "cpu", progress: bool = True, **config: Any
+    data: Splits, folder: str | Path, *, device: torch.device | str = "cpu", progress: bool = True, **config: Any
 ) -> GraspDiscriminator:
     """The discriminator of some grasps: read from a folder, or trained and written there.
 

@@ -89,7 +89,7 @@ class OptimalGaussianLikelihood(BernoulliLikelihood):
         self.squared_error.copy_(torch.where(known, moved, self.squared_error))
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "OptimalGaussianLikelihood":
-        """Convert the module, but not its running estimate to half precision: there small moves round to none."""
+        """Convert the module, but keep its running estimate in float32: half precision rounds small moves to 0."""
         before = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         for name, value in before.items():

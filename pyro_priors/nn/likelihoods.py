@@ -159,10 +159,9 @@ class JointBernoulli(dist.Independent):
 
     .. math:: \log p(x) = \sum_i (x_i - [l_i > 0])\, l_i - \log\big(1 + e^{-|l_i|}\big), \qquad l = \mathrm{logits}
 
-    The factors :math:`1 + e^{-|l_i|}` are multiplied in pairs, each kept as what it exceeds 1 by:
-    :math:`(1 + a)(1 + b) - 1 = a + b + ab`. No digit of a small one is lost. The result equals
-    ``Bernoulli(logits=...).to_event()`` to rounding, in value and derivatives. Logits in half precision are converted
-    to float32.
+    The factors :math:`1 + e^{-|l_i|}` are multiplied in pairs. Each is stored as its excess over 1, by
+    :math:`(1 + a)(1 + b) - 1 = a + b + ab`, so that a small one keeps its digits. Value and derivatives equal those of
+    ``Bernoulli(logits=...).to_event()`` to rounding. Logits in half precision are converted to float32.
 
     :param base_dist: Bernoulli with the event's dimensions among its batch dimensions
     :param reinterpreted_batch_ndims: number of the event's dimensions
@@ -188,7 +187,7 @@ class _LogBernoulli(torch.autograd.Function):
 
     generate_vmap_rule = True
     num_doublings = 5
-    """A logarithm is taken of ``2**5`` factors of at most 2: float32 holds products of 127 of them."""
+    """One logarithm serves ``2**5`` factors of at most 2; float32 holds products of 127 of them."""
 
     @staticmethod
     def forward(logits: Tensor, x: Tensor) -> Tensor:
@@ -200,7 +199,7 @@ class _LogBernoulli(torch.autograd.Function):
             a, b, *odd = excess.split(half, -1)
             excess = torch.addcmul(a + b, a, b)
             left_over += odd
-        # the product and the logit cancel where the sign of the logit is right
+        # x * logits and relu(logits) cancel exactly where the sign of the logit is right
         return (x * logits - logits.relu()).sum(-1) - torch.cat([excess, *left_over], -1).log1p().sum(-1)
 
     @staticmethod
@@ -212,8 +211,8 @@ class _LogBernoulli(torch.autograd.Function):
         logits, x = ctx.saved_tensors
         gradient = gradient.unsqueeze(-1)
         right = (logits > 0).to(logits.dtype)
-        small = torch.sigmoid(logits - 2 * logits.relu())  # of -|logits|, but with a derivative at 0
-        slope = (x - right) + (2 * right - 1) * small  # x - sigmoid(logits), with the digits of small differences
+        small = torch.sigmoid(logits - 2 * logits.relu())  # sigmoid(-|logits|), differentiable at 0 too
+        slope = (x - right) + (2 * right - 1) * small  # x - sigmoid(logits), exact where the difference is small
         return gradient * slope, gradient * logits if ctx.needs_input_grad[1] else None
 
 
@@ -244,18 +243,19 @@ class ContinuousBernoulli(dist.TorchDistribution):
         return ContinuousBernoulli(self.logits.expand(batch_shape), validate_args=False)
 
     def _by_size(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Where the series serve, the logits that they are computed at, and the size that the other formulas are.
+        """Return where the series apply, the logits to evaluate them at, and the size to evaluate other formulas at.
 
-        Both are clamped, so that each formula has a finite gradient where ``where`` discards it: infinity times 0 would
-        be NaN.
+        Both are bounded a little beyond where they apply. So each formula has a finite gradient where ``torch.where``
+        discards it; an infinite one times 0 is NaN.
         """
         size = self.logits.abs()
-        return size < 0.1, self.logits.clamp(-0.1, 0.1), size.clamp(min=0.1)
+        return size < 0.1, F.hardtanh(self.logits, -0.2, 0.2), F.threshold(size, 0.05, 0.05)
 
     @property
     def mean(self) -> Tensor:
         small, eta, size = self._by_size()
-        series = 0.5 + eta / 12 - eta**3 / 720 + eta**5 / 30240
+        square = eta.square()
+        series = 0.5 + eta * (1 / 12 - square * (1 / 720 - square / 30240))
         lower = 1 / size + torch.exp(-size) / torch.expm1(-size)  # of negative logits
         return torch.where(small, series, torch.where(self.logits > 0, 1 - lower, lower))
 
@@ -271,8 +271,9 @@ class ContinuousBernoulli(dist.TorchDistribution):
             self._validate_sample(value)
         value = at_least_float32(value)
         small, eta, size = self._by_size()
-        series = eta * (value - 0.5) - eta**2 / 24 + eta**4 / 2880 - eta**6 / 181440
-        # from the end that the density rises to: at that end no two large numbers are subtracted
+        square = eta.square()
+        series = eta * (value - 0.5) - square * (1 / 24 - square * (1 / 2880 - square / 181440))
+        # relative to the end that the density rises to, where no large numbers are subtracted from each other
         of_end = (value - (self.logits > 0).to(value.dtype)) * self.logits
         return torch.where(small, series, of_end - torch.log(-torch.expm1(-size) / size))
 
@@ -295,16 +296,16 @@ class DiscretisedLogistic(dist.TorchDistribution):
     has the mass of the logistic density between the middles to its neighbours. The difference is computed as
     :math:`\sigma(a)\,\sigma(-b)\,(1 - e^{b-a})`, which is exact far out in the tails.
 
-    Parameters in half precision are converted to float32. Values in half precision are refused: of the levels these
-    hold 0 and 1 alone.
+    Parameters in half precision are converted to float32. Half precision rounds all levels but 0 and 1, so that other
+    values in it are refused.
 
     The public code that this replaces (vae_vampprior) uses bins of width 1/256 on levels spaced by 1/255 and an
     additive 1e-7 in the logarithm; neither sums to one.
 
     :param loc: shape ``batch_shape``, in units of x
     :param scale: positive, broadcastable with loc
-    :raises ValueError: in use, while validation is on, for a value outside [0, 1], or in half precision other than 0
-        and 1
+    :raises ValueError: in use, while validation is on, for a value outside [0, 1], or one in half precision that is
+        neither 0 nor 1
 
     Reference: Diederik P. Kingma et al., Improving variational inference with inverse autoregressive flow, NIPS 2016,
     arXiv:1606.04934.

@@ -257,7 +257,7 @@ class ELBO(TraceEnum_ELBO):
             for _, site in sample_sites(trace):
                 if is_validation_enabled() and isinstance(base_of(site["fn"]), DiscretisedLogistic):
                     check_levels(site["value"])  # before it is converted
-                # of networks that are not ours: ours give such parameters
+                # a user's own networks may return narrower parameters
                 site["fn"], site["value"] = with_float32_parameters(site["fn"]), at_least_float32(site["value"])
         return model_trace, guide_trace
 

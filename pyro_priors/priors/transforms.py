@@ -111,7 +111,7 @@ class _Autoregressive(FlowNetwork):
                 module.register_buffer(name, buffer, persistent=False)
 
     def outputs(self, z: Tensor) -> list[Tensor]:
-        """What the network gives of z, in float32 or wider."""
+        """Return the network's outputs for z, in float32 or wider."""
         return [at_least_float32(raw) for raw in self.made(in_precision_of(self.made, z))]
 
 
@@ -284,12 +284,12 @@ def rational_quadratic(
 
 
 def _denominator(theta: Tensor, rest: Tensor, s_k: Tensor, s_next: Tensor, delta: Tensor) -> Tensor:
-    """The denominator of the spline, as a sum of positive numbers."""
+    """Return the denominator of the spline, as a sum of positive numbers."""
     return delta * (theta.square() + rest.square()) + (s_k + s_next) * theta * rest
 
 
 def _shares(height: Tensor, s_k: Tensor, s_next: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Shares of a bin's width before and after the point where the spline has risen by a share of the bin's height.
+    r"""Return the shares of a bin's width before and after the point where the spline has a share of its height.
 
     With :math:`\xi` that share, :math:`d = s_k (1 - \xi) - s_{k+1}\, \xi` and
     :math:`r^2 = d^2 + 4 \delta^2 \xi (1 - \xi)`, the quadratic equation of the paper has the root
@@ -297,8 +297,8 @@ def _shares(height: Tensor, s_k: Tensor, s_next: Tensor, delta: Tensor) -> tuple
     .. math:: \theta = \frac{2 \delta \xi}{d + 2 \delta \xi + r}, \qquad
         1 - \theta = \frac{2 \delta (1 - \xi)}{-d + 2 \delta (1 - \xi) + r}
 
-    r is never 0, and where d is positive nothing cancels in the first, where it is negative nothing in the second. The
-    paper's discriminant is a difference, which rounds to 0 and has no gradient there.
+    r is never 0. The first formula has no cancellation where d is positive, the second none where d is negative. The
+    paper's discriminant is a difference; where that rounds to 0, its root has no gradient.
     """
     d = s_k * (1 - height) - s_next * height
     first = d >= 0
@@ -310,7 +310,7 @@ def _shares(height: Tensor, s_k: Tensor, s_next: Tensor, delta: Tensor) -> tuple
 
 
 def _within(share: Tensor) -> Tensor:
-    """A share of a bin that rounding can have put outside [0, 1], back in it, with the gradient that it had."""
+    """Clamp a share of a bin, which rounding can put outside [0, 1], and keep its gradient."""
     return share + (share.clamp(0, 1) - share).detach()
 
 
@@ -371,7 +371,7 @@ class ActNorm(FlowNetwork):
 
 
 class ScaleAndShift(Transform):
-    r""":math:`z = y\, e^s + t`, with its log-determinant taken from s, which is finite where :math:`e^s` is not.
+    r""":math:`z = y\, e^s + t`, whose log-determinant is read off s: finite where :math:`e^s` overflows.
 
     :param log_scale: s, shape ``(z_dim,)``
     :param loc: t, shape ``(z_dim,)``
