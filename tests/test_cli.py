@@ -304,8 +304,8 @@ def test_data_that_changed_or_went_since_the_training_are_refused(tmp_path, caps
     file.unlink()
     assert main(["evaluate", str(run)]) == 2
     assert capsys.readouterr().err == (
-        f"pyro-priors: error: {file}, which {run} was trained on, is no longer there: put it back, or give its new place "
-        "with --data\n"
+        f"pyro-priors: error: {file}, which {run} was trained on, is no longer there: put it back, or give its new "
+        "place with --data\n"
     )
 
 
