@@ -1,12 +1,14 @@
 """Experiments: rows that are trained once, evaluated once, go on where they stopped, and stand beside the published."""
 
 import dataclasses
+import io
 import json
 import os
 import re
 import shutil
 import signal
 import statistics
+import sys
 import warnings
 from pathlib import Path
 
@@ -279,6 +281,17 @@ def test_a_table_that_cannot_be_written_is_shown(finished, tmp_path, monkeypatch
     captured = capsys.readouterr()
     assert captured.out == f"{report.table}\n" and captured.err.count("\n") == len(told)
     assert runs.snapshot(out) == before
+
+
+def test_a_table_is_shown_on_an_ascii_terminal(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished[0] / "test2026", tmp_path / "test2026")
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert main(["reproduce", NAME, "--no-train", "--out", str(tmp_path), "--device", "cpu"]) == 0
+    shown = out.buffer.getvalue().decode("ascii")
+    assert "±" in finished[1].table and shown.startswith(finished[1].table.replace("±", "+-"))
+    assert (tmp_path / "test2026" / "table1.md").read_text(encoding="utf-8") == finished[1].table
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ class Splits:
 
         The digest is one SHA-256 for each part. It covers the dtype, shape and values of x, condition, label and
         attributes, and whether x is binarized or augmented in every batch. The arrays are read once, 16 MiB at a time:
-        a gigabyte takes about a second.
+        a gigabyte takes one to three seconds.
 
         :param digest: include the digest in any case
         :returns: ``name``, ``config`` (None of arrays), ``sha256`` of a file, and the digests by part as ``arrays``
