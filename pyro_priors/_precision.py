@@ -16,14 +16,17 @@ import torch.nn as nn
 from torch import Tensor
 from torch.distributions import Distribution
 
-<<<<<<< HEAD
 if TYPE_CHECKING:
     from .pair import Pair
 
-__all__ = ["HALF", "at_least_float32", "in_precision_of", "pair_in_precision_of", "with_float32_parameters"]
-=======
-__all__ = ["HALF", "at_least_float32", "first_rounded", "in_precision_of", "with_float32_parameters"]
->>>>>>> numbers
+__all__ = [
+    "HALF",
+    "at_least_float32",
+    "first_rounded",
+    "in_precision_of",
+    "pair_in_precision_of",
+    "with_float32_parameters",
+]
 
 HALF = (torch.bfloat16, torch.float16)
 """Precisions too coarse for densities: hundreds of nats have no decimals in bfloat16."""

@@ -26,13 +26,10 @@ import torch
 from pyro import infer, poutine
 
 from . import checkpoint, zoo
-<<<<<<< HEAD
 from ._lock import own_store
 from ._networks import check_networks, check_smallest_batch
 from ._options import MAY_BE_INFINITE, convert_fields, plain, shown, typed
-=======
 from ._precision import first_rounded
->>>>>>> numbers
 from ._rng import seeded
 from ._sites import check_latent, sample_sites
 from .data import DataConfig, Levels, Splits
@@ -177,11 +174,11 @@ def fit(
     The objective is used through a copy, to which the number of training data is filled in where it needs it and was
     not given it; what it trains itself, such as Factor's discriminator, begins anew from ``seed``.
 
-    SIGINT and SIGTERM end the current step, write the resume state and raise KeyboardInterrupt or SystemExit. In a thread
-    other than the main one a training leaves them alone.
+    SIGINT and SIGTERM end the current step, write the resume state and raise KeyboardInterrupt or SystemExit. A
+    training outside the main thread does not handle them.
 
-    Several threads may train pairs, and use this package otherwise, at the same time: each ends with the bits with which
-    it ends alone. Other threads run after each step and after each batch of a validation. A training of yours with
+    Several threads may train pairs and use this package otherwise at the same time. A training lets other threads run
+    after each step and each batch of its validation, and ends with the bits of one that runs alone. Your own loop with
     Pyro's ``SVI`` has no such protection: run it while no other thread uses this package.
 
     Before the training the programs run on two rows of data as ``pair.log_prob`` runs them, with several samples, so

@@ -80,8 +80,8 @@ def test_evaluations_in_threads_give_what_they_give_alone():
     alone = {name: metrics.evaluate(pair, data, **options) for name, pair in made.items()}
     before = torch.get_rng_state()
     names = ["vae", "cp_vae"] * 3
-    for name, found in zip(names, in_threads(lambda name: metrics.evaluate(made[name], data, **options), names)):
-        assert found == alone[name]
+    evaluations = in_threads(lambda name: metrics.evaluate(made[name], data, **options), names)
+    assert evaluations == [alone[name] for name in names]
     assert torch.equal(torch.get_rng_state(), before)
 
 

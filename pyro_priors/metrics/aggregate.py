@@ -13,14 +13,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-<<<<<<< HEAD
 from .._hints import check_sizes, hint
 from .._lock import LOCK
 from .._options import typed
-from .._precision import pair_in_precision_of
-=======
-from .._precision import with_float32_parameters
->>>>>>> numbers
+from .._precision import pair_in_precision_of, with_float32_parameters
 from .._sites import base_of, is_normal, sample_sites
 from ..pair import Pair
 from ..priors import GaussianMixture
@@ -132,12 +128,8 @@ def _prior(pair: Pair, site: str) -> tuple[Any, Tensor]:
     with pair.evaluating():
         trace = poutine.trace(poutine.condition(pair.model, fixed)).get_trace(size=size)
     sites = dict(sample_sites(trace))
-<<<<<<< HEAD
     _check_site(site, [name for name in sites if name not in ("c", "x")])
-    prior: Any = sites[site]["fn"]
-=======
-    prior = with_float32_parameters(sites[site]["fn"])
->>>>>>> numbers
+    prior: Any = with_float32_parameters(sites[site]["fn"])
     if not pair.num_categories:
         return prior, next(pair.parameters()).new_zeros(1)
     return prior, sites["c"]["fn"].log_prob(fixed["c"])
