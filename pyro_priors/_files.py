@@ -149,8 +149,9 @@ def locked(folder: Path, wait: bool, name: str = "", patience: float = 0.0) -> I
 
     make_folder(folder)
     path = str(folder.resolve() / (f".{name}.lock" if name else ".lock"))
-    held = _held.__dict__.setdefault("paths", set())
-    if path in held:
+    process = os.getpid()
+    held, mine = _held.__dict__.setdefault("paths", set()), (process, path)  # a fork does not inherit locks
+    if mine in held:
         yield
         return
     # for everybody who can write to the folder; a soft lock would outlive a process that is killed
@@ -165,15 +166,17 @@ def locked(folder: Path, wait: bool, name: str = "", patience: float = 0.0) -> I
     except (OSError, NotImplementedError) as error:
         if getattr(error, "errno", None) not in UNWRITABLE | FULL:
             _warn_of_no_locks()
-    held.add(path)
+    held.add(mine)
     try:
         yield
     finally:
-        held.discard(path)
-        if lock.is_locked:  # whoever waits finds that its file has no name any more, and takes a new one
+        held.discard(mine)
+        if (
+            lock.is_locked and os.getpid() == process
+        ):  # whoever waits finds that its file has no name any more, and takes a new one
             with suppress(OSError):
                 os.unlink(path)
-        lock.release()
+            lock.release()
 
 
 @cache  # once is enough

@@ -354,9 +354,7 @@ def _raise_of_killed(
         began = sorted(int(file.name.rpartition("-")[2]) for file in result.parent.glob("began-*"))
         killed = [rank for rank in began if not result.with_name(f"ended-{rank}").exists()]
     if killed:
-        go_on = (
-            "train again" if folder is None else f"resume the run in {folder.path}, which goes on from its last state"
-        )
+        go_on = "train again" if folder is None else f"resume the run in {folder.path} from its last state"
         raise ChildProcessError(
             f"process {killed[0]} of the training was killed{how}, perhaps because memory ran out: {go_on}"
         ) from error
