@@ -422,7 +422,7 @@ class Pair(nn.Module):
         it meanwhile gets one of the pairs whole.
 
         :param path: the folder, made if missing
-        :raises WriteError: if a file cannot be written; the pair that is there is then as it was
+        :raises CheckpointError: if a file cannot be written; the pair that is there is then as it was
         :raises ValueError: if a tensor cannot be saved, the folder cannot be made, or it is of a run whose pair has
             other options, or whose weights are not kept
         """

@@ -586,7 +586,7 @@ def figures(pair: Pair, data: Splits, history: Sequence[dict[str, Any]], folder:
     :param history: records of the epochs, empty for none
     :param folder: where the PNG files go, made if missing
     :returns: the files
-    :raises WriteError: if a file cannot be written
+    :raises CheckpointError: if a file cannot be written
     """
     return list(saved_figures(pair, data, history, folder))
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import pyro
 import torch
 from pyro import infer, poutine
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from . import checkpoint, zoo
 from ._files import CheckpointError, write_atomically
@@ -311,7 +311,7 @@ def _train(
                 status = fabric.launch(partial(_train_in_process, rest, result), pair)
         except (ProcessExitedException, ProcessRaisedException) as error:
             status = 0
-            if not result.exists():  # the process that writes did not end by itself
+            if not result.exists():  # the process that writes was stopped
                 _raise_of_killed(error, result, folder)
                 raise
         if status:
@@ -343,7 +343,7 @@ def _raise_of_killed(
     """Say which process was killed, if one was.
 
     :param error: of one of the processes, which may be one that lost the connection to the killed one
-    :param result: each process leaves a file beside it when it begins, and one when it ends by itself
+    :param result: each process leaves a file beside it when it begins, and one when it returns or raises
     :param folder: the run
     :raises ChildProcessError: if a process was killed
     """

@@ -30,7 +30,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from pyro.infer import SVI
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 import pyro_priors as pp
 import runs
@@ -850,7 +850,7 @@ def test_a_worker_that_is_killed_ends_the_run_which_can_be_resumed(which, tmp_pa
     assert runs.same_bits(runs.saved_pair(out), runs.saved_pair(whole)) and runs.records(out) == runs.records(whole)
     assert not hidden(out)
     with capsys.disabled():
-        print(f"\nworker {which} killed: one line, and the resumed run has the bits of one that was never killed")
+        print(f"\nworker {which} killed: one line, and the resumed run has the bits of an uninterrupted run")
 
 
 def read(path):
