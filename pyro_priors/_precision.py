@@ -2,8 +2,8 @@
 
 A network that runs in bfloat16 or float16, under autocast or by its weights, gives numbers of 8 or 11 binary digits.
 Its output is converted once, where it becomes the parameters of a distribution. All that is computed from them
-(densities, entropies, KL terms, log-determinants, draws) is then in float32. A draw goes back into a network in the
-precision of that network's weights.
+(densities, entropies, KL terms, log-determinants, draws) is then in float32. A pair makes the networks of its programs
+convert draws to the precision of their own weights (:func:`takes_draws`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = [
     "first_rounded",
     "in_precision_of",
     "pair_in_precision_of",
+    "takes_draws",
     "with_float32_parameters",
 ]
 
@@ -45,6 +46,19 @@ def in_precision_of(network: nn.Module, value: Tensor) -> Tensor:
     """
     weight = next(network.parameters(), None)
     return value.to(weight.dtype) if weight is not None and weight.dtype in HALF else value
+
+
+def takes_draws(network: nn.Module) -> None:
+    """Make a network convert its positional inputs, which may be draws in float32, to the precision of its weights."""
+    if _to_own_precision not in network._forward_pre_hooks.values():
+        network.register_forward_pre_hook(_to_own_precision)
+
+
+def _to_own_precision(network: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        in_precision_of(network, value) if isinstance(value, Tensor) and value.is_floating_point() else value
+        for value in args
+    )
 
 
 def first_rounded(x: Tensor, dtype: torch.dtype) -> tuple[float, float] | None:

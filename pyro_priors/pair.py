@@ -21,7 +21,7 @@ from ._compile import CompiledFunction
 from ._lock import LOCK, own_store
 from ._networks import explaining
 from ._options import path_of, plain, typed
-from ._precision import at_least_float32, with_float32_parameters
+from ._precision import at_least_float32, takes_draws, with_float32_parameters
 from ._rng import own_generators
 from ._sites import Mode, sample_sites
 from .nn.likelihoods import check_binary
@@ -84,6 +84,9 @@ class Pair(nn.Module):
         self.elbo = ELBO() if elbo is None else elbo
         self.num_categories = num_categories
         self.recipe = recipe
+        for program in (model, guide):
+            for name in set(getattr(program, "networks", {}).values()):
+                takes_draws(getattr(program, name))
         self.aggregate_c: Tensor | None
         like = next(self.parameters(), torch.empty(0))
         uniform = like.new_full((num_categories,), 1 / num_categories) if num_categories else None
