@@ -1,9 +1,9 @@
 """The lock that serializes threads: every function of this package holds it while it runs a program.
 
 Pyro has one stack of effect handlers and one parameter store for the whole process. Torch has one random generator for
-each device, and a module has one mode. Two programs that run at once corrupt each other through all four. One re-entrant
-lock, :data:`LOCK`, therefore protects them. It belongs to the process and not to a pair: pairs are copied, and are sent
-to other processes.
+each device, and a module has one mode. Two programs that run at once corrupt each other through all four. One
+re-entrant lock, :data:`LOCK`, therefore protects them. It belongs to the process and not to a pair: pairs are copied,
+and are sent to other processes.
 
 ========================================= ==============================================================================
 in several threads                        what happens

@@ -170,16 +170,16 @@ def fit(
     The objective is used through a copy, to which the number of training data is filled in where it needs it and was
     not given it; what it trains itself, such as Factor's discriminator, begins anew from ``seed``.
 
-    SIGINT and SIGTERM end the current step, write the resume state and raise KeyboardInterrupt or SystemExit. In a thread
-    other than the main one a training leaves them alone.
+    SIGINT and SIGTERM end the current step, write the resume state and raise KeyboardInterrupt or SystemExit. A training
+    in another thread than the main one does not handle them.
 
-    Several threads may train pairs, and use this package otherwise, at the same time: each ends with the bits with which
-    it ends alone. Other threads run after each step and after each batch of a validation. A training of yours with
+    Several threads may train pairs and use this package otherwise at the same time. A training lets other threads run
+    after each step and each batch of its validation, and ends with the bits of one that runs alone. A loop of yours with
     Pyro's ``SVI`` has no such protection: run it while no other thread uses this package.
 
-    Before the training the programs run on two rows of data as ``pair.log_prob`` runs them, with several samples, so
-    that a network that cannot handle these is found now and not after the training. If a step has a single datum, they
-    also run on one in training mode, on which batch statistics fail.
+    Before the training the programs run on two rows of data as ``pair.log_prob`` runs them, with several samples. A
+    network that cannot handle these is found now and not after the training. If a step has a single datum, they also
+    run on one in training mode, where batch statistics fail.
 
     :param pair: what to train, in place
     :param data: from :func:`pyro_priors.data.load` or :func:`pyro_priors.data.from_arrays`

@@ -454,8 +454,8 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
         flatten them with ``z.flatten(0, -2)`` for convolutions, and give them back to what these return
     :param config: fields of the pair's config dataclass; ``x_shape`` always, ``condition_shape`` for conditional pairs
     :raises ValueError: if a name or an option is unknown (the message names the nearest), a value is out of range, or a
-        network is no module. Distributions are of ``pyro.distributions``: what your networks return is checked whenever the
-        programs run
+        network is no module. What your networks return is checked whenever the programs run: distributions must be
+        those of ``pyro.distributions``
     """
     entry = _entry(name)
     fields = [field.name for field in dataclasses.fields(entry.config_class)]

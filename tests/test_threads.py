@@ -80,8 +80,8 @@ def test_evaluations_in_threads_give_what_they_give_alone():
     alone = {name: metrics.evaluate(pair, data, **options) for name, pair in made.items()}
     before = torch.get_rng_state()
     names = ["vae", "cp_vae"] * 3
-    for name, found in zip(names, in_threads(lambda name: metrics.evaluate(made[name], data, **options), names)):
-        assert found == alone[name]
+    found = in_threads(lambda name: metrics.evaluate(made[name], data, **options), names)
+    assert found == [alone[name] for name in names]
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -137,7 +137,8 @@ def test_trainings_in_threads_next_to_a_server_end_with_the_bits_of_trainings_al
 
 def test_draws_next_to_a_training_go_on_with_the_state_of_the_generator():
     """They neither repeat with each training nor are drawn again after it."""
-    data, server = runs.small_data(), runs.small_pair("vae", runs.small_data())
+    data = runs.small_data()
+    server, *trained = (runs.small_pair("vae", data) for _ in range(3))
     drawn, done = [], threading.Event()
 
     def serve():
@@ -147,16 +148,13 @@ def test_draws_next_to_a_training_go_on_with_the_state_of_the_generator():
     torch.manual_seed(5)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         serving = pool.submit(serve)
-        for _ in range(2):
-            pair = runs.small_pair("vae", data)
+        for pair in trained:
             pp.fit(pair, data, max_epochs=1, batch_size=16, progress=False)
         done.set()
         serving.result()
-    after = server.sample(2)["z"]
+    drawn.append(server.sample(2)["z"])
     torch.manual_seed(5)
-    assert torch.equal(
-        torch.stack([*drawn, after]), torch.stack([server.sample(2)["z"] for _ in range(len(drawn) + 1)])
-    )
+    assert all(torch.equal(one, server.sample(2)["z"]) for one in drawn)
 
 
 def test_a_training_in_a_context_that_holds_the_lock_keeps_it():
