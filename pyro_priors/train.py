@@ -170,11 +170,11 @@ def fit(
     The objective is used through a copy, to which the number of training data is filled in where it needs it and was
     not given it; what it trains itself, such as Factor's discriminator, begins anew from ``seed``.
 
-    SIGINT and SIGTERM end the current step, write the resume state and raise KeyboardInterrupt or SystemExit. A training
-    in another thread than the main one does not handle them.
+    SIGINT and SIGTERM end the current step, write the resume state and raise KeyboardInterrupt or SystemExit. Outside of
+    the main thread a training does not handle them.
 
     Several threads may train pairs and use this package otherwise at the same time. A training lets other threads run
-    after each step and each batch of its validation, and ends with the bits of one that runs alone. A loop of yours with
+    after each step and each batch of its validation, and ends with the bits of one that runs alone. Your own loop with
     Pyro's ``SVI`` has no such protection: run it while no other thread uses this package.
 
     Before the training the programs run on two rows of data as ``pair.log_prob`` runs them, with several samples. A
