@@ -170,8 +170,8 @@ def fit(
     The objective is used through a copy, to which the number of training data is filled in where it needs it and was
     not given it; what it trains itself, such as Factor's discriminator, begins anew from ``seed``.
 
-    SIGINT and SIGTERM end the current step, write the resume state and raise KeyboardInterrupt or SystemExit. Outside of
-    the main thread a training does not handle them.
+    SIGINT and SIGTERM end the current step, write the resume state and raise KeyboardInterrupt or SystemExit. A
+    training outside of the main thread does not handle them.
 
     Several threads may train pairs and use this package otherwise at the same time. A training lets other threads run
     after each step and each batch of its validation, and ends with the bits of one that runs alone. Your own loop with
