@@ -184,7 +184,7 @@ def check_distribution(
     :raises NetworkError: if it is anything else
     """
     if not isinstance(given, TorchDistributionMixin):
-        found = "None" if given is None else f"a {type(given).__name__}"
+        found = "None" if given is None else type(given).__name__
         if isinstance(given, torch.Tensor):
             found = f"a tensor of shape {tuple(given.shape)}"
         elif isinstance(given, torch.distributions.Distribution):
@@ -228,7 +228,7 @@ def check_features(features: Any, guide: Any, x: torch.Tensor | None) -> Any:
     wanted = (len(x), *shape)
     if not isinstance(features, torch.Tensor) or tuple(features.shape) != wanted:
         is_tensor = isinstance(features, torch.Tensor)
-        found = f"a tensor of shape {tuple(features.shape)}" if is_tensor else f"a {type(features).__name__}"
+        found = f"a tensor of shape {tuple(features.shape)}" if is_tensor else type(features).__name__
         raise NetworkError(
             f"encoder ({type(guide.trunk).__name__}) must return features, a tensor of shape {wanted}, got {found}: "
             "change its last layer, or hidden, whose last size is the number of features"

@@ -1,6 +1,7 @@
 """Networks of a user's own: what they return is refused where it is wrong, by name, and early."""
 
 import copy
+import math
 import pickle
 import re
 import warnings
@@ -89,7 +90,7 @@ DECODERS = {
     ),
     "rows": (
         lambda logits: dist.Bernoulli(logits=logits[..., :3, :]).to_event(1),
-        r"batch shape \((9, )?5,\), got batch shape \((9, )?3,\) .*: return one row of parameters",
+        r"batch shape \((9, )?5,?\), got batch shape \((9, )?3,?\) .*: return one row of",
     ),
 }
 
@@ -228,8 +229,9 @@ class Bernoullis(nn.Module):
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_networks_whose_batch_broadcasts_are_right(shape):
     pair, x = right_pair(decoder=Bernoullis(*shape)), x_of()
-    expected = torch.full((5,), -6 * torch.tensor(2.0).log().item())
-    assert torch.allclose(pair.log_prob(x, num_samples=3), expected, atol=0.5)
+    terms = pair.elbo.terms(pair.model, pair.guide, x)
+    assert torch.allclose(terms.parts["reconstruction"], torch.full((5,), -6 * math.log(2)))
+    assert pair.log_prob(x, num_samples=3).isfinite().all()
     assert pair.sample(4)["x"].shape == (4, 6)
     pp.fit(pair, pp.data.from_arrays(x_of(20)), max_epochs=1, progress=False)
 
@@ -410,7 +412,7 @@ def test_so_are_batch_statistics_of_your_own():
 
 def test_a_last_batch_of_one_is_no_matter_to_other_networks():
     """Not even to batch statistics over the places of an image."""
-    data = pp.data.from_arrays(x_of(11))
+    data = pp.data.from_arrays(x_of(11), x_of(5), x_of(5))
     pp.fit(right_pair(), data, max_epochs=1, batch_size=10, progress=False)
     places = nn.Sequential(nn.Unflatten(-1, (2, 2)), nn.BatchNorm1d(2), nn.Flatten())
     pair = right_pair(encoder=Normalised(places))
