@@ -87,6 +87,8 @@ def plain(value: Any) -> Any:
         value = value.item()
     if type(value) in (bool, int, float, str, type(None)):
         return value
+    if isinstance(value, torch.device):
+        return str(value)
     if isinstance(value, str):
         return str.__str__(value)  # of an enumeration its text, and not its name
     if isinstance(value, Integral):

@@ -21,7 +21,7 @@ from ._compile import CompiledFunction
 from ._lock import LOCK, own_store
 from ._networks import explaining
 from ._options import path_of, plain, typed
-from ._precision import at_least_float32, takes_draws, with_float32_parameters
+from ._precision import at_least_float32, convert_draws, with_float32_parameters
 from ._rng import own_generators
 from ._sites import Mode, sample_sites
 from .nn.likelihoods import check_binary
@@ -84,13 +84,16 @@ class Pair(nn.Module):
         self.elbo = ELBO() if elbo is None else elbo
         self.num_categories = num_categories
         self.recipe = recipe
-        for program in (model, guide):
-            for name in set(getattr(program, "networks", {}).values()):
-                takes_draws(getattr(program, name))
+        convert_draws((model, guide))
         self.aggregate_c: Tensor | None
         like = next(self.parameters(), torch.empty(0))
         uniform = like.new_full((num_categories,), 1 / num_categories) if num_categories else None
         self.register_buffer("aggregate_c", uniform)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Pair:
+        super()._apply(fn, recurse)
+        convert_draws((self.model, self.guide))
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -283,6 +286,7 @@ class Pair(nn.Module):
         :returns: distribution by site, each with batch shape ``(batch,)``
         """
         self._check(x, condition)
+        _check_finite("x", x)
         trace = self._mode_trace(x, condition)
         latent = [(name, site["fn"]) for name, site in sample_sites(trace) if not site["is_observed"]]
         return {name: with_float32_parameters(fn) for name, fn in latent}
@@ -297,6 +301,7 @@ class Pair(nn.Module):
         :returns: two distributions by site
         """
         self._check(x, condition)
+        _check_finite("x", x)
         guide_trace = self._mode_trace(x, condition)
         model_trace = self._replayed(guide_trace, condition, len(x))
         latent = [(name, site["fn"]) for name, site in sample_sites(guide_trace) if not site["is_observed"]]
@@ -313,6 +318,7 @@ class Pair(nn.Module):
         :returns: shape ``(batch,) + x_shape``
         """
         self._check(x, condition)
+        _check_finite("x", x)
         decoded: Any = self._replayed(self._mode_trace(x, condition), condition, len(x)).nodes["x"]["fn"]
         return decoded.mean
 

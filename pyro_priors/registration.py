@@ -59,12 +59,14 @@ def register(name: str, module: nn.Module) -> None:
     :param name: name of the program, such as ``"vae.model"``
     :param module: the module whose parameters the program uses
     :raises RuntimeError: if the parameter store holds foreign tensors under the module's name
+    :raises NetworkError: if a network has a PyroParam, which keeps its value in the store under a name of its own
     """
     if _unregistered.get():
         return
     full_name, store = _registered_name(name, module), pyro.get_param_store()
     for parameter_name, parameter in module.named_parameters():
         if parameter.requires_grad:
+            _check_plain(parameter_name, module)
             parameter.data = parameter.data.contiguous()  # the store would replace it by a contiguous copy
             # one that both programs use is one parameter, under the name that it got first
             store_name = store.param_name(parameter) or f"{full_name}$$${parameter_name}"
@@ -75,6 +77,16 @@ def register(name: str, module: nn.Module) -> None:
                     "training would change instead of this module's: save and load pairs with pair.save(path) and "
                     "pyro_priors.load(path), not the store, or call pyro.clear_param_store() first"
                 )
+
+
+def _check_plain(parameter_name: str, module: nn.Module) -> None:
+    path, _, last = parameter_name.rpartition(".")
+    own_name = last.removesuffix("_unconstrained")
+    if own_name != last and own_name in getattr(module.get_submodule(path), "_pyro_params", {}):
+        raise NetworkError(
+            f"{path} has the PyroParam '{own_name}', which Pyro shares by its name with other pairs: use an "
+            f"nn.Parameter, and constrain it in forward (for example, torch.nn.functional.softplus(self.{own_name}))"
+        )
 
 
 @contextmanager
