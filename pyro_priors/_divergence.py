@@ -20,7 +20,8 @@ from ._compile import NO_VALIDATION
 
 __all__ = ["TrainingDiverged", "became_infinite", "cause", "refused_parameters"]
 
-NUMERICAL = (torch.linalg.LinAlgError, OverflowError, FloatingPointError)
+_linalg: Any = torch.linalg  # whose stubs leave the error out
+NUMERICAL = (_linalg.LinAlgError, OverflowError, FloatingPointError)
 """Errors that arithmetic raises."""
 
 

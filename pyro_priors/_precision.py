@@ -98,10 +98,9 @@ def _in_float32(value: Any) -> Any:
         return value if all(new is old for new, old in zip(converted, value, strict=True)) else converted
     if not isinstance(value, Distribution | Transform) or isinstance(value, nn.Module):  # networks convert themselves
         return value
-    inverse = vars(value).get("_inv")
-    if isinstance(inverse, Transform):  # the inverse of another one, which does not point back
-        converted = _in_float32(inverse)
-        return value if converted is inverse else converted.inv
+    if isinstance(value, Transform) and type(value).__name__ == "_InverseTransform":  # holds nothing but the other one
+        converted = _in_float32(value.inv)
+        return value if converted is value.inv else converted.inv
     changed = {}
     for name, old in vars(value).items():
         if name not in ("_inv", "_cached_x_y") and (new := _in_float32(old)) is not old:

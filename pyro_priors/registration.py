@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import prod
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import pyro
@@ -158,8 +158,9 @@ class _CheckedPlate(pyro.plate):
     def _process_message(self, msg: Any) -> None:
         if msg["type"] == "sample" and msg["name"] in self.program.networks:
             event_shape = getattr(self.program, "event_shapes", {}).get(msg["name"])
-            left_shape = [1] * (-self.dim - len(self.drawn)) + list(self.drawn)
-            left_shape[self.dim] = self.subsample_size
+            dim = cast(int, self.dim)  # known within the plate
+            left_shape = [1] * (-dim - len(self.drawn)) + list(self.drawn)
+            left_shape[dim] = self.subsample_size
             check_distribution(msg["fn"], self._network(msg), left_shape, event_shape)
         super()._process_message(msg)
 
