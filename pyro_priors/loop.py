@@ -22,6 +22,7 @@ from ._compile import GRADIENT_NORM
 from ._divergence import TrainingDiverged, became_infinite, cause
 from ._files import WriteError
 from ._lock import LOCK, own_store
+from ._networks import of_network
 from ._rng import own_generators
 from ._sites import SharedNoise
 from .data import Part, Splits, batches, num_batches
@@ -347,7 +348,7 @@ class Training:
         except Exception:  # nothing can be computed any more: the error says more than this one
             found = None
         if found is None or found is error:
-            return error
+            return of_network(error, self.pair)
         found.__cause__ = error
         return found
 
@@ -426,13 +427,12 @@ class Training:
     def check_parameters(self) -> None:
         """Check the parameters after the last step of an epoch.
 
-        :raises TrainingDiverged: if one of them has become NaN or infinite
+        :raises TrainingDiverged: if one that is trained has become NaN or infinite
         """
-        floats = [parameter.detach() for parameter in self.parameters if parameter.is_floating_point()]
+        named = {name: value.detach() for name, value in self.pair.named_parameters() if value.requires_grad}
         # one number tells, unless finite ones have an infinite norm
-        if not nn.utils.get_total_norm(floats).isfinite():
-            named = self.pair.named_parameters()
-            self.check_tensors({name: parameter.detach() for name, parameter in named})
+        if not nn.utils.get_total_norm(list(named.values())).isfinite():
+            self.check_tensors(named)
 
     @torch.no_grad()
     def set_aggregate(self, shown: Part) -> None:

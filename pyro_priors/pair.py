@@ -21,7 +21,7 @@ from ._compile import CompiledFunction
 from ._lock import LOCK, own_store
 from ._networks import explaining
 from ._options import path_of, plain, typed
-from ._precision import at_least_float32, with_float32_parameters
+from ._precision import at_least_float32, convert_draws, with_float32_parameters
 from ._rng import own_generators
 from ._sites import Mode, sample_sites
 from .nn.likelihoods import check_binary
@@ -86,10 +86,16 @@ class Pair(nn.Module):
         self.recipe = recipe
         self.saved_digest: str | None = None
         """Checksum of the save that the weights come from, or went to last. Training resets it; None without a save."""
+        convert_draws((model, guide))
         self.aggregate_c: Tensor | None
         like = next(self.parameters(), torch.empty(0))
         uniform = like.new_full((num_categories,), 1 / num_categories) if num_categories else None
         self.register_buffer("aggregate_c", uniform)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Pair:
+        super()._apply(fn, recurse)
+        convert_draws((self.model, self.guide))
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -282,6 +288,7 @@ class Pair(nn.Module):
         :returns: distribution by site, each with batch shape ``(batch,)``
         """
         self._check(x, condition)
+        _check_finite("x", x)
         trace = self._mode_trace(x, condition)
         latent = [(name, site["fn"]) for name, site in sample_sites(trace) if not site["is_observed"]]
         return {name: with_float32_parameters(fn) for name, fn in latent}
@@ -296,6 +303,7 @@ class Pair(nn.Module):
         :returns: two distributions by site
         """
         self._check(x, condition)
+        _check_finite("x", x)
         guide_trace = self._mode_trace(x, condition)
         model_trace = self._replayed(guide_trace, condition, len(x))
         latent = [(name, site["fn"]) for name, site in sample_sites(guide_trace) if not site["is_observed"]]
@@ -312,6 +320,7 @@ class Pair(nn.Module):
         :returns: shape ``(batch,) + x_shape``
         """
         self._check(x, condition)
+        _check_finite("x", x)
         decoded: Any = self._replayed(self._mode_trace(x, condition), condition, len(x)).nodes["x"]["fn"]
         return decoded.mean
 

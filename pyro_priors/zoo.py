@@ -474,8 +474,9 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
     for program in (pair.model, pair.guide):
         program.register_forward_pre_hook(check, with_kwargs=True)
     # what your networks must return; the programs compare
-    pair.guide.event_shapes = {} if encoder is None else _event_of_encoder(built)
-    pair.model.event_shapes = pair.guide.event_shapes | ({} if decoder is None else {"x": built.x_shape})
+    of_encoder: Any = {} if encoder is None else _event_of_encoder(built)
+    of_decoder: Any = {} if decoder is None else {"x": built.x_shape}
+    pair.guide.event_shapes, pair.model.event_shapes = of_encoder, of_encoder | of_decoder
     return pair
 
 
