@@ -1,8 +1,8 @@
 """What writes every file: whole or not at all, by one process at a time, with one line that says why it failed.
 
 A file is written under a temporary name and renamed. A process that is killed leaves a temporary file at most, which
-the next writer in the folder removes. Locks are files, ``.lock`` or ``.NAME.lock``, which are there while they are
-held. The system frees a lock when its process ends, however it ends. Readers need no lock.
+the next writer in the folder removes. Locks are empty files, ``.lock`` or ``.NAME.lock``, which stay in the folder. The
+system frees a lock when its process ends, however it ends. Readers need no lock.
 """
 
 from __future__ import annotations
@@ -171,11 +171,7 @@ def locked(folder: Path, wait: bool, name: str = "", patience: float = 0.0) -> I
         yield
     finally:
         held.discard(mine)
-        if (
-            lock.is_locked and os.getpid() == process
-        ):  # whoever waits finds that its file has no name any more, and takes a new one
-            with suppress(OSError):
-                os.unlink(path)
+        if os.getpid() == process:
             lock.release()
 
 

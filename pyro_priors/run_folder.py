@@ -6,7 +6,7 @@
                 metrics.jsonl  evaluation.json  figures/*.png
                 evaluation-PART-seedN.json (of other parts and seeds, before the last)
                 evaluation-PART-seedN-WEIGHTS.json (of a pair that was replaced while it was evaluated)
-                .lock (while it is trained)
+                .lock, .evaluation.lock, pair/.pair.lock, last/.state.lock (empty)
 
 A folder has one place for a pair, to which all that save and load agree (:func:`save_pair`, :func:`find_pair`). In a
 run folder this place is ``pair/``. Any other folder holds ``pair.json`` itself.

@@ -12,6 +12,7 @@ import pickle
 import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from pyro import infer, poutine
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from . import checkpoint, zoo
-from ._files import CheckpointError, write_atomically
+from ._files import CheckpointError, WriteError, write_atomically
 from ._lock import own_store
 from ._networks import check_networks, check_smallest_batch
 from ._options import MAY_BE_INFINITE, convert_fields, plain, shown, typed
@@ -319,8 +320,9 @@ def _train(
         content, digest, outcome = pickle.loads(result.read_bytes())
     if config.precision in ("64-true", "bf16-true"):  # as Fabric does to the pair itself in a single process
         pair.to(torch.float64 if config.precision == "64-true" else torch.bfloat16)
-    checkpoint.load_module_state(pair, checkpoint.unpack(content), "training")
-    pair.saved_digest = digest
+    if content is not None:
+        checkpoint.load_module_state(pair, checkpoint.unpack(content), "training")
+        pair.saved_digest = digest
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -563,6 +565,10 @@ def _interpreter_left_standing() -> Iterator[None]:
 @_interpreter_left_standing()
 def _train_in_process(rest: tuple[Any, ...], result: Path, fabric: Fabric, pair: Pair) -> int:
     """What one of several processes runs; returns the exit status of a signal that stopped it, or 0."""
+    from tqdm import tqdm
+
+    # the lock that it makes otherwise is a semaphore, which a killed process leaves to the system, and a warning of it
+    tqdm.set_lock(threading.RLock())
     result.with_name(f"began-{fabric.global_rank}").touch()
     try:
         return _outcome(rest, result, fabric, pair)
@@ -583,5 +589,9 @@ def _outcome(rest: tuple[Any, ...], result: Path, fabric: Fabric, pair: Pair) ->
     if fabric.is_global_zero:
         # by a file: Fabric's queue holds no more than a pipe does until this process has ended
         content = checkpoint.pack(checkpoint.module_state(pair))
-        write_atomically(result, pickle.dumps((content, pair.saved_digest, outcome)))
+        try:
+            write_atomically(result, pickle.dumps((content, pair.saved_digest, outcome)))
+        except WriteError as error:  # the disk of temporary files is full too
+            failed = outcome if isinstance(outcome, Exception) else error
+            write_atomically(result, pickle.dumps((None, None, failed)))
     return 0

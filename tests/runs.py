@@ -22,6 +22,7 @@ import pyro_priors as pp
 from pyro_priors import checkpoint, loop, zoo
 from pyro_priors.data import Splits
 from pyro_priors.objectives import ELBO
+from pyro_priors.run_folder import ResumeState, RunFolder
 
 NETWORKS: dict[str, Any] = {"z_dim": 2, "hidden": (16,)}
 
@@ -78,13 +79,37 @@ def saved_pair(run: Path) -> dict[str, Tensor]:
     return checkpoint.read(run / "pair", "pair")[0]
 
 
+def names(folder: Path) -> list[str]:
+    """Names of what a folder holds but its locks, in order."""
+    return sorted(path.name for path in folder.iterdir() if not is_lock(path))
+
+
+def is_lock(path: Path) -> bool:
+    """Whether a file is one of the locks that writers leave."""
+    return path.name.startswith(".") and path.name.endswith(".lock")
+
+
 def snapshot(folder: Path) -> dict[str, str]:
-    """Checksum of every file below a folder."""
+    """Checksum of every file below a folder but the locks, which are empty."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and not is_lock(path)
     }
+
+
+class FullDisk(RunFolder):
+    """A run folder whose disk is full from the third state on."""
+
+    num_states = 0
+
+    def save_state(self, state: ResumeState) -> None:
+        import resource  # not on Windows
+
+        self.num_states += 1
+        if self.num_states == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+        super().save_state(state)
 
 
 class GivenNoiseModel(nn.Module):

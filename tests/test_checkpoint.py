@@ -3,6 +3,7 @@ last save."""
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch.nn as nn
 from torch.testing import assert_close
 
 import pyro_priors as pp
+import runs
 from pairs import NAMES, SIZES, batch, create, randomise
 from pyro_priors import _files, checkpoint, zoo
 from pyro_priors.checkpoint import CheckpointError
@@ -24,7 +26,7 @@ from pyro_priors.priors import StandardPrior
 
 
 def _names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return runs.names(folder)
 
 
 def _saved(folder, name="cp_vae"):
@@ -53,7 +55,7 @@ def test_load_gives_back_what_save_wrote(name, tmp_path):
     assert type(loaded) is type(pair) and loaded.recipe == pair.recipe
     assert loaded.state_dict().keys() == pair.state_dict().keys() and _same(loaded, pair)
     assert torch.equal(loaded.reconstruct(*args), pair.reconstruct(*args))
-    assert [path.suffix for path in sorted(folder.iterdir())] == [".safetensors", ".json"]
+    assert [Path(name).suffix for name in runs.names(folder)] == [".safetensors", ".json"]
     assert json.loads((folder / "pair.json").read_text())["pair"]["config"]["gated"] is False
 
     randomise(pair).save(str(folder))  # a string will do

@@ -206,7 +206,7 @@ def test_resume_of_an_empty_folder_starts_from_the_beginning(digits, tmp_path, u
 def test_a_run_that_ended_before_its_first_state_counts_as_empty(digits, tmp_path, monkeypatch, uninterrupted):
     run = tmp_path / "run"
     fit_until(monkeypatch, 0, run, digits, before=True)
-    assert {path.name for path in run.iterdir()} == {"config.json", "metrics.jsonl"}
+    assert {*runs.names(run)} == {"config.json", "metrics.jsonl"}
     assert_same_end(run, fit(run, digits), uninterrupted)
 
 

@@ -274,7 +274,7 @@ def test_a_save_removes_the_file_that_it_replaces_alone(tmp_path):
     for number in range(3):
         pair = randomise(create())
         pair.save(tmp_path)
-        found = set(os.listdir(tmp_path))
+        found = set(runs.names(tmp_path))
         assert found >= others
         assert len(found - others) == 2, number  # pair.json, and the one that it names
     assert all((tmp_path / name).read_text() == name for name in OTHERS)
@@ -319,14 +319,14 @@ def test_the_state_before_a_damaged_one_takes_its_place(tmp_path):
     (tmp_path / "state-mine.safetensors").touch()
     checkpoint.restore_previous(tmp_path, "state")
     assert checkpoint.read(tmp_path, "state")[0]["a"].tolist() == [1, 1]
-    assert len(os.listdir(tmp_path)) == 4  # two records, the one file of both, and the user's
+    assert len(runs.names(tmp_path)) == 4  # two records, the one file of both, and the user's
 
 
 @pytest.mark.parametrize("number", range(2))
 def test_a_full_disk_leaves_the_save_before(number, tmp_path, monkeypatch):
     pair = randomise(create())
     pair.save(tmp_path)
-    files, calls = sorted(os.listdir(tmp_path)), []
+    files, calls = runs.names(tmp_path), []
 
     def full(*args):
         calls.append(args)
@@ -336,7 +336,7 @@ def test_a_full_disk_leaves_the_save_before(number, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         patch.setattr(os, "fsync", full)
         randomise(create()).save(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == files
+    assert runs.names(tmp_path) == files
     assert runs.same_bits(runs.state(pp.load(tmp_path)), runs.state(pair))
 
 

@@ -483,7 +483,7 @@ def test_records_and_run_folder(digits, tmp_path):
     assert config["train"]["max_epochs"] == 2 and config["versions"].keys() == {"pyro_priors", "torch", "pyro"}
     assert runs.same_bits(runs.saved_pair(run), runs.state(pair))
     assert runs.same_bits(runs.state(pp.load(run)), runs.state(pair))
-    assert {path.name for path in run.iterdir()} == {"config.json", "metrics.jsonl", "pair", "last"}
+    assert {*runs.names(run)} == {"config.json", "metrics.jsonl", "pair", "last"}
     assert not list(run.rglob("*.tmp"))
 
 

@@ -45,7 +45,7 @@ DIGITS = ["--data", "digits", "--data.limit", "96", "--train.batch-size", "32", 
 
 
 def names(folder):
-    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if not runs.is_lock(path))
 
 
 def hidden(folder):
@@ -243,12 +243,12 @@ def test_every_file_of_the_package_is_written_in_one_place():
 # locks
 
 
-def test_a_lock_keeps_others_out_and_leaves_no_file(tmp_path):
+def test_a_lock_keeps_others_out(tmp_path):
     with locked(tmp_path, wait=False):
         with locked(tmp_path, wait=False):  # this thread has it
             pass
         with locked(tmp_path, wait=False, name="other"):
-            assert names(tmp_path) == [".lock", ".other.lock"]
+            assert sorted(os.listdir(tmp_path)) == [".lock", ".other.lock"]
         caught = []
 
         def try_it():
@@ -263,8 +263,8 @@ def test_a_lock_keeps_others_out_and_leaves_no_file(tmp_path):
         thread.join()
         assert caught == [f"another process is at work in {tmp_path}"]
         child = forked(lambda: pytest.raises(BlockingIOError, locked(tmp_path / ".", wait=False).__enter__))
-        assert ended(child) == 0 and (tmp_path / ".lock").exists()
-    assert names(tmp_path) == []
+        assert ended(child) == 0
+    assert not any(path.stat().st_size for path in tmp_path.iterdir())
 
 
 def test_a_killed_process_frees_its_lock(tmp_path):
@@ -286,7 +286,7 @@ def test_a_killed_process_frees_its_lock(tmp_path):
 
 
 def test_many_who_wait_get_the_lock_one_after_the_other(tmp_path):
-    """Its file is removed and made again all the while: a counter that is read and written loses nothing."""
+    """A counter that is read and written loses nothing."""
     counter = tmp_path / "counter"
     counter.write_text("0")
 
@@ -840,11 +840,11 @@ def test_a_worker_that_is_killed_ends_the_run_which_can_be_resumed(which, tmp_pa
     os.kill(sorted(workers)[which], signal.SIGKILL)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and output == ""
-    assert re.fullmatch(
-        rf"pyro-priors: error: process {which} of the training was killed( \(SIGKILL\))?, perhaps because memory ran "
-        rf"out: resume the run in {out} from its last state\n",
-        errors,
-    ), errors
+    told = [line for line in errors.splitlines() if line.strip("-") and "distributed" not in line]  # by Fabric
+    killed = f"pyro-priors: error: process {which} of the training was killed (SIGKILL), perhaps because memory ran out"
+    assert [line.replace("killed,", "killed (SIGKILL),") for line in told] == [
+        f"{killed}: resume the run in {out} from its last state"
+    ]
     assert 0 < last_step(out) < 18 and not (out / "pair").exists()
     assert main([*arguments, "--out", str(out), "--resume"]) == 0
     assert runs.same_bits(runs.saved_pair(out), runs.saved_pair(whole)) and runs.records(out) == runs.records(whole)
@@ -863,24 +863,29 @@ def read(path):
 @pytest.mark.slow
 def test_a_full_disk_of_two_processes_ends_in_one_line(tmp_path):
     """The process that writes says it; the other one would say that it lost the connection."""
-    out = tmp_path / "run"
-    arguments = ["train", "vae", *TINY, *DIGITS, *WORKERS, "--out", str(out)]
-    code = (
-        "import resource, sys\nfrom pyro_priors.cli import main\nif __name__ == '__main__':\n"
-        "    resource.setrlimit(resource.RLIMIT_FSIZE, (12000, resource.RLIM_INFINITY))\n"
-        "    sys.exit(main(sys.argv[1:]))\n"
-    )
-    script = tmp_path / "script.py"
-    script.write_text(code)
-    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "cannot be written (File too large): free at least" in done.stderr
+    options = {"max_epochs": 3, "batch_size": 32, "checkpoint_seconds": 0, "num_processes": 2}
+    options |= {"progress": False, "device": "cpu", "compile": "never"}
+    data, pairs = runs.small_data(), {}
+    for name, folder in (("whole", RunFolder), ("run", runs.FullDisk)):
+        pairs[name] = runs.small_pair("vae", data)
+        if name == "run":
+            match = r"last/state-[0-9a-f]{16}\.safetensors cannot be written \(File too large\): free at least .* 2$"
+            with pytest.raises(WriteError, match=match) as caught:
+                pp.fit(pairs[name], data, out=folder(tmp_path / name), **options)
+            assert [line["epoch"] for line in caught.value.history.epochs] == [0]
+        else:
+            pp.fit(pairs[name], data, out=folder(tmp_path / name), **options)
+    assert last_step(tmp_path / "run") == 2 and not hidden(tmp_path / "run")
+    pair = runs.small_pair("vae", data)
+    pp.fit(pair, data, out=tmp_path / "run", resume=True, **options)
+    assert runs.same_bits(runs.state(pair), runs.state(pairs["whole"]))
+    assert pair.saved_digest == RunFolder(tmp_path / "run").weights()
 
 
 KILLS = """
     import os, random, signal, sys, time, warnings
     from pathlib import Path
-    import torch
+    import lightning_fabric, sklearn.datasets, torch
     from pyro_priors.cli import main
 
     torch.set_num_threads(1)
@@ -918,9 +923,9 @@ def test_trainings_that_are_killed_end_the_same_and_leave_nothing(tmp_path, caps
     arguments = ["train", "vae", *TINY, *DIGITS, "--train.max-epochs", "40", "--train.batch-size", "4"]
     whole, num_killed, num_left = tmp_path / "whole", 0, 0
     assert main([*arguments, "--train.checkpoint-seconds", "1000", "--out", str(whole)]) == 0
-    for seed in range(3):
+    for seed in range(2):
         out = tmp_path / str(seed)
-        command = [sys.executable, "-c", textwrap.dedent(KILLS), str(out), str(seed), "25"]
+        command = [sys.executable, "-c", textwrap.dedent(KILLS), str(out), str(seed), "20"]
         done = subprocess.run(
             [*command, *arguments, "--out", str(out), "--resume"], capture_output=True, text=True, check=False
         )
