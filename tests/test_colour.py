@@ -349,6 +349,8 @@ def test_celeba_errors(tmp_path, home, monkeypatch):
     refuses(FileNotFoundError, r"identity_CelebA.txt is missing: put it there")
     identity.write_text(text)
     (folder / "list_eval_partition.txt").write_text(text)
+    refuses(ValueError, r"list_eval_partition.txt must hold 0, 1 or 2 for train, valid or test, got 7: replace it")
+    (folder / "list_eval_partition.txt").write_text("".join(f"{i + 1:06}.jpg 0\n" for i in range(20)))
     refuses(ValueError, r"celeba: a part has no images in .*: give images of all three parts")
     image = folder / "img_align_celeba/000002.jpg"
     Image.new("RGB", (100, 218)).save(image)
