@@ -165,9 +165,10 @@ def test_a_full_disk_below_decoded_images(celeba, cache, monkeypatch, preallocat
     capsys.readouterr()
     with counted_decoding(monkeypatch) as calls, full_disk(wanted.numel() // 2):
         found = warned("celeba, decoded, is not kept, ", images_of, celeba)
-    assert torch.equal(found, wanted) and len(calls) == NUM + (0 if preallocates else NUM // 2)
+    assert torch.equal(found, wanted)
+    assert len(calls) == NUM if preallocates else NUM < len(calls) < 2 * NUM
     assert "celeba: decoding 12 images once, into memory (0 MB)\n" in capsys.readouterr().err
-    assert not [path for path in cache.rglob("images*")] and not list(cache.rglob("*.tmp"))
+    assert not list(cache.rglob("images*")) and not list(cache.rglob("*.tmp"))
     assert torch.equal(images_of(celeba), wanted)
 
 
@@ -355,6 +356,7 @@ def test_damaged_pictures_are_not_used(tmp_path):
 # compiled code
 
 
+@pytest.mark.slow
 def test_the_compilers_folder_is_found_as_torch_finds_it(monkeypatch, tmp_path):
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
@@ -385,7 +387,7 @@ def test_a_full_disk_below_the_compiler_runs_eagerly(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setattr("pyro_priors._compile._machine_code", lambda *arguments: torch.compiler.no_such_thing)
     pair, args = randomise(create("vae")), batch("vae")
-    said = r"running eagerly, not compiled: the compiler's cache .*inductor cannot be written \(file too large\): set TORCH"
+    said = r"running eagerly, not compiled: the compiler's cache .*inductor cannot be written \(file too large\)"
     with full_disk(1000), pytest.warns(pp.EagerWarning, match=said):
         found = compiled_loss(pp.compiled(pair), args)
     assert torch.equal(found[0], eager(pair, pair.elbo, args)[0])
@@ -494,6 +496,7 @@ def test_the_command_clears_entries(filled, capsys, names, removed):
     assert (filled / "MNIST" / "raw" / "content").exists(), "data are no cache"
 
 
+@pytest.mark.filterwarnings("always::RuntimeWarning")
 def test_the_command_leaves_what_is_being_written(filled, capsys):
     with checkpoint.locked(filled / "decoded" / "celeba_64_ab", wait=False):
         status, lines, errors = command(capsys, "--clear", "decoded/celeba_64_ab")
