@@ -58,7 +58,7 @@ COMPILED_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 ROOM = 2**20
 """Bytes that a folder must have room for to be of use."""
 
-TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+TEMPORARY = re.compile(r"\..+\.tmp", re.DOTALL)
 """Names of files that a process is writing, or was writing when it was killed."""
 
 T = TypeVar("T")
@@ -119,7 +119,7 @@ def cached(folder: Path, what: str, read: Callable[[], T | None], write: Callabl
 
 
 def _reason(error: OSError) -> str:
-    return str(error.strerror or error).lower()
+    return error.strerror.lower() if error.strerror else str(error)
 
 
 def sweep(folder: Path, record: str) -> None:

@@ -151,8 +151,9 @@ def _check_header(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) ->
         held = info.file_size - stream.tell()
     if dtype.hasobject:
         raise PickledError(name)
-    declared = math.prod(shape) * dtype.itemsize
-    if declared != held or (math.prod(shape) and not dtype.itemsize):
+    num_values: int = math.prod(shape)
+    declared = num_values * dtype.itemsize
+    if declared != held or (num_values and not dtype.itemsize):
         raise ValueError(
             f"{name} declares shape {shorten(str(shape), 60)} of {dtype}, {min(declared, 10**30):.4g} bytes, and holds "
             f"{held}"

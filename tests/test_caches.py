@@ -93,6 +93,26 @@ def full_disk(num_bytes):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@contextmanager
+def another_process_in(folder):
+    """The lock of a folder is held elsewhere; a thread stands for a process."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def hold():
+        with checkpoint.locked(folder, wait=False):
+            begun.set()
+            may_end.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert begun.wait(60)
+    try:
+        yield
+    finally:
+        may_end.set()
+        thread.join()
+
+
 def warned(message, function, *arguments, **options):
     """What a function returns, after exactly one warning of one line."""
     with warnings.catch_warnings(record=True) as found:
@@ -211,7 +231,7 @@ def test_what_killed_writers_have_left_is_removed_at_the_next_start(celeba, cach
     for file in (*left, written):
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(bytes(1000))
-    with checkpoint.locked(busy, wait=False):
+    with another_process_in(busy):
         images_of(celeba)
         assert not any(file.exists() for file in left)
         assert written.exists(), "another process is writing it"
@@ -498,7 +518,7 @@ def test_the_command_clears_entries(filled, capsys, names, removed):
 
 @pytest.mark.filterwarnings("always::RuntimeWarning")
 def test_the_command_leaves_what_is_being_written(filled, capsys):
-    with checkpoint.locked(filled / "decoded" / "celeba_64_ab", wait=False):
+    with another_process_in(filled / "decoded" / "celeba_64_ab"):
         status, lines, errors = command(capsys, "--clear", "decoded/celeba_64_ab")
     assert status == 0 and lines == ["nothing to remove"]
     assert errors == ["pyro-priors: warning: decoded/celeba_64_ab is left, another process is writing to it"]

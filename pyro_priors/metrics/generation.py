@@ -101,10 +101,15 @@ def _inception(data: Splits, device: torch.device) -> Features:
             "features='inception' needs the package torch-fidelity: pip install pyro-priors[generation], or use "
             "features='efficientnet-lite0'"
         ) from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # the last two of a damaged file
+    except (EOFError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"features='inception' could not be downloaded, or the file in {torch.hub.get_dir()} is damaged ({error}): "
-            "remove it, or use features='efficientnet-lite0', which needs no download"
+            f"features='inception' has a damaged file in {torch.hub.get_dir()} ({error}): remove it, or use "
+            "features='efficientnet-lite0'"
+        ) from None
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"features='inception' could not be downloaded ({error}): use features='efficientnet-lite0', which needs "
+            "no download"
         ) from None
     network = network.to(device, torch.float32).eval()
 
