@@ -133,8 +133,15 @@ def pack(tensors: dict[str, Tensor]) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors that :func:`pack` was given."""
-    return safetensors.torch.load(content)
+    """Return the tensors that :func:`pack` was given.
+
+    :raises CheckpointError: if the header declares other than the content holds
+    """
+    try:
+        return safetensors.torch.load(content)
+    except Exception as error:  # safetensors and torch have many ways to refuse a header
+        why = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"this is not the content of a safetensors file ({why})", RESTORE) from None
 
 
 def write(

@@ -1,4 +1,4 @@
-"""The command line: ``pyro-priors list | train | evaluate | sample | plot | reproduce``."""
+"""The command line: ``pyro-priors list | train | evaluate | sample | plot | reproduce | cache``."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from . import control, data, experiments, metrics, objectives, plots, train, zoo
+from . import cache_command, control, data, experiments, metrics, objectives, plots, train, zoo
 from ._options import path_of
 from ._rng import seeded
 from ._terminal import printable
@@ -41,6 +41,7 @@ USAGE = """usage: pyro-priors COMMAND ...
   plot RUN                                    every figure, in RUN/figures
   reproduce PAPER/EXPERIMENT                  a table or figure of a paper: trains what is missing, puts ours beside the
                                               published; --row NAME; --quick; --no-train; interrupted, it goes on
+  cache                                       what is kept to be used again; --clear removes it
 
 pyro-priors COMMAND --help lists the options of a command; of train, with a pair: pyro-priors train cp_vae --help"""
 
@@ -596,6 +597,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "sample": _sample,
     "plot": _plot,
     "reproduce": _reproduce,
+    "cache": cache_command.run,
 }
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pyro import infer
 from torch import Tensor
 
 from . import checkpoint
+from ._cache import ensure_compiled_folder
 from ._compile import GRADIENT_NORM
 from ._divergence import TrainingDiverged, became_infinite, cause
 from ._lock import LOCK, own_store
@@ -89,6 +90,7 @@ class Training:
         say = (lambda line: self.bar.note(line)) if show_progress else None
         self.objective = objective if isinstance(objective, ELBO) else None
         self.loss_module = _Loss(CompiledObjective(pair, objective, say=say, strict=config.compile == "always"))
+        ensure_compiled_folder()  # which optimizers need, whether anything is compiled or not
         fused = fabric.device.type in ("cpu", "cuda")
         optimizer = torch.optim.Adam(pair.parameters(), lr=config.learning_rate, fused=fused)
         self.compute_loss, self.optimizer = fabric.setup(self.loss_module, optimizer)

@@ -491,7 +491,7 @@ MISTAKES = {
     "no file": ("train vae --data missing.npz --out new", r"missing\.npz: no such file; give the path"),
     "bad file": (
         "train vae --data bad.npz --out new",
-        r"bad\.npz: not a readable \.npz file: write it with numpy\.savez",
+        r"bad\.npz: not a readable \.npz file \(File is not a zip file\): write it with numpy\.savez",
     ),
     "NaN": ("train vae --data nan.npz --out new", r"nan\.npz: x_train .*(NaN|nan|finite)"),
     "no x_train": ("train vae --data other.npz --out new", r"other\.npz: has no x_train, only y"),

@@ -417,7 +417,8 @@ def test_pictures_are_kept_to_8_bits(channels, tmp_path):
     altered = whole[:11] + bytes([whole[11] - 1]) + whole[12:]  # the length of the header
     for damaged in (whole[:-60], b"no image", altered):
         (tmp_path / "fig.png").write_bytes(damaged)
-        assert pictures.load(tmp_path / "fig.png", "w") is None
+        with pytest.warns(RuntimeWarning, match=r"fig.png is not used, it is damaged"):
+            assert pictures.load(tmp_path / "fig.png", "w") is None
 
 
 def test_numbers_without_weights_are_of_the_row_s_own_options(finished, counted, tmp_path, monkeypatch, capsys):
