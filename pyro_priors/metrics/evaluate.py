@@ -100,7 +100,7 @@ def evaluate(
     :param data: its data
     :param part: ``"train"``, ``"valid"`` or ``"test"``; a training part with dynamic binarisation is binarised once
     :param metrics: names from :data:`METRICS`; when empty all but those :data:`ON_REQUEST`. What does not apply to the
-        pair and its data is left out, with a warning where it was asked for or could have been expected
+        pair and its data is left out; a warning says so where the kind of posterior is the reason
     :param num_samples: importance samples for each datum's log p(x)
     :param seed: seed of the noise
     :param features: network that generated images are compared in (:func:`~pyro_priors.metrics.features_for`)
@@ -170,10 +170,6 @@ def evaluate_each(
                     stacklevel=3,
                 )
                 results[name] = {}
-            if metrics and not results[name]:
-                warnings.warn(
-                    f"the metric {name} does not apply to this pair and its data", RuntimeWarning, stacklevel=3
-                )
     return results
 
 
