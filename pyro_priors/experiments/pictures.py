@@ -10,9 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .._files import CheckpointError, read_file
+from .._records import Pictures as KeptPictures
+from .._records import parse
 from ..checkpoint import write_atomically
 
 __all__ = ["Pictures", "load", "save"]
+
+LARGEST = 2**26
+"""Bytes of a file of pictures."""
 
 Pictures = Mapping[str, Tensor]
 """Images by what they show, each of shape ``(num, channels, height, width)`` with the same number, values in [0, 1]."""
@@ -43,13 +49,15 @@ def load(file: Path, weights: str | None) -> Pictures | None:
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
-            kept = json.loads(image.info.get("pictures", "{}"))
-            if weights is None or kept.get("weights") != weights:
+        with Image.open(BytesIO(read_file(file, file.parent, LARGEST))) as image:
+            kept = parse(str(image.info.get("pictures", "")).encode(), KeptPictures, digits=0)
+            if weights is None or kept["weights"] != weights or not kept["labels"]:
                 return None
             sheet = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
             size = (len(kept["labels"]), image.height // len(kept["labels"]), kept["num"], image.width // kept["num"])
-    except (OSError, SyntaxError, ValueError, KeyError):  # not there, no image, or a damaged one
+            if image.height % size[0] or image.width % size[2]:
+                return None
+    except (OSError, CheckpointError, SyntaxError, ValueError):  # not there, no image, or a damaged one
         return None
     images = sheet.reshape(*size, -1).permute(0, 2, 4, 1, 3) / 255
     return dict(zip(kept["labels"], images, strict=True))
