@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 __all__ = ["TooLarge", "Within"]
 
-LEAST = 64
+LEAST = 1024
 """What an operation counts for at least, so that many small ones end as well."""
 
 

@@ -130,7 +130,11 @@ def reproduce(
     folder = path_of("out", out) / f"{paper}{'-quick' if quick else ''}"
     runner = _Runner(folder, quick, num_samples, max_epochs, device, precision, features, progress)
     for row in chosen:
-        runner.config(row)  # a mistake in the options is told before anything is done
+        try:
+            runner.config(row)  # a mistake in the options is told before anything is done
+        except CheckpointError:  # what is only shown is marked
+            if train:
+                raise
     results, shown = [], {}
     for row in experiment.rows:
         if train and row in chosen:
