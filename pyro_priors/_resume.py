@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from ._files import RESTORE, CheckpointError
+from ._reading import RESTORE, CheckpointError
 
 __all__ = ["check_finite", "check_optimizer", "check_progress", "check_shapes"]
 

@@ -23,7 +23,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from ._files import RESTORE, CheckpointError, read_file
+from ._reading import RESTORE, CheckpointError, read_file
 from ._records import LARGEST_FILE, Tensors
 from ._records import read as read_record
 

@@ -19,8 +19,8 @@ import torch
 import tyro
 
 from . import control, data, experiments, metrics, objectives, plots, train, zoo
-from ._files import RESTORE
 from ._options import path_of
+from ._reading import RESTORE
 from ._rng import seeded
 from ._terminal import printable
 from .checkpoint import CheckpointError, make_folder

@@ -20,8 +20,8 @@ from torch import Tensor
 from . import checkpoint
 from ._compile import GRADIENT_NORM
 from ._divergence import TrainingDiverged, became_infinite, cause
-from ._files import RESTORE, CheckpointError
 from ._lock import LOCK, own_store
+from ._reading import RESTORE, CheckpointError
 from ._resume import check_finite, check_optimizer, check_progress
 from ._rng import own_generators
 from ._sites import SharedNoise

@@ -31,8 +31,8 @@ from typing import Any
 from torch import Tensor
 
 from . import checkpoint
-from ._files import RESTORE, CheckpointError, check_inside, read_file
 from ._options import path_of
+from ._reading import RESTORE, CheckpointError, check_inside, read_file
 from ._records import (
     DIGITS_OF_A_LINE,
     LARGEST_FILE,
@@ -465,12 +465,11 @@ class RunFolder:
 
         :raises CheckpointError: if neither can be read
         """
-        found = self._read_state()
+        found = self._read_state(tell=True)
         if found is None:
             return None
-        tensors, record, refused = found
-        if refused is not None:
-            warnings.warn(f"{refused.what}; going on from the state before it", RuntimeWarning, stacklevel=2)
+        tensors, record, is_previous = found
+        if is_previous:
             # or else the next writing would keep the refused state as its previous one
             checkpoint.restore_previous(self.path / "last", "state")
         groups: dict[str, dict[str, Tensor]] = {"pair": {}, "best": {}, "objective": {}}
@@ -487,20 +486,23 @@ class RunFolder:
         optimizer = {"state": optimizer_state, "param_groups": record["param_groups"]}
         return ResumeState(record["progress"], groups["pair"], groups["best"], optimizer, groups["objective"])
 
-    def _read_state(self) -> tuple[dict[str, Tensor], dict[str, Any], CheckpointError | None] | None:
-        """Tensors and record of the last state that is whole, and why a later one was refused, if there is one.
+    def _read_state(self, tell: bool = False) -> tuple[dict[str, Tensor], dict[str, Any], bool] | None:
+        """Tensors and record of the last state that is whole, and whether a later one was refused.
 
+        :param tell: warn of the one that was refused
         :raises CheckpointError: if there are states and none can be read
         """
         folder = self.path / "last"
         if not any(folder.glob("state*.json")):
             return None
         try:
-            return *checkpoint.read(folder, "state", State, self.path), None
+            return *checkpoint.read(folder, "state", State, self.path), False
         except CheckpointError as error:
             if not (folder / "state.previous.json").exists():
                 raise
-            return *checkpoint.read(folder, "state.previous", State, self.path), error
+            if tell:
+                warnings.warn(f"{error.what}; going on from the state before it", RuntimeWarning, stacklevel=3)
+            return *checkpoint.read(folder, "state.previous", State, self.path), True
 
     def save_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> None:
         """Write ``pair/``, the best pair so far."""

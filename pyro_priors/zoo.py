@@ -14,10 +14,10 @@ import torch
 import torch.nn as nn
 
 from . import checkpoint, guides, models
-from ._files import CheckpointError
 from ._hints import check_sizes, is_size
 from ._hints import hint as hint
 from ._options import convert_fields, path_of, plain, typed
+from ._reading import CheckpointError
 from ._records import SavedPair
 from ._rng import seeded
 from ._within import TooLarge, Within
@@ -572,10 +572,10 @@ def _made_of(recipe: Mapping[str, Any], networks: dict[str, nn.Module | None], f
             raise ValueError(f"pair '{recipe['name']}' has no option '{min(unknown)}'")
         with Within(4 * num_values + 2**24):
             return create(recipe["name"], **networks, **recipe["config"])
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, TypeError, OverflowError) as error:  # torch has several for sizes out of range
         if own and not isinstance(error, TooLarge):  # of the networks that were given, perhaps
             raise
-        what = f"{file} does not describe a pair ({' '.join(str(error).split())})"
+        what = f"{file} does not describe a pair ({' '.join(str(error).split())[:300]})"
         raise CheckpointError(what, "restore it from a copy, or load it with the version that saved it") from error
 
 

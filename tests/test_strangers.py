@@ -702,7 +702,7 @@ def test_a_folder_of_data_that_a_run_names_is_not_made(name, run, capsys):
 
 def test_a_row_that_cannot_be_read_is_marked(tmp_path):
     """The others are shown."""
-    found = experiments.find("lavda2019/fig4")
+    found = experiments.find("lavda2019/fig3")
     for row in found.rows:
         if (RESULTS / "lavda2019" / row.name).exists():
             shutil.copytree(RESULTS / "lavda2019" / row.name, tmp_path / "lavda2019" / row.name)

@@ -11,8 +11,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from .._files import RESTORE, CheckpointError
 from .._options import typed
+from .._reading import RESTORE, CheckpointError
 from .._resume import check_shapes
 from .elbo import ELBO, Terms
 from .kl_weight import KLWeight
