@@ -21,7 +21,7 @@ class CheckpointError(RuntimeError):
         self.what = what
 
 
-RESTORE = "restore it from a copy, or train and save anew"
+RESTORE = "restore it from a copy, or train and save again"
 """What is left to do about a damaged file."""
 
 

@@ -335,7 +335,7 @@ def _check(value: Any, declared: Any, place: str, top: bool = False) -> None:
         if type(value) not in _kinds(declared) or (declared is float and not _is_finite(value)):
             raise _wrong(place, declared, value)
         return _check_text(value, place, _TEXT) if declared is str else None
-    if dataclasses.is_dataclass(declared):
+    if isinstance(declared, type) and dataclasses.is_dataclass(declared):
         return _check_fields(value, declared, place, top)
     origin, arguments = get_origin(declared), get_args(declared)
     if origin is Annotated:

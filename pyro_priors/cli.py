@@ -316,7 +316,9 @@ def _taken_from_run(command: Sequence[str], file: Path, more: Sequence[str]) -> 
     known |= {f"data.{one.name}" for one in dataclasses.fields(DataConfig)}
     known |= {f"train.{one.name}" for one in dataclasses.fields(TrainConfig)}
     known |= {f"objective.{one}" for kind in objectives.OBJECTIVES.values() for one in signature(kind).parameters}
-    kept, skipped, is_asked = [], [], False
+    kept: list[str] = []
+    skipped: list[str] = []
+    is_asked = False
     for argument in rest:
         if argument.startswith("--"):
             option = argument[2:].split("=", 1)[0].replace("-", "_")

@@ -133,7 +133,7 @@ class Training:
         if progress.epoch > config.max_epochs:
             raise ValueError(
                 f"max_epochs is {config.max_epochs}, but the run in {folder.path} has trained {progress.epoch} epochs: "
-                f"give at least {progress.epoch}, or train anew in another --out"
+                f"give at least {progress.epoch}, or train again in another --out"
             )
         fresh, is_healthy = checkpoint.module_state(self.pair), not progress.diverged
         fitting = checkpoint.fit_to_module(self.pair, saved.pair, str(folder.path), exact=True)
@@ -153,7 +153,7 @@ class Training:
         elif saved.objective:
             raise CheckpointError(f"{source} has tensors of an objective, and this one has none", RESTORE)
         self.progress = progress
-        if not config.patience or progress.wait < config.patience:  # the patience may be given anew
+        if not config.patience or progress.wait < config.patience:  # the patience may be larger now
             progress.stopped = ""
         self.best = saved.best
         checkpoint.load_module_state(self.pair, saved.pair, str(folder.path))

@@ -489,7 +489,7 @@ class RunFolder:
     def _read_state(self, tell: bool = False) -> tuple[dict[str, Tensor], dict[str, Any], bool] | None:
         """Tensors and record of the last state that is whole, and whether a later one was refused.
 
-        :param tell: warn of the one that was refused
+        :param tell: warn of a refused state
         :raises CheckpointError: if there are states and none can be read
         """
         folder = self.path / "last"

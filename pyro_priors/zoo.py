@@ -551,7 +551,7 @@ def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modu
     pair = _made_of(recipe, given, folder / "pair.json", sum(tensor.numel() for tensor in tensors.values()))
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(dtypes) == 1 and dtypes <= TRAINED_IN:  # of what is not saved too
-        pair.to(*dtypes)
+        pair.to(next(iter(dtypes)))
     checkpoint.load_module_state(pair, tensors, str(folder), in_its_precision=True)
     return pair
 

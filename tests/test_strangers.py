@@ -595,7 +595,7 @@ def test_the_state_of_an_objective_is_checked(kind):
 RECIPES = {
     "a name that is unknown": (put("pair/name", "vaf"), r"does not describe a pair \(pair 'vaf' is unknown"),
     "an option that is unknown": (put("pair/config/z", 3), "has no option 'z'"),
-    "an argument that is none": (put("pair/config/encoder", 3), "has no option 'encoder'"),
+    "an argument of load": (put("pair/config/encoder", 3), "has no option 'encoder'"),
     "no shape": (put("pair/config/x_shape", REMOVED), "needs x_shape"),
     "a text for a number": (put("pair/config/z_dim", "2"), "z_dim must be an integer, got '2'"),
     "another size": (put("pair/config/z_dim", 3), r"another network: '.*' has shape"),
