@@ -20,6 +20,7 @@ import tyro
 
 from . import cache_command, control, data, experiments, metrics, objectives, plots, train, zoo
 from ._options import path_of
+from ._reading import RESTORE
 from ._rng import seeded
 from ._terminal import printable
 from .checkpoint import CheckpointError, make_folder
@@ -266,25 +267,84 @@ def _command(arguments: list[str]) -> list[str]:
     return kept
 
 
+ASKED_AGAIN = ("num_processes",)
+"""Options of --train that a run's files do not decide: what a run costs this machine is the user's word."""
+
+
 def _resume(arguments: list[str]) -> None:
+    asked = ", ".join(f"--train.{name.replace('_', '-')}" for name in ASKED_AGAIN)
     if arguments[:1] in (["-h"], ["--help"]):
         print(
             "usage: pyro-priors resume RUN [options of train]\n\n"
             "Goes on where the training of RUN stopped: gives the command that began it again, with --resume.\n"
             f"Options that may be others: {', '.join(MAY_CHANGE).replace('_', '-')} (of --train), and --data FILE or "
-            "--data.root FOLDER, where the same data are now"
+            "--data.root FOLDER, where the same data are now\n"
+            "Taken from RUN/config.json, which somebody else may have written: the pair, the objective, the data and "
+            "their place, and the options of --pair, --objective, --data and --train. Nothing else is taken, and not "
+            f"{asked}: give it again"
         )
         return
     if not arguments or arguments[0].startswith("-"):
         raise ValueError("resume needs a run folder first: pyro-priors resume runs/cp")
     run, *more = arguments
-    command = RunFolder(path_of("run", run)).config().get("command")
-    if not isinstance(command, list):
+    folder = RunFolder(path_of("run", run))
+    command = folder.config().get("command")
+    if not command:
         raise ValueError(
             f"{run} does not say which command began it (reproduce, Python or an older version did): give that again; "
             "train with --resume, fit with resume=True"
         )
-    _train([*command, *more, f"--out={run}", "--resume"])
+    _train([*_taken_from_run(command, folder.path / "config.json", more), *more, f"--out={run}", "--resume"])
+
+
+def _taken_from_run(command: Sequence[str], file: Path, more: Sequence[str]) -> list[str]:
+    """The arguments of a command in a run's files, less those that only the user may give.
+
+    :param command: the pair and options of ``train``
+    :param file: where it was read, for the message
+    :param more: what the user gives
+    :raises CheckpointError: if it has an argument that ``train`` does not record
+    """
+
+    def refuse(argument: str) -> CheckpointError:
+        what = f"{file} has a command with the argument '{argument}', which resume does not take from a file"
+        return CheckpointError(what, "give the command yourself: pyro-priors train ... --resume")
+
+    name, *rest = command
+    if name not in zoo.names():
+        raise refuse(name)
+    known = {"data", "objective", "quiet", *(f"pair.{one.name}" for one in dataclasses.fields(zoo.config_class(name)))}
+    known |= {f"data.{one.name}" for one in dataclasses.fields(DataConfig)}
+    known |= {f"train.{one.name}" for one in dataclasses.fields(TrainConfig)}
+    known |= {f"objective.{one}" for kind in objectives.OBJECTIVES.values() for one in signature(kind).parameters}
+    kept: list[str] = []
+    skipped: list[str] = []
+    is_asked = False
+    for argument in rest:
+        if argument.startswith("--"):
+            option = argument[2:].split("=", 1)[0].replace("-", "_")
+            group, dot, last = option.rpartition(".")
+            if option not in known and f"{group}{dot}{last.removeprefix('no_')}" not in known:
+                raise refuse(argument)
+            is_asked = group == "train" and last in ASKED_AGAIN
+        elif re.match("-[^0-9.]", argument):
+            raise refuse(argument)
+        (skipped if is_asked else kept).append(argument)
+    for option, exists in (("data", Path.is_file), ("data.root", Path.is_dir)):
+        place, _ = _taken(kept, option)
+        is_path = option != "data" or str(place).endswith(".npz")
+        if place is not None and is_path and _taken(list(more), option)[0] is None and not exists(Path(place)):
+            raise FileNotFoundError(
+                f"{place}, which {file.parent} was trained on, is no longer there: put it back, or give its new place "
+                f"with --{option}"
+            )
+    if skipped and not any(argument.startswith(f"--train.{_dashed(one)}") for argument in more for one in ASKED_AGAIN):
+        _warn(f"{' '.join(skipped)} is not taken from {file}: give it again where it is wanted")
+    return [name, *kept]
+
+
+def _dashed(option: str) -> str:
+    return option.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -311,13 +371,19 @@ def _open_run(options: _OfRun) -> tuple[RunFolder, Pair, data.Splits]:
         raise FileNotFoundError(f"{path} has no finished pair yet: go on training it (pyro-priors resume {path})")
     pair = zoo.load(folder.path).to(torch.float32)  # as the data are, whatever it was trained in
     pair.eval()
+    for parameter_name, parameter in pair.named_parameters():
+        if not parameter.isfinite().all():
+            raise CheckpointError(
+                f"the pair in {path} has NaN or infinite values in '{parameter_name}'",
+                "train it again in another --out",
+            )
     name = given or recipe["name"]
     if not given and name.endswith(".npz") and not Path(name).is_file():
         raise FileNotFoundError(
             f"{name}, which {path} was trained on, is no longer there: put it back, or give its new place with --data"
         )
-    config = recipe["config"] or {"flatten": False}  # as arrays in memory are taken
-    splits = data.load(name, **config | ({"root": options.data_root} if options.data_root else {}))
+    config = _config_of_data(recipe["config"] or {"flatten": False}, options, folder)  # arrays in memory are as given
+    splits = data.load(name, **config)
     if "arrays" in recipe:
         found = splits.described(digest=True)["arrays"]
         if changed := [part for part, digest in recipe["arrays"].items() if found.get(part) != digest]:
@@ -336,6 +402,28 @@ def _open_run(options: _OfRun) -> tuple[RunFolder, Pair, data.Splits]:
     elif name != recipe["name"]:
         raise ValueError(f"--data is {given}, but {path} was trained on {recipe['name']}: leave --data out")
     return folder, pair, splits
+
+
+def _config_of_data(config: dict[str, Any], options: _OfRun, folder: RunFolder) -> dict[str, Any]:
+    """The options of the run's data, with the folder that the user gives.
+
+    :raises CheckpointError: if the run's options are not those of data
+    :raises FileNotFoundError: if its folder is not there; only the user's own is made, and filled by downloads
+    """
+    try:
+        data.DataConfig(**config)
+    except (TypeError, ValueError) as error:
+        what = f"{folder.path / 'config.json'} does not describe data that can be loaded ({error})"
+        raise CheckpointError(what, RESTORE) from None
+    if options.data_root:
+        return {**config, "root": options.data_root}
+    root = config.get("root")
+    if root is not None and not Path(root).is_dir():
+        raise FileNotFoundError(
+            f"{root}, the folder of the data that {folder.path} was trained on, is not there: give its new place with "
+            "--data.root"
+        )
+    return config
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -546,7 +634,7 @@ def _plot(arguments: list[str]) -> None:
     options = _parse(Options, arguments, "plot")
     folder, pair, splits = _open_run(options)
     with seeded(0, pair.device):
-        for path in plots.figures(pair, splits, folder.history(), folder.path / "figures"):
+        for path in plots.figures(pair, splits, folder.history(), folder.inside("figures")):
             print(path)
 
 

@@ -23,6 +23,8 @@ from ._compile import GRADIENT_NORM
 from ._divergence import TrainingDiverged, became_infinite, cause
 from ._lock import LOCK, own_store
 from ._networks import of_network
+from ._reading import RESTORE, CheckpointError
+from ._resume import check_finite, check_optimizer, check_progress
 from ._rng import own_generators
 from ._sites import SharedNoise
 from .data import Part, Splits, batches, num_batches
@@ -103,14 +105,7 @@ class Training:
         self.history: list[dict[str, Any]] = []
         saved = folder.load_state() if folder is not None and resume else None
         if folder is not None and saved is not None:
-            self.progress = _Progress(**saved.progress)
-            if not config.patience or self.progress.wait < config.patience:  # the patience may be given anew
-                self.progress.stopped = ""
-            self.best = saved.best
-            checkpoint.load_module_state(pair, saved.pair, str(folder.path))
-            self.optimizer.load_state_dict(saved.optimizer)
-            if self.objective is not None:
-                self.objective.load_state(saved.objective, fabric.device)
+            self.load(saved, folder)
             self.history = folder.history_before(self.progress.epoch)
         if config.compile != "auto":
             self.progress.compile = config.compile == "always"
@@ -125,8 +120,47 @@ class Training:
             self.bar.note("there is no state to resume: starting from the beginning")
         self.board = None
         if self.writer is not None and config.tensorboard:
-            self.board = summary_writer()(str(self.writer.path / "tensorboard"))
+            self.board = summary_writer()(str(self.writer.inside("tensorboard")))
         self.last_saved = time.monotonic()
+
+    def load(self, saved: ResumeState, folder: RunFolder) -> None:
+        """Take over a saved state, after all of it was compared with this training.
+
+        :raises CheckpointError: if it is not a state of such a training; nothing is loaded then
+        :raises ValueError: if it has more epochs than this training
+        """
+        source, config = str(folder.path / "last"), self.config
+        progress = _Progress(**saved.progress)
+        given = dataclasses.asdict(progress)
+        check_progress(source, given, len(self.train), config.batch_size, self.steps_per_epoch)
+        if progress.epoch > config.max_epochs:
+            raise ValueError(
+                f"max_epochs is {config.max_epochs}, but the run in {folder.path} has trained {progress.epoch} epochs: "
+                f"give at least {progress.epoch}, or train again in another --out"
+            )
+        fresh, is_healthy = checkpoint.module_state(self.pair), not progress.diverged
+        fitting = checkpoint.fit_to_module(self.pair, saved.pair, str(folder.path), exact=True)
+        if saved.best:
+            best = checkpoint.fit_to_module(self.pair, saved.best, str(folder.path), exact=True)
+            check_finite(source, _under("best/", best), _under("best/", fresh))
+        own_groups = self.optimizer.state_dict()["param_groups"]
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        groups = check_optimizer(source, saved.optimizer, own_groups, parameters, progress.step, finite=is_healthy)
+        if is_healthy:
+            check_finite(source, _under("objective/", saved.objective))
+        if is_healthy and (what := became_infinite(fitting, fresh)):
+            # killed between the step that diverged and the one that would have found it
+            progress.diverged = f"{what} before step {progress.step} (epoch {progress.epoch})"
+        if self.objective is not None:
+            self.objective.load_state(saved.objective, self.fabric.device)
+        elif saved.objective:
+            raise CheckpointError(f"{source} has tensors of an objective, and this one has none", RESTORE)
+        self.progress = progress
+        if not config.patience or progress.wait < config.patience:  # the patience may be larger now
+            progress.stopped = ""
+        self.best = saved.best
+        checkpoint.load_module_state(self.pair, saved.pair, str(folder.path))
+        self.optimizer.load_state_dict({"state": saved.optimizer["state"], "param_groups": groups})
 
     def run(self) -> History:
         """Train to the end and leave the best weights in the pair.
@@ -593,6 +627,10 @@ class _Progress:
         self.epoch += 1
         self.step_in_epoch = 0
         self.sums, self.count, self.largest_norm = {}, 0, 0.0
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
 def to_like(part: Part, like: Tensor) -> Part:

@@ -22,6 +22,7 @@ from ._lock import LOCK, own_store
 from ._networks import explaining
 from ._options import path_of, plain, typed
 from ._precision import at_least_float32, convert_draws, with_float32_parameters
+from ._records import SavedPair
 from ._rng import own_generators
 from ._sites import Mode, sample_sites
 from .nn.likelihoods import check_binary
@@ -440,7 +441,7 @@ class Pair(nn.Module):
         :raises CheckpointError: if the save is incomplete or altered, or of other networks
         """
         folder = find_pair(path_of("path", path))
-        tensors, _ = checkpoint.read(folder, "pair")
+        tensors, _ = checkpoint.read(folder, "pair", SavedPair, path_of("path", path))
         checkpoint.load_module_state(self, tensors, str(folder))
 
 

@@ -13,9 +13,15 @@ import torch
 from torch import Tensor
 
 from .._limits import open_image
+from .._reading import read_file
+from .._records import Pictures as KeptPictures
+from .._records import parse
 from ..checkpoint import write_atomically
 
 __all__ = ["Pictures", "load", "save"]
+
+LARGEST = 2**26
+"""Bytes of a file of pictures."""
 
 Pictures = Mapping[str, Tensor]
 """Images by what they show, each of shape ``(num, channels, height, width)`` with the same number, values in [0, 1]."""
@@ -49,10 +55,11 @@ def load(file: Path, weights: str | None) -> Pictures | None:
     if weights is None or not file.is_file():
         return None
     try:
-        with open_image(file, ["PNG"]) as image:
+        content = read_file(file, file.parent, LARGEST)
+        with open_image(BytesIO(content), ["PNG"]) as image:
             image.verify()
-        with open_image(file, ["PNG"]) as image:
-            kept = json.loads(image.info["pictures"])
+        with open_image(BytesIO(content), ["PNG"]) as image:
+            kept = parse(image.info["pictures"].encode(), KeptPictures, digits=0)
             if kept["weights"] != weights:
                 return None
             labels, num = kept["labels"], kept["num"]
