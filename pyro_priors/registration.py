@@ -17,6 +17,7 @@ from pyro.ops.provenance import detach_provenance
 from pyro.util import ignore_jit_warnings
 
 from ._hints import check_sizes
+from ._lock import drop_with
 from ._options import plain
 
 __all__ = [
@@ -43,6 +44,7 @@ def _registered_name(name: str, module: nn.Module) -> str:
     if module not in _names:
         number = next(_counters.setdefault(name, itertools.count()))
         _names[module] = name if number == 0 else f"{name}_{number}"
+        drop_with(module, f"{_names[module]}$$$")
     return _names[module]
 
 
@@ -54,7 +56,8 @@ def register(name: str, module: nn.Module) -> None:
     the ones in the store. Here every module gets a name of its own (``name``, ``name_1``, ...: a second pair in one
     process trains as the first does), and a store that holds other tensors under it is refused.
 
-    Frozen parameters (``requires_grad=False``) are left out.
+    Frozen parameters (``requires_grad=False``) are left out. The parameters leave the store when nobody holds the
+    module any more, so keep the pair until you have saved the store.
 
     :param name: name of the program, such as ``"vae.model"``
     :param module: the module whose parameters the program uses

@@ -554,6 +554,7 @@ def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modu
     if len(dtypes) == 1 and dtypes <= TRAINED_IN:  # of what is not saved too
         pair.to(next(iter(dtypes)))
     checkpoint.load_module_state(pair, tensors, str(folder), in_its_precision=True)
+    pair.saved_digest = record["sha256"]
     return pair
 
 

@@ -106,8 +106,8 @@ def test_a_restored_store_beside_fresh_modules_is_refused(name, tmp_path, monkey
     nothing has changed."""
     monkeypatch.setattr(registration, "_counters", {})
     monkeypatch.setattr(registration, "_names", WeakKeyDictionary())
-    args = batch(name)
-    _svi(create(name)).step(*args)
+    args, trained = batch(name), create(name)
+    _svi(trained).step(*args)
     pyro.get_param_store().save(tmp_path / "store.pt")
     pyro.clear_param_store()
 
