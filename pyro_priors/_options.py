@@ -19,7 +19,8 @@ import torch
 
 __all__ = ["MAY_BE_INFINITE", "convert_fields", "path_of", "plain", "shown", "typed"]
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MAY_BE_INFINITE = "may be infinite"
 """Declares a number that may be infinite: ``Annotated[float, MAY_BE_INFINITE]``."""
@@ -58,7 +59,8 @@ def convert_fields(config: Any) -> None:
     :param config: the instance, within its ``__post_init__``
     :raises ValueError: if a field is of another type
     """
-    declared = _fields(type(config))
+    config_class: Any = type(config)
+    declared = _fields(config_class)
     for field in dataclasses.fields(config):
         given = getattr(config, field.name)
         value = _converted(field.name, given, declared.get(field.name), field.default)
@@ -87,6 +89,8 @@ def plain(value: Any) -> Any:
         value = value.item()
     if type(value) in (bool, int, float, str, type(None)):
         return value
+    if isinstance(value, torch.device):
+        return str(value)
     if isinstance(value, str):
         return str.__str__(value)  # of an enumeration its text, and not its name
     if isinstance(value, Integral):

@@ -10,9 +10,7 @@ import hashlib
 import json
 import os
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,12 +21,23 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from ._reading import RESTORE, CheckpointError, read_file
+from ._files import (
+    PATIENCE,
+    CheckpointError,
+    WriteError,
+    locked,
+    make_folder,
+    remove_leftovers,
+    retried_while_saved,
+    write_atomically,
+)
+from ._reading import RESTORE, read_file
 from ._records import LARGEST_FILE, Tensors
 from ._records import read as read_record
 
 __all__ = [
     "CheckpointError",
+    "WriteError",
     "check_module",
     "check_tensors",
     "digest_of",
@@ -39,71 +48,12 @@ __all__ = [
     "module_state",
     "pack",
     "read",
+    "remove_unfinished",
     "restore_previous",
     "unpack",
     "write",
     "write_atomically",
 ]
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, if missing.
-
-    :raises ValueError: if it cannot be made
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = "it is a file" if folder.is_file() else str(error.strerror).lower()
-        raise ValueError(f"the folder {folder} cannot be made ({why}): choose another place to write to") from None
-
-
-@contextmanager
-def locked(folder: Path, wait: bool) -> Iterator[None]:
-    """Keep other processes out of a folder that does the same, where the system can; a process that is killed frees it.
-
-    :param folder: made if missing
-    :param wait: for another process to leave it, with a line on standard error that says so
-    :raises BlockingIOError: if another process is in it, and this one does not wait
-    """
-    make_folder(folder)
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such locks
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise
-            print(f"waiting for another process that is at work in {folder}", file=sys.stderr, flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(handle)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: temporary file, fsync, rename.
-
-    :raises OSError: if it cannot be written; the file is then as it was
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def pack(tensors: dict[str, Tensor]) -> bytes:
@@ -128,42 +78,62 @@ def unpack(content: bytes) -> dict[str, Tensor]:
 
 def write(
     folder: Path, name: str, tensors: dict[str, Tensor], record: dict[str, Any], keep_previous: bool = False
-) -> None:
+) -> str:
     """Write tensors and a record as ``folder/name.json`` and the tensor file that it names.
 
-    Nothing is removed but the tensor file of the record that is replaced, and what a killed save has left.
+    Nothing is removed but the tensor file of the record that is replaced, and what a killed save has left. Saves of
+    several processes or threads come one after the other.
 
     :param folder: made if missing
     :param name: stem of the files
     :param tensors: as for :func:`pack`
     :param record: what JSON can hold
     :param keep_previous: keep the save before this one as ``name.previous.json``
+    :returns: the checksum in the record
+    :raises ValueError: if the folder cannot be made
+    :raises WriteError: if a file cannot be written; the save before is then as it was
     """
-    make_folder(folder)
-    _sweep(folder, name)
     content = pack(tensors)
     digest = _digest(content, record)
     tensor_file = folder / f"{name}-{digest[:16]}.safetensors"
     current, previous = folder / f"{name}.json", folder / f"{name}.previous.json"
-    record = {"format": 1, "tensors": tensor_file.name, "sha256": digest, **record}
-    _mark(folder, _named(folder, name) | ({tensor_file.name} if not tensor_file.exists() else set()))
-    try:
-        write_atomically(tensor_file, content)
-        if keep_previous and current.exists():
-            write_atomically(previous, current.read_bytes())
-        write_atomically(current, json.dumps(record, indent=1).encode())
-    except OSError:  # such as a full disk
-        with suppress(OSError):
+    text = json.dumps({"format": 1, "tensors": tensor_file.name, "sha256": digest, **record}, indent=1).encode()
+    with locked(folder, wait=True, name=name, patience=PATIENCE):
+        try:
             _sweep(folder, name)
-        raise
-    _sweep(folder, name)
+            _mark(folder, _named(folder, name) | ({tensor_file.name} if not tensor_file.exists() else set()))
+            write_atomically(tensor_file, content)
+            if keep_previous and current.exists():
+                write_atomically(previous, current.read_bytes())
+            write_atomically(current, text)
+        except OSError as error:  # such as a full disk
+            with suppress(OSError):
+                _sweep(folder, name)
+            path = error.args[0] if isinstance(error, WriteError) else current
+            raise WriteError(path, error.errno, _reason(error), len(content) + len(text)) from None
+        with suppress(OSError):  # the save is whole; the next one removes what is left
+            _sweep(folder, name)
+    return digest
+
+
+def _reason(error: OSError) -> str:
+    return error.args[2] if isinstance(error, WriteError) else error.strerror or str(error)
 
 
 def restore_previous(folder: Path, name: str) -> None:
     """Restore the save that ``keep_previous`` has kept, and remove the one after it."""
-    _mark(folder, _named(folder, name))
-    write_atomically(folder / f"{name}.json", (folder / f"{name}.previous.json").read_bytes())
-    _sweep(folder, name)
+    with locked(folder, wait=True, name=name, patience=PATIENCE):
+        _mark(folder, _named(folder, name))
+        write_atomically(folder / f"{name}.json", (folder / f"{name}.previous.json").read_bytes())
+        _sweep(folder, name)
+
+
+def remove_unfinished(folder: Path, name: str) -> None:
+    """Remove what killed saves of a name have left in a folder, if it is there."""
+    if folder.is_dir():
+        remove_leftovers(folder)
+        with locked(folder, wait=True, name=name, patience=PATIENCE), suppress(OSError):
+            _sweep(folder, name)
 
 
 def digest_of(tensors: dict[str, Tensor], record: dict[str, Any]) -> str:
@@ -197,22 +167,22 @@ def _mark(folder: Path, files: set[str]) -> None:
 
 
 def _sweep(folder: Path, name: str) -> None:
-    """Remove marked tensor files that no record names, the marks, and temporary files of processes that were killed."""
-    stem, named = re.escape(name), _named(folder, name)
-    mark = re.compile(rf"\.({stem}-[0-9a-f]{{16}}\.safetensors)\.tmp")
-    temporary = re.compile(rf"\.{stem}(-[0-9a-f]{{16}}\.safetensors|(\.previous)?\.json)\.\d+\.tmp")
+    """Remove marked tensor files that no record names, and the marks."""
+    named = _named(folder, name)
+    mark = re.compile(rf"\.({re.escape(name)}-[0-9a-f]{{16}}\.safetensors)\.tmp")
     for file in os.listdir(folder):
-        marked = mark.fullmatch(file)
-        if marked and marked[1] not in named:
-            (folder / marked[1]).unlink(missing_ok=True)
-        if marked or temporary.fullmatch(file):
-            (folder / file).unlink(missing_ok=True)
+        if marked := mark.fullmatch(file):
+            with suppress(PermissionError):  # Windows keeps a file that somebody reads: its mark stays, too
+                if marked[1] not in named:
+                    (folder / marked[1]).unlink(missing_ok=True)
+                (folder / file).unlink(missing_ok=True)
 
 
 LARGEST_TENSORS = 2**36
 """Bytes of a file of tensors."""
 
 
+@retried_while_saved
 def read(
     folder: Path, name: str, schema: type = Tensors, within: Path | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -19,11 +19,12 @@ import torch
 import tyro
 
 from . import control, data, experiments, metrics, objectives, plots, train, zoo
+from ._files import FolderError, WriteError, make_folder, save_figure, write_atomically
 from ._options import path_of
 from ._reading import RESTORE
 from ._rng import seeded
 from ._terminal import printable
-from .checkpoint import CheckpointError, make_folder
+from .checkpoint import CheckpointError
 from .data import DataConfig
 from .pair import Pair
 from .run_folder import MAY_CHANGE, RunFolder
@@ -54,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     :param arguments: ``sys.argv[1:]`` when left out
-    :returns: exit status: 0; 1 when training diverged; 2 for a user's mistake, after one line that names the argument,
-        the value and the remedy; 130 when interrupted
+    :returns: exit status: 0; 1 when training diverged or one of its processes was killed; 2 for a user's mistake, after
+        one line that names the argument, the value and the remedy; 130 when interrupted
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with printable(sys.stdout, sys.stderr), warnings.catch_warnings():
@@ -76,7 +77,7 @@ def _run(command: str, *arguments: str) -> int:
             raise ValueError(f"command '{command}' is unknown: {zoo.hint(command, list(COMMANDS))}")
         COMMANDS[command](list(arguments))
         print(end="", flush=True)
-    except train.TrainingDiverged as error:
+    except (train.TrainingDiverged, ChildProcessError) as error:
         return _fail(error, 1)
     except (CheckpointError, OSError) as error:
         if isinstance(error, BrokenPipeError) and _raised_in(error) == Path(__file__):
@@ -238,20 +239,29 @@ def _train(arguments: list[str]) -> None:
         binary = splits.likelihood == "bernoulli" and not data_name.endswith(".npz")
         how = f"; binarised {'in every batch' if splits.binarise else 'once'} (--data.binarise)" if binary else ""
         print(f"data: {splits.source}{how}")
-    history = train.fit(
-        pair,
-        splits,
-        options.objective,
-        out=RunFolder(options.out, command),
-        resume=options.resume,
-        progress=not options.quiet,
-        config=options.train,
-    )
+    try:
+        history = train.fit(
+            pair,
+            splits,
+            options.objective,
+            out=RunFolder(options.out, command),
+            resume=options.resume,
+            progress=not options.quiet,
+            config=options.train,
+        )
+    except WriteError as error:
+        if error.history is not None and error.history.epochs:
+            print(_trained(error.history))
+        raise
+    print(f"{_trained(history)}; now: pyro-priors evaluate {options.out}")
+
+
+def _trained(history: train.History) -> str:
     bounds = {record["epoch"]: record["valid_bound"] for record in history.epochs}
     bound = bounds.get(history.best_epoch, math.nan)  # of a run whose metrics.jsonl has lost lines
-    print(
+    return (
         f"trained {max(bounds, default=history.best_epoch) + 1} epochs; best validation bound {bound:.3f} nats per "
-        f"datum, of epoch {history.best_epoch}; now: pyro-priors evaluate {options.out}"
+        f"datum, of epoch {history.best_epoch}"
     )
 
 
@@ -447,6 +457,8 @@ def _evaluate(arguments: list[str]) -> None:
 
     options = _parse(Options, arguments, "evaluate")
     folder, pair, splits = _open_run(options)
+    source = folder.source(pair.saved_digest)  # the run may have another pair when the evaluation ends
+    replaced = " (of the pair that was saved over the run's)" if folder.pair_is_replaced else ""
     if options.num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {options.num_samples}")
     each = metrics.evaluate_each(
@@ -465,9 +477,8 @@ def _evaluate(arguments: list[str]) -> None:
         raise ValueError(f"metrics: none applies to this pair and its data: leave out {', '.join(left_out)}")
     given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
     given |= {"features": options.features, "categories": options.categories}
-    found = metrics.record(pair, splits, results, each, **given)
+    found = metrics.record(pair, splits, results, each, **given) | source
     try:
-        replaced = " (of the pair that was saved over the run's)" if folder.pair_is_replaced else ""
         part = splits.parts[options.part]
         print(f"{options.run}, {options.part} part of {splits.name} ({len(part)} data){replaced}")
         if left_out:
@@ -476,11 +487,8 @@ def _evaluate(arguments: list[str]) -> None:
     finally:  # also where nobody reads it
         try:
             _keep(found, folder)
-        except OSError as error:
-            _warn(
-                f"{folder.path / 'evaluation.json'} cannot be written ({error.strerror or error}): the numbers are not "
-                "kept"
-            )
+        except (WriteError, FolderError) as error:
+            _warn(f"{error}; the numbers are not kept")
 
 
 def _show(results: dict[str, metrics.Estimate], pair: Pair, splits: data.Splits) -> None:
@@ -501,15 +509,15 @@ def _show(results: dict[str, metrics.Estimate], pair: Pair, splits: data.Splits)
 
 def _keep(found: dict[str, Any], folder: RunFolder) -> None:
     """Write an evaluation, and say what became of the ones before."""
-    before = folder.evaluation(found["part"], found["seed"])
-    kept = metrics.beside(before, found)
-    set_aside = folder.save_evaluation(kept)
+    kept, before, file, set_aside = folder.save_evaluation(found, metrics.beside)
+    if file.name != "evaluation.json":
+        print(f"  {folder.path} has another pair now: these numbers are of the one before, and are in {file.name}")
     if set_aside is not None:
         print(f"  the evaluation before is now {set_aside.name}")
     if before is not None and (lost := [name for name in before["metrics"] if name not in kept["metrics"]]):
         was = f"{before.get('part')} part, seed {before.get('seed')}, features {before.get('features', 'auto')}"
         first = [name for name in lost if not any(name.startswith(f"{other}_") for other in lost)]
-        print(f"  evaluation.json has no more ({was}): {', '.join(first)}")
+        print(f"  {file.name} has no more ({was}): {', '.join(first)}")
 
 
 def _sample(arguments: list[str]) -> None:
@@ -544,10 +552,13 @@ def _sample(arguments: list[str]) -> None:
     out = path_of("--out", options.out)
     if out.suffix not in (".png", ".npz"):
         raise ValueError(f"--out must end in .png or .npz, got '{options.out}'")
+    if out.is_dir():
+        raise ValueError(f"--out is {out}, which is a folder: give the name of a file, such as {out / 'samples.png'}")
     if out.suffix == ".png" and splits.image_shape is None:
         raise ValueError(f"{splits.name} has no images to draw: write arrays with --out samples.npz, or draw with plot")
     if options.num < 1:
         raise ValueError(f"--num must be at least 1, got {options.num}")
+    make_folder(out.parent)
     fixed: dict[str, Any] = {}
     if options.category != "prior":
         if not pair.num_categories:
@@ -558,16 +569,17 @@ def _sample(arguments: list[str]) -> None:
             condition = _conditions_of_rows(options, pair, splits)
             made = control.Controlled(pair.sample(options.num, condition, **fixed), condition, 8)
     drawn = made.sites | ({} if made.condition is None else {"condition": made.condition})
-    make_folder(out.parent)
     if out.suffix == ".npz":
         import numpy as np
 
         arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in drawn.items()}
-        np.savez(out, **arrays)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        write_atomically(out, buffer.getvalue())
     else:
         images = plots.shown(drawn["x_mean"], made.condition, splits)
         figure = plots.image_grid(images, made.num_columns, "", made.row_labels, made.column_labels)
-        figure.savefig(out, dpi=120, bbox_inches="tight")
+        save_figure(figure, out, dpi=120, bbox_inches="tight")
     print(f"{len(drawn['x_mean'])} samples in {out}")
 
 
@@ -633,8 +645,8 @@ def _plot(arguments: list[str]) -> None:
     options = _parse(Options, arguments, "plot")
     folder, pair, splits = _open_run(options)
     with seeded(0, pair.device):
-        for path in plots.figures(pair, splits, folder.history(), folder.inside("figures")):
-            print(path)
+        for path in plots.saved_figures(pair, splits, folder.history(), folder.inside("figures")):
+            print(path, flush=True)
 
 
 def _reproduce(arguments: list[str]) -> None:

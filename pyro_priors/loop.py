@@ -20,8 +20,10 @@ from torch import Tensor
 from . import checkpoint
 from ._compile import GRADIENT_NORM
 from ._divergence import TrainingDiverged, became_infinite, cause
+from ._files import CheckpointError, WriteError
 from ._lock import LOCK, own_store
-from ._reading import RESTORE, CheckpointError
+from ._networks import of_network
+from ._reading import RESTORE
 from ._resume import check_finite, check_optimizer, check_progress
 from ._rng import own_generators
 from ._sites import SharedNoise
@@ -101,6 +103,7 @@ class Training:
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
         saved = folder.load_state() if folder is not None and resume else None
+        self.saved_step = -1 if saved is None else saved.progress["step"]
         if folder is not None and saved is not None:
             self.load(saved, folder)
             self.history = folder.history_before(self.progress.epoch)
@@ -110,8 +113,6 @@ class Training:
             self.progress.compile = total >= STEPS_THAT_PAY
         if not self.best:  # before the first validation, a training that diverges leaves these weights
             self.best = self.copy_of_pair()
-        if self.writer is not None:  # what came after the saved state is trained again
-            self.writer.rewrite_history(self.history)
         self.bar = ProgressBar(total, self.progress.step, enabled=show_progress and fabric.is_global_zero)
         if resume and saved is None:
             self.bar.note("there is no state to resume: starting from the beginning")
@@ -163,8 +164,23 @@ class Training:
         """Train to the end and leave the best weights in the pair.
 
         :raises TrainingDiverged: if it diverges, or did so before it was resumed
+        :raises WriteError: if a file of the run cannot be written; the last state is then as it was
         """
+        try:
+            return self.train_to_the_end()
+        except WriteError as error:
+            then = "nothing of the training is saved yet"
+            if self.saved_step >= 0:
+                then = f"resume the run then, whose last state is of step {self.saved_step}"
+            failed = error.and_then(then)
+            failed.history = self.done()
+            raise failed from None
+
+    def train_to_the_end(self) -> History:
+        """Train what is left, and save it."""
         progress, config = self.progress, self.config
+        if self.writer is not None:  # what came after the saved state is trained again
+            self.writer.rewrite_history(self.history)
         self.is_outermost = not LOCK.is_owned
         with own_generators(self.fabric.device), own_store(), stop_signals() as self.signals, self.bar:
             if progress.diverged:  # the same steps would end the same way
@@ -182,10 +198,18 @@ class Training:
                 shown = to_like(shown, next(self.pair.parameters()))
                 self.guarded(lambda: self.set_aggregate(shown))
             if self.writer is not None:
-                self.writer.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
+                self.save_pair(self.writer)
         if self.board is not None:
             self.board.close()
-        return History(self.history, progress.best_epoch, progress.stopped or "max_epochs")
+        return self.done()
+
+    def done(self) -> History:
+        """Return what was trained so far."""
+        return History(self.history, self.progress.best_epoch, self.progress.stopped or "max_epochs")
+
+    def save_pair(self, writer: RunFolder) -> None:
+        """Write the pair, which then knows the checksum of what was written."""
+        self.pair.saved_digest = writer.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
 
     def train_epoch(self) -> None:
         """The steps of one epoch that are still to be done."""
@@ -358,7 +382,7 @@ class Training:
         except Exception:  # nothing can be computed any more: the error says more than this one
             found = None
         if found is None or found is error:
-            return error
+            return of_network(error, self.pair)
         found.__cause__ = error
         return found
 
@@ -437,13 +461,12 @@ class Training:
     def check_parameters(self) -> None:
         """Check the parameters after the last step of an epoch.
 
-        :raises TrainingDiverged: if one of them has become NaN or infinite
+        :raises TrainingDiverged: if one that is trained has become NaN or infinite
         """
-        floats = [parameter.detach() for parameter in self.parameters if parameter.is_floating_point()]
+        named = {name: value.detach() for name, value in self.pair.named_parameters() if value.requires_grad}
         # one number tells, unless finite ones have an infinite norm
-        if not nn.utils.get_total_norm(floats).isfinite():
-            named = self.pair.named_parameters()
-            self.check_tensors({name: parameter.detach() for name, parameter in named})
+        if not nn.utils.get_total_norm(list(named.values())).isfinite():
+            self.check_tensors(named)
 
     @torch.no_grad()
     def set_aggregate(self, shown: Part) -> None:
@@ -517,6 +540,7 @@ class Training:
             record = dataclasses.asdict(self.progress)
             own = {} if self.objective is None else self.objective.state()
             self.writer.save_state(ResumeState(record, tensors, self.best, self.optimizer.state_dict(), own))
+            self.saved_step = self.progress.step
         self.last_saved = time.monotonic()
 
     def stop_if_asked(self) -> None:
@@ -539,17 +563,22 @@ class Training:
         progress.diverged = f"{error} at step {progress.step} (epoch {progress.epoch})"
         checkpoint.load_module_state(self.pair, self.best, "training")
         if self.writer is not None:
-            self.writer.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
-            self.save()
+            try:
+                self.save_pair(self.writer)
+                self.save()
+            except WriteError as failed:
+                raise self.outcome(not_saved=str(failed)) from error
         raise self.outcome() from error
 
-    def outcome(self, before: str = "") -> TrainingDiverged:
+    def outcome(self, before: str = "", not_saved: str = "") -> TrainingDiverged:
         """Describe a training that has diverged: how, where, and which weights the pair holds."""
         kept = "the pair holds the weights that it started from"
         if self.progress.best_epoch >= 0:
             kept = f"the pair holds the {self.config.keep} weights, of epoch {self.progress.best_epoch}"
         remedy = "a smaller learning_rate or clip_norm=1 may help"
-        if self.folder is not None:
+        if not_saved:
+            kept += f", which are not saved ({not_saved})"
+        elif self.folder is not None:
             kept += f", saved in {self.folder.path / 'pair'}"
             remedy += ", in another folder"
         return TrainingDiverged(f"{before}{self.progress.diverged}: {kept}; {remedy}")

@@ -6,6 +6,8 @@
                 metrics.jsonl  evaluation.json  figures/*.png
                 evaluation-PART-seedN.json (of other parts and seeds, before the last)
                 evaluation-damaged-DIGEST.json  metrics.damaged.jsonl (what could not be read, kept aside)
+                evaluation-PART-seedN-WEIGHTS.json (of a pair that was replaced while it was evaluated)
+                .lock (while it is trained)
 
 A folder has one place for a pair, to which all that save and load agree (:func:`save_pair`, :func:`find_pair`). In a
 run folder this place is ``pair/``. Any other folder holds ``pair.json`` itself.
@@ -21,18 +23,19 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from . import checkpoint
+from ._files import PATIENCE, CheckpointError, append, remove_leftovers
 from ._options import path_of
-from ._reading import RESTORE, CheckpointError, check_inside, read_file
+from ._reading import RESTORE, check_inside, read_file
 from ._records import (
     DIGITS_OF_A_LINE,
     LARGEST_FILE,
@@ -99,6 +102,19 @@ def _lines_in(content: bytes) -> tuple[list[dict[str, Any]], list[tuple[int, str
         except WrongRecord as error:
             damaged.append((number, str(error), line))
     return records, damaged
+
+
+class SavedEvaluation(NamedTuple):
+    """What :meth:`RunFolder.save_evaluation` did."""
+
+    record: dict[str, Any]
+    """What the file holds."""
+    before: dict[str, Any] | None
+    """What was known before of the same pair, part and seed."""
+    file: Path
+    """``evaluation.json``, or another file if the run has another pair now."""
+    set_aside: Path | None
+    """Where the last evaluation is now, if that is of another part or seed."""
 
 
 def _of(evaluation: Mapping[str, Any]) -> str:
@@ -214,6 +230,9 @@ class RunFolder:
                     f"max_epochs is {most}, but the run in {self.path} has trained {done} epochs: give at least "
                     f"{done}, or train anew in another --out"
                 )
+        for folder, name in ((self.path / "last", "state"), (self.path / "pair", "pair")):
+            checkpoint.remove_unfinished(folder, name)
+        remove_leftovers(self.path / "figures")
         command = {} if self.command is None else {"command": self.command}
         checkpoint.write_atomically(self.path / "config.json", json.dumps(seal(config | command), indent=1).encode())
 
@@ -332,22 +351,45 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError, CheckpointError):  # a damaged one is told by what reads it
             return {}
 
-    def save_evaluation(self, record: dict[str, Any]) -> Path | None:
-        """Write ``evaluation.json``, with the checksum of the pair that it is of, and for how long that was trained.
+    def source(self, weights: str | None) -> dict[str, Any]:
+        """What the record of an evaluation says of the pair, taken when that is loaded.
 
-        :param record: what :func:`pyro_priors.metrics.record` makes
-        :returns: where the one before it is now, if that is of another part or seed
+        :param weights: checksum of the save that the pair was loaded from
         """
-        self._keep_damaged_evaluation("evaluation.json")
-        before, other = self._evaluation("evaluation.json"), None
-        if before is not None and _of(before) != _of(record):
-            self._keep_damaged_evaluation(_of(before))
-            other = self.path / _of(before)  # a copy: the last one stays until there is another
-            checkpoint.write_atomically(other, (self.path / "evaluation.json").read_bytes())
-        epochs = None if self.pair_is_replaced else self.num_epochs
-        content = json.dumps(seal(record | {"weights": self.weights(), "epochs": epochs}), indent=1)
-        checkpoint.write_atomically(self.path / "evaluation.json", content.encode())
-        return other
+        known = weights == self.weights() and not self.pair_is_replaced
+        return {"weights": weights, "epochs": self.num_epochs if known else None}
+
+    def save_evaluation(
+        self,
+        record: dict[str, Any],
+        merge: Callable[[dict[str, Any] | None, dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> SavedEvaluation:
+        """Write ``evaluation.json``, or a file of its own if the run has another pair now than the evaluated one.
+
+        Evaluations that end at the same time are written one after the other, so that each is merged with all before.
+
+        :param record: what :func:`pyro_priors.metrics.record` makes, and :meth:`source`
+        :param merge: makes one record of what is known of the same pair, part and seed, and the new one
+        :raises WriteError: if a file cannot be written
+        """
+        with checkpoint.locked(self.path, wait=True, name="evaluation", patience=PATIENCE):
+            file = self.path / "evaluation.json"
+            if record["weights"] == self.weights():
+                self._keep_damaged_evaluation(file.name)
+                before, last = self.evaluation(record["part"], record["seed"]), self._evaluation(file.name)
+            else:
+                file = self.path / f"{_of(record).removesuffix('.json')}-{str(record['weights'])[:16]}.json"
+                self._keep_damaged_evaluation(file.name)
+                before, last = self._read_evaluation(file.name), None
+                before = before if before and before.get("weights") == record["weights"] else None
+            kept = dict(record) if merge is None else merge(before, record)
+            other = None
+            if last is not None and _of(last) != _of(record):
+                self._keep_damaged_evaluation(_of(last))
+                other = self.path / _of(last)  # a copy: the last one stays until there is another
+                checkpoint.write_atomically(other, file.read_bytes())
+            checkpoint.write_atomically(file, json.dumps(seal(kept), indent=1).encode())
+        return SavedEvaluation(kept, before, file, other)
 
     def evaluation(self, part: str | None = None, seed: int = 0) -> dict[str, Any] | None:
         """What was found of the pair that is in ``pair/`` now, or, where the weights are not kept, of the last epoch.
@@ -362,14 +404,19 @@ class RunFolder:
             return last
         return self._evaluation(_of(given))
 
-    def _evaluation(self, name: str) -> dict[str, Any] | None:
-        """An evaluation of the pair that is there; one that cannot be read is told in a warning."""
+    def _read_evaluation(self, name: str) -> dict[str, Any] | None:
+        """An evaluation; one that cannot be read is told in a warning."""
         try:
-            record = read_record(self.path / name, Evaluation, self.path)
+            return read_record(self.path / name, Evaluation, self.path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except CheckpointError as error:
             warnings.warn(f"{error.what}; its numbers are not used", RuntimeWarning, stacklevel=3)
+            return None
+
+    def _evaluation(self, name: str) -> dict[str, Any] | None:
+        record = self._read_evaluation(name)
+        if record is None:
             return None
         if self.holds_numbers_only:  # those of before the epochs were written are of the last
             return record if record.get("epochs", self.num_epochs) == self.num_epochs else None
@@ -382,17 +429,18 @@ class RunFolder:
             read_record(path, Evaluation, self.path)
         except (FileNotFoundError, NotADirectoryError):
             return
-        except CheckpointError:
+        except CheckpointError as error:
             try:
                 digest = hashlib.sha256(read_file(path, self.path, LARGEST_FILE)).hexdigest()[:8]
             except CheckpointError:
                 digest = "unread"
-            path.replace(path.with_name(f"evaluation-damaged-{digest}.json"))
+            kept = path.with_name(f"evaluation-damaged-{digest}.json")
+            path.replace(kept)
+            warnings.warn(f"{error.what}; it is kept as {kept.name}", RuntimeWarning, stacklevel=3)
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``."""
-        with open(self.metrics_file, "a") as file:
-            file.write(_line_of(record))
+        append(self.metrics_file, _line_of(record))
 
     def history(self) -> list[dict[str, Any]]:
         """Return the lines of ``metrics.jsonl``; those that were cut off or altered are told in a warning.
@@ -504,16 +552,17 @@ class RunFolder:
                 warnings.warn(f"{error.what}; going on from the state before it", RuntimeWarning, stacklevel=3)
             return *checkpoint.read(folder, "state.previous", State, self.path), True
 
-    def save_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> None:
-        """Write ``pair/``, the best pair so far."""
-        checkpoint.write(self.path / "pair", "pair", tensors, {"pair": recipe})
+    def save_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> str:
+        """Write ``pair/``, the best pair so far, and return its checksum."""
+        return checkpoint.write(self.path / "pair", "pair", tensors, {"pair": recipe})
 
-    def replace_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> None:
+    def replace_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> str:
         """Write ``pair/`` with a pair that the training did not leave, and mark it as such if it is another one.
 
         A marked pair is loaded and evaluated, but never taken for the result of the training. The run is not resumed,
         and :func:`~pyro_priors.experiments.reproduce` does not show it.
 
+        :returns: its checksum
         :raises ValueError: if the run is not one of such a pair, or holds only its numbers
         """
         if self.holds_numbers_only:
@@ -527,9 +576,11 @@ class RunFolder:
                 "pair in another folder"
             )
         record: dict[str, Any] = {"pair": recipe}
-        if checkpoint.digest_of(tensors, record) != self.weights():
-            record[REPLACED] = True
-        checkpoint.write(self.path / "pair", "pair", tensors, record)
+        digest = checkpoint.digest_of(tensors, record)
+        with checkpoint.locked(self.path / "pair", wait=True, name="pair", patience=PATIENCE):
+            if digest != self.weights():
+                record[REPLACED] = True
+            return checkpoint.write(self.path / "pair", "pair", tensors, record)
 
 
 def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
@@ -553,13 +604,13 @@ def find_pair(path: str | Path) -> Path:
     return next((place for place in places if (place / "pair.json").exists()), places[0])
 
 
-def save_pair(path: str | Path, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> None:
+def save_pair(path: str | Path, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> str:
     """Write a pair where :func:`find_pair` finds it.
 
+    :returns: its checksum
     :raises ValueError: as :meth:`RunFolder.replace_pair`, if the path is of a run, or if the folder cannot be made
     """
     run = RunFolder.of(path)
     if run is None:
-        checkpoint.write(Path(path), "pair", tensors, {"pair": recipe})
-    else:
-        run.replace_pair(tensors, recipe)
+        return checkpoint.write(Path(path), "pair", tensors, {"pair": recipe})
+    return run.replace_pair(tensors, recipe)

@@ -14,10 +14,10 @@ import torch
 import torch.nn as nn
 
 from . import checkpoint, guides, models
+from ._files import CheckpointError
 from ._hints import check_sizes, is_size
 from ._hints import hint as hint
 from ._options import convert_fields, path_of, plain, typed
-from ._reading import CheckpointError
 from ._records import SavedPair
 from ._rng import seeded
 from ._within import TooLarge, Within
@@ -478,8 +478,9 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
     for program in (pair.model, pair.guide):
         program.register_forward_pre_hook(check, with_kwargs=True)
     # what your networks must return; the programs compare
-    pair.guide.event_shapes = {} if encoder is None else _event_of_encoder(built)
-    pair.model.event_shapes = pair.guide.event_shapes | ({} if decoder is None else {"x": built.x_shape})
+    of_encoder: Any = {} if encoder is None else _event_of_encoder(built)
+    of_decoder: Any = {} if decoder is None else {"x": built.x_shape}
+    pair.guide.event_shapes, pair.model.event_shapes = of_encoder, of_encoder | of_decoder
     return pair
 
 
@@ -553,6 +554,7 @@ def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modu
     if len(dtypes) == 1 and dtypes <= TRAINED_IN:  # of what is not saved too
         pair.to(next(iter(dtypes)))
     checkpoint.load_module_state(pair, tensors, str(folder), in_its_precision=True)
+    pair.saved_digest = record["sha256"]
     return pair
 
 

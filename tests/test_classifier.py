@@ -104,7 +104,6 @@ def test_it_is_trained_once_and_kept(digits, trained, tmp_path, monkeypatch):
 
 
 def test_of_two_that_need_it_one_trains(tmp_path, capsys):
-    pytest.importorskip("fcntl")
     folder, network, theirs = tmp_path / "kept", torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
     other = threading.Thread(target=judges.kept, args=(network, folder, "linear", {}, pytest.fail))
     with checkpoint.locked(folder, wait=False):

@@ -258,11 +258,37 @@ def check_values(argument: str, values: ArrayLike | Tensor) -> Tensor:
     finite = torch.isfinite(x)
     if not finite.all():
         bad = (~finite).nonzero()
+        if torch.isfinite(given := numbers[tuple(bad[0])]):
+            raise ValueError(
+                f"{argument} holds {given.item():.4g} at index {tuple(bad[0].tolist())}, which is beyond the largest "
+                "float32, 3.4e38: rescale the values"
+            )
         raise ValueError(
             f"{argument} holds {len(bad)} NaN or infinite float32 values, the first at index "
             f"{tuple(bad[0].tolist())}: remove these examples or fill them in"
         )
+    _check_rounding(argument, numbers, x)
     return x
+
+
+def _check_rounding(argument: str, numbers: Tensor, x: Tensor) -> None:
+    """Refuse columns whose differences float32 does not hold, such as those of 1 between numbers of 1e9."""
+    if numbers.dtype not in (torch.float64, torch.int64, torch.int32):
+        return
+    wide, narrow = numbers.flatten(1), x.flatten(1)
+    mean = torch.stack([rows.double().sum(0) for rows in wide.split(1000)]).sum(0) / len(wide)
+    lost, squares = torch.zeros_like(mean), torch.zeros_like(mean)
+    for rows, rounded in zip(wide.split(1000), narrow.split(1000), strict=True):
+        lost = torch.maximum(lost, (rounded.double() - rows.double()).abs().amax(0))
+        squares += (rows.double() - mean).square().sum(0)
+    spread = (squares / len(wide)).sqrt()
+    bad = (lost > 0.1 * spread) & (spread > 0)
+    if bad.any():
+        column = int(bad.int().argmax())
+        raise ValueError(
+            f"{argument} has values around {mean[column].item():.4g} with a spread of {spread[column].item():.3g} "
+            f"(column {column}), and float32 holds 7 digits: subtract the mean first, {argument} - {argument}.mean(0)"
+        )
 
 
 def check_labels(argument: str, labels: ArrayLike | Tensor, num_examples: int) -> Tensor:

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .._reading import CheckpointError, read_file
+from .._files import CheckpointError
+from .._reading import read_file
 from .._records import Pictures as KeptPictures
 from .._records import parse
 from ..checkpoint import write_atomically

@@ -21,6 +21,7 @@ import torch
 
 from .. import data as data_sets
 from .. import metrics, objectives, plots, train, zoo
+from .._files import FolderError, WriteError, make_folder, save_figure
 from .._lock import own_store
 from .._options import path_of, typed
 from .._records import Start, seal
@@ -150,7 +151,7 @@ def reproduce(
     path = runner.folder / own_name
     files: list[Path] = []
     with _kept(f"the table of {name}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         content = json.dumps(record(experiment, results, quick), indent=1)
         for file, text in ((path.with_suffix(".json"), content), (path.with_suffix(".md"), written)):
             write_atomically(file, text.encode())
@@ -167,7 +168,7 @@ def reproduce(
     with _kept(f"the figure of {name}"):
         for file, figure in drawn.items():
             figure.suptitle(textwrap.fill(what, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize="medium")
-            figure.savefig(file, dpi=120)
+            save_figure(figure, file, dpi=120)
             files.append(file)
     return Report(experiment, results, written, files)
 
@@ -178,7 +179,7 @@ def _kept(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        warnings.warn(f"{what}: shown, but not saved ({error})", RuntimeWarning, stacklevel=4)
+        warnings.warn(f"{what} is shown but not saved: {error}", RuntimeWarning, stacklevel=4)
 
 
 def _curves(results: Sequence[Result]) -> Figure:
@@ -251,6 +252,9 @@ class _Runner:
                 return result, self.pictures(experiment, folder) if result.estimates else None
             data = self.data(row)
             pair = self.pair(row, data)
+        except (WriteError, FolderError) as error:  # the rows before it are still shown
+            warnings.warn(f"{row.name} is not finished: {error}", RuntimeWarning, stacklevel=3)
+            return Result(row, "not finished: its run cannot be written"), None
         except ValueError as error:
             if may_train:
                 raise
@@ -379,7 +383,7 @@ class _Runner:
                 "weights": RunFolder(self.folder / row.start.learned.name).weights(),
             }
         if begins and start is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(file.parent)
             write_atomically(file, json.dumps(seal(start), indent=1).encode())
         try:
             found = read_record(file, Start, folder.path)
@@ -420,6 +424,7 @@ class _Runner:
         """An evaluation with what the experiment asks of the row: from ``evaluation.json`` what is there already,
         computed what is not; empty if something is missing that may not be computed."""
         row, pair, data = trained.row, trained.pair, trained.data
+        source = folder.source(pair.saved_digest)  # the run may have another pair when the evaluation ends
         measures = {measure.__name__: partial(measure, pair, data) for measure in row.measures}
         judges = (*row.judges, *experiment.judges)
         measures |= {judge.__name__: partial(judge, trained) for judge in judges}
@@ -432,7 +437,7 @@ class _Runner:
         given["categories"] = row.categories
         given["features"] = self.features
         old = folder.evaluation(**OF_TABLES) or {}
-        if not metrics.can_be_beside(old, given | {"data": data.source}):
+        if old.get("weights") != source["weights"] or not metrics.can_be_beside(old, given | {"data": data.source}):
             old = {}
         known = set(old.get("asked", ()))
         if may_evaluate and "log_likelihood" in known and not self.suffices(old, given):
@@ -454,9 +459,10 @@ class _Runner:
                 if name in measures:
                     with seeded(given["seed"], pair.device), own_store():
                         found |= measures[name]()
-            old = metrics.beside(old or None, metrics.record(pair, data, found, missing, **given))
+            new = metrics.record(pair, data, found, missing, **given) | source
+            old = metrics.beside(old or None, new)
             with _kept(f"the evaluation of {row.name}"):
-                folder.save_evaluation(old)
+                folder.save_evaluation(new, metrics.beside)
         return old
 
     def suffices(self, old: dict[str, Any], given: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -30,7 +31,7 @@ from .aggregate import (
     prior_samples,
     upper_site,
 )
-from .checks import check_finite, check_pair, standard_error
+from .checks import DoesNotApply, check_finite, check_pair, standard_error
 from .clustering import hungarian_accuracy, majority_accuracy
 from .factors import factor_information, mutual_information_gap
 from .fidelity import condition_fidelity, diversity
@@ -99,7 +100,7 @@ def evaluate(
     :param data: its data
     :param part: ``"train"``, ``"valid"`` or ``"test"``; a training part with dynamic binarisation is binarised once
     :param metrics: names from :data:`METRICS`; when empty all but those :data:`ON_REQUEST`. What does not apply to the
-        pair and its data is left out
+        pair and its data is left out, with a warning where it was asked for or could have been expected
     :param num_samples: importance samples for each datum's log p(x)
     :param seed: seed of the noise
     :param features: network that generated images are compared in (:func:`~pyro_priors.metrics.features_for`)
@@ -158,7 +159,21 @@ def evaluate_each(
     with own_generators(pair.device), pair.evaluating(), torch.no_grad():
         for name in metrics or [name for name in METRICS if name not in ON_REQUEST]:
             seed_generators(seed, pair.device)
-            results[name] = METRICS[name](context)
+            try:
+                results[name] = METRICS[name](context)
+            except (DoesNotApply, NotImplementedError) as error:  # a distribution may have no mean
+                if metrics:
+                    raise
+                warnings.warn(
+                    f"the metric {name} is left out: {error or 'a distribution has no such value'}",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+                results[name] = {}
+            if metrics and not results[name]:
+                warnings.warn(
+                    f"the metric {name} does not apply to this pair and its data", RuntimeWarning, stacklevel=3
+                )
     return results
 
 

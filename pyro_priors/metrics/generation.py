@@ -24,6 +24,7 @@ from ..pair import Pair
 from .aggregate import aggregate_posterior, log_prior, low_posterior_samples, prior_samples, upper_site
 from .checks import check_pair, check_values
 from .classifier import Classifier, trained_classifier
+from .distances import distances
 from .judges import digest_of
 
 __all__ = [
@@ -228,8 +229,9 @@ def frechet(real: Tensor, generated: Tensor) -> float:
     _check_features(real, generated, least=2)
     with torch.device(real.device):  # where torchmetrics makes its sums
         distance = FrechetInceptionDistance(feature=_Computed(real.shape[1])).set_dtype(torch.float64)
-    distance.update(real.double(), real=True)
-    distance.update(generated.double(), real=False)
+    origin = real.double().mean(0)  # sums of squares keep no digits of spreads far below the mean
+    distance.update(real.double() - origin, real=True)
+    distance.update(generated.double() - origin, real=False)
     return distance.compute().item()
 
 
@@ -294,7 +296,7 @@ def precision_recall_density_coverage(real: Tensor, generated: Tensor, k: int = 
     in_reach = real.new_zeros(len(generated))
     recalled, covered = [], []
     for rows, reach in zip(real.split(1000), reach_real.split(1000), strict=True):
-        distance = torch.cdist(rows, generated)
+        distance = distances(rows, generated)
         within = distance < reach[:, None]
         in_reach += within.sum(0)
         covered.append(within.any(1))
@@ -309,8 +311,8 @@ def precision_recall_density_coverage(real: Tensor, generated: Tensor, k: int = 
 
 def _reach(x: Tensor, k: int) -> Tensor:
     """Distance of each point to its k-th neighbour."""
-    # a point is its own nearest, at a distance that rounding may leave a little above 0
-    return torch.cat([torch.cdist(rows, x).kthvalue(k + 1, 1).values for rows in x.split(1000)])
+    # a point is its own nearest
+    return torch.cat([distances(rows, x).kthvalue(k + 1, 1).values for rows in x.split(1000)])
 
 
 _REAL: WeakKeyDictionary[Splits, dict[tuple[str, str, int], Tensor]] = WeakKeyDictionary()
