@@ -180,7 +180,7 @@ class Evaluation:
     seed: Count
     metrics: dict[str, _Estimate]
     data: str = ""
-    asked: tuple[Name, ...] = ()
+    asked: tuple[str, ...] = ()
     num_samples: Count = 0
     num_data: Count | None = None
     categories: Literal["sum", "draw"] | None = None
