@@ -40,7 +40,8 @@ __all__ = [
     "write_atomically",
 ]
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PATIENCE = 2.0
 """Seconds that one waits for a lock that is held for a write, before a line says so."""
