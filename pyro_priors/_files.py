@@ -22,14 +22,13 @@ from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from ._reading import CheckpointError
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "CheckpointError",
     "FolderError",
     "WriteError",
     "append",
@@ -41,6 +40,7 @@ __all__ = [
     "write_atomically",
 ]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = 2.0
@@ -64,6 +64,18 @@ FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _held = threading.local()
 _in_use: set[str] = set()
 """Temporary files that threads of this process are writing."""
+
+
+class CheckpointError(RuntimeError):
+    """A file that is missing, truncated, altered, or made for something else.
+
+    :param what: what is wrong
+    :param remedy: what to do about it, where that does not depend on who reads the file
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(f"{what}: {remedy}" if remedy else what)
+        self.what = what
 
 
 class WriteError(CheckpointError, OSError):
@@ -269,7 +281,7 @@ def save_figure(figure: Figure, path: Path, **options: Any) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def retried_while_saved(read: Callable[..., T]) -> Callable[..., T]:
+def retried_while_saved(read: Callable[Concatenate[Path, str, P], T]) -> Callable[Concatenate[Path, str, P], T]:
     """Let a function that reads ``folder/name.json`` and the file that it names read again what is replaced meanwhile.
 
     A save removes the tensor file of the record that it replaces. A reader that has read the old record finds it gone.
@@ -282,7 +294,7 @@ def retried_while_saved(read: Callable[..., T]) -> Callable[..., T]:
         return None
 
     @wraps(read)
-    def reading(folder: Path, name: str, *args: Any, **kwargs: Any) -> T:
+    def reading(folder: Path, name: str, *args: P.args, **kwargs: P.kwargs) -> T:
         while True:
             before = saved(folder, name)
             try:

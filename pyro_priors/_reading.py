@@ -6,19 +6,9 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["RESTORE", "CheckpointError", "check_inside", "read_file"]
+from ._files import CheckpointError
 
-
-class CheckpointError(RuntimeError):
-    """A file that is missing, truncated, altered, or made for something else.
-
-    :param what: what is wrong
-    :param remedy: what to do about it, where that does not depend on who reads the file
-    """
-
-    def __init__(self, what: str, remedy: str = "") -> None:
-        super().__init__(f"{what}: {remedy}" if remedy else what)
-        self.what = what
+__all__ = ["RESTORE", "check_inside", "read_file"]
 
 
 RESTORE = "restore it from a copy, or train and save again"

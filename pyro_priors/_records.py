@@ -26,8 +26,9 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ._files import CheckpointError
 from ._options import MAY_BE_INFINITE, shown
-from ._reading import RESTORE, CheckpointError, read_file
+from ._reading import RESTORE, read_file
 
 __all__ = [
     "Config",
@@ -179,7 +180,7 @@ class Evaluation:
     seed: Count
     metrics: dict[str, _Estimate]
     data: str = ""
-    asked: tuple[Name, ...] = ()
+    asked: tuple[str, ...] = ()
     num_samples: Count = 0
     num_data: Count | None = None
     categories: Literal["sum", "draw"] | None = None

@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from ._reading import RESTORE, CheckpointError
+from ._files import CheckpointError
+from ._reading import RESTORE
 
 __all__ = ["check_finite", "check_optimizer", "check_progress", "check_shapes"]
 

@@ -23,6 +23,7 @@ from torch.nn.parameter import is_lazy
 
 from ._files import (
     PATIENCE,
+    CheckpointError,
     WriteError,
     locked,
     make_folder,
@@ -30,7 +31,7 @@ from ._files import (
     retried_while_saved,
     write_atomically,
 )
-from ._reading import RESTORE, CheckpointError, read_file
+from ._reading import RESTORE, read_file
 from ._records import LARGEST_FILE, Tensors
 from ._records import read as read_record
 

@@ -21,10 +21,10 @@ from . import checkpoint
 from ._cache import ensure_compiled_folder
 from ._compile import GRADIENT_NORM
 from ._divergence import TrainingDiverged, became_infinite, cause
-from ._files import WriteError
+from ._files import CheckpointError, WriteError
 from ._lock import LOCK, own_store
 from ._networks import of_network
-from ._reading import RESTORE, CheckpointError
+from ._reading import RESTORE
 from ._resume import check_finite, check_optimizer, check_progress
 from ._rng import own_generators
 from ._sites import SharedNoise

@@ -33,9 +33,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from . import checkpoint
-from ._files import PATIENCE, append, remove_leftovers
+from ._files import PATIENCE, CheckpointError, append, remove_leftovers
 from ._options import path_of
-from ._reading import RESTORE, CheckpointError, check_inside, read_file
+from ._reading import RESTORE, check_inside, read_file
 from ._records import (
     DIGITS_OF_A_LINE,
     LARGEST_FILE,
@@ -376,15 +376,18 @@ class RunFolder:
             file = self.path / "evaluation.json"
             self._keep_damaged_evaluation(file.name)
             if record["weights"] == self.weights():
+                self._keep_damaged_evaluation(file.name)
                 before, last = self.evaluation(record["part"], record["seed"]), self._evaluation(file.name)
             else:
                 file = self.path / f"{_of(record).removesuffix('.json')}-{str(record['weights'])[:16]}.json"
+                self._keep_damaged_evaluation(file.name)
                 before, last = self._read_evaluation(file.name), None
                 before = before if before and before.get("weights") == record["weights"] else None
             self._keep_damaged_evaluation(_of(last or record))
             kept = dict(record) if merge is None else merge(before, record)
             other = None
             if last is not None and _of(last) != _of(record):
+                self._keep_damaged_evaluation(_of(last))
                 other = self.path / _of(last)  # a copy: the last one stays until there is another
                 checkpoint.write_atomically(other, file.read_bytes())
             checkpoint.write_atomically(file, json.dumps(seal(kept), indent=1).encode())
@@ -404,13 +407,13 @@ class RunFolder:
         return self._evaluation(_of(given))
 
     def _read_evaluation(self, name: str) -> dict[str, Any] | None:
-        """An evaluation; a warning tells of one that cannot be read."""
+        """An evaluation; one that cannot be read is told in a warning."""
         try:
             return read_record(self.path / name, Evaluation, self.path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except CheckpointError as error:
-            warnings.warn(f"{error.what}; its numbers are not used", RuntimeWarning, stacklevel=4)
+            warnings.warn(f"{error.what}; its numbers are not used", RuntimeWarning, stacklevel=3)
             return None
 
     def _evaluation(self, name: str) -> dict[str, Any] | None:
@@ -428,12 +431,14 @@ class RunFolder:
             read_record(path, Evaluation, self.path)
         except (FileNotFoundError, NotADirectoryError):
             return
-        except CheckpointError:
+        except CheckpointError as error:
             try:
                 digest = hashlib.sha256(read_file(path, self.path, LARGEST_FILE)).hexdigest()[:8]
             except CheckpointError:
                 digest = "unread"
-            path.replace(path.with_name(f"evaluation-damaged-{digest}.json"))
+            kept = path.with_name(f"evaluation-damaged-{digest}.json")
+            path.replace(kept)
+            warnings.warn(f"{error.what}; it is kept as {kept.name}", RuntimeWarning, stacklevel=3)
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``."""

@@ -14,10 +14,10 @@ import torch
 import torch.nn as nn
 
 from . import checkpoint, guides, models
+from ._files import CheckpointError
 from ._hints import check_sizes, is_size
 from ._hints import hint as hint
 from ._options import convert_fields, path_of, plain, typed
-from ._reading import CheckpointError
 from ._records import SavedPair
 from ._rng import seeded
 from ._within import TooLarge, Within

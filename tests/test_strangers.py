@@ -246,7 +246,7 @@ WRONG = [
     ("evaluation.json", "metrics/bound/value", "3", "metrics.bound.value must be a number, got '3'"),
     ("evaluation.json", "metrics/bound/value", REMOVED, "metrics.bound.value is missing"),
     ("evaluation.json", "metrics/bound/other", 1, "metrics.bound has no 'other'"),
-    ("evaluation.json", "asked", ["a b/c"], "asked[0] must be a name of letters"),
+    ("evaluation.json", "asked", ["bound", 3], "asked[1] must be a text, got 3"),
     ("evaluation.json", "weights", "others", "weights must be a checksum of 64 hexadecimal digits, got 'others'"),
     ("evaluation.json", "epochs", 1.5, "epochs must be an integer or null, got 1.5"),
     ("evaluation.json", "aggregate_c", [2.0], "aggregate_c[0] must be at least 0 and at most 1.001, got 2.0"),

@@ -11,8 +11,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .._files import CheckpointError
 from .._options import typed
-from .._reading import RESTORE, CheckpointError
+from .._reading import RESTORE
 from .._resume import check_shapes
 from .elbo import ELBO, Terms
 from .kl_weight import KLWeight

@@ -21,10 +21,11 @@ from pyro.util import check_model_guide_match, check_traceenum_requirements
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from .._files import CheckpointError
 from .._lock import LOCK
 from .._options import typed
 from .._precision import at_least_float32, with_float32_parameters
-from .._reading import RESTORE, CheckpointError
+from .._reading import RESTORE
 from .._sites import base_of, check_latent, is_categorical, is_enumerated, is_normal, sample_sites
 from ..nn.likelihoods import DiscretisedLogistic, check_levels
 from .categories import Chunk, SomeCategories, Sparse
