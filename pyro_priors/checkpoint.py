@@ -97,9 +97,10 @@ def write(
     :param record: what JSON can hold
     :param keep_previous: keep the save before this one as ``name.previous.json``
     :returns: the checksum in the record
-    :raises ValueError: if the folder cannot be made
+    :raises ValueError: if the folder cannot be made, or has a ``name.json`` of another kind
     :raises WriteError: if a file cannot be written; the save before is then as it was
     """
+    _check_ours(folder / f"{name}.json")
     content = pack(tensors)
     digest = _digest(content, record)
     tensor_file = folder / f"{name}-{digest[:16]}.safetensors"
@@ -121,6 +122,16 @@ def write(
         with suppress(OSError):  # the save is whole; the next one removes what is left
             _sweep(folder, name)
     return digest
+
+
+def _check_ours(file: Path) -> None:
+    """Refuse to replace a JSON file that another program wrote; what cannot be read may be a damaged save."""
+    try:
+        record = json.loads(read_file(file, file.parent, LARGEST_FILE))
+    except (OSError, ValueError, CheckpointError, RecursionError):
+        return
+    if not isinstance(record, dict) or "tensors" not in record:
+        raise ValueError(f"{file} was not written by a save: choose another folder, or move it away")
 
 
 def _reason(error: OSError) -> str:

@@ -211,7 +211,7 @@ class RunFolder:
         :param resume: go on with the run that the folder holds
         :param defaults: as for :meth:`compare`
         :raises ValueError: if the folder holds a run and ``resume`` is False, or holds one of other options, of more
-            epochs than these, or one whose weights are not kept
+            epochs than these, or one whose weights are not kept, or files of these names that are not of a run
         """
         if self.holds_numbers_only:
             raise ValueError(
@@ -230,6 +230,12 @@ class RunFolder:
                     f"max_epochs is {most}, but the run in {self.path} has trained {done} epochs: give at least "
                     f"{done}, or train anew in another --out"
                 )
+        elif not self.was_begun:
+            for file in (self.path / "config.json", self.metrics_file):
+                if file.exists():
+                    raise ValueError(
+                        f"{file} is there and was not written by a training: choose another --out, or move it away"
+                    )
         for folder, name in ((self.path / "last", "state"), (self.path / "pair", "pair")):
             checkpoint.remove_unfinished(folder, name)
         remove_leftovers(self.path / "figures")
