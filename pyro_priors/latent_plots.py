@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ._hints import check_sizes
 from ._lock import LOCK
-from ._options import typed
+from ._options import Size, typed
 from ._precision import pair_in_precision_of
 from .data import Splits
+from .metrics.checks import check_values
 from .metrics.aggregate import (
     aggregate_posterior,
     high_posterior_samples,
@@ -37,7 +38,7 @@ NUM_CODES, NUM_EXTREME, MOST_COLUMNS = 1000, 100, 6
 
 @LOCK
 @typed
-def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = False) -> Tensor:
+def path(pair: Pair, start: Tensor, end: Tensor, num: Size = 10, in_base: bool = False) -> Tensor:
     """Codes on the straight line between two, or on what a flow makes of the straight line in its base.
 
     The straight line in the base, the generation space, does not leave where the prior has its mass for as long as its
@@ -56,8 +57,7 @@ def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = 
     z_dim = pair._configured("z_dim")
     start, end = (torch.as_tensor(value, dtype=own.dtype, device=own.device) for value in (start, end))
     for name, value in (("start", start), ("end", end)):
-        if value.dim() != 1 or z_dim and len(value) != z_dim:
-            raise ValueError(f"{name} must be one code, of shape ({z_dim or 'z_dim'},), got {tuple(value.shape)}")
+        check_values(name, value, z_dim or "z_dim")
     if in_base and not isinstance(prior, FlowPrior):
         raise ValueError("in_base was asked for, and the prior of this pair is no flow: leave it out")
     share = torch.linspace(0, 1, num, dtype=start.dtype, device=start.device)[:, None]
@@ -68,6 +68,7 @@ def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = 
         return prior.from_base(line) if in_base else line
 
 
+@typed
 def pockets(pairs: Pair | Mapping[str, Pair], data: Splits) -> Figure:
     """What comes of pockets and leaks, for two-dimensional data and codes, one column for each pair, six side by side.
 
@@ -129,7 +130,7 @@ QUANTILES = (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 @typed
 def leakage_curves(
-    rows: Mapping[str, Mapping[str, tuple[Pair, Splits]]], thresholds: Sequence[float], num: int = 5000
+    rows: Mapping[str, Mapping[str, tuple[Pair, Splits]]], thresholds: Sequence[float], num: Size = 5000
 ) -> Figure:
     """Leakage scores over thresholds in nats, and the share of the aggregate posterior below quantiles of the prior.
 
@@ -174,6 +175,7 @@ def leakage_curves(
     return figure
 
 
+@typed
 def image_rows(rows: Mapping[str, Tensor]) -> Figure:
     """Rows of images, each with its label.
 

@@ -12,6 +12,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 import torch.nn as nn
+from numpy.typing import ArrayLike
 from pyro import infer, poutine
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from ._arrays import check_dense
 from ._compile import CompiledFunction
 from ._lock import LOCK, own_store
 from ._networks import explaining
-from ._options import path_of, plain, typed
+from ._options import checked, path_of, plain, typed
 from ._precision import at_least_float32, with_float32_parameters
 from ._rng import own_generators
 from ._sites import Mode, sample_sites
@@ -47,6 +48,7 @@ ROWS_THAT_PAY = 2**21
 """Rows from which on an evaluation is compiled: on fewer it gains less than the seconds that compiling takes."""
 
 
+@checked("a Pair", "pyro_priors.create('vae', x_shape=(784,))")
 class Pair(nn.Module):
     """Model and guide of one variational autoencoder, with the ELBO that fits them.
 
@@ -107,7 +109,7 @@ class Pair(nn.Module):
     @LOCK
     @torch.no_grad()
     @typed
-    def sample(self, size: int = 1, condition: Tensor | None = None, **fixed: Any) -> dict[str, Tensor]:
+    def sample(self, size: int = 1, condition: ArrayLike | Tensor | None = None, **fixed: Any) -> dict[str, Tensor]:
         """Ancestral samples.
 
         Example::
@@ -246,13 +248,13 @@ class Pair(nn.Module):
                 )
             _check_finite("condition", condition)
 
-    def _check_values(self, x: Tensor) -> None:
-        """While Pyro's validation is on, refuse what no likelihood can be of."""
+    def _check_values(self, x: Tensor, binary: bool = True) -> None:
+        """While Pyro's validation is on, refuse what no likelihood can be of; without ``binary`` only infinities."""
         if not pyro.settings.get("validate_distributions_torch"):
             return
         _check_finite("x", x)
         own_decoder = "decoder" in ((self.recipe or {}).get("own_networks") or ())
-        if self._configured("likelihood") == "bernoulli" and not own_decoder:
+        if binary and self._configured("likelihood") == "bernoulli" and not own_decoder:
             check_binary(x)
 
     def _row_each(self, name: str, value: Tensor, size: int, event_dim: int) -> Tensor:
@@ -265,6 +267,7 @@ class Pair(nn.Module):
 
     @LOCK
     @torch.no_grad()
+    @typed
     def encode(self, x: Tensor, condition: Tensor | None = None) -> dict[str, Any]:
         """The posterior of each latent site.
 
@@ -280,12 +283,14 @@ class Pair(nn.Module):
         :returns: distribution by site, each with batch shape ``(batch,)``
         """
         self._check(x, condition)
+        self._check_values(x, binary=False)
         trace = self._mode_trace(x, condition)
         latent = [(name, site["fn"]) for name, site in sample_sites(trace) if not site["is_observed"]]
         return {name: with_float32_parameters(fn) for name, fn in latent}
 
     @LOCK
     @torch.no_grad()
+    @typed
     def posterior_and_prior(self, x: Tensor, condition: Tensor | None = None) -> dict[str, tuple[Any, Any]]:
         """The posterior of each latent site, as :meth:`encode`, beside its prior at the same values of other sites.
 
@@ -294,6 +299,7 @@ class Pair(nn.Module):
         :returns: two distributions by site
         """
         self._check(x, condition)
+        self._check_values(x, binary=False)
         guide_trace = self._mode_trace(x, condition)
         model_trace = self._replayed(guide_trace, condition, len(x))
         latent = [(name, site["fn"]) for name, site in sample_sites(guide_trace) if not site["is_observed"]]
@@ -302,6 +308,7 @@ class Pair(nn.Module):
 
     @LOCK
     @torch.no_grad()
+    @typed
     def reconstruct(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """The mean of p(x|...) at the posterior's most probable category and mean.
 
@@ -310,6 +317,7 @@ class Pair(nn.Module):
         :returns: shape ``(batch,) + x_shape``
         """
         self._check(x, condition)
+        self._check_values(x, binary=False)
         decoded: Any = self._replayed(self._mode_trace(x, condition), condition, len(x)).nodes["x"]["fn"]
         return decoded.mean
 
@@ -391,6 +399,7 @@ class Pair(nn.Module):
 
     @LOCK
     @torch.no_grad()
+    @typed
     def set_aggregate(self, x: Tensor, condition: Tensor | None = None) -> None:
         """Set the aggregate posterior of the category to the mean of q(c|x) over these data (equation 14).
 
@@ -399,6 +408,10 @@ class Pair(nn.Module):
         """
         if self.aggregate_c is None:
             raise ValueError("this pair has no category: an aggregate posterior of c belongs to pairs such as cp_vae")
+        for name, value in (("x", x), ("condition", condition)):
+            check_dense(name, value)
+            if value is not None and not len(value):
+                raise ValueError(f"{name} must hold at least one datum, got shape {tuple(value.shape)}: give more")
         total = at_least_float32(torch.zeros_like(self.aggregate_c))
         for start in range(0, len(x), ROWS_PER_CALL):
             rows = slice(start, start + ROWS_PER_CALL)
@@ -406,6 +419,7 @@ class Pair(nn.Module):
             total += self.encode(x[rows].to(self.device), given)["c"].probs.sum(0)
         self.aggregate_c.copy_(total / len(x))
 
+    @typed
     def save(self, path: str | Path) -> None:
         """Save the pair as ``pair.json`` and the safetensors file that it names.
 
@@ -424,6 +438,7 @@ class Pair(nn.Module):
         checkpoint.check_tensors(tensors)
         save_pair(path_of("path", path), tensors, self.recipe)
 
+    @typed
     def load_weights(self, path: str | Path) -> None:
         """Load the tensors that were saved last under a path into this pair; for pairs that are not of the zoo.
 

@@ -15,7 +15,7 @@ import torch.nn as nn
 from . import checkpoint, guides, models
 from ._hints import check_sizes, is_size
 from ._hints import hint as hint
-from ._options import convert_fields, path_of, plain, typed
+from ._options import Seed, convert_fields, path_of, plain, typed
 from ._rng import seeded
 from .data import Splits
 from .nn import (
@@ -487,7 +487,7 @@ def _event_of_encoder(config: PairConfig) -> dict[str, tuple[int, ...]]:
 
 
 @typed
-def create_for(name: str, data: Splits, seed: int, **config: Any) -> Pair:
+def create_for(name: str, data: Splits, seed: Seed, **config: Any) -> Pair:
     """Build a pair for some data: the pair that ``pyro-priors train`` begins with.
 
     Sizes that the data fix are filled in from them, and the networks start from the seed; torch's generator is left as
@@ -520,6 +520,7 @@ def create_for(name: str, data: Splits, seed: int, **config: Any) -> Pair:
         return create(name, **config)
 
 
+@typed
 def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> Pair:
     """Load the pair that was saved last under a path, by :meth:`Pair.save` or by :func:`pyro_priors.fit`.
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from .._options import typed
+from .._hints import hint
+from .._options import Seed, Size, typed
 from .._precision import pair_in_precision_of
 from .._rng import own_generators, seed_generators
 from ..data import Part, Splits, batches
@@ -34,10 +34,10 @@ from .checks import check_finite, check_pair, standard_error
 from .clustering import hungarian_accuracy, majority_accuracy
 from .factors import factor_information, mutual_information_gap
 from .fidelity import condition_fidelity, diversity
-from .generation import features_for, image_distances, kept_classifier
+from .generation import FEATURES, features_for, image_distances, kept_classifier
 from .latent import active_categories, active_units, effective_categories
 
-__all__ = ["METRICS", "NEEDS", "ON_REQUEST", "Estimate", "evaluate", "evaluate_each"]
+__all__ = ["METRICS", "NEEDS", "ON_REQUEST", "Estimate", "check_options", "evaluate", "evaluate_each"]
 
 BATCH_SIZE = 500
 NUM_DRAWS = 5000
@@ -69,7 +69,7 @@ class _Context:
     pair: Pair
     data: Splits
     part: PartName
-    num_samples: int
+    num_samples: Size
     features: str
     progress: bool
     categories: str
@@ -82,8 +82,8 @@ def evaluate(
     part: PartName = "test",
     *,
     metrics: str | Sequence[str] = (),
-    num_samples: int = 500,
-    seed: int = 0,
+    num_samples: Size = 500,
+    seed: Seed = 0,
     features: str = "auto",
     progress: bool = True,
     categories: str = "sum",
@@ -130,8 +130,8 @@ def evaluate_each(
     part: PartName = "test",
     *,
     metrics: str | Sequence[str] = (),
-    num_samples: int = 500,
-    seed: int = 0,
+    num_samples: Size = 500,
+    seed: Seed = 0,
     features: str = "auto",
     progress: bool = True,
     categories: str = "sum",
@@ -141,11 +141,7 @@ def evaluate_each(
         raise ValueError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
     if isinstance(metrics, str):
         metrics = (metrics,)
-    for name in metrics:
-        if name not in METRICS:
-            near = get_close_matches(name, METRICS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(METRICS)}"
-            raise ValueError(f"metric '{name}' is unknown: {hint}")
+    check_options(metrics, features, categories)
     made_for = pair._configured("x_shape")
     if made_for and tuple(made_for) != tuple(data.x_shape):
         raise ValueError(
@@ -160,6 +156,20 @@ def evaluate_each(
             seed_generators(seed, pair.device)
             results[name] = METRICS[name](context)
     return results
+
+
+def check_options(metrics: Sequence[str], features: str, categories: str) -> None:
+    """Refuse options of :func:`evaluate` that are out of range.
+
+    :raises ValueError: with the name and the value of the first
+    """
+    for name in metrics:
+        if name not in METRICS:
+            raise ValueError(f"metric '{name}' is unknown: {hint(name, METRICS)}")
+    if features not in ("auto", *FEATURES):
+        raise ValueError(f"features '{features}' is unknown: {hint(features, ('auto', *FEATURES))}")
+    if categories not in ("sum", "draw"):
+        raise ValueError(f"categories must be one of sum, draw, got {categories!r}")
 
 
 def _rows(context: _Context, part: str) -> Iterator[tuple[Tensor, Tensor | None]]:

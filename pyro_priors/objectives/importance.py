@@ -8,7 +8,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
 from .._lock import LOCK
-from .._options import typed
+from .._options import Size, typed
 from .._sites import is_enumerated, sample_sites
 from .elbo import ELBO, Expectation
 
@@ -18,7 +18,7 @@ __all__ = ["log_importance_weights"]
 @LOCK
 @typed
 def log_importance_weights(
-    model: nn.Module, guide: nn.Module, *args, num_samples: int = 1, categories: str = "sum", **kwargs
+    model: nn.Module, guide: nn.Module, *args, num_samples: Size = 1, categories: str = "sum", **kwargs
 ) -> Tensor:
     r"""Logarithms of importance weights whose mean is an unbiased estimate of p(x).
 
