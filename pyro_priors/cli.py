@@ -86,6 +86,11 @@ def _run(command: str, *arguments: str) -> int:
         if not _is_ours(error):
             raise
         return _fail(error, 2)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0] or "no reason is given"
+        return _fail(MemoryError(f"the memory is exhausted ({reason}): give smaller sizes, or smaller batches"), 2)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -129,14 +134,14 @@ def _taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
         argument = arguments[index]
         if argument == f"--{name}":
             if index + 1 >= len(arguments) or arguments[index + 1].startswith("--"):
-                raise ValueError(f"--{name} needs a value")
+                raise ValueError(f"--{name} needs a value: give one, or leave it out")
             value, index = arguments[index + 1], index + 1
         elif argument.startswith(f"--{name}="):
             value = argument.split("=", 1)[1]
         else:
             rest.append(argument)
         if value is not None and not value.strip():
-            raise ValueError(f"--{name} needs a value, got {value!r}")
+            raise ValueError(f"--{name} needs a value, got {value!r}: give one, or leave it out")
         index += 1
     return value, rest
 
@@ -224,7 +229,9 @@ def _train(arguments: list[str]) -> None:
         """How it is trained."""
 
     options = _parse(Options, rest, f"train {name}")
-    path_of("--out", options.out)
+    out = path_of("--out", options.out)
+    if in_the_way := next((one for one in (out, *out.parents) if one.is_file()), None):
+        raise ValueError(f"out is {options.out}, but {in_the_way} is a file: choose the name of a new folder")
     if data_name is None:
         raise ValueError(f"train needs --data: a file .npz or one of {', '.join(data.names())}")
     command = _command([name, f"--data={data_name}", f"--objective={objective_name or 'elbo'}", *rest])
@@ -281,7 +288,7 @@ def _resume(arguments: list[str]) -> None:
         )
         return
     if not arguments or arguments[0].startswith("-"):
-        raise ValueError("resume needs a run folder first: pyro-priors resume runs/cp")
+        raise ValueError("resume needs a run folder first: give it, as pyro-priors resume runs/cp")
     run, *more = arguments
     check_once(more)
     for name, tokens in groups(more):
@@ -302,6 +309,8 @@ def _run_folder(run: str) -> RunFolder:
     path = path_of("run", run)
     if path.is_file():
         raise ValueError(f"run is {run}, which is a file: give the run folder, such as runs/vae")
+    if not (path / "config.json").exists():
+        raise FileNotFoundError(f"{run} is no run folder: it has no config.json; give a folder that train wrote")
     return RunFolder(path)
 
 
@@ -481,7 +490,9 @@ def _sample(arguments: list[str]) -> None:
     if options.num is None:
         options = dataclasses.replace(options, num=64)
     elif options.grid or options.edit:
-        raise ValueError(f"--num is {options.num}, but --grid and --edit decide how many pictures there are: leave it out")
+        raise ValueError(
+            f"--num is {options.num}, but --grid and --edit decide how many pictures there are: leave it out"
+        )
     _, pair, splits = _open_run(options)
     if out.suffix == ".png" and splits.image_shape is None:
         raise ValueError(f"{splits.name} has no images to draw: write arrays with --out samples.npz, or draw with plot")
@@ -534,16 +545,19 @@ def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Contro
     chosen = [name for name, given in ways.items() if given]
     if len(chosen) > 1:
         raise ValueError(f"{' and '.join(chosen)} are two pictures: choose one of them")
+    shown = " ".join(map(str, [ways[chosen[0]]] if options.to else ways[chosen[0]])) if chosen else ""
     if chosen and not (pair.takes_condition and splits.test.condition is not None):
         raise ValueError(
-            f"{chosen[0]} needs a conditional pair, and this one takes no condition: train one, such as "
+            f"{chosen[0]} {shown} needs a conditional pair, and this one takes no condition: train one, such as "
             f"{control.CONDITIONAL}"
         )
     if options.transport and not options.edit:
         raise ValueError("--transport belongs to --edit: leave it out, or name rows of the test part with --edit")
     if chosen in (["--to"], ["--edit"]) and (len(options.condition) != 1 or not by_name):
         rows = " (whole numbers are rows of the test part)" if options.condition and not by_name else ""
-        raise ValueError(f"{chosen[0]} needs one --condition by name or value, such as {_example(splits)}{rows}")
+        raise ValueError(
+            f"{chosen[0]} {shown} needs one --condition by name or value: give one, such as {_example(splits)}{rows}"
+        )
     if options.grid:
         return control.grid(pair, splits, options.grid, ",".join(options.condition))
     if options.to:

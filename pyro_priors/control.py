@@ -71,8 +71,7 @@ def parse(text: str, data: Splits) -> dict[str, float]:
     for item in filter(None, (item.strip() for item in text.split(","))):
         name, equals, value = (part.strip() for part in item.partition("="))
         if not equals:
-            example = "label=" + names[-1] if data.condition_of == "label" else f"{names[-1]}=1"
-            raise ValueError(f"condition '{item}' must be NAME=VALUE, such as {example}")
+            raise ValueError(f"condition '{item}' must be NAME=VALUE, such as {_example_of(data)}")
         if data.condition_of == "label":
             if name != "label" or value not in names:
                 if name != "label":
@@ -89,8 +88,13 @@ def parse(text: str, data: Splits) -> dict[str, float]:
         found[name] = VALUES[value]
     if not found or (data.condition_of == "label" and len(found) > 1):
         wanted = "one label" if data.condition_of == "label" else "at least one attribute"
-        raise ValueError(f"condition '{text}' must name {wanted}")
+        raise ValueError(f"condition '{text}' must name {wanted}, such as {_example_of(data)}")
     return found
+
+
+def _example_of(data: Splits) -> str:
+    last = (data.condition_names or ("",))[-1]
+    return f"label={last}" if data.condition_of == "label" else f"{last}=1"
 
 
 @typed

@@ -13,7 +13,6 @@ from ._lock import LOCK
 from ._options import Size, typed
 from ._precision import pair_in_precision_of
 from .data import Splits
-from .metrics.checks import check_values
 from .metrics.aggregate import (
     aggregate_posterior,
     high_posterior_samples,
@@ -24,6 +23,7 @@ from .metrics.aggregate import (
     prior_samples,
     upper_site,
 )
+from .metrics.checks import check_values
 from .pair import Pair
 from .priors import FlowPrior
 

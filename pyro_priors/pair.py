@@ -20,6 +20,7 @@ from . import checkpoint
 from ._arrays import check_dense
 from ._compile import CompiledFunction
 from ._lock import LOCK, own_store
+from ._memory import check_memory
 from ._networks import explaining
 from ._options import checked, path_of, plain, typed
 from ._precision import at_least_float32, with_float32_parameters
@@ -132,6 +133,9 @@ class Pair(nn.Module):
             raise ValueError(f"size must be a whole number of at least 1, got {size!r}")
         if condition is None and self._configured("condition_shape"):
             raise ValueError("condition is None, and this pair needs it: give one condition, or one for each sample")
+        widest = max((module.out_features for module in self.modules() if isinstance(module, nn.Linear)), default=0)
+        values = 2 * math.prod(self._configured("x_shape") or ()) + widest  # x, its mean, and a layer
+        check_memory(4 * size * values, f"size={size} (--num)", "draw fewer samples, several times")
         if condition is not None:
             condition = self._conditions(condition, size)
         if isinstance(c := plain(fixed.get("c")), str) and c == "prior":

@@ -6,6 +6,7 @@ import atexit
 import copy
 import dataclasses
 import io
+import math
 import os
 import pickle
 import signal
@@ -27,6 +28,7 @@ from pyro import infer, poutine
 
 from . import checkpoint, zoo
 from ._lock import own_store
+from ._memory import TRAINED, check_memory
 from ._networks import check_networks, check_smallest_batch
 from ._options import MAY_BE_INFINITE, convert_fields, plain, shown, typed
 from ._precision import first_rounded
@@ -236,6 +238,7 @@ def fit(
             "process has a share of it: give num_processes=1, or make the pair with calibration='learned'"
         )
     _check_fits(pair, data)
+    _check_memory(pair, data, objective, config.batch_size)
     _check_precision(data, config.precision)
     first = to_like(data.train.take(slice(2)), next(pair.parameters()))
     rows = first.x[:], None if first.condition is None else first.condition[:]  # bytes come out as numbers
@@ -361,6 +364,22 @@ def _check_fits(pair: Pair, data: Splits) -> None:
             f"likelihood='bernoulli' needs x of 0 and 1, but {data.name} has other values: "
             f"use likelihood='{data.likelihood}'"
         )
+
+
+def _check_memory(pair: Pair, data: Splits, objective: infer.ELBO, batch_size: int) -> None:
+    """Refuse a training whose parameters, or whose step, cannot fit into the memory."""
+    held = sum(value.numel() * value.element_size() for value in pair.parameters())
+    check_memory(TRAINED * held, f"training the pair's {held / 2**30:,.1f} GiB of parameters", "make a smaller pair")
+    config = (pair.recipe or {}).get("config") or {}
+    rows = min(batch_size, len(data.train)) * getattr(objective, "num_particles", 1)
+    if config.get("category") == "enumerated":
+        rows *= min(pair.num_categories, getattr(objective, "chunk_size", None) or pair.num_categories)
+    # the mean of x and its gradient, and the distances from the components of a mixture
+    values = max(2 * math.prod(data.x_shape), config.get("num_components", 0) if "prior" not in config else 0)
+    if config.get("prior") in ("mixture", "vamp"):
+        values = max(values, config["num_components"] * config["z_dim"])
+    remedy = "give fewer, or smaller batches"
+    check_memory(4 * rows * values, f"batch_size={batch_size} ({rows:,} rows in a step)", remedy)
 
 
 def _check_precision(data: Splits, precision: str) -> None:

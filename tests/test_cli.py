@@ -17,6 +17,7 @@ from PIL import Image
 import pyro_priors as pp
 import runs
 from pyro_priors import demo, metrics, zoo
+from pyro_priors._arguments import merged
 from pyro_priors.cli import main
 
 TINY = ["--quiet", "--pair.hidden", "16", "--pair.z-dim", "2", "--train.max-epochs", "2", "--train.device", "cpu"]
@@ -24,7 +25,7 @@ DIGITS = ["--data", "digits", "--data.limit", "96", "--train.batch-size", "32"]
 
 
 def train(out, name, *more):
-    return main(["train", name, *TINY, "--out", str(out), *more])
+    return main(["train", *merged([name, *TINY, "--out", str(out)], more)])
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +260,7 @@ def test_evaluate_chosen_metrics_on_another_part(toy_run, capsys):
     beside = json.loads((toy_run / "evaluation.json").read_text())
     assert beside["metrics"].keys() == record["metrics"].keys() | {"log_likelihood", "bits_per_dim"}
     assert (beside["num_samples"], beside["metrics"]["bound"]) == (5, bound)
-    assert main(["evaluate", str(toy_run), "--metrics", "bound", "--num-samples", "7", "--part", "valid"]) == 0
+    assert main(["evaluate", str(toy_run), "--metrics", "bound", "--part", "valid"]) == 0
     record = json.loads((toy_run / "evaluation.json").read_text())
     assert record["metrics"] == beside["metrics"] and record["num_samples"] == 5, "of which log p(x) is still"
     assert {"active_units", "bound", "log_likelihood"} <= set(record["asked"])

@@ -455,7 +455,7 @@ def test_from_arrays_errors(arrays, message):
         (
             "mnits",
             {},
-            r"unknown data set 'mnits': did you mean 'mnist'\? give one of celeba, cornell, digits, .*or a path .* \.npz",
+            r"unknown data set 'mnits': did you mean 'mnist'\? give one of celeba, cornell, .*or a path .* \.npz",
         ),
         ("qqqq", {}, r"unknown data set 'qqqq': give one of celeba, cornell, digits, fashion_mnist"),
         (

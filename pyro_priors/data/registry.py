@@ -107,7 +107,9 @@ def make_config(options: Mapping[str, Any]) -> DataConfig:
     known = [field.name for field in fields(DataConfig)]
     for name in options:
         if name not in known:
-            raise ValueError(f"unknown data option {name!r}: {_did_you_mean(name, known)}give one of {', '.join(known)}")
+            raise ValueError(
+                f"unknown data option {name!r}: {_did_you_mean(name, known)}give one of {', '.join(known)}"
+            )
     return DataConfig(**options)
 
 

@@ -13,6 +13,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .._arrays import check_dense
 from .._hints import check_sizes, hint
 from .._lock import LOCK
 from .._options import Size, typed
@@ -63,6 +64,7 @@ def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
     :returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``
     :raises ValueError: if the posterior is not a diagonal Gaussian, or x has values that are not finite
     """
+    check_dense("x", x)
     pair = pair_in_precision_of(x, pair)
     site, categories = upper_site(pair, x), range(max(1, pair.num_categories))
     log_weights, locs, scales = [], [], []
@@ -97,6 +99,7 @@ def posterior_draws(pair: Pair, site: str, x: Tensor) -> Tensor:
     :returns: shape ``(N, z_dim)``
     :raises ValueError: if the site is unknown, or x has values that are not finite
     """
+    check_dense("x", x)
     pair = pair_in_precision_of(x, pair)
     found: list[Tensor] = []
     _check_site(site, [name for name in pair.encode(x[:1].to(pair.device)) if name != "c"])

@@ -240,7 +240,11 @@ def jaccard(corners: Tensor, others: Tensor) -> Tensor:
     """
     check_values("corners", corners, ..., 4, 2, least=0)
     check_values("others", others, ..., 4, 2, least=0)
-    a, b = torch.broadcast_tensors(corners.double(), others.double())
+    try:
+        a, b = torch.broadcast_tensors(corners.double(), others.double())
+    except RuntimeError:
+        shapes = f"{tuple(corners.shape)} and {tuple(others.shape)}"
+        raise ValueError(f"corners and others must have shapes that broadcast, got {shapes}: reshape one") from None
     middle = a.mean(-2, keepdim=True)  # areas of products of far coordinates would be mostly rounding
     a, b = a - middle, b - middle
     crossings, crossed = _crossings(a, b)
