@@ -183,9 +183,10 @@ def refusal(name: str, value: Any, declared: Any, default: Any = None) -> str:
     *others, last = _described(declared)
     wanted = f"{', '.join(others)} or {last}" if others else last
     value = plain(value)
-    if type(value) is int and not -(2**63) <= value < 2**63:
+    if type(value) is int and not -(2**63) <= value < 2**63 and "integer" in wanted:
         wanted += " of at most 64 bits"
-    return f"{name} must be {wanted}, got {shown(value)}{remedy}"
+    got = type(value).__name__ if any(map(_is_class, (declared, *get_args(declared)))) else shown(value)
+    return f"{name} must be {wanted}, got {got}{remedy}"
 
 
 def as_declared(value: Any, declared: Any) -> Any:

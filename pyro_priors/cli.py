@@ -231,7 +231,8 @@ def _train(arguments: list[str]) -> None:
     options = _parse(Options, rest, f"train {name}")
     out = path_of("--out", options.out)
     if in_the_way := next((one for one in (out, *out.parents) if one.is_file()), None):
-        raise ValueError(f"out is {options.out}, but {in_the_way} is a file: choose the name of a new folder")
+        which = "which" if in_the_way == out else f"and {in_the_way}"
+        raise ValueError(f"out is {options.out}, {which} is a file: choose the name of a new folder")
     if data_name is None:
         raise ValueError(f"train needs --data: a file .npz or one of {', '.join(data.names())}")
     command = _command([name, f"--data={data_name}", f"--objective={objective_name or 'elbo'}", *rest])

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ._arrays import check_dense
 from ._hints import check_sizes
 from ._lock import LOCK
-from ._options import Size, typed
+from ._options import Size, shown, typed
 from ._precision import pair_in_precision_of
 from .data import Splits
 from .metrics.aggregate import (
@@ -23,7 +25,7 @@ from .metrics.aggregate import (
     prior_samples,
     upper_site,
 )
-from .metrics.checks import check_values
+from .metrics.checks import check_finite
 from .pair import Pair
 from .priors import FlowPrior
 
@@ -38,7 +40,9 @@ NUM_CODES, NUM_EXTREME, MOST_COLUMNS = 1000, 100, 6
 
 @LOCK
 @typed
-def path(pair: Pair, start: Tensor, end: Tensor, num: Size = 10, in_base: bool = False) -> Tensor:
+def path(
+    pair: Pair, start: ArrayLike | Tensor, end: ArrayLike | Tensor, num: Size = 10, in_base: bool = False
+) -> Tensor:
     """Codes on the straight line between two, or on what a flow makes of the straight line in its base.
 
     The straight line in the base, the generation space, does not leave where the prior has its mass for as long as its
@@ -55,9 +59,19 @@ def path(pair: Pair, start: Tensor, end: Tensor, num: Size = 10, in_base: bool =
     prior: Any = pair.model.prior
     own = next(pair.parameters())
     z_dim = pair._configured("z_dim")
-    start, end = (torch.as_tensor(value, dtype=own.dtype, device=own.device) for value in (start, end))
+    ends = []
     for name, value in (("start", start), ("end", end)):
-        check_values(name, value, z_dim or "z_dim")
+        wanted = f"{name} must be one code, of shape ({z_dim or 'z_dim'},)"
+        check_dense(name, value)
+        try:
+            code = torch.as_tensor(value, dtype=own.dtype, device=own.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"{wanted}, got {shown(value)}: give a tensor") from None
+        if code.dim() != 1 or z_dim and len(code) != z_dim:
+            raise ValueError(f"{wanted}, got {tuple(code.shape)}: reshape it")
+        check_finite(name, code)
+        ends.append(code)
+    start, end = ends
     if in_base and not isinstance(prior, FlowPrior):
         raise ValueError("in_base was asked for, and the prior of this pair is no flow: leave it out")
     share = torch.linspace(0, 1, num, dtype=start.dtype, device=start.device)[:, None]

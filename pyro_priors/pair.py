@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ._memory import check_memory
 from ._networks import explaining
 from ._options import checked, path_of, plain, typed
 from ._precision import at_least_float32, with_float32_parameters
-from ._rng import own_generators
+from ._rng import alone, own_generators
 from ._sites import Mode, sample_sites
 from .nn.likelihoods import check_binary
 from .objectives import ELBO, log_importance_weights
@@ -395,7 +396,8 @@ class Pair(nn.Module):
                     num = min(samples, num_samples - done)
                     # what is left over at the ends is too little for a graph of its own
                     full = num == samples and len(part) == batch
-                    found = in_bulk(part, given) if full else log_sum(part, given, num)
+                    run = partial(in_bulk, part, given) if full else partial(log_sum, part, given, num)
+                    found = alone((len(part), num), run, "the evaluation of log p(x)")
                     total = torch.logaddexp(total, found["log_sum"].to(at_least))
                 estimates.append(total - math.log(num_samples))
                 bar.update(len(part))

@@ -180,7 +180,9 @@ def fit(
     training outside the main thread does not handle them.
 
     Several threads may train pairs and use this package otherwise at the same time. A training lets other threads run
-    after each step and each batch of its validation, and ends with the bits of one that runs alone. Your own loop with
+    after each step and each batch of its validation, and ends with the bits of one that runs alone. A thread that draws
+    from torch's global generators in the middle of a step would change it. The training notices, and ends with
+    ValueError: give that thread a ``torch.Generator`` of its own. Your own loop with
     Pyro's ``SVI`` has no such protection: run it while no other thread uses this package.
 
     Before the training the programs run on two rows of data as ``pair.log_prob`` runs them, with several samples, so
@@ -200,8 +202,9 @@ def fit(
     :param options: fields of :class:`TrainConfig`
     :raises ValueError: if an option is out of range, data and pair do not fit, a network does not return what its
         program needs, ``batch_size`` leaves a datum alone that cannot be, a tensor of the pair could not be saved or
-        restored, ``out`` holds another run, a pair was saved over that of the run to be resumed, or
-        ``compile="always"`` cannot compile
+        restored, ``out`` holds another run, a pair was saved over that of the run to be resumed,
+        ``compile="always"`` cannot compile, parameters or a step need more memory than there is, or another thread
+        draws from torch's generators during a step
     :raises TrainingDiverged: if the loss, a gradient, a parameter or the validation bound becomes NaN or infinite, or a
         distribution refuses what the networks compute; the pair, and ``out``, hold the best weights so far, or those at
         the start where no epoch has ended. A run that diverged and is resumed raises it at once

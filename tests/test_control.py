@@ -240,7 +240,7 @@ def test_mistakes_from_python():
         with pytest.raises(ValueError, match="digits has no condition: load it as in training, with condition_labels"):
             call(pair, runs.small_data(binarise="none"))
     for message, call in {
-        r"num must be a whole .*, got 0: give 10": lambda: control.asked(pair, data, ["label=3"], 0),
+        r"num must be a positive integer, got 0": lambda: control.asked(pair, data, ["label=3"], 0),
         r"texts must hold at least one text, got none": lambda: control.asked(pair, data, [], 2),
         r"texts must be a tuple of strings, got 'label=3' \(for example, \('label=3',\)\)": lambda: control.asked(
             pair, data, "label=3", 2
@@ -338,7 +338,10 @@ def test_edited_codes_move_where_that_is_asked_for(run, tmp_path):
         ("--grid label --condition label=3", "a grid over the classes leaves nothing else to ask for, got 'label=3'"),
         ("--grid label --edit 0", "--grid and --edit are two pictures: choose one of them"),
         ("--edit 0", "--edit 0 needs one --condition by name or value: give one, such as label=9"),
-        ("--to label=3 --condition 0", "--to label=3 needs one --condition by name or value: give one, such as label=9"),
+        (
+            "--to label=3 --condition 0",
+            "--to label=3 needs one --condition by name or value: give one, such as label=9",
+        ),
         ("--condition label=3 --transport", "--transport belongs to --edit"),
         ("--condition 3 250", "--condition must be rows of the test part, 0 to 249, got 3 250"),
     ],
@@ -354,7 +357,10 @@ def test_mistakes_on_the_command_line(run, arguments, message, capsys):
     [
         ("--condition label=3", "--condition label=3: this pair takes no condition, leave it out"),
         ("--condition 3", "--condition 3: this pair takes no condition, leave it out"),
-        ("--grid label", "--grid label needs a conditional pair, and this one takes no condition: train one, such as sig"),
+        (
+            "--grid label",
+            "--grid label needs a conditional pair, and this one takes no condition: train one, such as sig",
+        ),
         ("--condition label=3 --edit 0", "--edit 0 needs a conditional pair, and this one takes no condition"),
     ],
 )

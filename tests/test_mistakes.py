@@ -29,8 +29,8 @@ from pyro_priors._options import MAY_BE_INFINITE
 from pyro_priors.cli import main
 
 REMEDY = re.compile(
-    r"\b(give|leave|choose|see|use|make|rename|restore|take|load|drop|reshape|train|put|write|draw)\b|did you mean|for example"
-    r"|one of|from 0|must (be|end|name)"
+    r"\b(give|leave|choose|see|use|make|rename|restore|take|load|drop|reshape|train|put|write|draw)\b"
+    r"|did you mean|for example|one of|from 0|must (be|end|name)"
 )
 
 RUNS = {

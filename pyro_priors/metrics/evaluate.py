@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyro.distributions as dist
@@ -14,7 +15,7 @@ from torch import Tensor
 from .._hints import hint
 from .._options import Seed, Size, typed
 from .._precision import pair_in_precision_of
-from .._rng import own_generators, seed_generators
+from .._rng import noticing, own_generators, seed_generators
 from ..data import Part, Splits, batches
 from ..data.splits import PartName
 from ..nn import GaussianLikelihood, OptimalGaussianLikelihood, Temperature
@@ -93,7 +94,9 @@ def evaluate(
     Means are over the data of the part, with their standard errors over them, but for the gap between prior and
     aggregate posterior and for leakage, which are over draws; all is computed in chunks, so that
     memory stays bounded whatever the number of samples. Noise is drawn from ``seed`` and torch's generators are left as
-    they were. A pair in another precision than its data is evaluated through a copy in theirs.
+    they were. Numbers that another thread draws from them meanwhile would change it, and are refused; to notice them,
+    short metrics are computed twice where other threads run. A pair in another precision than its data is evaluated
+    through a copy in theirs.
 
     :param pair: the pair
     :param data: its data
@@ -107,7 +110,7 @@ def evaluate(
     :param categories: in log p(x) summed or drawn (:meth:`pyro_priors.Pair.log_prob`)
     :returns: estimates by name
     :raises ValueError: if a part or a metric is unknown, the pair was made for other data or has parameters that are
-        not finite, or x has values that are not finite
+        not finite, x has values that are not finite, or another thread draws from torch's generators
     """
     each = evaluate_each(
         pair,
@@ -151,10 +154,12 @@ def evaluate_each(
     pair = pair_in_precision_of(data.train.x, pair)
     context = _Context(pair, data, part, num_samples, features, progress, categories)
     results: dict[str, dict[str, Estimate]] = {}
-    with own_generators(pair.device), pair.evaluating(), torch.no_grad():
+    with own_generators(pair.device), pair.evaluating(), torch.no_grad(), noticing(pair.device) as draws:
         for name in metrics or [name for name in METRICS if name not in ON_REQUEST]:
             seed_generators(seed, pair.device)
-            results[name] = METRICS[name](context)
+            # log p(x), the longest, notices numbers of other threads batch by batch
+            compute, confirm = partial(METRICS[name], context), name != "log_likelihood"
+            results[name] = draws.alone(name, compute, f"the evaluation of {name}", confirm)
     return results
 
 
