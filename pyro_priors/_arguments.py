@@ -30,7 +30,8 @@ def groups(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 
     The names are in one spelling: that of ``--train.no-tensorboard`` and ``--train.tensorboard`` is the same.
     """
-    name, tokens = "", []
+    name = ""
+    tokens: list[str] = []
     for argument in arguments:
         if argument.startswith("--"):
             yield name, tokens

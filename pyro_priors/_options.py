@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from functools import cache, wraps
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, cast, get_args, get_origin
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ __all__ = [
     "typed",
 ]
 
-P, R, C = ParamSpec("P"), TypeVar("R"), TypeVar("C")
+P, R = ParamSpec("P"), TypeVar("R")
+C = TypeVar("C", bound=type)
 
 MAY_BE_INFINITE = "may be infinite"
 """Declares a number that may be infinite: ``Annotated[float, MAY_BE_INFINITE]``."""
@@ -78,7 +79,7 @@ def typed(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def checked(what: str, example: str) -> Callable[[type[C]], type[C]]:
+def checked(what: str, example: str) -> Callable[[C], C]:
     """Decorator of a class: functions that are :func:`typed` refuse arguments of other types where they declare it.
 
     A module that ``torch.compile`` has wrapped is taken for the one in it.
@@ -87,7 +88,7 @@ def checked(what: str, example: str) -> Callable[[type[C]], type[C]]:
     :param example: an expression that makes one, for the message
     """
 
-    def add(value: type[C]) -> type[C]:
+    def add(value: C) -> C:
         _CLASSES[value] = what, example
         return value
 
@@ -103,7 +104,7 @@ def convert_fields(config: Any) -> None:
     :param config: the instance, within its ``__post_init__``
     :raises ValueError: if a field is of another type
     """
-    declared = _fields(type(config))
+    declared = _fields(cast(Any, type(config)))
     for field in dataclasses.fields(config):
         given = getattr(config, field.name)
         value = _converted(field.name, given, declared.get(field.name), field.default)

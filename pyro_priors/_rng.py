@@ -110,7 +110,7 @@ class Draws:
 
         :param kind: what decides how many numbers are drawn, such as the size of a batch
         :param count: how many were drawn
-        :param again: computes once more, from the same seed for 0 and from others, and returns how many numbers were drawn
+        :param again: computes once more, from the same seed for 0 or from another, and returns how many were drawn
         :param what: what was computed, for the message
         :raises ValueError: if another thread has drawn numbers
         """

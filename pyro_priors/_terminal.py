@@ -108,7 +108,7 @@ def until_unread() -> Iterator[None]:
     """
     own = sys.stdout, sys.stderr
     outlets = [stream if stream is None else _Outlet(stream) for stream in own]
-    sys.stdout, sys.stderr = outlets  # type: ignore[assignment]
+    sys.stdout, sys.stderr = outlets
     try:
         yield
     finally:

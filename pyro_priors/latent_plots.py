@@ -59,7 +59,7 @@ def path(
     prior: Any = pair.model.prior
     own = next(pair.parameters())
     z_dim = pair._configured("z_dim")
-    ends = []
+    ends: list[Tensor] = []
     for name, value in (("start", start), ("end", end)):
         wanted = f"{name} must be one code, of shape ({z_dim or 'z_dim'},)"
         check_dense(name, value)
@@ -71,14 +71,14 @@ def path(
             raise ValueError(f"{wanted}, got {tuple(code.shape)}: reshape it")
         check_finite(name, code)
         ends.append(code)
-    start, end = ends
+    first, last = ends
     if in_base and not isinstance(prior, FlowPrior):
         raise ValueError("in_base was asked for, and the prior of this pair is no flow: leave it out")
-    share = torch.linspace(0, 1, num, dtype=start.dtype, device=start.device)[:, None]
+    share = torch.linspace(0, 1, num, dtype=own.dtype, device=own.device)[:, None]
     with torch.no_grad():
         if in_base:
-            start, end = prior.to_base(start[None])[0], prior.to_base(end[None])[0]
-        line = start + share * (end - start)
+            first, last = prior.to_base(first[None])[0], prior.to_base(last[None])[0]
+        line = first + share * (last - first)
         return prior.from_base(line) if in_base else line
 
 

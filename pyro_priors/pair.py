@@ -135,8 +135,8 @@ class Pair(nn.Module):
         if condition is None and self._configured("condition_shape"):
             raise ValueError("condition is None, and this pair needs it: give one condition, or one for each sample")
         widest = max((module.out_features for module in self.modules() if isinstance(module, nn.Linear)), default=0)
-        values = 2 * math.prod(self._configured("x_shape") or ()) + widest  # x, its mean, and a layer
-        check_memory(4 * size * values, f"size={size} (--num)", "draw fewer samples, several times")
+        of_one = 2 * math.prod(self._configured("x_shape") or ()) + widest  # x, its mean, and a layer
+        check_memory(4 * size * of_one, f"size={size} (--num)", "draw fewer samples, several times")
         if condition is not None:
             condition = self._conditions(condition, size)
         if isinstance(c := plain(fixed.get("c")), str) and c == "prior":
