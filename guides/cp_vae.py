@@ -70,4 +70,4 @@ class CPVAEGuide(nn.Module):
             q_c = self.category(x if self.category_sees_x else features)
             how: Any = {"enumerate": "parallel", "num_enumerated": self.num_enumerated}
             c = pyro.sample("c", q_c, infer=how if getattr(q_c, "has_enumerate_support", False) else {})
-            pyro.sample("z", self.latent(features, c))
+            pyro.sample("z", self.latent(features, c=c))

@@ -6,7 +6,6 @@ import pyro
 import torch.nn as nn
 from torch import Tensor
 
-from pyro_priors._precision import in_precision_of
 from pyro_priors.registration import data_plate, register
 
 __all__ = ["HVAEGuide"]
@@ -42,4 +41,4 @@ class HVAEGuide(nn.Module):
         register("hvae.guide", self)
         with data_plate(x, condition, size, needs=["x"], program=self):
             z2 = pyro.sample("z2", self.encoder(x))
-            pyro.sample("z1", self.encoder_z1(x, in_precision_of(self.encoder_z1, z2)))
+            pyro.sample("z1", self.encoder_z1(x, z2))

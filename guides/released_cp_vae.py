@@ -69,10 +69,10 @@ class ReleasedCPVAEGuide(nn.Module):
             q_c = self.category(features)
             if not self.training:
                 c = pyro.sample("c", q_c, infer={"enumerate": "parallel"})
-                pyro.sample("z", self.latent(features, c))
+                pyro.sample("z", self.latent(features, c=c))
                 return
             relaxed = RelaxedCategorical(self.temperature(), logits=q_c.logits)
-            q_z = self.latent(features, relaxed.rsample())
+            q_z = self.latent(features, c=relaxed.rsample())
             kl_c = math.log(q_c.probs.shape[-1]) + (q_c.probs * q_c.logits).sum(-1)
             kl_z = (q_c.probs * self.prior.kl(q_z)).sum(-1)
             pyro.sample("c", dist.Delta(relaxed.rsample(), kl_c, event_dim=1))

@@ -8,7 +8,6 @@ import torch.nn as nn
 from torch import Tensor
 
 from pyro_priors._options import typed
-from pyro_priors._precision import in_precision_of
 from pyro_priors.nn import Temperature, category_of
 from pyro_priors.registration import data_plate, register
 
@@ -71,5 +70,5 @@ class CPVAE(nn.Module):
         register("cp_vae.model", self)
         with data_plate(x, condition, size, program=self):
             c = pyro.sample("c", category_of(self.category_logits, self.temperature, self.training))
-            z = pyro.sample("z", self.prior(c))
-            return pyro.sample("x", self.decoder(in_precision_of(self.decoder, z), c=c), obs=x)
+            z = pyro.sample("z", self.prior(c=c))
+            return pyro.sample("x", self.decoder(z, c=c), obs=x)

@@ -7,7 +7,6 @@ import torch.nn as nn
 from torch import Tensor
 
 from pyro_priors._options import typed
-from pyro_priors._precision import in_precision_of
 from pyro_priors.registration import data_plate, register
 
 __all__ = ["CVAE"]
@@ -70,6 +69,5 @@ class CVAE(nn.Module):
         register("cvae.model", self)
         with data_plate(x, condition, size, needs=["condition"], program=self):
             z = pyro.sample("z", self.prior(condition) if self.prior_sees_condition else self.prior())
-            z = in_precision_of(self.decoder, z)
             decoded = self.decoder(z, condition=condition) if self.decoder_sees_condition else self.decoder(z)
             return pyro.sample("x", decoded, obs=x)

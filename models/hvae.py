@@ -6,7 +6,6 @@ import pyro
 import torch.nn as nn
 from torch import Tensor
 
-from pyro_priors._precision import in_precision_of
 from pyro_priors.registration import data_plate, register
 
 __all__ = ["HVAE"]
@@ -57,6 +56,5 @@ class HVAE(nn.Module):
         register("hvae.model", self)
         with data_plate(x, condition, size, program=self):
             z2 = pyro.sample("z2", self.prior())
-            z1 = pyro.sample("z1", self.prior_z1(in_precision_of(self.prior_z1, z2)))
-            z1, z2 = (in_precision_of(self.decoder, z) for z in (z1, z2))
+            z1 = pyro.sample("z1", self.prior_z1(z2))
             return pyro.sample("x", self.decoder(z1, z2), obs=x)

@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from pyro_priors._options import typed
-from pyro_priors._precision import at_least_float32, in_precision_of
+from pyro_priors._precision import at_least_float32
 from pyro_priors.priors import ReleasedCategoryPrior
 from pyro_priors.registration import data_plate, register
 
@@ -56,8 +56,8 @@ class ReleasedCPVAE(nn.Module):
                 z = pyro.sample("z", _anything_like(self.prior.loc[0]))
             else:
                 c = pyro.sample("c", dist.Categorical(logits=at_least_float32(self.category_logits)))
-                z = pyro.sample("z", self.prior.generated(c) if x is None else self.prior(c))
-            return pyro.sample("x", self.decoder(in_precision_of(self.decoder, z), c=c), obs=x)
+                z = pyro.sample("z", self.prior.generated(c) if x is None else self.prior(c=c))
+            return pyro.sample("x", self.decoder(z, c=c), obs=x)
 
 
 def _anything_like(row: Tensor) -> dist.MaskedDistribution:

@@ -6,7 +6,6 @@ import pyro
 import torch.nn as nn
 from torch import Tensor
 
-from pyro_priors._precision import in_precision_of
 from pyro_priors.registration import data_plate, register
 
 __all__ = ["VAE"]
@@ -56,4 +55,4 @@ class VAE(nn.Module):
         register("vae.model", self)
         with data_plate(x, condition, size, program=self):
             z = pyro.sample("z", self.prior())
-            return pyro.sample("x", self.decoder(in_precision_of(self.decoder, z)), obs=x)
+            return pyro.sample("x", self.decoder(z), obs=x)

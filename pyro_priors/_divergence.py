@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -16,9 +18,10 @@ from torch.overrides import TorchFunctionMode
 
 from ._compile import NO_VALIDATION
 
-__all__ = ["TrainingDiverged", "became_infinite", "cause"]
+__all__ = ["TrainingDiverged", "became_infinite", "cause", "refused_parameters"]
 
-NUMERICAL = (torch.linalg.LinAlgError, OverflowError, FloatingPointError)
+_linalg: Any = torch.linalg  # whose stubs leave the error out
+NUMERICAL = (_linalg.LinAlgError, OverflowError, FloatingPointError)
 """Errors that arithmetic raises."""
 
 
@@ -36,7 +39,9 @@ def cause(error: Exception, again: Callable[[], object], first_step: bool) -> Tr
 
     * ends with a loss or gradient that is not finite, or
     * raises after a network, a distribution or an argument of torch's functions had NaN or infinity, or
-    * raises an arithmetic error, such as that of a matrix without a Cholesky factor.
+    * raises an arithmetic error, such as that of a matrix without a Cholesky factor,
+
+    or if the error is that of a distribution that refused its parameters, such as a scale of -1.
 
     Before the first step has ended, nothing has been trained, and only NaN or infinity from the networks count: a
     scale of -1 is then a mistake in the network. Data outside the support of a finite distribution never count.
@@ -61,6 +66,8 @@ def cause(error: Exception, again: Callable[[], object], first_step: bool) -> Tr
             return TrainingDiverged(watch.found)
         if isinstance(repeated, NUMERICAL) and not first_step:
             return TrainingDiverged(f"a computation failed ({' '.join(str(repeated).split())[:160]})")
+    if not first_step and refused_parameters(error):
+        return TrainingDiverged(f"a distribution refused its parameters ({' '.join(str(error).split())[:160]})")
     return None
 
 
@@ -69,7 +76,7 @@ def became_infinite(tensors: Mapping[str, Tensor], before: Mapping[str, Tensor])
     for name, tensor in tensors.items():
         bad = ~tensor.isfinite()
         if name in before:
-            bad &= before[name].isfinite()
+            bad &= before[name].isfinite().to(bad.device)  # a state that was read is on the CPU
         if bad.any():
             return f"'{name}' became {tensor[bad][0].item()}"
     return None
@@ -93,8 +100,8 @@ class _Refusals(TorchFunctionMode):
 class _Watch(Messenger):
     """Note the first NaN or infinity in what modules return, and in the distributions and values of sites.
 
-    Minus infinity stands for masked values and impossible categories, and is ignored. Infinite attributes of
-    distributions, such as bounds, are ignored too: those that matter make the loss infinite.
+    Infinity in what a module returns is ignored: networks mask values and measure distances with it. So are infinite
+    attributes of distributions, such as bounds: those that matter make the loss infinite.
     """
 
     def __init__(self) -> None:
@@ -111,11 +118,11 @@ class _Watch(Messenger):
         super().__exit__(*exc_info)
 
     def _returned(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.note(f"the output of a {type(module).__name__}", output)
+        self.note(f"the output of a {type(module).__name__}", output, infinity=False)
 
     def _pyro_sample(self, msg: Any) -> None:
         if not site_is_subsample(msg):
-            self.note(f"the distribution of site '{msg['name']}'", msg["fn"])
+            self.note(f"the distribution of site '{msg['name']}'", msg["fn"], infinity=False)
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
@@ -125,27 +132,35 @@ class _Watch(Messenger):
         elif not self.found and not _in_support(msg["fn"], msg["value"]):
             self.data_refused = True
 
-    def note(self, what: str, value: Any) -> None:
-        if not self.found and (number := next(_not_finite(value), None)) is not None:
+    def note(self, what: str, value: Any, infinity: bool = True) -> None:
+        if not self.found and (number := next(_not_finite(value, infinity), None)) is not None:
             self.found = f"{what} became {number}"
 
 
-def _not_finite(value: Any, of_distribution: bool = False) -> Iterator[float]:
-    """Yield NaN, and outside distributions infinity, from nested tensors and distributions."""
+def _not_finite(value: Any, infinity: bool) -> Iterator[float]:
+    """Yield NaN, and if asked for plus infinity, from nested tensors and distributions."""
     if isinstance(value, Tensor):
         if value.is_floating_point():
-            bad = value.isnan() if of_distribution else value.isnan() | value.isposinf()
+            bad = value.isnan() | value.isposinf() if infinity else value.isnan()
             if bad.any():
                 yield value[bad][0].item()
     elif isinstance(value, Distribution):
         for attribute in vars(value).values():
-            yield from _not_finite(attribute, True)
+            yield from _not_finite(attribute, infinity=False)
     elif isinstance(value, dict):
         for one in value.values():
-            yield from _not_finite(one, of_distribution)
+            yield from _not_finite(one, infinity)
     elif isinstance(value, list | tuple):
         for one in value:
-            yield from _not_finite(one, of_distribution)
+            yield from _not_finite(one, infinity)
+
+
+def refused_parameters(error: BaseException) -> bool:
+    """Whether the error, or what it was raised from, comes from the checks of a distribution's parameters."""
+    while error.__cause__ is not None:  # Pyro raises errors again, with the shapes of the trace
+        error = error.__cause__
+    *_, innermost = traceback.extract_tb(error.__traceback__)
+    return innermost.name == "__init__" and Path(innermost.filename).parent.name == "distributions"
 
 
 def _in_support(distribution: Any, value: Tensor) -> bool:

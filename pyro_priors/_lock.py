@@ -30,14 +30,16 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ContextDecorator, contextmanager
 from typing import Any
 
 import pyro
+import torch.nn as nn
 from pyro.poutine import runtime
 
-__all__ = ["LOCK", "exchanging", "own_store"]
+__all__ = ["LOCK", "drop_with", "exchanging", "own_store"]
 
 Exchange = Callable[[], None]
 
@@ -80,6 +82,7 @@ class _Lock(ContextDecorator):
         self._depth -= 1
         if not self._depth:
             self._owner = None
+            _forget_dropped()
             self._lock.release()
 
     def give_way(self) -> None:
@@ -120,9 +123,40 @@ class _Lock(ContextDecorator):
         else:
             self._owner, self._depth, self._exchanges = None, 0, []
 
+    def try_alone(self, function: Callable[[], None]) -> None:
+        """Call a function if no thread holds the lock, this one included."""
+        if self._lock.acquire(blocking=False):
+            try:
+                function()
+            finally:
+                self._lock.release()
+
 
 LOCK = _Lock()
 """The lock of this process."""
+
+_dropped: list[str] = []
+"""What the names in the store begin with that belonged to modules which nobody holds any more."""
+
+
+def drop_with(module: nn.Module, prefix: str) -> None:
+    """Remove a module's parameters from the store when nobody holds the module any more.
+
+    :param prefix: what their names in the store begin with
+    """
+    weakref.finalize(module, _drop, prefix).atexit = False
+
+
+def _drop(prefix: str) -> None:
+    _dropped.append(prefix)
+    LOCK.try_alone(_forget_dropped)  # another thread, or this one, may have exchanged the store: then at its end
+
+
+def _forget_dropped() -> None:
+    while _dropped:
+        prefix, store = _dropped.pop(), pyro.get_param_store()
+        for name in [name for name in store.keys() if name.startswith(prefix)]:  # noqa: SIM118
+            del store[name]
 
 
 if hasattr(os, "register_at_fork"):  # Windows does not fork

@@ -12,8 +12,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ._divergence import refused_parameters
 from ._rng import own_generators
 from .objectives import ELBO
+from .objectives.categories import Chunk
 from .registration import NetworkError
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def check_networks(pair: Pair, x: Tensor, condition: Tensor | None) -> None:
         if fails_anyway:
             return
         with same_buffers(pair):
-            error = _error_of(lambda: elbo._get_traces(model, guide, (x, condition), {}))
+            error = _error_of(lambda: elbo._get_traces(model, Chunk(0, 2, exact=True)(guide), (x, condition), {}))
     if error is not None:
         raise NetworkError(
             f"{_place_of(error, pair)} cannot handle dimensions to the left of the batch, which samples and categories "
@@ -107,14 +109,18 @@ def _run(pair: Pair, x: Tensor, condition: Tensor | None) -> None:
 
 
 def _error_of(run: Callable[[], object]) -> Exception | None:
-    """What is raised, if it does not name the network itself."""
+    """What is raised, if it does not name the network itself, and memory did not run out."""
     try:
         run()
     except NetworkError:
         raise
     except Exception as error:
-        return error
+        return None if _is_of_memory(error) else error
     return None
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 @contextmanager
@@ -138,6 +144,19 @@ def same_buffers(pair: Pair) -> Iterator[None]:
     finally:
         for module, buffers in before:
             module._buffers.update(buffers)
+
+
+def of_network(error: Exception, pair: Pair) -> Exception:
+    """Return the error in one line that names the network, where a distribution refused what the network computed."""
+    if isinstance(error, NetworkError) or not refused_parameters(error):
+        return error
+    found = NetworkError(
+        f"{_place_of(error, pair)} computes parameters that their distribution refuses "
+        f"({_line_of(error).removesuffix(', but found invalid values:')}): make them valid, for example a scale with "
+        "torch.nn.functional.softplus"
+    )
+    found.__cause__ = error
+    return found
 
 
 def _place_of(error: BaseException, pair: Pair) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from functools import cache, wraps
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ __all__ = [
     "typed",
 ]
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
 MAY_BE_INFINITE = "may be infinite"
@@ -104,7 +105,8 @@ def convert_fields(config: Any) -> None:
     :param config: the instance, within its ``__post_init__``
     :raises ValueError: if a field is of another type
     """
-    declared = _fields(cast(Any, type(config)))
+    config_class: Any = type(config)
+    declared = _fields(config_class)
     for field in dataclasses.fields(config):
         given = getattr(config, field.name)
         value = _converted(field.name, given, declared.get(field.name), field.default)
@@ -133,6 +135,8 @@ def plain(value: Any) -> Any:
         value = value.item()
     if type(value) in (bool, int, float, str, type(None)):
         return value
+    if isinstance(value, torch.device):
+        return str(value)
     if isinstance(value, str):
         return str.__str__(value)  # of an enumeration its text, and not its name
     if isinstance(value, Integral):

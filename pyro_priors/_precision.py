@@ -2,19 +2,20 @@
 
 A network that runs in bfloat16 or float16, under autocast or by its weights, gives numbers of 8 or 11 binary digits.
 Its output is converted once, where it becomes the parameters of a distribution. All that is computed from them
-(densities, entropies, KL terms, log-determinants, draws) is then in float32. A draw goes back into a network in the
-precision of that network's weights.
+(densities, entropies, KL terms, log-determinants, draws) is then in float32. A pair in half precision
+makes the networks of its programs convert draws to the precision of their own weights (:func:`convert_draws`).
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Categorical, Distribution, Transform
 
 if TYPE_CHECKING:
     from .pair import Pair
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HALF",
     "at_least_float32",
+    "convert_draws",
     "first_rounded",
     "in_precision_of",
     "pair_in_precision_of",
@@ -47,6 +49,26 @@ def in_precision_of(network: nn.Module, value: Tensor) -> Tensor:
     return value.to(weight.dtype) if weight is not None and weight.dtype in HALF else value
 
 
+def convert_draws(programs: Iterable[nn.Module]) -> None:
+    """Make networks in half precision convert their positional inputs, which may be draws in float32.
+
+    :param programs: whose networks are meant; those in float32 or wider stay as they are
+    """
+    for program in programs:
+        for name in sorted(set(getattr(program, "networks", {}).values())):
+            network = getattr(program, name)
+            narrow = any(weight.dtype in HALF for weight in network.parameters())
+            if narrow and _to_own_precision not in network._forward_pre_hooks.values():
+                network.register_forward_pre_hook(_to_own_precision)
+
+
+def _to_own_precision(network: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        in_precision_of(network, value) if isinstance(value, Tensor) and value.is_floating_point() else value
+        for value in args
+    )
+
+
 def first_rounded(x: Tensor, dtype: torch.dtype) -> tuple[float, float] | None:
     """Return the first value of x that a precision rounds, and what it becomes there; None if it holds all values."""
     rounded = x.to(dtype).to(x.dtype)
@@ -64,16 +86,46 @@ def with_float32_parameters(fn: Any) -> Any:
     :param fn: a distribution of torch or Pyro
     :returns: the distribution itself where there is nothing to convert
     """
-    converted = {
-        name: with_float32_parameters(value) if isinstance(value, Distribution) else at_least_float32(value)
-        for name, value in vars(fn).items()
-        if isinstance(value, Distribution | Tensor)
-    }
-    if all(value is getattr(fn, name) for name, value in converted.items()):
-        return fn
-    new = copy.copy(fn)
-    vars(new).update(converted)
-    return new
+    return _in_float32(fn)
+
+
+def _in_float32(value: Any) -> Any:
+    """Convert a tensor, and a copy of a distribution or transform that has narrow ones; anything else is itself."""
+    if isinstance(value, Tensor):
+        return at_least_float32(value)
+    if isinstance(value, list):
+        converted = [_in_float32(one) for one in value]
+        return value if all(new is old for new, old in zip(converted, value, strict=True)) else converted
+    if not isinstance(value, Distribution | Transform) or isinstance(value, nn.Module):  # networks convert themselves
+        return value
+    if isinstance(value, Transform) and type(value).__name__ == "_InverseTransform":  # holds nothing but the other one
+        converted = _in_float32(value.inv)
+        return value if converted is value.inv else converted.inv
+    changed = {}
+    for name, old in vars(value).items():
+        if name not in ("_inv", "_cached_x_y") and (new := _in_float32(old)) is not old:
+            changed[name] = new
+    if not changed:
+        return value
+    copied = copy.copy(value)
+    vars(copied).update(changed)
+    if isinstance(copied, Transform):
+        copied._inv, copied._cached_x_y = None, (None, None)
+    elif isinstance(copied, Categorical):
+        _normalize(copied)
+    return copied
+
+
+def _normalize(fn: Any) -> None:
+    """Give a categorical probabilities that sum to one: they were divided by a sum of fewer digits."""
+    if fn._param is vars(fn).get("probs"):
+        name, param = "probs", fn._param / fn._param.sum(-1, keepdim=True)
+    else:
+        name, param = "logits", fn._param.log_softmax(-1)
+    for computed in ("probs", "logits"):
+        vars(fn).pop(computed, None)
+    fn._param = param
+    setattr(fn, name, param)
 
 
 def pair_in_precision_of(values: Any, pair: Pair) -> Pair:

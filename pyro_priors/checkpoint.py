@@ -10,9 +10,7 @@ import hashlib
 import json
 import os
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,98 +21,39 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from ._files import (
+    PATIENCE,
+    CheckpointError,
+    WriteError,
+    locked,
+    make_folder,
+    remove_leftovers,
+    retried_while_saved,
+    write_atomically,
+)
+from ._reading import RESTORE, read_file
+from ._records import LARGEST_FILE, Tensors
+from ._records import read as read_record
+
 __all__ = [
     "CheckpointError",
+    "WriteError",
     "check_module",
     "check_tensors",
     "digest_of",
+    "fit_to_module",
     "load_module_state",
     "locked",
     "make_folder",
     "module_state",
     "pack",
     "read",
+    "remove_unfinished",
     "restore_previous",
     "unpack",
     "write",
     "write_atomically",
 ]
-
-
-class CheckpointError(RuntimeError):
-    """A file that is missing, truncated, altered, or made for something else.
-
-    :param what: what is wrong
-    :param remedy: what to do about it, where that does not depend on who reads the file
-    """
-
-    def __init__(self, what: str, remedy: str = "") -> None:
-        super().__init__(f"{what}: {remedy}" if remedy else what)
-        self.what = what
-
-
-RESTORE = "restore it from a copy, or train and save anew"
-"""What is left to do about a damaged file."""
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, if missing.
-
-    :raises ValueError: if it cannot be made
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = "it is a file" if folder.is_file() else str(error.strerror).lower()
-        raise ValueError(f"the folder {folder} cannot be made ({why}): choose another place to write to") from None
-
-
-@contextmanager
-def locked(folder: Path, wait: bool) -> Iterator[None]:
-    """Keep other processes out of a folder that does the same, where the system can; a process that is killed frees it.
-
-    :param folder: made if missing
-    :param wait: for another process to leave it, with a line on standard error that says so
-    :raises BlockingIOError: if another process is in it, and this one does not wait
-    """
-    make_folder(folder)
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such locks
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise
-            print(f"waiting for another process that is at work in {folder}", file=sys.stderr, flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(handle)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: temporary file, fsync, rename.
-
-    :raises OSError: if it cannot be written; the file is then as it was
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def pack(tensors: dict[str, Tensor]) -> bytes:
@@ -133,48 +72,75 @@ def pack(tensors: dict[str, Tensor]) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors that :func:`pack` was given."""
-    return safetensors.torch.load(content)
+    """Return the tensors that :func:`pack` was given.
+
+    :raises CheckpointError: if the header declares other than the content holds
+    """
+    try:
+        return safetensors.torch.load(content)
+    except Exception as error:  # safetensors and torch have many ways to refuse a header
+        why = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"this is not the content of a safetensors file ({why})", RESTORE) from None
 
 
 def write(
     folder: Path, name: str, tensors: dict[str, Tensor], record: dict[str, Any], keep_previous: bool = False
-) -> None:
+) -> str:
     """Write tensors and a record as ``folder/name.json`` and the tensor file that it names.
 
-    Nothing is removed but the tensor file of the record that is replaced, and what a killed save has left.
+    Nothing is removed but the tensor file of the record that is replaced, and what a killed save has left. Saves of
+    several processes or threads come one after the other.
 
     :param folder: made if missing
     :param name: stem of the files
     :param tensors: as for :func:`pack`
     :param record: what JSON can hold
     :param keep_previous: keep the save before this one as ``name.previous.json``
+    :returns: the checksum in the record
+    :raises ValueError: if the folder cannot be made
+    :raises WriteError: if a file cannot be written; the save before is then as it was
     """
-    make_folder(folder)
-    _sweep(folder, name)
     content = pack(tensors)
     digest = _digest(content, record)
     tensor_file = folder / f"{name}-{digest[:16]}.safetensors"
     current, previous = folder / f"{name}.json", folder / f"{name}.previous.json"
-    record = {"format": 1, "tensors": tensor_file.name, "sha256": digest, **record}
-    _mark(folder, _named(folder, name) | ({tensor_file.name} if not tensor_file.exists() else set()))
-    try:
-        write_atomically(tensor_file, content)
-        if keep_previous and current.exists():
-            write_atomically(previous, current.read_bytes())
-        write_atomically(current, json.dumps(record, indent=1).encode())
-    except OSError:  # such as a full disk
-        with suppress(OSError):
+    text = json.dumps({"format": 1, "tensors": tensor_file.name, "sha256": digest, **record}, indent=1).encode()
+    with locked(folder, wait=True, name=name, patience=PATIENCE):
+        try:
             _sweep(folder, name)
-        raise
-    _sweep(folder, name)
+            _mark(folder, _named(folder, name) | ({tensor_file.name} if not tensor_file.exists() else set()))
+            write_atomically(tensor_file, content)
+            if keep_previous and current.exists():
+                write_atomically(previous, current.read_bytes())
+            write_atomically(current, text)
+        except OSError as error:  # such as a full disk
+            with suppress(OSError):
+                _sweep(folder, name)
+            path = error.args[0] if isinstance(error, WriteError) else current
+            raise WriteError(path, error.errno, _reason(error), len(content) + len(text)) from None
+        with suppress(OSError):  # the save is whole; the next one removes what is left
+            _sweep(folder, name)
+    return digest
+
+
+def _reason(error: OSError) -> str:
+    return error.args[2] if isinstance(error, WriteError) else error.strerror or str(error)
 
 
 def restore_previous(folder: Path, name: str) -> None:
     """Restore the save that ``keep_previous`` has kept, and remove the one after it."""
-    _mark(folder, _named(folder, name))
-    write_atomically(folder / f"{name}.json", (folder / f"{name}.previous.json").read_bytes())
-    _sweep(folder, name)
+    with locked(folder, wait=True, name=name, patience=PATIENCE):
+        _mark(folder, _named(folder, name))
+        write_atomically(folder / f"{name}.json", (folder / f"{name}.previous.json").read_bytes())
+        _sweep(folder, name)
+
+
+def remove_unfinished(folder: Path, name: str) -> None:
+    """Remove what killed saves of a name have left in a folder, if it is there."""
+    if folder.is_dir():
+        remove_leftovers(folder)
+        with locked(folder, wait=True, name=name, patience=PATIENCE), suppress(OSError):
+            _sweep(folder, name)
 
 
 def digest_of(tensors: dict[str, Tensor], record: dict[str, Any]) -> str:
@@ -192,8 +158,8 @@ def _named(folder: Path, name: str) -> set[str]:
     found = set()
     for path in (folder / f"{name}.json", folder / f"{name}.previous.json"):
         try:
-            file = json.loads(path.read_bytes())["tensors"]
-        except (OSError, ValueError, KeyError, TypeError):
+            file = json.loads(read_file(path, folder, LARGEST_FILE))["tensors"]
+        except (OSError, CheckpointError, ValueError, KeyError, TypeError, RecursionError):
             continue  # what cannot be read points to nothing
         if isinstance(file, str) and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}\.safetensors", file):
             found.add(file)
@@ -208,40 +174,58 @@ def _mark(folder: Path, files: set[str]) -> None:
 
 
 def _sweep(folder: Path, name: str) -> None:
-    """Remove marked tensor files that no record names, the marks, and temporary files of processes that were killed."""
-    stem, named = re.escape(name), _named(folder, name)
-    mark = re.compile(rf"\.({stem}-[0-9a-f]{{16}}\.safetensors)\.tmp")
-    temporary = re.compile(rf"\.{stem}(-[0-9a-f]{{16}}\.safetensors|(\.previous)?\.json)\.\d+\.tmp")
+    """Remove marked tensor files that no record names, and the marks."""
+    named = _named(folder, name)
+    mark = re.compile(rf"\.({re.escape(name)}-[0-9a-f]{{16}}\.safetensors)\.tmp")
     for file in os.listdir(folder):
-        marked = mark.fullmatch(file)
-        if marked and marked[1] not in named:
-            (folder / marked[1]).unlink(missing_ok=True)
-        if marked or temporary.fullmatch(file):
-            (folder / file).unlink(missing_ok=True)
+        if marked := mark.fullmatch(file):
+            with suppress(PermissionError):  # Windows keeps a file that somebody reads: its mark stays, too
+                if marked[1] not in named:
+                    (folder / marked[1]).unlink(missing_ok=True)
+                (folder / file).unlink(missing_ok=True)
 
 
-def read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+LARGEST_TENSORS = 2**36
+"""Bytes of a file of tensors."""
+
+
+@retried_while_saved
+def read(
+    folder: Path, name: str, schema: type = Tensors, within: Path | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`write` wrote.
 
+    The name of the tensor file is made of the checksum, as :func:`write` makes it, so that a record cannot name another
+    file.
+
+    :param schema: dataclass of :mod:`pyro_priors._records` that says what the record may hold
+    :param within: folder that no link may lead out of; ``folder`` itself when left out
     :returns: tensors and record
-    :raises CheckpointError: if a file is missing, truncated or altered
+    :raises CheckpointError: if a file is missing, truncated or altered, is not a regular file, or lies elsewhere
     """
-    path = Path(folder) / f"{name}.json"
+    folder = Path(folder)
+    within = folder if within is None else within
+    path = folder / f"{name}.json"
     try:
-        record = json.loads(path.read_bytes())
-        tensor_file = path.parent / record["tensors"]
-        content = tensor_file.read_bytes()
-    except FileNotFoundError as error:
+        record = read_record(path, schema, within, sealed=False)
+        names = {f"{stem}-{record['sha256'][:16]}.safetensors" for stem in (name, name.removesuffix(".previous"))}
+        if record["tensors"] not in names:
+            what = f"{path} names the tensor file '{record['tensors']}', which is not that of the checksum it states"
+            raise CheckpointError(f"{what}: it is truncated or altered", RESTORE)
+        tensor_file = folder / record["tensors"]
+        content = read_file(tensor_file, within, LARGEST_TENSORS)
+    except (FileNotFoundError, NotADirectoryError) as error:
         what = f"{error.filename} is missing: there is no complete save in {folder}"
         raise CheckpointError(what, "give a folder that pair.save wrote, or that of a run that has ended") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"{path} cannot be read ({error}): the file is truncated or altered"
-        raise CheckpointError(what, RESTORE) from None
-    if _digest(content, record) != record.get("sha256"):
+    if _digest(content, record) != record["sha256"]:
         raise CheckpointError(
             f"{tensor_file} does not have the checksum that {path.name} states: it is truncated or altered", RESTORE
         )
-    return unpack(content), record
+    try:
+        return unpack(content), record
+    except Exception as error:  # safetensors and torch have many ways to refuse a header
+        what = f"{tensor_file} cannot be read ({' '.join(str(error).split())[:200]}): it is not a file of tensors"
+        raise CheckpointError(what, RESTORE) from None
 
 
 @dataclass(frozen=True)
@@ -361,7 +345,22 @@ def load_module_state(module: nn.Module, state: dict[str, Tensor], source: str, 
     :param state: from :func:`module_state`
     :param source: where the state comes from, for the message
     :param in_its_precision: give each floating-point tensor the precision that it has in the state
-    :raises CheckpointError: if names or shapes are not the module's; nothing is copied then
+    :raises CheckpointError: if names, shapes or kinds of numbers are not the module's; nothing is copied then
+    """
+    fitting = fit_to_module(module, state, source)
+    own = _named_tensors(module)
+    with torch.no_grad():
+        for name, value in fitting.items():
+            _copy(value, own[name].tensor, in_its_precision)
+
+
+def fit_to_module(module: nn.Module, state: dict[str, Tensor], source: str, exact: bool = False) -> dict[str, Tensor]:
+    """Return a state under the names that :func:`load_module_state` copies it by, one for each tensor of the module.
+
+    :param state: from :func:`module_state`
+    :param source: where the state comes from, for the message
+    :param exact: each tensor must have the type that it has in the module
+    :raises CheckpointError: if names, shapes or types are not the module's
     """
     own = _named_tensors(module)
     state = {_plain(key): value for key, value in state.items()}
@@ -382,15 +381,29 @@ def load_module_state(module: nn.Module, state: dict[str, Tensor], source: str, 
                 f"{source} was saved from another network: '{name}' has shape {tuple(value.shape)} there and "
                 f"{tuple(tensor.shape)} here"
             )
+        if tensor.dtype is not value.dtype and (exact or not _may_become(value.dtype, tensor.dtype)):
+            raise CheckpointError(
+                f"{source} was saved from another network: '{name}' is {_short(value.dtype)} there and "
+                f"{_short(tensor.dtype)} here"
+            )
         for other in others:
             if not _same(value, state[other]):
                 raise CheckpointError(
                     f"{source} was saved from another network: '{name}' and '{other}' are two tensors there and one "
                     "here"
                 )
-    with torch.no_grad():
-        for name, *_ in given.values():
-            _copy(state[name], own[name].tensor, in_its_precision)
+    return {name: state[name] for name, *_ in given.values()}
+
+
+def _may_become(there: torch.dtype, here: torch.dtype) -> bool:
+    """Whether a tensor of one type is copied into one of another: numbers of a precision that pairs are trained in."""
+    floats = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    integers = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    return any(there in kinds and here in kinds for kinds in (floats, integers))
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

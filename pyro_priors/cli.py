@@ -1,4 +1,4 @@
-"""The command line: ``pyro-priors list | train | evaluate | sample | plot | reproduce``."""
+"""The command line: ``pyro-priors list | train | evaluate | sample | plot | reproduce | cache``."""
 
 import contextlib
 import dataclasses
@@ -17,12 +17,14 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from . import control, data, experiments, metrics, objectives, plots, train, zoo
+from . import cache_command, control, data, experiments, metrics, objectives, plots, train, zoo
 from ._arguments import check_arguments, check_once, groups, integer, merged
+from ._files import FolderError, WriteError, make_folder, save_figure, write_atomically
 from ._options import Seed, Size, path_of
+from ._reading import RESTORE
 from ._rng import seeded
 from ._terminal import one_line, printable, until_unread
-from .checkpoint import CheckpointError, make_folder
+from .checkpoint import CheckpointError
 from .data import DataConfig
 from .metrics.evaluate import check_options
 from .metrics.record import DECIDES
@@ -43,6 +45,7 @@ USAGE = """usage: pyro-priors COMMAND ...
   plot RUN                                    every figure, in RUN/figures
   reproduce PAPER/EXPERIMENT                  a table or figure of a paper: trains what is missing, puts ours beside the
                                               published; --row NAME; --quick; --no-train; interrupted, it goes on
+  cache                                       what is kept to be used again; --clear removes it
 
 pyro-priors COMMAND --help lists the options of a command; of train, with a pair: pyro-priors train cp_vae --help"""
 
@@ -55,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     :param arguments: ``sys.argv[1:]`` when left out
-    :returns: exit status: 0; 1 when training diverged; 2 for a user's mistake, after one line that names the argument,
-        the value and the remedy; 130 when interrupted
+    :returns: exit status: 0; 1 when training diverged or one of its processes was killed; 2 for a user's mistake, after
+        one line that names the argument, the value and the remedy; 130 when interrupted
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with printable(sys.stdout, sys.stderr), until_unread(), warnings.catch_warnings():
@@ -77,7 +80,7 @@ def _run(command: str, *arguments: str) -> int:
             raise ValueError(f"command '{command}' is unknown: {zoo.hint(command, list(COMMANDS))}")
         COMMANDS[command](list(arguments))
         print(end="", flush=True)
-    except train.TrainingDiverged as error:
+    except (train.TrainingDiverged, ChildProcessError) as error:
         return _fail(error, 1)
     except (CheckpointError, OSError) as error:
         return _fail(error, 2)
@@ -251,20 +254,29 @@ def _train(arguments: list[str]) -> None:
         binary = splits.likelihood == "bernoulli" and not data_name.endswith(".npz")
         how = f"; binarised {'in every batch' if splits.binarise else 'once'} (--data.binarise)" if binary else ""
         print(f"data: {splits.source}{how}")
-    history = train.fit(
-        pair,
-        splits,
-        options.objective,
-        out=RunFolder(options.out, command),
-        resume=options.resume,
-        progress=not options.quiet,
-        config=options.train,
-    )
+    try:
+        history = train.fit(
+            pair,
+            splits,
+            options.objective,
+            out=RunFolder(options.out, command),
+            resume=options.resume,
+            progress=not options.quiet,
+            config=options.train,
+        )
+    except WriteError as error:
+        if error.history is not None and error.history.epochs:
+            print(_trained(error.history))
+        raise
+    print(f"{_trained(history)}; now: pyro-priors evaluate {options.out}")
+
+
+def _trained(history: train.History) -> str:
     bounds = {record["epoch"]: record["valid_bound"] for record in history.epochs}
     bound = bounds.get(history.best_epoch, math.nan)  # of a run whose metrics.jsonl has lost lines
-    print(
+    return (
         f"trained {max(bounds, default=history.best_epoch) + 1} epochs; best validation bound {bound:.3f} nats per "
-        f"datum, of epoch {history.best_epoch}; now: pyro-priors evaluate {options.out}"
+        f"datum, of epoch {history.best_epoch}"
     )
 
 
@@ -279,13 +291,21 @@ def _command(arguments: list[str]) -> list[str]:
     return kept
 
 
+ASKED_AGAIN = ("num_processes",)
+"""Options of --train that a run's files do not decide: what a run costs this machine is the user's word."""
+
+
 def _resume(arguments: list[str]) -> None:
+    asked = ", ".join(f"--train.{name.replace('_', '-')}" for name in ASKED_AGAIN)
     if arguments[:1] in (["-h"], ["--help"]):
         print(
             "usage: pyro-priors resume RUN [options of train]\n\n"
             "Goes on where the training of RUN stopped: gives the command that began it again, with --resume.\n"
             f"Options that may be others: {', '.join(MAY_CHANGE).replace('_', '-')} (of --train), and --data FILE or "
-            "--data.root FOLDER, where the same data are now"
+            "--data.root FOLDER, where the same data are now\n"
+            "Taken from RUN/config.json, which somebody else may have written: the pair, the objective, the data and "
+            "their place, and the options of --pair, --objective, --data and --train. Nothing else is taken, and not "
+            f"{asked}: give it again"
         )
         return
     if not arguments or arguments[0].startswith("-"):
@@ -297,12 +317,14 @@ def _resume(arguments: list[str]) -> None:
             raise ValueError(f"resume writes into {run} itself, got {' '.join(tokens)}: leave --{name} out")
         if not name and tokens:
             raise ValueError(f"resume cannot use the argument {tokens[0]!r}: leave it out (see pyro-priors resume -h)")
-    command = _run_folder(run).config().get("command")
-    if not isinstance(command, list):
+    folder = _run_folder(run)
+    command = folder.config().get("command")
+    if not command:
         raise ValueError(
             f"{run} does not say which command began it (reproduce, Python or an older version did): give that again; "
             "train with --resume, fit with resume=True"
         )
+    command = _taken_from_run(command, folder.path / "config.json", more)
     _train([*merged(command, more), f"--out={run}", "--resume"])
 
 
@@ -313,6 +335,56 @@ def _run_folder(run: str) -> RunFolder:
     if not (path / "config.json").exists():
         raise FileNotFoundError(f"{run} is no run folder: it has no config.json; give a folder that train wrote")
     return RunFolder(path)
+
+
+def _taken_from_run(command: Sequence[str], file: Path, more: Sequence[str]) -> list[str]:
+    """The arguments of a command in a run's files, less those that only the user may give.
+
+    :param command: the pair and options of ``train``
+    :param file: where it was read, for the message
+    :param more: what the user gives
+    :raises CheckpointError: if it has an argument that ``train`` does not record
+    """
+
+    def refuse(argument: str) -> CheckpointError:
+        what = f"{file} has a command with the argument '{argument}', which resume does not take from a file"
+        return CheckpointError(what, "give the command yourself: pyro-priors train ... --resume")
+
+    name, *rest = command
+    if name not in zoo.names():
+        raise refuse(name)
+    known = {"data", "objective", "quiet", *(f"pair.{one.name}" for one in dataclasses.fields(zoo.config_class(name)))}
+    known |= {f"data.{one.name}" for one in dataclasses.fields(DataConfig)}
+    known |= {f"train.{one.name}" for one in dataclasses.fields(TrainConfig)}
+    known |= {f"objective.{one}" for kind in objectives.OBJECTIVES.values() for one in signature(kind).parameters}
+    kept: list[str] = []
+    skipped: list[str] = []
+    is_asked = False
+    for argument in rest:
+        if argument.startswith("--"):
+            option = argument[2:].split("=", 1)[0].replace("-", "_")
+            group, dot, last = option.rpartition(".")
+            if option not in known and f"{group}{dot}{last.removeprefix('no_')}" not in known:
+                raise refuse(argument)
+            is_asked = group == "train" and last in ASKED_AGAIN
+        elif re.match("-[^0-9.]", argument):
+            raise refuse(argument)
+        (skipped if is_asked else kept).append(argument)
+    for option, exists in (("data", Path.is_file), ("data.root", Path.is_dir)):
+        place, _ = _taken(kept, option)
+        is_path = option != "data" or str(place).endswith(".npz")
+        if place is not None and is_path and _taken(list(more), option)[0] is None and not exists(Path(place)):
+            raise FileNotFoundError(
+                f"{place}, which {file.parent} was trained on, is no longer there: put it back, or give its new place "
+                f"with --{option}"
+            )
+    if skipped and not any(argument.startswith(f"--train.{_dashed(one)}") for argument in more for one in ASKED_AGAIN):
+        _warn(f"{' '.join(skipped)} is not taken from {file}: give it again where it is wanted")
+    return [name, *kept]
+
+
+def _dashed(option: str) -> str:
+    return option.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -339,13 +411,19 @@ def _open_run(options: _OfRun) -> tuple[RunFolder, Pair, data.Splits]:
         raise FileNotFoundError(f"{path} has no finished pair yet: go on training it (pyro-priors resume {path})")
     pair = zoo.load(folder.path).to(torch.float32)  # as the data are, whatever it was trained in
     pair.eval()
+    for parameter_name, parameter in pair.named_parameters():
+        if not parameter.isfinite().all():
+            raise CheckpointError(
+                f"the pair in {path} has NaN or infinite values in '{parameter_name}'",
+                "train it again in another --out",
+            )
     name = given or recipe["name"]
     if not given and name.endswith(".npz") and not Path(name).is_file():
         raise FileNotFoundError(
             f"{name}, which {path} was trained on, is no longer there: put it back, or give its new place with --data"
         )
-    config = recipe["config"] or {"flatten": False}  # as arrays in memory are taken
-    splits = data.load(name, **config | ({"root": options.data_root} if options.data_root else {}))
+    config = _config_of_data(recipe["config"] or {"flatten": False}, options, folder)  # arrays in memory are as given
+    splits = data.load(name, **config)
     if "arrays" in recipe:
         found = splits.described(digest=True)["arrays"]
         if changed := [part for part, digest in recipe["arrays"].items() if found.get(part) != digest]:
@@ -364,6 +442,28 @@ def _open_run(options: _OfRun) -> tuple[RunFolder, Pair, data.Splits]:
     elif name != recipe["name"]:
         raise ValueError(f"--data is {given}, but {path} was trained on {recipe['name']}: leave --data out")
     return folder, pair, splits
+
+
+def _config_of_data(config: dict[str, Any], options: _OfRun, folder: RunFolder) -> dict[str, Any]:
+    """The options of the run's data, with the folder that the user gives.
+
+    :raises CheckpointError: if the run's options are not those of data
+    :raises FileNotFoundError: if its folder is not there; only the user's own is made, and filled by downloads
+    """
+    try:
+        data.DataConfig(**config)
+    except (TypeError, ValueError) as error:
+        what = f"{folder.path / 'config.json'} does not describe data that can be loaded ({error})"
+        raise CheckpointError(what, RESTORE) from None
+    if options.data_root:
+        return {**config, "root": options.data_root}
+    root = config.get("root")
+    if root is not None and not Path(root).is_dir():
+        raise FileNotFoundError(
+            f"{root}, the folder of the data that {folder.path} was trained on, is not there: give its new place with "
+            "--data.root"
+        )
+    return config
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -402,14 +502,15 @@ def _evaluate(arguments: list[str]) -> None:
     given |= {name: value for name, value in own.items() if value is not None}
     check_options(options.metrics, given["features"], given["categories"])
     folder, pair, splits = _open_run(options)
+    source = folder.source(pair.saved_digest)  # the run may have another pair when the evaluation ends
+    replaced = " (of the pair that was saved over the run's)" if folder.pair_is_replaced else ""
     each = metrics.evaluate_each(pair, splits, options.part, metrics=options.metrics, **given)
     results = {name: estimate for found in each.values() for name, estimate in found.items()}
     left_out = [f"{name} (needs {metrics.NEEDS[name]})" for name in options.metrics if not each[name]]
     if not results:
         raise ValueError(f"metrics: none applies to this pair and its data: leave out {', '.join(left_out)}")
-    found = metrics.record(pair, splits, results, each, part=options.part, num_data=0, **given)
+    found = metrics.record(pair, splits, results, each, part=options.part, num_data=0, **given) | source
     try:
-        replaced = " (of the pair that was saved over the run's)" if folder.pair_is_replaced else ""
         part = splits.parts[options.part]
         print(f"{options.run}, {options.part} part of {splits.name} ({len(part)} data){replaced}")
         if left_out:
@@ -418,11 +519,8 @@ def _evaluate(arguments: list[str]) -> None:
     finally:  # also where nobody reads it
         try:
             _keep(found, folder)
-        except OSError as error:
-            _warn(
-                f"{folder.path / 'evaluation.json'} cannot be written ({error.strerror or error}): the numbers are not "
-                "kept"
-            )
+        except (WriteError, FolderError) as error:
+            _warn(f"{error}; the numbers are not kept")
 
 
 def _show(results: dict[str, metrics.Estimate], pair: Pair, splits: data.Splits) -> None:
@@ -443,15 +541,15 @@ def _show(results: dict[str, metrics.Estimate], pair: Pair, splits: data.Splits)
 
 def _keep(found: dict[str, Any], folder: RunFolder) -> None:
     """Write an evaluation, and say what became of the ones before."""
-    before = folder.evaluation(found["part"], found["seed"])
-    kept = metrics.beside(before, found)
-    set_aside = folder.save_evaluation(kept)
+    kept, before, file, set_aside = folder.save_evaluation(found, metrics.beside)
+    if file.name != "evaluation.json":
+        print(f"  {folder.path} has another pair now: these numbers are of the one before, and are in {file.name}")
     if set_aside is not None:
         print(f"  the evaluation before is now {set_aside.name}")
     if before is not None and (lost := [name for name in before["metrics"] if name not in kept["metrics"]]):
         was = f"{before.get('part')} part, seed {before.get('seed')}, features {before.get('features', 'auto')}"
         first = [name for name in lost if not any(name.startswith(f"{other}_") for other in lost)]
-        print(f"  evaluation.json has no more ({was}): {', '.join(first)}")
+        print(f"  {file.name} has no more ({was}): {', '.join(first)}")
 
 
 def _sample(arguments: list[str]) -> None:
@@ -487,7 +585,7 @@ def _sample(arguments: list[str]) -> None:
     if out.suffix not in (".png", ".npz"):
         raise ValueError(f"--out must end in .png or .npz, got '{options.out}': give samples.png")
     if out.is_dir():
-        raise ValueError(f"--out is {options.out}, which is a folder: give the name of a file")
+        raise ValueError(f"--out is {out}, which is a folder: give the name of a file, such as {out / 'samples.png'}")
     if options.num is None:
         options = dataclasses.replace(options, num=64)
     elif options.grid or options.edit:
@@ -497,6 +595,7 @@ def _sample(arguments: list[str]) -> None:
     _, pair, splits = _open_run(options)
     if out.suffix == ".png" and splits.image_shape is None:
         raise ValueError(f"{splits.name} has no images to draw: write arrays with --out samples.npz, or draw with plot")
+    make_folder(out.parent)
     fixed: dict[str, Any] = {}
     if options.category is not None:
         if not pair.num_categories:
@@ -508,16 +607,17 @@ def _sample(arguments: list[str]) -> None:
             condition = _conditions_of_rows(options, pair, splits)
             made = control.Controlled(pair.sample(options.num, condition, **fixed), condition, 8)
     drawn = made.sites | ({} if made.condition is None else {"condition": made.condition})
-    make_folder(out.parent)
     if out.suffix == ".npz":
         import numpy as np
 
         arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in drawn.items()}
-        np.savez(out, **arrays)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        write_atomically(out, buffer.getvalue())
     else:
         images = plots.shown(drawn["x_mean"], made.condition, splits)
         figure = plots.image_grid(images, made.num_columns, "", made.row_labels, made.column_labels)
-        figure.savefig(out, dpi=120, bbox_inches="tight")
+        save_figure(figure, out, dpi=120, bbox_inches="tight")
     print(f"{len(drawn['x_mean'])} samples in {out}")
 
 
@@ -586,8 +686,8 @@ def _plot(arguments: list[str]) -> None:
     options = _parse(Options, arguments, "plot")
     folder, pair, splits = _open_run(options)
     with seeded(0, pair.device):
-        for path in plots.figures(pair, splits, folder.history(), folder.path / "figures"):
-            print(path)
+        for path in plots.saved_figures(pair, splits, folder.history(), folder.inside("figures")):
+            print(path, flush=True)
 
 
 def _reproduce(arguments: list[str]) -> None:
@@ -637,6 +737,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "sample": _sample,
     "plot": _plot,
     "reproduce": _reproduce,
+    "cache": cache_command.run,
 }
 
 if __name__ == "__main__":

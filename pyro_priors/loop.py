@@ -19,10 +19,14 @@ from pyro import infer
 from torch import Tensor
 
 from . import checkpoint
+from ._cache import ensure_compiled_folder
 from ._compile import GRADIENT_NORM
 from ._divergence import TrainingDiverged, became_infinite, cause
+from ._files import CheckpointError, WriteError
 from ._lock import LOCK, own_store
-from ._networks import same_buffers
+from ._networks import of_network, same_buffers
+from ._reading import RESTORE
+from ._resume import check_finite, check_optimizer, check_progress
 from ._rng import Draws, own_generators
 from ._sites import SharedNoise
 from .data import Part, Splits, batches, num_batches
@@ -90,6 +94,7 @@ class Training:
         say = (lambda line: self.bar.note(line)) if show_progress else None
         self.objective = objective if isinstance(objective, ELBO) else None
         self.loss_module = _Loss(CompiledObjective(pair, objective, say=say, strict=config.compile == "always"))
+        ensure_compiled_folder()  # which optimizers need, whether anything is compiled or not
         fused = fabric.device.type in ("cpu", "cuda")
         optimizer = torch.optim.Adam(pair.parameters(), lr=config.learning_rate, fused=fused)
         self.compute_loss, self.optimizer = fabric.setup(self.loss_module, optimizer)
@@ -102,15 +107,9 @@ class Training:
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
         saved = folder.load_state() if folder is not None and resume else None
+        self.saved_step = -1 if saved is None else saved.progress["step"]
         if folder is not None and saved is not None:
-            self.progress = _Progress(**saved.progress)
-            if not config.patience or self.progress.wait < config.patience:  # the patience may be given anew
-                self.progress.stopped = ""
-            self.best = saved.best
-            checkpoint.load_module_state(pair, saved.pair, str(folder.path))
-            self.optimizer.load_state_dict(saved.optimizer)
-            if self.objective is not None:
-                self.objective.load_state(saved.objective, fabric.device)
+            self.load(saved, folder)
             self.history = folder.history_before(self.progress.epoch)
         if config.compile != "auto":
             self.progress.compile = config.compile == "always"
@@ -118,22 +117,74 @@ class Training:
             self.progress.compile = total >= STEPS_THAT_PAY
         if not self.best:  # before the first validation, a training that diverges leaves these weights
             self.best = self.copy_of_pair()
-        if self.writer is not None:  # what came after the saved state is trained again
-            self.writer.rewrite_history(self.history)
         self.bar = ProgressBar(total, self.progress.step, enabled=show_progress and fabric.is_global_zero)
         if resume and saved is None:
             self.bar.note("there is no state to resume: starting from the beginning")
         self.board = None
         if self.writer is not None and config.tensorboard:
-            self.board = summary_writer()(str(self.writer.path / "tensorboard"))
+            self.board = summary_writer()(str(self.writer.inside("tensorboard")))
         self.last_saved = time.monotonic()
+
+    def load(self, saved: ResumeState, folder: RunFolder) -> None:
+        """Take over a saved state, after all of it was compared with this training.
+
+        :raises CheckpointError: if it is not a state of such a training; nothing is loaded then
+        :raises ValueError: if it has more epochs than this training
+        """
+        source, config = str(folder.path / "last"), self.config
+        progress = _Progress(**saved.progress)
+        given = dataclasses.asdict(progress)
+        check_progress(source, given, len(self.train), config.batch_size, self.steps_per_epoch)
+        if progress.epoch > config.max_epochs:
+            raise ValueError(
+                f"max_epochs is {config.max_epochs}, but the run in {folder.path} has trained {progress.epoch} epochs: "
+                f"give at least {progress.epoch}, or train again in another --out"
+            )
+        fresh, is_healthy = checkpoint.module_state(self.pair), not progress.diverged
+        fitting = checkpoint.fit_to_module(self.pair, saved.pair, str(folder.path), exact=True)
+        if saved.best:
+            best = checkpoint.fit_to_module(self.pair, saved.best, str(folder.path), exact=True)
+            check_finite(source, _under("best/", best), _under("best/", fresh))
+        own_groups = self.optimizer.state_dict()["param_groups"]
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        groups = check_optimizer(source, saved.optimizer, own_groups, parameters, progress.step, finite=is_healthy)
+        if is_healthy:
+            check_finite(source, _under("objective/", saved.objective))
+        if is_healthy and (what := became_infinite(fitting, fresh)):
+            # killed between the step that diverged and the one that would have found it
+            progress.diverged = f"{what} before step {progress.step} (epoch {progress.epoch})"
+        if self.objective is not None:
+            self.objective.load_state(saved.objective, self.fabric.device)
+        elif saved.objective:
+            raise CheckpointError(f"{source} has tensors of an objective, and this one has none", RESTORE)
+        self.progress = progress
+        if not config.patience or progress.wait < config.patience:  # the patience may be larger now
+            progress.stopped = ""
+        self.best = saved.best
+        checkpoint.load_module_state(self.pair, saved.pair, str(folder.path))
+        self.optimizer.load_state_dict({"state": saved.optimizer["state"], "param_groups": groups})
 
     def run(self) -> History:
         """Train to the end and leave the best weights in the pair.
 
         :raises TrainingDiverged: if it diverges, or did so before it was resumed
+        :raises WriteError: if a file of the run cannot be written; the last state is then as it was
         """
+        try:
+            return self.train_to_the_end()
+        except WriteError as error:
+            then = "nothing of the training is saved yet"
+            if self.saved_step >= 0:
+                then = f"resume the run then, whose last state is of step {self.saved_step}"
+            failed = error.and_then(then)
+            failed.history = self.done()
+            raise failed from None
+
+    def train_to_the_end(self) -> History:
+        """Train what is left, and save it."""
         progress, config = self.progress, self.config
+        if self.writer is not None:  # what came after the saved state is trained again
+            self.writer.rewrite_history(self.history)
         self.is_outermost = not LOCK.is_owned
         with own_generators(self.fabric.device), own_store(), stop_signals() as self.signals, self.bar:
             if progress.diverged:  # the same steps would end the same way
@@ -151,10 +202,18 @@ class Training:
                 shown = to_like(shown, next(self.pair.parameters()))
                 self.guarded(lambda: self.set_aggregate(shown))
             if self.writer is not None:
-                self.writer.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
+                self.save_pair(self.writer)
         if self.board is not None:
             self.board.close()
-        return History(self.history, progress.best_epoch, progress.stopped or "max_epochs")
+        return self.done()
+
+    def done(self) -> History:
+        """Return what was trained so far."""
+        return History(self.history, self.progress.best_epoch, self.progress.stopped or "max_epochs")
+
+    def save_pair(self, writer: RunFolder) -> None:
+        """Write the pair, which then knows the checksum of what was written."""
+        self.pair.saved_digest = writer.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
 
     def train_epoch(self) -> None:
         """The steps of one epoch that are still to be done."""
@@ -344,7 +403,7 @@ class Training:
         except Exception:  # nothing can be computed any more: the error says more than this one
             found = None
         if found is None or found is error:
-            return error
+            return of_network(error, self.pair)
         found.__cause__ = error
         return found
 
@@ -423,13 +482,12 @@ class Training:
     def check_parameters(self) -> None:
         """Check the parameters after the last step of an epoch.
 
-        :raises TrainingDiverged: if one of them has become NaN or infinite
+        :raises TrainingDiverged: if one that is trained has become NaN or infinite
         """
-        floats = [parameter.detach() for parameter in self.parameters if parameter.is_floating_point()]
+        named = {name: value.detach() for name, value in self.pair.named_parameters() if value.requires_grad}
         # one number tells, unless finite ones have an infinite norm
-        if not nn.utils.get_total_norm(floats).isfinite():
-            named = self.pair.named_parameters()
-            self.check_tensors({name: parameter.detach() for name, parameter in named})
+        if not nn.utils.get_total_norm(list(named.values())).isfinite():
+            self.check_tensors(named)
 
     @torch.no_grad()
     def set_aggregate(self, shown: Part) -> None:
@@ -508,6 +566,7 @@ class Training:
             record = dataclasses.asdict(self.progress)
             own = {} if self.objective is None else self.objective.state()
             self.writer.save_state(ResumeState(record, tensors, self.best, self.optimizer.state_dict(), own))
+            self.saved_step = self.progress.step
         self.last_saved = time.monotonic()
 
     def stop_if_asked(self) -> None:
@@ -530,17 +589,22 @@ class Training:
         progress.diverged = f"{error} at step {progress.step} (epoch {progress.epoch})"
         checkpoint.load_module_state(self.pair, self.best, "training")
         if self.writer is not None:
-            self.writer.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
-            self.save()
+            try:
+                self.save_pair(self.writer)
+                self.save()
+            except WriteError as failed:
+                raise self.outcome(not_saved=str(failed)) from error
         raise self.outcome() from error
 
-    def outcome(self, before: str = "") -> TrainingDiverged:
+    def outcome(self, before: str = "", not_saved: str = "") -> TrainingDiverged:
         """Describe a training that has diverged: how, where, and which weights the pair holds."""
         kept = "the pair holds the weights that it started from"
         if self.progress.best_epoch >= 0:
             kept = f"the pair holds the {self.config.keep} weights, of epoch {self.progress.best_epoch}"
         remedy = "a smaller learning_rate or clip_norm=1 may help"
-        if self.folder is not None:
+        if not_saved:
+            kept += f", which are not saved ({not_saved})"
+        elif self.folder is not None:
             kept += f", saved in {self.folder.path / 'pair'}"
             remedy += ", in another folder"
         return TrainingDiverged(f"{before}{self.progress.diverged}: {kept}; {remedy}")
@@ -616,6 +680,10 @@ class _Progress:
         self.epoch += 1
         self.step_in_epoch = 0
         self.sums, self.count, self.largest_norm = {}, 0, 0.0
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
 def to_like(part: Part, like: Tensor) -> Part:

@@ -24,7 +24,8 @@ from ._lock import LOCK, own_store
 from ._memory import check_memory
 from ._networks import explaining
 from ._options import checked, path_of, plain, typed
-from ._precision import at_least_float32, with_float32_parameters
+from ._precision import at_least_float32, convert_draws, with_float32_parameters
+from ._records import SavedPair
 from ._rng import alone, own_generators
 from ._sites import Mode, sample_sites
 from .nn.likelihoods import check_binary
@@ -88,10 +89,18 @@ class Pair(nn.Module):
         self.elbo = ELBO() if elbo is None else elbo
         self.num_categories = num_categories
         self.recipe = recipe
+        self.saved_digest: str | None = None
+        """Checksum of the save that the weights come from, or went to last. Training resets it; None without a save."""
+        convert_draws((model, guide))
         self.aggregate_c: Tensor | None
         like = next(self.parameters(), torch.empty(0))
         uniform = like.new_full((num_categories,), 1 / num_categories) if num_categories else None
         self.register_buffer("aggregate_c", uniform)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Pair:
+        super()._apply(fn, recurse)
+        convert_draws((self.model, self.guide))
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -253,13 +262,13 @@ class Pair(nn.Module):
                 )
             _check_finite("condition", condition)
 
-    def _check_values(self, x: Tensor, binary: bool = True) -> None:
-        """While Pyro's validation is on, refuse what no likelihood can be of; without ``binary`` only infinities."""
+    def _check_values(self, x: Tensor) -> None:
+        """While Pyro's validation is on, refuse what no likelihood can be of."""
         if not pyro.settings.get("validate_distributions_torch"):
             return
         _check_finite("x", x)
         own_decoder = "decoder" in ((self.recipe or {}).get("own_networks") or ())
-        if binary and self._configured("likelihood") == "bernoulli" and not own_decoder:
+        if self._configured("likelihood") == "bernoulli" and not own_decoder:
             check_binary(x)
 
     def _row_each(self, name: str, value: Tensor, size: int, event_dim: int) -> Tensor:
@@ -288,7 +297,7 @@ class Pair(nn.Module):
         :returns: distribution by site, each with batch shape ``(batch,)``
         """
         self._check(x, condition)
-        self._check_values(x, binary=False)
+        _check_finite("x", x)
         trace = self._mode_trace(x, condition)
         latent = [(name, site["fn"]) for name, site in sample_sites(trace) if not site["is_observed"]]
         return {name: with_float32_parameters(fn) for name, fn in latent}
@@ -304,7 +313,7 @@ class Pair(nn.Module):
         :returns: two distributions by site
         """
         self._check(x, condition)
-        self._check_values(x, binary=False)
+        _check_finite("x", x)
         guide_trace = self._mode_trace(x, condition)
         model_trace = self._replayed(guide_trace, condition, len(x))
         latent = [(name, site["fn"]) for name, site in sample_sites(guide_trace) if not site["is_observed"]]
@@ -322,7 +331,7 @@ class Pair(nn.Module):
         :returns: shape ``(batch,) + x_shape``
         """
         self._check(x, condition)
-        self._check_values(x, binary=False)
+        _check_finite("x", x)
         decoded: Any = self._replayed(self._mode_trace(x, condition), condition, len(x)).nodes["x"]["fn"]
         return decoded.mean
 
@@ -436,13 +445,19 @@ class Pair(nn.Module):
         pair that the training left. The run is then evaluated and sampled with the new pair, and cannot be resumed
         until you move that pair away.
 
+        Several threads and processes may save into one folder. They do so one after the other, and whoever loads from
+        it meanwhile gets one of the pairs whole.
+
         :param path: the folder, made if missing
+        :raises CheckpointError: if a file cannot be written; the pair that is there is then as it was
         :raises ValueError: if a tensor cannot be saved, the folder cannot be made, or it is of a run whose pair has
             other options, or whose weights are not kept
         """
         tensors = checkpoint.module_state(self)
         checkpoint.check_tensors(tensors)
-        save_pair(path_of("path", path), tensors, self.recipe)
+        with LOCK:  # all of one moment, also of a pair in training
+            tensors = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
+        self.saved_digest = save_pair(path_of("path", path), tensors, self.recipe)
 
     @typed
     def load_weights(self, path: str | Path) -> None:
@@ -452,8 +467,9 @@ class Pair(nn.Module):
         :raises CheckpointError: if the save is incomplete or altered, or of other networks
         """
         folder = find_pair(path_of("path", path))
-        tensors, _ = checkpoint.read(folder, "pair")
+        tensors, record = checkpoint.read(folder, "pair", SavedPair, path_of("path", path))
         checkpoint.load_module_state(self, tensors, str(folder))
+        self.saved_digest = record["sha256"]
 
 
 def _check_finite(name: str, value: Tensor) -> None:

@@ -6,13 +6,14 @@ Each function returns a matplotlib figure; nothing is shown, and nothing is save
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ._files import make_folder, save_figure
 from ._options import Size, path_of, typed
 from ._precision import pair_in_precision_of
 from .data import Part, Splits
@@ -596,7 +597,13 @@ def figures(pair: Pair, data: Splits, history: Sequence[dict[str, Any]], folder:
     :param history: records of the epochs, empty for none
     :param folder: where the PNG files go, made if missing
     :returns: the files
+    :raises CheckpointError: if a file cannot be written
     """
+    return list(saved_figures(pair, data, history, folder))
+
+
+def saved_figures(pair: Pair, data: Splits, history: Sequence[dict[str, Any]], folder: str | Path) -> Iterator[Path]:
+    """Draw every figure that applies, save them, and yield each file when it is written; see :func:`figures`."""
     folder = path_of("folder", folder)
     pair = pair_in_precision_of(data.train.x, pair)  # once for all figures
     fixed: dict[str, Any] = {"c": "aggregate"} if pair.num_categories else {}
@@ -615,10 +622,8 @@ def figures(pair: Pair, data: Splits, history: Sequence[dict[str, Any]], folder:
         drawn["prior_density"] = prior_density(pair, data)
     if history:
         drawn["curves"] = curves(history)
-    paths = []
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name, figure in drawn.items():
         path = folder / f"{name}.png"
-        figure.savefig(path, dpi=120)
-        paths.append(path)
-    return paths
+        save_figure(figure, path, dpi=120)
+        yield path

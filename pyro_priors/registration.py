@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import prod
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import pyro
@@ -17,6 +17,7 @@ from pyro.ops.provenance import detach_provenance
 from pyro.util import ignore_jit_warnings
 
 from ._hints import check_sizes
+from ._lock import drop_with
 from ._options import plain
 
 __all__ = [
@@ -43,6 +44,7 @@ def _registered_name(name: str, module: nn.Module) -> str:
     if module not in _names:
         number = next(_counters.setdefault(name, itertools.count()))
         _names[module] = name if number == 0 else f"{name}_{number}"
+        drop_with(module, f"{_names[module]}$$$")
     return _names[module]
 
 
@@ -54,17 +56,20 @@ def register(name: str, module: nn.Module) -> None:
     the ones in the store. Here every module gets a name of its own (``name``, ``name_1``, ...: a second pair in one
     process trains as the first does), and a store that holds other tensors under it is refused.
 
-    Frozen parameters (``requires_grad=False``) are left out.
+    Frozen parameters (``requires_grad=False``) are left out. The parameters leave the store when nobody holds the
+    module any more, so keep the pair until you have saved the store.
 
     :param name: name of the program, such as ``"vae.model"``
     :param module: the module whose parameters the program uses
     :raises RuntimeError: if the parameter store holds foreign tensors under the module's name
+    :raises NetworkError: if a network has a PyroParam, which keeps its value in the store under a name of its own
     """
     if _unregistered.get():
         return
     full_name, store = _registered_name(name, module), pyro.get_param_store()
     for parameter_name, parameter in module.named_parameters():
         if parameter.requires_grad:
+            _check_plain(parameter_name, module)
             parameter.data = parameter.data.contiguous()  # the store would replace it by a contiguous copy
             # one that both programs use is one parameter, under the name that it got first
             store_name = store.param_name(parameter) or f"{full_name}$$${parameter_name}"
@@ -75,6 +80,16 @@ def register(name: str, module: nn.Module) -> None:
                     "training would change instead of this module's: save and load pairs with pair.save(path) and "
                     "pyro_priors.load(path), not the store, or call pyro.clear_param_store() first"
                 )
+
+
+def _check_plain(parameter_name: str, module: nn.Module) -> None:
+    path, _, last = parameter_name.rpartition(".")
+    own_name = last.removesuffix("_unconstrained")
+    if own_name != last and own_name in getattr(module.get_submodule(path), "_pyro_params", {}):
+        raise NetworkError(
+            f"{path} has the PyroParam '{own_name}', which Pyro shares by its name with other pairs: use an "
+            f"nn.Parameter, and constrain it in forward (for example, torch.nn.functional.softplus(self.{own_name}))"
+        )
 
 
 @contextmanager
@@ -146,8 +161,9 @@ class _CheckedPlate(pyro.plate):
     def _process_message(self, msg: Any) -> None:
         if msg["type"] == "sample" and msg["name"] in self.program.networks:
             event_shape = getattr(self.program, "event_shapes", {}).get(msg["name"])
-            left_shape = [1] * (-self.dim - len(self.drawn)) + list(self.drawn)
-            left_shape[self.dim] = self.subsample_size
+            dim = cast(int, self.dim)  # known within the plate
+            left_shape = [1] * (-dim - len(self.drawn)) + list(self.drawn)
+            left_shape[dim] = self.subsample_size
             check_distribution(msg["fn"], self._network(msg), left_shape, event_shape)
         super()._process_message(msg)
 
@@ -184,7 +200,7 @@ def check_distribution(
     :raises NetworkError: if it is anything else
     """
     if not isinstance(given, TorchDistributionMixin):
-        found = "None" if given is None else f"a {type(given).__name__}"
+        found = "None" if given is None else type(given).__name__
         if isinstance(given, torch.Tensor):
             found = f"a tensor of shape {tuple(given.shape)}"
         elif isinstance(given, torch.distributions.Distribution):
@@ -228,7 +244,7 @@ def check_features(features: Any, guide: Any, x: torch.Tensor | None) -> Any:
     wanted = (len(x), *shape)
     if not isinstance(features, torch.Tensor) or tuple(features.shape) != wanted:
         is_tensor = isinstance(features, torch.Tensor)
-        found = f"a tensor of shape {tuple(features.shape)}" if is_tensor else f"a {type(features).__name__}"
+        found = f"a tensor of shape {tuple(features.shape)}" if is_tensor else type(features).__name__
         raise NetworkError(
             f"encoder ({type(guide.trunk).__name__}) must return features, a tensor of shape {wanted}, got {found}: "
             "change its last layer, or hidden, whose last size is the number of features"

@@ -6,6 +6,7 @@ import atexit
 import copy
 import dataclasses
 import io
+import logging
 import math
 import os
 import pickle
@@ -25,8 +26,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import pyro
 import torch
 from pyro import infer, poutine
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from . import checkpoint, zoo
+from ._files import CheckpointError, write_atomically
 from ._lock import own_store
 from ._memory import TRAINED, check_memory
 from ._networks import check_networks, check_smallest_batch
@@ -208,7 +211,10 @@ def fit(
     :raises TrainingDiverged: if the loss, a gradient, a parameter or the validation bound becomes NaN or infinite, or a
         distribution refuses what the networks compute; the pair, and ``out``, hold the best weights so far, or those at
         the start where no epoch has ended. A run that diverged and is resumed raises it at once
-    :raises CheckpointError: if the run to be resumed cannot be read
+    :raises CheckpointError: if the run to be resumed cannot be read, or a file cannot be written, for example on a full
+        disk. The last state is then as it was, and the run can be resumed from it. The error's ``history`` is what was
+        trained; the pair holds the weights of the step that was reached, or those of the end if it was
+    :raises ChildProcessError: if one of several processes was killed; a run with ``out`` can be resumed
     """
     if config is not None and not isinstance(config, TrainConfig):
         raise ValueError(f"config must be a TrainConfig, got {shown(config)}: give TrainConfig(max_epochs=100)")
@@ -271,6 +277,7 @@ def fit(
         )
     folder = out if out is None or isinstance(out, RunFolder) else RunFolder(out)
     _start_pseudo_inputs(pair, data, config)
+    pair.saved_digest = None
     if folder is None:
         return _train(pair, data, objective, config, None, resume, progress)
     with folder.locked():
@@ -305,16 +312,58 @@ def _train(
         # Fabric gives each process its own copy of a module among the arguments, and refuses frozen dataclasses there
         rest = (data, objective, config, folder, resume, progress)
         result = Path(place) / "result"
-        status = fabric.launch(partial(_train_in_process, rest, result), pair)
+        try:
+            with _quiet(logging.getLogger("torch.multiprocessing.spawn")):
+                status = fabric.launch(partial(_train_in_process, rest, result), pair)
+        except (ProcessExitedException, ProcessRaisedException) as error:
+            status = 0
+            if not result.exists():  # the process that writes was stopped
+                _raise_of_killed(error, result, folder)
+                raise
         if status:
             raise KeyboardInterrupt if status == 128 + signal.SIGINT else SystemExit(status)
-        content, outcome = pickle.loads(result.read_bytes())
+        content, digest, outcome = pickle.loads(result.read_bytes())
     if config.precision in ("64-true", "bf16-true"):  # as Fabric does to the pair itself in a single process
         pair.to(torch.float64 if config.precision == "64-true" else torch.bfloat16)
     checkpoint.load_module_state(pair, checkpoint.unpack(content), "training")
-    if isinstance(outcome, TrainingDiverged):
+    pair.saved_digest = digest
+    if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Within it, a logger says errors alone."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _raise_of_killed(
+    error: ProcessExitedException | ProcessRaisedException, result: Path, folder: RunFolder | None
+) -> None:
+    """Say which process was killed, if one was.
+
+    :param error: of one of the processes, which may be one that lost the connection to the killed one
+    :param result: each process leaves a file beside it when it begins, and one when it returns or raises
+    :param folder: the run
+    :raises ChildProcessError: if a process was killed
+    """
+    killed, how = [], ""
+    if isinstance(error, ProcessExitedException):
+        killed, how = [error.error_index], f" ({error.signal_name or f'exit code {error.exit_code}'})"
+    else:
+        began = sorted(int(file.name.rpartition("-")[2]) for file in result.parent.glob("began-*"))
+        killed = [rank for rank in began if not result.with_name(f"ended-{rank}").exists()]
+    if killed:
+        go_on = "train again" if folder is None else f"resume the run in {folder.path} from its last state"
+        raise ChildProcessError(
+            f"process {killed[0]} of the training was killed{how}, perhaps because memory ran out: {go_on}"
+        ) from error
 
 
 def _multiplies_bfloat16(device: str) -> bool:
@@ -536,10 +585,18 @@ def _interpreter_left_standing() -> Iterator[None]:
 @_interpreter_left_standing()
 def _train_in_process(rest: tuple[Any, ...], result: Path, fabric: Fabric, pair: Pair) -> int:
     """What one of several processes runs; returns the exit status of a signal that stopped it, or 0."""
-    outcome: History | TrainingDiverged
+    result.with_name(f"began-{fabric.global_rank}").touch()
+    try:
+        return _outcome(rest, result, fabric, pair)
+    finally:  # also where it raises, but not where it is killed
+        result.with_name(f"ended-{fabric.global_rank}").touch()
+
+
+def _outcome(rest: tuple[Any, ...], result: Path, fabric: Fabric, pair: Pair) -> int:
+    outcome: History | TrainingDiverged | CheckpointError
     try:
         outcome = Training(fabric, pair, *rest).run()
-    except TrainingDiverged as error:  # the pair that it leaves is wanted as well
+    except (TrainingDiverged, CheckpointError) as error:  # the pair that it leaves is wanted as well
         outcome = error
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -547,5 +604,6 @@ def _train_in_process(rest: tuple[Any, ...], result: Path, fabric: Fabric, pair:
         return int(stop.code or 0)
     if fabric.is_global_zero:
         # by a file: Fabric's queue holds no more than a pipe does until this process has ended
-        result.write_bytes(pickle.dumps((checkpoint.pack(checkpoint.module_state(pair)), outcome)))
+        content = checkpoint.pack(checkpoint.module_state(pair))
+        write_atomically(result, pickle.dumps((content, pair.saved_digest, outcome)))
     return 0

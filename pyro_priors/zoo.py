@@ -10,14 +10,18 @@ from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 import torch.nn as nn
 
 from . import checkpoint, guides, models
+from ._files import CheckpointError
 from ._hints import check_sizes, is_size
 from ._hints import hint as hint
 from ._memory import TRAINED, check_memory, refusing_too_many_bytes
 from ._options import Seed, convert_fields, path_of, plain, typed
+from ._records import SavedPair
 from ._rng import seeded
+from ._within import TooLarge, Within
 from .data import Splits
 from .nn import (
     CALIBRATIONS,
@@ -491,8 +495,9 @@ def _create(
     for program in (pair.model, pair.guide):
         program.register_forward_pre_hook(check, with_kwargs=True)
     # what your networks must return; the programs compare
-    pair.guide.event_shapes = {} if encoder is None else _event_of_encoder(built)
-    pair.model.event_shapes = pair.guide.event_shapes | ({} if decoder is None else {"x": built.x_shape})
+    of_encoder: Any = {} if encoder is None else _event_of_encoder(built)
+    of_decoder: Any = {} if decoder is None else {"x": built.x_shape}
+    pair.guide.event_shapes, pair.model.event_shapes = of_encoder, of_encoder | of_decoder
     return pair
 
 
@@ -555,11 +560,11 @@ def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modu
         unless another one was saved over it
     :param encoder: the network of your own that the pair was created with, if it was
     :param decoder: likewise
-    :raises CheckpointError: if the save is incomplete or altered
+    :raises CheckpointError: if the save is incomplete or altered, or does not describe a pair of its tensors
     :raises ValueError: if the pair has networks of your own that are not given, or is not of the zoo
     """
     folder = find_pair(path_of("path", path))
-    tensors, record = checkpoint.read(folder, "pair")
+    tensors, record = checkpoint.read(folder, "pair", SavedPair, path_of("path", path))
     recipe = record["pair"]
     if recipe is None:
         raise ValueError(
@@ -572,12 +577,36 @@ def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modu
         raise ValueError(
             f"{folder} was saved with your own {' and '.join(missing)}: load it from Python, load(path, {arguments})"
         )
-    pair = create(recipe["name"], encoder=encoder, decoder=decoder, **recipe["config"])
+    pair = _made_of(recipe, given, folder / "pair.json", sum(tensor.numel() for tensor in tensors.values()))
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
-    if len(dtypes) == 1:  # of what is not saved too
-        pair.to(dtypes.pop())
+    if len(dtypes) == 1 and dtypes <= TRAINED_IN:  # of what is not saved too
+        pair.to(next(iter(dtypes)))
     checkpoint.load_module_state(pair, tensors, str(folder), in_its_precision=True)
+    pair.saved_digest = record["sha256"]
     return pair
+
+
+TRAINED_IN = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
+
+
+def _made_of(recipe: Mapping[str, Any], networks: dict[str, nn.Module | None], file: Path, num_values: int) -> Pair:
+    """Build the pair of a recipe that was read from a file.
+
+    :param num_values: number of values that the file holds tensors for; a pair of many more is not built
+    :raises CheckpointError: if the recipe is not that of such a pair
+    """
+    own = any(network is not None for network in networks.values())
+    try:
+        known = {field.name for field in dataclasses.fields(config_class(recipe["name"]))}
+        if unknown := recipe["config"].keys() - known:
+            raise ValueError(f"pair '{recipe['name']}' has no option '{min(unknown)}'")
+        with Within(4 * num_values + 2**24):
+            return create(recipe["name"], **networks, **recipe["config"])
+    except (ValueError, RuntimeError, TypeError, OverflowError) as error:  # torch has several for sizes out of range
+        if own and not isinstance(error, TooLarge):  # of the networks that were given, perhaps
+            raise
+        what = f"{file} does not describe a pair ({' '.join(str(error).split())[:300]})"
+        raise CheckpointError(what, "restore it from a copy, or load it with the version that saved it") from error
 
 
 def _vamp(config: VAEConfig, encoder: nn.Module) -> nn.Module:

@@ -90,6 +90,14 @@ def test_the_running_estimate_is_a_mean_that_decays(float64):
     assert_close(likelihood.squared_error, torch.tensor(9.0))
 
 
+@pytest.mark.parametrize("size", [1e-5, 1.0, 1e5])
+def test_the_running_estimate_of_one_batch_is_that_batch_s(size):
+    likelihood, x = optimal(min_log_scale=-20.0), size * torch.randn(100, 3)
+    likelihood(torch.zeros(100, 1, 3)).log_prob(x)
+    assert likelihood.squared_error == x.square().mean()
+    assert_close(likelihood.eval().scale(), x.square().mean().sqrt() + math.exp(-20), rtol=1e-2, atol=0)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_batch_of_no_finite_error_leaves_the_running_estimate(compiled):
     """Its loss is not finite, or it is refused; the batches after it, and the evaluation, are as without it."""

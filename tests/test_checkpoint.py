@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 import pyro_priors as pp
 from pairs import NAMES, SIZES, batch, create, randomise
-from pyro_priors import checkpoint, zoo
+from pyro_priors import _files, checkpoint, zoo
 from pyro_priors.checkpoint import CheckpointError
 from pyro_priors.citations import BIBTEX
 from pyro_priors.guides import VAEGuide
@@ -23,7 +23,7 @@ from pyro_priors.pair import Pair
 from pyro_priors.priors import StandardPrior
 
 
-def _files(folder):
+def _names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -57,7 +57,7 @@ def test_load_gives_back_what_save_wrote(name, tmp_path):
     assert json.loads((folder / "pair.json").read_text())["pair"]["config"]["gated"] is False
 
     randomise(pair).save(str(folder))  # a string will do
-    assert len(_files(folder)) == 2 and _same(pp.load(str(folder)), pair)
+    assert len(_names(folder)) == 2 and _same(pp.load(str(folder)), pair)
 
 
 def test_load_takes_a_run_folder(tmp_path):
@@ -90,7 +90,7 @@ def test_names_in_one_folder_do_not_touch_each_other(tmp_path):
     checkpoint.write(tmp_path, "one", {"a": torch.full((1,), 2.0)}, {})
     assert checkpoint.read(tmp_path, "one")[0]["a"].item() == 2
     assert checkpoint.read(tmp_path, "other")[0]["a"].item() == 1
-    assert len(_files(tmp_path)) == 4
+    assert len(_names(tmp_path)) == 4
 
 
 # damage
@@ -142,7 +142,7 @@ DAMAGES = {
     ),
     "record names no tensors": (lambda folder: _edit(folder, lambda r: r.pop("tensors")), "pair.json cannot be read"),
     "checksum altered": (lambda folder: _edit(folder, lambda r: r.update(sha256="0" * 64)), "checksum"),
-    "checksum missing": (lambda folder: _edit(folder, lambda r: r.pop("sha256")), "checksum"),
+    "checksum missing": (lambda folder: _edit(folder, lambda r: r.pop("sha256")), "sha256 is missing"),
     "size altered": (
         lambda folder: _edit(folder, lambda r: r["pair"]["config"].update(z_dim=3)),
         "another network|checksum",
@@ -227,7 +227,7 @@ def test_the_previous_save_is_kept_if_asked(tmp_path):
     for number in (1, 2, 3):
         _write(tmp_path, number, keep_previous=True)
     assert _value(tmp_path) == 3 and _value(tmp_path, "state.previous") == 2
-    assert len(_files(tmp_path)) == 4
+    assert len(_names(tmp_path)) == 4
     _alter(tmp_path / json.loads((tmp_path / "state.json").read_text())["tensors"])
     with pytest.raises(CheckpointError, match="checksum"):
         _value(tmp_path)
@@ -268,16 +268,17 @@ def test_a_save_killed_at_any_point_leaves_the_one_before(number, function, keep
             assert _value(folder, "state.previous") in (1, 2)
         _write(folder, 4, keep_previous)
         assert _value(folder) == 4
-        whole = [name for name in _files(folder) if not name.endswith(".tmp")]
+        whole = [name for name in _names(folder) if not name.endswith(".tmp")]
         assert len(whole) == (4 if keep_previous else 2), whole
         assert not keep_previous or _value(folder, "state.previous") == 2
 
 
 def test_the_next_save_sweeps_what_a_killed_process_left(tmp_path):
-    (tmp_path / ".state.json.123456789.tmp").write_bytes(b"half")
-    (tmp_path / ".state-0123456789abcdef.safetensors.123456789.tmp").write_bytes(b"half")
+    killed = f"{_files.HOST}-123456789-0123abcd.tmp"
+    (tmp_path / f".state.json.{killed}").write_bytes(b"half")
+    (tmp_path / f".state-0123456789abcdef.safetensors.{killed}").write_bytes(b"half")
     _write(tmp_path, 1)
-    assert len(_files(tmp_path)) == 2
+    assert len(_names(tmp_path)) == 2
 
 
 def test_shared_tensors_are_written_once(tmp_path):

@@ -365,7 +365,7 @@ def _bad(index, value):
             r"x_train holds 6 NaN or infinite .* first at index \(3, 0\): remove",
         ),
         ({"x_train": X, "x_test": _bad((5, 1), np.inf)}, r"x_test holds 1 NaN .* first at index \(5, 1\)"),
-        ({"x_train": X.astype(np.float64) * 1e300}, r"x_train holds 120 NaN or infinite float32"),
+        ({"x_train": X.astype(np.float64) * 1e300}, r"x_train holds .* which is beyond the largest float32, 3.4e38"),
         ({"x_train": X[:0]}, r"x_train is empty, shape \(0, 3\): give at least one"),
         ({"x_train": X, "x_valid": X[:, :0]}, r"x_valid is empty, shape \(40, 0\)"),
         ({"x_train": X[:, 0]}, r"x_train must have shape \(N, ...\).* got \(40,\): .*x_train\[:, None\]"),
@@ -786,3 +786,22 @@ def test_omniglot_official():
         counts = [torch.bincount(part.label, minlength=50) for part in splits.parts.values()]
         assert torch.equal(3 * counts[2], counts[0] + counts[1])
     assert 0.05 < splits.train.x.mean() < 0.2
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int64"])
+def test_differences_that_float32_does_not_hold_are_refused(dtype):
+    """Time stamps, for example: between numbers of 10^9 float32 knows differences of 128."""
+    values = np.stack([np.arange(100), 10**9 + np.arange(100)], 1).astype(dtype)
+    message = r"^x_train has values around 1e\+09 with a spread of 28.9 \(column 1\), .*: subtract the mean first"
+    with pytest.raises(ValueError, match=message):
+        from_arrays(values)
+    kept = from_arrays(values - values.mean(0).astype(dtype), likelihood="gaussian").train.x
+    assert len(kept.unique(dim=0)) == len(kept)
+    from_arrays(np.full((20, 1), 10**9 + 1, dtype))  # a constant loses no difference
+
+
+def test_values_beyond_float32_are_called_too_large():
+    with pytest.raises(
+        ValueError, match=r"^x_train holds 1e\+300 at index \(1, 0\), which is beyond the largest float32"
+    ):
+        from_arrays(np.array([[0.0], [1e300], [2.0]]))

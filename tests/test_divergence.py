@@ -109,8 +109,29 @@ def own_check(loc, scale):
     return dist.Normal(Refusing()(nn.Identity()(loc * math.nan)), scale).to_event(1)
 
 
+def negative_logistic(loc, scale):
+    """A logistic of scale -1 has finite densities, and so have the next three."""
+    return pp.nn.DiscretisedLogistic(loc, -scale).to_event(1)
+
+
+def sure_twice(loc, scale):
+    return dist.Bernoulli(probs=1.5 * scale + 0 * loc).to_event(1)
+
+
+def negative_shares(loc, scale):
+    """In a distribution that is not that of a site."""
+    shares = dist.Categorical(probs=torch.tensor([-1.0, 3.0]))
+    return dist.Normal(loc + 0 * shares.logits.sum(), scale).to_event(1)
+
+
+def empty_interval(loc, scale):
+    return dist.Normal(loc + dist.Uniform(2 * scale, scale).low, scale).to_event(1)
+
+
 TENSORS = (nan, infinite, vanished, half)
 PROGRAMS = (cholesky, cholesky_of_nan, overflow, drawn, own_check)
+REFUSED = (negative_logistic, sure_twice, negative_shares, empty_interval)
+"""What distributions refuse, and nothing else: without validation the loss stays finite."""
 
 
 def gaussian_pair(digits, decoder):
@@ -166,6 +187,31 @@ def test_in_validation(digits, tmp_path, how, validation):
     with pyro.validation_enabled(validation):
         message = diverge(pair, digits, out=tmp_path / "run")
     assert " at step 6 (epoch 1): the pair holds the best weights, of epoch 0, saved in " in message
+
+
+@pytest.mark.parametrize(("after", "training"), [(7, True), (1, False)], ids=["step", "validation"])
+@pytest.mark.parametrize("how", REFUSED)
+def test_by_what_only_a_distribution_refuses(digits, how, after, training):
+    digits = dataclasses.replace(digits, likelihood="gaussian")
+    message = diverge(gaussian_pair(digits, Spoiled(how, after, training)), digits)
+    assert message.startswith("a distribution refused its parameters (") or " became nan at " in message
+    with pytest.raises(ValueError, match="parameter |Uniform is not defined"):
+        pp.fit(gaussian_pair(digits, Spoiled(how, after=0)), digits, **OPTIONS)
+
+
+def test_by_a_scale_of_the_posterior_whose_square_is_in_the_kl(digits):
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.scale = nn.Linear(64, 2), nn.Parameter(torch.full((2,), 0.5))
+
+        def forward(self, x):
+            loc = self.linear(x)
+            return dist.Normal(loc, self.scale.expand(loc.shape)).to_event(1)
+
+    pair = runs.small_pair("vae", digits, likelihood="gaussian", encoder=Encoder(), scale=0.05)
+    message = diverge(pair, digits, learning_rate=1.0, max_epochs=20)
+    assert "a distribution refused its parameters (Expected parameter scale" in message
 
 
 @pytest.mark.parametrize("validation", [True, False], ids=["validated", "unvalidated"])
@@ -228,6 +274,37 @@ def test_parameters_whose_norm_overflows_are_finite(digits):
     decoder.unused = nn.Parameter(torch.full((2,), 3e38))
     history = pp.fit(gaussian_pair(digits, decoder), digits, **OPTIONS)
     assert len(history.epochs) == 4
+
+
+def test_a_parameter_that_is_not_trained_may_become_infinite(digits):
+    """Networks that are pruned set weights to minus infinity themselves."""
+
+    class Pruned(Spoiled):
+        def forward(self, z, **given):
+            self.mask.data[0] = -math.inf
+            return super().forward(z + 0 * self.mask.exp().sum(), **given)
+
+    decoder = Pruned(nan, after=10**6)
+    decoder.mask = nn.Parameter(torch.zeros(2), requires_grad=False)
+    history = pp.fit(gaussian_pair(digits, decoder), digits, **OPTIONS)
+    assert len(history.epochs) == 4
+
+
+def test_infinity_that_a_module_returns_by_design_and_a_mistake(digits):
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.distances, self.linear, self.calls = nn.Identity(), nn.Linear(2, 64), 0
+
+        def forward(self, z, **given):
+            nearest = self.distances(torch.tensor([math.inf, 1.0])).amin()
+            self.calls += self.training
+            if self.calls > 7:
+                raise RuntimeError("my own mistake")
+            return dist.Normal(nearest * self.linear(z), 1.0).to_event(1)
+
+    with pytest.raises(RuntimeError, match="my own mistake"):
+        pp.fit(gaussian_pair(digits, Masked()), digits, **OPTIONS)
 
 
 def test_what_was_infinite_from_the_start_may_stay(digits):

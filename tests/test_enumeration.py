@@ -3,16 +3,19 @@ known."""
 
 import math
 
+import pyro.distributions as dist
 import pytest
 import torch
+import torch.nn as nn
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO
 from torch.distributions import kl_divergence
 from torch.testing import assert_close
 
+import pyro_priors as pp
 from linear_gaussian import X_DIM, log_evidence, mixture_of_ppca
 from pairs import BATCH, NUM_CATEGORIES, SIZES, GivenNoise, batch, create, gradients, randomise
-from pyro_priors.objectives import Beta, EnumELBO
+from pyro_priors.objectives import ELBO, Beta, EnumELBO
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -127,3 +130,33 @@ def test_with_both_posteriors_exact_the_bound_is_log_p_of_x():
     for _ in range(3):
         bound = EnumELBO(analytic_kl=False).terms(pair.model, pair.guide, x).bound
         assert_close(bound, truth, rtol=0, atol=1e-8)
+
+
+class Masked(nn.Module):
+    """A category network of your own that excludes some categories."""
+
+    def __init__(self, allowed):
+        super().__init__()
+        self.linear, self.allowed = nn.Linear(6, 4), torch.tensor(allowed)
+
+    def forward(self, x):
+        return dist.Categorical(logits=self.linear(x).masked_fill(~self.allowed, -torch.inf))
+
+
+@pytest.mark.parametrize("how", ["sum", "chunks", "sparse"])
+@pytest.mark.parametrize(
+    "allowed", [[True, True, True, False], [True, True, False, False], [True, False, False, False]]
+)
+def test_a_category_of_probability_zero_has_no_part_in_the_bound(how, allowed):
+    """0 log 0 is 0, and all gradients are finite."""
+    options = {"category": "sparse", "num_enumerated": 2} if how == "sparse" else {}
+    pair = pp.create("cp_vae", **SIZES, num_categories=4, own_category_network=True, **options)
+    pair.guide.category = Masked(allowed)
+    x = torch.randint(2, (3, 6)).double()
+    terms = ELBO(chunk_size=3 if how == "chunks" else None).terms(pair.model, pair.guide, x)
+    q = pair.guide.category(x)
+    entropy = torch.special.entr(q.probs).sum(-1)
+    assert_close(terms.parts["kl_c"], math.log(4) - entropy, rtol=1e-5, atol=1e-6)
+    terms.loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in pair.parameters())
+    assert pair.log_prob(x, num_samples=5).isfinite().all()

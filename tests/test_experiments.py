@@ -230,7 +230,7 @@ def test_other_weights_are_evaluated_anew(finished, counted):
     folder = RunFolder(out / "test2026" / "digits-g")
     record = folder.evaluation()
     path = folder.path / "evaluation.json"
-    path.write_text(json.dumps(record | {"weights": "others"}))
+    runs.write_sealed(path, record | {"weights": "0" * 64})
     assert folder.evaluation() is None
     assert reproduce(out).table == report.table
     assert counted == [["bound"], ["bound", "log_likelihood"]]
@@ -268,11 +268,18 @@ def test_a_table_that_cannot_be_written_is_shown(finished, tmp_path, monkeypatch
     with pytest.warns(RuntimeWarning) as warned:
         report = reproduce(out)
     told = [str(warning.message) for warning in warned]
-    assert told == [
-        "the evaluation of digits-vae: shown, but not saved ([Errno 28] No space left on device)",
-        *(f"the pictures of {one.name}: shown, but not saved ([Errno 28] No space left on device)" for one in ROWS),
-        f"the table of {NAME}: shown, but not saved ([Errno 28] No space left on device)",
-    ]
+    run = out / "test2026"
+    for line, (what, file) in zip(
+        told,
+        [
+            ("evaluation of digits-vae", run / "digits-vae" / "evaluation.json"),
+            *((f"pictures of {one.name}", run / one.name / "table1.png") for one in ROWS),
+            (f"table of {NAME}", run / "table1.json"),
+        ],
+        strict=True,
+    ):
+        start = f"the {what} is shown but not saved: {file} cannot be written (No space left on device): free at least "
+        assert line.startswith(start) and line.endswith(" bytes there, or choose another place to write to"), line
     assert report.files == [] and report.table == finished[1].table
     capsys.readouterr()
     with warnings.catch_warnings():
@@ -398,7 +405,7 @@ def test_a_figure_of_pictures_needs_no_weights(finished, counted, tmp_path, monk
         assert images.shape == (4, 1, 8, 8) and images.std() > 0
         assert torch.equal(images, panels[1][name])
     evaluation = tmp_path / "test2026" / "digits-g" / "evaluation.json"
-    evaluation.write_text(json.dumps(json.loads(evaluation.read_text()) | {"weights": "others"}))
+    runs.write_sealed(evaluation, runs.unsealed(evaluation) | {"weights": "0" * 64})
     reproduce(tmp_path, train=False)
     assert "digits-g" not in panels[2] and len(panels[2]) == 2
 
@@ -417,7 +424,8 @@ def test_pictures_are_kept_to_8_bits(channels, tmp_path):
     altered = whole[:11] + bytes([whole[11] - 1]) + whole[12:]  # the length of the header
     for damaged in (whole[:-60], b"no image", altered):
         (tmp_path / "fig.png").write_bytes(damaged)
-        assert pictures.load(tmp_path / "fig.png", "w") is None
+        with pytest.warns(RuntimeWarning, match=r"fig.png is not used, it is damaged"):
+            assert pictures.load(tmp_path / "fig.png", "w") is None
 
 
 def test_numbers_without_weights_are_of_the_row_s_own_options(finished, counted, tmp_path, monkeypatch, capsys):
@@ -462,7 +470,7 @@ def test_numbers_without_weights_are_those_of_the_row(file, change, told, finish
 
     without_weights(finished, tmp_path)
     path = tmp_path / "test2026" / "digits-g" / file
-    path.write_text(json.dumps(changed(json.loads(path.read_text()), change)))
+    runs.write_sealed(path, changed(runs.unsealed(path), change))
     found = cells(reproduce(tmp_path, rows=["vae"], train=False).table)[1]
     assert re.match(told, found["digits-g"]["negative bound"])
     assert found["digits-vae"]["epochs"] == "2"
@@ -470,9 +478,10 @@ def test_numbers_without_weights_are_those_of_the_row(file, change, told, finish
 
 def test_numbers_without_weights_know_what_their_run_started_from(finished, tmp_path):
     without_weights(finished, tmp_path)
-    (tmp_path / "test2026" / "digits-g" / "start.json").write_text("{}")
+    start = {"how": "start", "options": {}, "learned": "other", "weights": None}
+    runs.write_sealed(tmp_path / "test2026" / "digits-g" / "start.json", start)
     found = cells(reproduce(tmp_path, rows=["vae"], train=False).table)[1]
-    assert "holds a run that started from {}" in found["digits-g"]["negative bound"]
+    assert "holds a run that started from {'how': 'start', " in found["digits-g"]["negative bound"]
 
 
 def test_numbers_without_weights_are_not_overwritten(finished, tmp_path, capsys):
@@ -599,13 +608,13 @@ def test_an_option_newer_than_the_run_may_be_at_its_default(finished, counted):
     out, report = finished
     file = out / "test2026" / "digits-g" / "config.json"
     content = file.read_text()
-    config = json.loads(content)
+    config = runs.unsealed(file)
     del config["pair"]["config"]["num_transforms"], config["train"]["clip_norm"], config["data"]["config"]["flatten"]
-    file.write_text(json.dumps(config))
+    runs.write_sealed(file, config)
     try:
         assert reproduce(out).table == report.table
         del config["pair"]["config"]["z_dim"]  # which is not at its default
-        file.write_text(json.dumps(config))
+        runs.write_sealed(file, config)
         with pytest.raises(ValueError, match=r"pair\.config\.z_dim is 2 but the run in .* was started with 40"):
             reproduce(out)
     finally:
@@ -708,7 +717,7 @@ def test_a_row_starts_from_another(tmp_path, monkeypatch):
     reproduce(out, rows=["digits-after-seed1"], max_epochs=1)
     run = out / "test2026" / "digits-after-seed1"
     assert started == [(1, 2.0)] and len(runs.records(run)) == 1 and not learned_by(0).exists()
-    found = json.loads((run / "start.json").read_text())
+    found = runs.unsealed(run / "start.json")
     weights = json.loads((learned_by(1) / "pair" / "pair.json").read_text())["sha256"]
     options = {"much": 2.0, "seed": 1}
     assert found == {"how": "start", "options": options, "learned": "digits-before-seed1", "weights": weights}

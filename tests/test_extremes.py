@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 
 import mpmath
+import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
@@ -19,6 +20,7 @@ import pyro_priors as pp
 from pyro_priors.nn import (
     LIKELIHOODS,
     ContinuousBernoulli,
+    DiscretisedLogistic,
     JointBernoulli,
     OptimalGaussianLikelihood,
     RelaxedCategorical,
@@ -356,3 +358,14 @@ def test_flows_have_finite_gradients(flow, size):
     drawn = prior().rsample((50,))
     gradients = torch.autograd.grad(prior().log_prob(drawn).sum(), list(prior.parameters()))
     assert drawn.isfinite().all() and all(value.isfinite().all() for value in gradients)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.5, 1.0, 1e2, 1e4, 1e8])
+@pytest.mark.parametrize("loc", [-1e3, 0.0, 0.5, 0.9, 1e3])
+def test_the_mean_of_a_clipped_logistic(loc, scale):
+    """Against the integral of P(x > u) over [0, 1], in float64 by Gauss and Legendre."""
+    nodes, weights = np.polynomial.legendre.leggauss(2000)
+    u = torch.tensor((nodes + 1) / 2)
+    expected = (torch.tensor(weights / 2) * torch.sigmoid((loc - u) / scale)).sum()
+    found = DiscretisedLogistic(torch.tensor(loc), torch.tensor(scale)).mean
+    assert_close(found.double(), expected, rtol=1e-4, atol=1e-6)

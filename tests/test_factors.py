@@ -124,3 +124,10 @@ def test_the_metric():
     assert by[""] == pytest.approx(sum(by[f"_{name}"] for name in FACTORS) / 5)
     other = pp.create("vae", x_shape=(64,), z_dim=2, hidden=(4,))
     assert evaluate(other, pp.data.load("digits"), metrics=["factors"], progress=False) == {}
+
+
+def test_the_gap_of_a_large_factor_needs_no_table_of_its_values():
+    """Memory for 10^15 counts is not to be had."""
+    information = torch.tensor([[math.log(2)], [0.0]])
+    factors = torch.tensor([[0], [10**15]])
+    assert_close(mutual_information_gap(information, factors), torch.ones(1))

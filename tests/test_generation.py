@@ -294,3 +294,15 @@ def test_prior_samples_of_categories():
     z = prior_samples(pair, "z", 9000)
     share = torch.bincount((z[:, 0] / 100).round().long() + 1, minlength=3) / 9000
     assert_close(share, torch.full((3,), 1 / 3), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e4, 1e6])
+def test_distances_of_features_far_from_zero_keep_their_digits(shift):
+    """A common shift changes none of them; squares of 1e6 would leave no digits of a spread of 1e-2."""
+    generator = torch.Generator().manual_seed(0)
+    real, generated = (torch.randn(400, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    shares = precision_recall_density_coverage(real, generated)
+    assert shares["precision"] > 0.8
+    moved = [shift + 1e-2 * features for features in (real, generated)]
+    assert precision_recall_density_coverage(*moved) == shares
+    assert_close(frechet(*moved), 1e-4 * frechet(real, generated), rtol=1e-5, atol=0)

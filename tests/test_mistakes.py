@@ -294,6 +294,9 @@ sample conditional --out new.png --edit 99999 --condition label=1 | 99999 | 0 to
 plot new | new | run folder
 plot file | file | run folder
 plot toy figures | figures | leave it out
+cache all | all | give --clear
+cache --cler | --cler | give --clear
+cache --clear nonsense | nonsense | cache
 reproduce | EXPERIMENT | first
 reproduce bhalodia2019 | bhalodia2019 | choose
 reproduce bhalodia2019/fig2 | bhalodia2019/fig2 | bhalodia2019/fig

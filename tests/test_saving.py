@@ -191,7 +191,8 @@ def test_a_pair_that_is_not_of_the_zoo_loads_the_weights_of_a_run_folder(data, t
 
 def test_nothing_is_saved_into_a_run_of_which_only_the_numbers_are_kept(data, tmp_path):
     fit(create(), data, tmp_path)
-    RunFolder(tmp_path).save_evaluation({"part": "test", "seed": 0, "metrics": {}})
+    run = RunFolder(tmp_path)
+    run.save_evaluation({"part": "test", "seed": 0, "metrics": {}} | run.source(run.weights()))
     for name in ("pair", "last"):
         shutil.rmtree(tmp_path / name)
     assert RunFolder(tmp_path).holds_numbers_only

@@ -106,8 +106,8 @@ def test_a_restored_store_beside_fresh_modules_is_refused(name, tmp_path, monkey
     nothing has changed."""
     monkeypatch.setattr(registration, "_counters", {})
     monkeypatch.setattr(registration, "_names", WeakKeyDictionary())
-    args = batch(name)
-    _svi(create(name)).step(*args)
+    args, trained = batch(name), create(name)
+    _svi(trained).step(*args)
     pyro.get_param_store().save(tmp_path / "store.pt")
     pyro.clear_param_store()
 
@@ -490,6 +490,28 @@ def test_the_weight_of_an_unknown_site_is_refused_by_the_handler(program, weight
     weigh = KLWeight({"z": 0.5})
     trace = poutine.trace(weigh(getattr(pair, program))).get_trace(*args)
     assert trace.nodes["z"]["scale"] == 0.5, "and nothing is left of the handlers before"
+
+
+def test_a_weight_may_name_a_site_of_the_guide_alone():
+    """An auxiliary variable: the KL that stands in the bound is its log-density under the guide."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            u = pyro.sample("u", dist.Normal(x, 1.0).to_event(1), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Normal(u, 1.0).to_event(1))
+
+    objective = ELBO()
+    objective.kl_weight = {"u": 0.5}
+    terms = objective.terms(model, guide, torch.randn(4, 2))
+    assert terms.scales == {"reconstruction": 1.0, "kl_z": 1.0, "kl_u": 0.5}
+    objective.kl_weight = {"zz": 0.5}
+    with pytest.raises(ValueError, match="^kl_weight names 'zz', which is not a latent site: choose from z, u$"):
+        objective.terms(model, guide, torch.randn(4, 2))
 
 
 def test_an_error_of_the_program_is_not_hidden_by_that_of_the_weight():

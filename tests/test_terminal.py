@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import runs
-from pyro_priors import run_folder
+from pyro_priors import _files
 from pyro_priors._terminal import ascii_of, printable
 from pyro_priors.cli import main
 from pyro_priors.run_folder import RunFolder
@@ -145,9 +145,9 @@ def test_an_evaluation_is_shown_before_it_is_written(run, monkeypatch, capsys):
     shown = []
     original = RunFolder.save_evaluation
 
-    def save(self, record):
+    def save(self, *args):
         shown.append(capsys.readouterr().out)
-        return original(self, record)
+        return original(self, *args)
 
     monkeypatch.setattr(RunFolder, "save_evaluation", save)
     assert main(["evaluate", str(run), *EVALUATE]) == 0
@@ -170,7 +170,7 @@ def test_a_run_that_cannot_be_written_to_is_evaluated(number, what, call, run, m
 
     with monkeypatch.context() as patch:
         if call == "open":
-            patch.setattr(run_folder.checkpoint, "open", fail, raising=False)
+            patch.setattr(_files, "open", fail, raising=False)
         else:
             patch.setattr(os, call, fail)
         assert main(["evaluate", str(run), *EVALUATE, "--seed", "7"]) == 0

@@ -137,9 +137,9 @@ def test_trainings_in_threads_next_to_a_server_end_with_the_bits_of_trainings_al
 
 def test_draws_next_to_a_training_go_on_with_the_state_of_the_generator():
     """They neither repeat with each training nor are drawn again after it."""
-    data, server = runs.small_data(), runs.small_pair("vae", runs.small_data())
+    data = runs.small_data()
+    server, *pairs = (runs.small_pair("vae", data) for _ in range(3))
     drawn, done = [], threading.Event()
-    trained = [runs.small_pair("vae", data) for _ in range(2)]  # which seeds the generators
 
     def serve():
         while not done.is_set():
@@ -148,7 +148,7 @@ def test_draws_next_to_a_training_go_on_with_the_state_of_the_generator():
     torch.manual_seed(5)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         serving = pool.submit(serve)
-        for pair in trained:
+        for pair in pairs:
             pp.fit(pair, data, max_epochs=1, batch_size=16, progress=False)
         done.set()
         serving.result()

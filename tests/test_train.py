@@ -561,7 +561,6 @@ def test_the_aggregate_posterior_is_set(source):
 
 def test_a_folder_is_trained_by_one_process_at_a_time(tmp_path, digits):
     """The lock is another process's, which is then killed: no lock is left behind."""
-    pytest.importorskip("fcntl")
     code = (
         "import sys, time\nfrom pyro_priors.run_folder import RunFolder\n"
         "with RunFolder(sys.argv[1]).locked():\n    print('locked', flush=True)\n    time.sleep(600)\n"

@@ -22,7 +22,9 @@ __all__ = [
     "Part",
     "PartName",
     "Splits",
+    "add_values",
     "check_attributes",
+    "check_below",
     "check_labels",
     "check_num_labels",
     "check_unit_interval",
@@ -175,10 +177,15 @@ def _digest(part: Part, use: str) -> str:
             continue
         tensor = values.levels if isinstance(values, Levels) else values
         found.update(f"{kind} {type(values).__name__} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        bytes_of_row = tensor[:1].numel() * tensor.element_size()
-        for rows in tensor.split(max(1, BYTES_AT_ONCE // max(1, bytes_of_row))):
-            found.update(rows.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        add_values(found, tensor)
     return found.hexdigest()
+
+
+def add_values(digest: Any, tensor: Tensor) -> None:
+    """Update a checksum of :mod:`hashlib` with the values of a tensor, some rows at a time."""
+    bytes_of_row = tensor[:1].numel() * tensor.element_size()
+    for rows in tensor.split(max(1, BYTES_AT_ONCE // max(1, bytes_of_row))):
+        digest.update(rows.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
 
 
 AS_NUMBERS = "convert with .astype('float32')"
@@ -259,11 +266,37 @@ def check_values(argument: str, values: ArrayLike | Tensor) -> Tensor:
     finite = torch.isfinite(x)
     if not finite.all():
         bad = (~finite).nonzero()
+        if torch.isfinite(given := numbers[tuple(bad[0])]):
+            raise ValueError(
+                f"{argument} holds {given.item():.4g} at index {tuple(bad[0].tolist())}, which is beyond the largest "
+                "float32, 3.4e38: rescale the values"
+            )
         raise ValueError(
             f"{argument} holds {len(bad)} NaN or infinite float32 values, the first at index "
             f"{tuple(bad[0].tolist())}: remove these examples or fill them in"
         )
+    _check_rounding(argument, numbers, x)
     return x
+
+
+def _check_rounding(argument: str, numbers: Tensor, x: Tensor) -> None:
+    """Refuse columns whose differences float32 does not hold, such as those of 1 between numbers of 1e9."""
+    if numbers.dtype not in (torch.float64, torch.int64, torch.int32):
+        return
+    wide, narrow = numbers.flatten(1), x.flatten(1)
+    mean = torch.stack([rows.double().sum(0) for rows in wide.split(1000)]).sum(0) / len(wide)
+    lost, squares = torch.zeros_like(mean), torch.zeros_like(mean)
+    for rows, rounded in zip(wide.split(1000), narrow.split(1000), strict=True):
+        lost = torch.maximum(lost, (rounded.double() - rows.double()).abs().amax(0))
+        squares += (rows.double() - mean).square().sum(0)
+    spread = (squares / len(wide)).sqrt()
+    bad = (lost > 0.1 * spread) & (spread > 0)
+    if bad.any():
+        column = int(bad.int().argmax())
+        raise ValueError(
+            f"{argument} has values around {mean[column].item():.4g} with a spread of {spread[column].item():.3g} "
+            f"(column {column}), and float32 holds 7 digits: subtract the mean first, {argument} - {argument}.mean(0)"
+        )
 
 
 def check_labels(argument: str, labels: ArrayLike | Tensor, num_examples: int) -> Tensor:
@@ -307,6 +340,18 @@ def check_num_labels(labels: Mapping[str, Tensor]) -> int:
     return num_labels
 
 
+def check_below(argument: str, label: Tensor, num_labels: int) -> None:
+    """Refuse labels that are not 0, 1, ..., ``num_labels - 1``.
+
+    :raises ValueError: with the first that is not
+    """
+    if (wrong := label[(label < 0) | (label >= num_labels)]).numel():
+        raise ValueError(
+            f"{argument} must be integers from 0 to {num_labels - 1}, got {int(wrong[0])}: number the classes, "
+            f"{CLASSES}"
+        )
+
+
 MOST_LABELS, LABELS_PER_CLASS = 1000, 10
 """Most labels, or labels for each one that occurs: larger ones are taken for identifiers."""
 
@@ -331,6 +376,8 @@ def check_unit_interval(argument: str, x: Tensor) -> None:
     :raises ValueError: with the smallest and largest value
     """
     low, high = (value.item() for value in torch.aminmax(x))
+    if not math.isfinite(low + high):
+        raise ValueError(f"{argument} holds NaN or infinite values: remove these examples or fill them in")
     if low < 0 or high > 1:
         remedy = "divide by 255" if low >= 0 and 1 < high <= 255 and math.floor(high) == high else "rescale"
         raise ValueError(f"{argument} must lie in [0, 1], got values from {low:g} to {high:g}: {remedy} first")

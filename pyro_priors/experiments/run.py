@@ -21,10 +21,13 @@ import torch
 
 from .. import data as data_sets
 from .. import metrics, objectives, plots, train, zoo
+from .._files import FolderError, WriteError, make_folder, save_figure
 from .._lock import own_store
 from .._options import path_of, typed
+from .._records import Start, seal
+from .._records import read as read_record
 from .._rng import seeded
-from ..checkpoint import write_atomically
+from ..checkpoint import CheckpointError, write_atomically
 from ..data import Splits
 from ..metrics import Estimate
 from ..metrics.evaluate import check_options
@@ -133,7 +136,11 @@ def reproduce(
     folder = place / f"{paper}{'-quick' if quick else ''}"
     runner = _Runner(folder, quick, num_samples, max_epochs, device, precision, features, progress)
     for row in chosen:
-        runner.config(row)  # a mistake in the options is told before anything is done
+        try:
+            runner.config(row)  # a mistake in the options is told before anything is done
+        except CheckpointError:  # what is only shown is marked
+            if train:
+                raise
     results, shown = [], {}
     for row in experiment.rows:
         if train and row in chosen:
@@ -149,7 +156,7 @@ def reproduce(
     path = runner.folder / own_name
     files: list[Path] = []
     with _kept(f"the table of {name}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         content = json.dumps(record(experiment, results, quick), indent=1)
         for file, text in ((path.with_suffix(".json"), content), (path.with_suffix(".md"), written)):
             write_atomically(file, text.encode())
@@ -166,7 +173,7 @@ def reproduce(
     with _kept(f"the figure of {name}"):
         for file, figure in drawn.items():
             figure.suptitle(textwrap.fill(what, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize="medium")
-            figure.savefig(file, dpi=120)
+            save_figure(figure, file, dpi=120)
             files.append(file)
     return Report(experiment, results, written, files)
 
@@ -177,7 +184,7 @@ def _kept(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        warnings.warn(f"{what}: shown, but not saved ({error})", RuntimeWarning, stacklevel=4)
+        warnings.warn(f"{what} is shown but not saved: {error}", RuntimeWarning, stacklevel=4)
 
 
 def _curves(results: Sequence[Result]) -> Figure:
@@ -223,7 +230,19 @@ class _Runner:
         self, row: Row, experiment: Experiment, may_train: bool, may_evaluate: bool
     ) -> tuple[Result, Trained | Pictures | None]:
         """Train and evaluate one row, as far as it has to be and may be; with it what the figure is drawn of."""
-        folder, config = RunFolder(self.folder / row.name), self.config(row)
+        folder = RunFolder(self.folder / row.name)
+        try:
+            return self.run_in(folder, row, experiment, may_train, may_evaluate)
+        except CheckpointError as error:
+            if may_train:
+                raise
+            return Result(row, f"not shown: {error}"), None
+
+    def run_in(
+        self, folder: RunFolder, row: Row, experiment: Experiment, may_train: bool, may_evaluate: bool
+    ) -> tuple[Result, Trained | Pictures | None]:
+        """As :meth:`run`, which marks a row whose folder cannot be read."""
+        config = self.config(row)
         if not (folder.holds_numbers_only or _is_done(folder, config) or may_train):
             reached = folder.progress()
             status = f"not finished: epoch {reached['epoch']}" if reached else NOT_TRAINED
@@ -238,6 +257,9 @@ class _Runner:
                 return result, self.pictures(experiment, folder) if result.estimates else None
             data = self.data(row)
             pair = self.pair(row, data)
+        except (WriteError, FolderError) as error:  # the rows before it are still shown
+            warnings.warn(f"{row.name} is not finished: {error}", RuntimeWarning, stacklevel=3)
+            return Result(row, "not finished: its run cannot be written"), None
         except ValueError as error:
             if may_train:
                 raise
@@ -366,9 +388,13 @@ class _Runner:
                 "weights": RunFolder(self.folder / row.start.learned.name).weights(),
             }
         if begins and start is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, json.dumps(start, indent=1).encode())
-        found = json.loads(file.read_bytes()) if file.exists() else None
+            make_folder(file.parent)
+            write_atomically(file, json.dumps(seal(start), indent=1).encode())
+        try:
+            found = read_record(file, Start, folder.path)
+        except FileNotFoundError:
+            found = None
+        start = json.loads(json.dumps(start))
         if start is not None and found is not None and start["weights"] is None:
             start["weights"] = found["weights"]  # what it started from need not be kept
         if found != start:
@@ -403,6 +429,7 @@ class _Runner:
         """An evaluation with what the experiment asks of the row: from ``evaluation.json`` what is there already,
         computed what is not; empty if something is missing that may not be computed."""
         row, pair, data = trained.row, trained.pair, trained.data
+        source = folder.source(pair.saved_digest)  # the run may have another pair when the evaluation ends
         measures = {measure.__name__: partial(measure, pair, data) for measure in row.measures}
         judges = (*row.judges, *experiment.judges)
         measures |= {judge.__name__: partial(judge, trained) for judge in judges}
@@ -415,7 +442,7 @@ class _Runner:
         given["categories"] = row.categories
         given["features"] = self.features
         old = folder.evaluation(**OF_TABLES) or {}
-        if not metrics.can_be_beside(old, given | {"data": data.source}):
+        if old.get("weights") != source["weights"] or not metrics.can_be_beside(old, given | {"data": data.source}):
             old = {}
         known = set(old.get("asked", ()))
         if may_evaluate and "log_likelihood" in known and not self.suffices(old, given):
@@ -437,9 +464,10 @@ class _Runner:
                 if name in measures:
                     with seeded(given["seed"], pair.device), own_store():
                         found |= measures[name]()
-            old = metrics.beside(old or None, metrics.record(pair, data, found, missing, **given))
+            new = metrics.record(pair, data, found, missing, **given) | source
+            old = metrics.beside(old or None, new)
             with _kept(f"the evaluation of {row.name}"):
-                folder.save_evaluation(old)
+                folder.save_evaluation(new, metrics.beside)
         return old
 
     def suffices(self, old: dict[str, Any], given: dict[str, Any]) -> bool:

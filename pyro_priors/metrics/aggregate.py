@@ -21,7 +21,7 @@ from .._precision import pair_in_precision_of, with_float32_parameters
 from .._sites import base_of, is_normal, sample_sites
 from ..pair import Pair
 from ..priors import GaussianMixture
-from .checks import check_finite, check_values, deviation, standard_error
+from .checks import DoesNotApply, check_finite, check_values, deviation, standard_error
 
 __all__ = [
     "Leakage",
@@ -78,7 +78,7 @@ def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
                 trace = poutine.trace(poutine.condition(pair.guide, given)).get_trace(rows)
             posterior: Any = trace.nodes[site]["fn"]
             if not is_normal(posterior):
-                raise ValueError(
+                raise DoesNotApply(
                     f"the posterior of site '{site}' is {type(base_of(posterior)).__name__}, and the aggregate "
                     "posterior is computed of diagonal Gaussians only: evaluate other metrics"
                 )

@@ -9,9 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_categories", "check_finite", "check_pair", "check_values", "deviation", "standard_error"]
+__all__ = [
+    "DoesNotApply",
+    "check_categories",
+    "check_finite",
+    "check_pair",
+    "check_values",
+    "deviation",
+    "standard_error",
+]
 
 Size = str | int | EllipsisType
+
+
+class DoesNotApply(ValueError):
+    """A metric has no value for a pair and its data."""
 
 
 def check_values(name: str, value: Any, *shape: Size, least: int = 1, infinite: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,7 @@ from .aggregate import (
     prior_samples,
     upper_site,
 )
-from .checks import check_finite, check_pair, standard_error
+from .checks import DoesNotApply, check_finite, check_pair, standard_error
 from .clustering import hungarian_accuracy, majority_accuracy
 from .factors import factor_information, mutual_information_gap
 from .fidelity import condition_fidelity, diversity
@@ -102,7 +103,7 @@ def evaluate(
     :param data: its data
     :param part: ``"train"``, ``"valid"`` or ``"test"``; a training part with dynamic binarisation is binarised once
     :param metrics: names from :data:`METRICS`; when empty all but those :data:`ON_REQUEST`. What does not apply to the
-        pair and its data is left out
+        pair and its data is left out; a warning says so where the kind of posterior is the reason
     :param num_samples: importance samples for each datum's log p(x)
     :param seed: seed of the noise
     :param features: network that generated images are compared in (:func:`~pyro_priors.metrics.features_for`)
@@ -159,7 +160,17 @@ def evaluate_each(
             seed_generators(seed, pair.device)
             # log p(x), the longest, notices numbers of other threads batch by batch
             compute, confirm = partial(METRICS[name], context), name != "log_likelihood"
-            results[name] = draws.alone(name, compute, f"the evaluation of {name}", confirm)
+            try:
+                results[name] = draws.alone(name, compute, f"the evaluation of {name}", confirm)
+            except (DoesNotApply, NotImplementedError) as error:  # a distribution may have no mean
+                if metrics:
+                    raise
+                warnings.warn(
+                    f"the metric {name} is left out: {error or 'a distribution has no such value'}",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+                results[name] = {}
     return results
 
 

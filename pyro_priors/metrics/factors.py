@@ -79,7 +79,7 @@ def mutual_information_gap(information: Tensor, factors: Tensor) -> Tensor:
         raise ValueError(f"a gap is between two values of the code, and this one has {len(information)}")
     _check_factors(factors, "N", information.shape[1])
     best = information.topk(2, 0).values
-    shares = [torch.bincount(column).double() / len(column) for column in factors.T]
+    shares = [column.unique(return_counts=True)[1].double() / len(column) for column in factors.T]
     entropy = torch.stack([torch.special.entr(share).sum() for share in shares]).to(information)
     return torch.where(entropy > 0, (best[0] - best[1]) / entropy, math.nan)
 

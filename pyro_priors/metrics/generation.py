@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import pickle
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +27,8 @@ from ..pair import Pair
 from .aggregate import aggregate_posterior, log_prior, low_posterior_samples, prior_samples, upper_site
 from .checks import check_pair, check_values
 from .classifier import Classifier, trained_classifier
-from .judges import digest_of
+from .distances import distances
+from .judges import JudgeConfig, digest_of
 
 __all__ = [
     "FEATURES",
@@ -39,6 +43,9 @@ __all__ = [
 
 NUM_IMAGES = 10_000
 """Most images of each kind."""
+
+FORMAT = 1
+"""Version of what is kept of a classifier, and of how it is trained."""
 
 NUM_NEIGHBORS = 5
 """Number of the neighbor whose distance is the reach of a point."""
@@ -95,6 +102,11 @@ def _inception(data: Splits, device: torch.device) -> Features:
             "features='inception' needs the package torch-fidelity: pip install pyro-priors[generation], or use "
             "features='efficientnet-lite0'"
         ) from None
+    except (EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"features='inception' has a damaged file in {torch.hub.get_dir()} ({error}): remove it, or use "
+            "features='efficientnet-lite0'"
+        ) from None
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"features='inception' could not be downloaded ({error}): use features='efficientnet-lite0', which needs "
@@ -144,9 +156,11 @@ def kept_classifier(data: Splits, device: torch.device | str = "cpu") -> Classif
         )
     target: Any = "label" if data.num_labels is not None else "attributes"
     # by images and labels themselves: with labels as the condition they are the same
-    known = digest_of(data.train.x, getattr(data.train, target))
-    of = hashlib.sha256(f"{len(data.train)} {data.binarise} {known}".encode()).hexdigest()[:8]
-    folder = cache_folder() / "classifiers" / f"{data.name}-{of}"
+    known = digest_of(*(values for part in data.parts.values() for values in (part.x, getattr(part, target))))
+    options = dataclasses.asdict(JudgeConfig())
+    of = hashlib.sha256(f"{FORMAT} {data.image_shape} {data.binarise} {options} {known}".encode()).hexdigest()[:16]
+    name = re.sub(r"[^\w.-]", "_", data.name)[:40].lstrip(".")  # of a file of the user's
+    folder = cache_folder() / "classifiers" / f"{name}-{of}"
     with torch.enable_grad():  # also within an evaluation, which needs none
         return trained_classifier(data, folder, target=target, device=str(device))
 
@@ -172,8 +186,8 @@ def features_for(name: str, data: Splits, device: torch.device | str = "cpu") ->
     ``inception``          Inception v3 of the usual FID, with 2,048 features, where torchmetrics can download it
     ``efficientnet-lite0`` EfficientNet-Lite0 trained on ImageNet, 1,280 features, from packages: no download
     ``classifier``         a small classifier of these very data (:func:`~pyro_priors.metrics.trained_classifier`), 128
-                           features, trained once and kept in ``~/.cache/pyro_priors/classifiers`` (or below
-                           XDG_CACHE_HOME)
+                           features, trained once and kept in ``~/.cache/pyro_priors/classifiers`` (see
+                           ``pyro-priors cache``)
     ``auto``               ``classifier`` for labelled grey images, ``efficientnet-lite0`` for others
     ====================== ==================================================================================
 
@@ -230,8 +244,9 @@ def frechet(real: Tensor, generated: Tensor) -> float:
     _check_features(real, generated, least=2)
     with torch.device(real.device):  # where torchmetrics makes its sums
         distance = FrechetInceptionDistance(feature=_Computed(real.shape[1])).set_dtype(torch.float64)
-    distance.update(real.double(), real=True)
-    distance.update(generated.double(), real=False)
+    origin = real.double().mean(0)  # sums of squares keep no digits of spreads far below the mean
+    distance.update(real.double() - origin, real=True)
+    distance.update(generated.double() - origin, real=False)
     return distance.compute().item()
 
 
@@ -295,7 +310,7 @@ def precision_recall_density_coverage(real: Tensor, generated: Tensor, k: int = 
     in_reach = real.new_zeros(len(generated))
     recalled, covered = [], []
     for rows, reach in zip(real.split(1000), reach_real.split(1000), strict=True):
-        distance = torch.cdist(rows, generated)
+        distance = distances(rows, generated)
         within = distance < reach[:, None]
         in_reach += within.sum(0)
         covered.append(within.any(1))
@@ -310,8 +325,8 @@ def precision_recall_density_coverage(real: Tensor, generated: Tensor, k: int = 
 
 def _reach(x: Tensor, k: int) -> Tensor:
     """Distance of each point to its k-th neighbour."""
-    # a point is its own nearest, at a distance that rounding may leave a little above 0
-    return torch.cat([torch.cdist(rows, x).kthvalue(k + 1, 1).values for rows in x.split(1000)])
+    # a point is its own nearest
+    return torch.cat([distances(rows, x).kthvalue(k + 1, 1).values for rows in x.split(1000)])
 
 
 _REAL: WeakKeyDictionary[Splits, dict[tuple[str, str, int], Tensor]] = WeakKeyDictionary()

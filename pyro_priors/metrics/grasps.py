@@ -149,8 +149,9 @@ def trained_discriminator(
         raise ValueError(f"data must have poses as x and images as conditions, {data.name} has not: use 'cornell'")
     check_rows(data)
     judged_by = judge_config(NAME, config)
+    contents = [values for part in data.parts.values() for values in (part.x, conditions_of(part))]
     trained_by = {
-        "data": {"name": data.name, "source": data.source, "sha256": digest_of(data.train.x)},
+        "data": {"name": data.name, "source": data.source, "sha256": digest_of(*contents)},
         "training": dataclasses.asdict(judged_by),
     }
     with seeded(judged_by.seed, device), torch.device("cpu"):

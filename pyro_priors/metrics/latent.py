@@ -39,9 +39,9 @@ def active_categories(aggregate: Tensor) -> int:
     The threshold is ours; Lavda et al. (2019) speak of categories of near-zero probability and name none.
 
     :param aggregate: q(c), shape ``(K,)``
-    :raises ValueError: if it is not of that shape, or has values that are not finite
+    :raises ValueError: if it is not of that shape, or not a distribution
     """
-    check_values("aggregate", aggregate, "K")
+    _check_probabilities(aggregate)
     return int((aggregate >= 0.1 / len(aggregate)).sum())
 
 
@@ -50,7 +50,16 @@ def effective_categories(aggregate: Tensor) -> float:
     """``exp`` of the entropy of the aggregate posterior, 1 when one category takes all, K when all share alike.
 
     :param aggregate: q(c), shape ``(K,)``
-    :raises ValueError: if it is not of that shape, or has values that are not finite
+    :raises ValueError: if it is not of that shape, or not a distribution
     """
-    check_values("aggregate", aggregate, "K")
+    _check_probabilities(aggregate)
     return torch.special.entr(aggregate).sum().exp().item()
+
+
+def _check_probabilities(aggregate: Tensor) -> None:
+    check_values("aggregate", aggregate, "K")
+    if (aggregate < 0).any() or abs(aggregate.sum().item() - 1) > 1e-3:
+        raise ValueError(
+            f"aggregate must be probabilities that sum to 1, got {aggregate.min().item():.4g} as the smallest and "
+            f"{aggregate.sum().item():.4g} as the sum: give aggregate / aggregate.sum()"
+        )

@@ -84,7 +84,7 @@ class OptimalGaussianLikelihood(BernoulliLikelihood):
         """
         known = squared_error.isfinite()
         total = (1 - self.momentum) * self.num_values + num_values
-        moved = self.squared_error + num_values / total * (squared_error - self.squared_error)
+        moved = torch.lerp(self.squared_error, squared_error.to(self.squared_error), num_values / total)
         self.num_values.copy_(torch.where(known, total, self.num_values))
         self.squared_error.copy_(torch.where(known, moved, self.squared_error))
 

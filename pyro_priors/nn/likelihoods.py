@@ -327,7 +327,9 @@ class DiscretisedLogistic(dist.TorchDistribution):
     def mean(self) -> Tensor:
         """The mean, less what rounding to the levels changes: below 2e-5 for scales of 0.01 and more."""
         upper, lower = F.softplus(self.loc / self.scale), F.softplus((self.loc - 1) / self.scale)
-        return (self.scale * (upper - lower)).clamp(0, 1)
+        # the same for a wide logistic, of which the difference keeps no digits
+        wide = -torch.log1p(torch.sigmoid(self.loc / self.scale) * torch.expm1(-1 / self.scale.clamp(min=1)))
+        return (self.scale * torch.where(self.scale < 1, upper - lower, wide)).clamp(0, 1)
 
     def sample(self, sample_shape: "_size" = ()) -> Tensor:
         shape = self._extended_shape(Size(sample_shape))

@@ -65,7 +65,8 @@ class SomeCategories(dist.Categorical):
             return log_q
         top, drawn = value[:-1].movedim(0, -1), log_q[-1:]
         rest = self.logits.detach().scatter(-1, top.expand(*self.batch_shape, -1), -torch.inf).logsumexp(-1)
-        return torch.cat([log_q[:-1], drawn - drawn.detach() + rest])
+        drawn = torch.where(drawn == -torch.inf, rest, drawn - drawn.detach() + rest)  # where all of the rest is masked
+        return torch.cat([log_q[:-1], drawn])
 
 
 class _Handler(Messenger):

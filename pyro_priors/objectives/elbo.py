@@ -7,6 +7,7 @@ is read off the plate ``"data"``. Pyro's stock ELBOs sum over the batch instead;
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
@@ -20,10 +21,12 @@ from pyro.util import check_model_guide_match, check_traceenum_requirements
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from .._files import CheckpointError
 from .._lock import LOCK
 from .._options import typed
 from .._precision import at_least_float32, with_float32_parameters
-from .._sites import base_of, is_categorical, is_enumerated, is_normal, sample_sites
+from .._reading import RESTORE
+from .._sites import base_of, check_latent, is_categorical, is_enumerated, is_normal, sample_sites
 from ..nn.likelihoods import DiscretisedLogistic, check_levels
 from .categories import Chunk, SomeCategories, Sparse
 from .kl_weight import KLWeight, Weight
@@ -167,14 +170,19 @@ class ELBO(TraceEnum_ELBO):
         return {}
 
     def load_state(self, state: dict[str, Tensor], device: torch.device) -> None:
-        """Restore what :meth:`state` gave."""
+        """Restore what :meth:`state` gave.
+
+        :raises CheckpointError: if it is not what :meth:`state` gives
+        """
+        if state:
+            raise CheckpointError(f"the state has tensors of an objective, and {type(self).__name__} has none", RESTORE)
 
     def prepare(self, model: torch.nn.Module, guide: torch.nn.Module, *args) -> None:
         """Make networks of the objective's own for these programs, if it has some and they are not yet made."""
 
     def weigh(self, program: Callable) -> Callable:
         """The program with its latent sites weighted; what objectives with weights of their own extend."""
-        return KLWeight(self.kl_weight)(program)
+        return KLWeight(self.kl_weight, strict=False)(program)  # a site may be in one of the two programs only
 
     @LOCK
     def terms(self, model: torch.nn.Module, guide: torch.nn.Module, *args, **kwargs) -> Terms:
@@ -250,6 +258,9 @@ class ELBO(TraceEnum_ELBO):
         # Pyro's computes all log-densities here; ours leaves out those that a closed-form KL makes needless.
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        if isinstance(self.kl_weight, Mapping):
+            sites = [site for trace in (model_trace, guide_trace) for site in sample_sites(trace)]
+            check_latent("kl_weight", self.kl_weight, [name for name, site in sites if not site["is_observed"]])
         if is_validation_enabled():
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
             check_traceenum_requirements(model_trace, guide_trace)
@@ -299,9 +310,12 @@ class ELBO(TraceEnum_ELBO):
         if closed and self.analytic_kl and is_normal(p) and is_normal(q):
             kl = kl_divergence(q, p)
         elif closed and isinstance(q, SomeCategories) and is_categorical(p):
-            kl = (q.probs * (q.logits - p.logits)).sum(-1)
+            kl = (q.probs * torch.where(q.logits == -math.inf, 0.0, q.logits - p.logits)).sum(-1)
         else:
-            kl = q.log_prob(q_site["value"]) - p.log_prob(q_site["value"])
+            log_q = q.log_prob(q_site["value"])
+            kl = log_q - p.log_prob(q_site["value"])
+            if is_categorical(q):  # 0 log 0 is 0: a category that is masked has no part in the sum
+                kl = torch.where(log_q == -math.inf, 0.0, kl)
         return scale_and_mask(kl, 1.0, p_site["mask"])
 
 

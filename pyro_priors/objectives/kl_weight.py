@@ -30,12 +30,14 @@ class KLWeight(Messenger):
     It is :func:`pyro.poutine.scale` less the observed sites.
 
     :param weight: number above 0 (Pyro refuses 0), or scalar tensor, or a mapping from site names to these
-    :raises ValueError: if a weight that is not a tensor is not a finite number above 0; in use, if the program has no
-        latent site of a name in the mapping
+    :param strict: refuse names that are not latent sites of the program
+    :raises ValueError: if a weight that is not a tensor is not a finite number above 0; in use, while ``strict``, if
+        the program has no latent site of a name in the mapping
     """
 
-    def __init__(self, weight: Weight) -> None:
+    def __init__(self, weight: Weight, strict: bool = True) -> None:
         super().__init__()
+        self.strict = strict
         for site, value in weight.items() if isinstance(weight, Mapping) else (("every latent site", weight),):
             number = value if isinstance(value, Tensor) else plain(value)
             if isinstance(number, Tensor):
@@ -55,7 +57,7 @@ class KLWeight(Messenger):
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        if isinstance(self.weight, Mapping) and error[0] is None:
+        if self.strict and isinstance(self.weight, Mapping) and error[0] is None:
             check_latent("kl_weight", self.weight, self._latent)
 
     def _pyro_sample(self, msg: Any) -> None:
