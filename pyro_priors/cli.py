@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import math
-import os
 import re
 import sys
 import traceback
@@ -19,13 +18,16 @@ import torch
 import tyro
 
 from . import cache_command, control, data, experiments, metrics, objectives, plots, train, zoo
+from ._arguments import check_arguments, check_once, groups, integer, merged
 from ._files import FolderError, WriteError, make_folder, save_figure, write_atomically
-from ._options import path_of
+from ._options import Seed, Size, path_of
 from ._reading import RESTORE
 from ._rng import seeded
-from ._terminal import printable
+from ._terminal import one_line, printable, until_unread
 from .checkpoint import CheckpointError
 from .data import DataConfig
+from .metrics.evaluate import check_options
+from .metrics.record import DECIDES
 from .pair import Pair
 from .run_folder import MAY_CHANGE, RunFolder
 from .train import TrainConfig
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         one line that names the argument, the value and the remedy; 130 when interrupted
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    with printable(sys.stdout, sys.stderr), warnings.catch_warnings():
+    with printable(sys.stdout, sys.stderr), until_unread(), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _warn(str(message))
         if not arguments or arguments[0] in ("-h", "--help"):
             print(USAGE)
@@ -81,32 +83,37 @@ def _run(command: str, *arguments: str) -> int:
     except (train.TrainingDiverged, ChildProcessError) as error:
         return _fail(error, 1)
     except (CheckpointError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and _raised_in(error) == Path(__file__):
-            # a reader such as head has read enough of what is printed here
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
         return _fail(error, 2)
     except ValueError as error:
         # our own code raises these for the user to read; from any other place one is a bug, shown whole
-        if Path(__file__).parent not in _raised_in(error).parents:
+        if not _is_ours(error):
             raise
         return _fail(error, 2)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0] or "no reason is given"
+        return _fail(MemoryError(f"the memory is exhausted ({reason}): give smaller sizes, or smaller batches"), 2)
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def _raised_in(error: Exception) -> Path:
-    return Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+def _is_ours(error: Exception) -> bool:
+    """Whether code of this package raised it."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").split(".")[0] in ("pyro_priors", "__main__")
 
 
 def _fail(error: Exception, status: int) -> int:
-    print(f"pyro-priors: error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"pyro-priors: error: {one_line(str(error))}", file=sys.stderr)
     return status
 
 
 def _parse(options: Any, arguments: Sequence[str], command: str) -> Any:
-    """``tyro.cli`` with its framed error messages folded into one line."""
+    """``tyro.cli`` on checked arguments, with its framed error messages folded into one line."""
+    if not {"-h", "--help"}.intersection(arguments):
+        check_arguments(options, arguments, command)
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
@@ -119,7 +126,8 @@ def _parse(options: Any, arguments: Sequence[str], command: str) -> Any:
         message = re.split(
             "For full helptext|Argument helptext", " ".join(line for line in lines if line.strip("-+ "))
         )[0]
-        raise ValueError(f"{message.strip()} (see pyro-priors {command} --help)") from None
+        message = re.sub(r"^Error parsing [\w.]+: ", "", message.strip())
+        raise ValueError(f"{message} (see pyro-priors {command} --help)") from None
 
 
 def _taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
@@ -129,12 +137,14 @@ def _taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
         argument = arguments[index]
         if argument == f"--{name}":
             if index + 1 >= len(arguments) or arguments[index + 1].startswith("--"):
-                raise ValueError(f"--{name} needs a value")
+                raise ValueError(f"--{name} needs a value: give one, or leave it out")
             value, index = arguments[index + 1], index + 1
         elif argument.startswith(f"--{name}="):
             value = argument.split("=", 1)[1]
         else:
             rest.append(argument)
+        if value is not None and not value.strip():
+            raise ValueError(f"--{name} needs a value, got {value!r}: give one, or leave it out")
         index += 1
     return value, rest
 
@@ -186,6 +196,7 @@ def _train(arguments: list[str]) -> None:
         return
     name = arguments[0]
     pair_options = _pair_options(name)
+    check_once(arguments[1:])
     data_name, rest = _taken(arguments[1:], "data")
     objective_name, rest = _taken(rest, "objective")
     if objective_name is not None and objective_name not in objectives.OBJECTIVES:
@@ -197,8 +208,8 @@ def _train(arguments: list[str]) -> None:
         option = argument.removeprefix("--objective.").removeprefix("no-").split("=")[0].replace("-", "_")
         if argument.startswith("--objective.") and option not in known_options:
             raise ValueError(
-                f"objective '{objective_name or 'elbo'}' has no option {argument}: its options are "
-                f"{', '.join(known_options)}; another one is chosen with --objective NAME"
+                f"objective '{objective_name or 'elbo'}' has no option {argument}: {zoo.hint(option, known_options)}, "
+                "or another --objective"
             )
 
     @dataclass(frozen=True)
@@ -221,7 +232,10 @@ def _train(arguments: list[str]) -> None:
         """How it is trained."""
 
     options = _parse(Options, rest, f"train {name}")
-    path_of("--out", options.out)
+    out = path_of("--out", options.out)
+    if in_the_way := next((one for one in (out, *out.parents) if one.is_file()), None):
+        which = "which" if in_the_way == out else f"and {in_the_way}"
+        raise ValueError(f"out is {options.out}, {which} is a file: choose the name of a new folder")
     if data_name is None:
         raise ValueError(f"train needs --data: a file .npz or one of {', '.join(data.names())}")
     command = _command([name, f"--data={data_name}", f"--objective={objective_name or 'elbo'}", *rest])
@@ -295,16 +309,32 @@ def _resume(arguments: list[str]) -> None:
         )
         return
     if not arguments or arguments[0].startswith("-"):
-        raise ValueError("resume needs a run folder first: pyro-priors resume runs/cp")
+        raise ValueError("resume needs a run folder first: give it, as pyro-priors resume runs/cp")
     run, *more = arguments
-    folder = RunFolder(path_of("run", run))
+    check_once(more)
+    for name, tokens in groups(more):
+        if name in ("out", "resume"):
+            raise ValueError(f"resume writes into {run} itself, got {' '.join(tokens)}: leave --{name} out")
+        if not name and tokens:
+            raise ValueError(f"resume cannot use the argument {tokens[0]!r}: leave it out (see pyro-priors resume -h)")
+    folder = _run_folder(run)
     command = folder.config().get("command")
     if not command:
         raise ValueError(
             f"{run} does not say which command began it (reproduce, Python or an older version did): give that again; "
             "train with --resume, fit with resume=True"
         )
-    _train([*_taken_from_run(command, folder.path / "config.json", more), *more, f"--out={run}", "--resume"])
+    command = _taken_from_run(command, folder.path / "config.json", more)
+    _train([*merged(command, more), f"--out={run}", "--resume"])
+
+
+def _run_folder(run: str) -> RunFolder:
+    path = path_of("run", run)
+    if path.is_file():
+        raise ValueError(f"run is {run}, which is a file: give the run folder, such as runs/vae")
+    if not (path / "config.json").exists():
+        raise FileNotFoundError(f"{run} is no run folder: it has no config.json; give a folder that train wrote")
+    return RunFolder(path)
 
 
 def _taken_from_run(command: Sequence[str], file: Path, more: Sequence[str]) -> list[str]:
@@ -363,16 +393,16 @@ class _OfRun:
 
     run: tyro.conf.Positional[str]
     """Run folder."""
-    data: str = ""
+    data: str | None = None
     """File of the data, where it is not where it was when the run was trained; or a file of the arrays in memory that
     the run was trained on. It must hold the same data."""
-    data_root: Annotated[str, tyro.conf.arg(name="data.root")] = ""
+    data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
     """Folder of the data, where it is not where it was when the run was trained."""
 
 
 def _open_run(options: _OfRun) -> tuple[RunFolder, Pair, data.Splits]:
     path, given = options.run, options.data
-    folder = RunFolder(path_of("run", path))
+    folder = _run_folder(path)
     recipe = folder.config()["data"]
     if recipe is None or (recipe["config"] is None and not given):
         remedy = "" if recipe is None else "give --data FILE.npz that holds them (numpy.savez), or "
@@ -447,38 +477,39 @@ def _evaluate(arguments: list[str]) -> None:
         metrics: Annotated[tuple[str, ...], tyro.conf.arg(help=all_but)] = ()
         part: Literal["train", "valid", "test"] = "test"
         """Part of the data."""
-        num_samples: int = 500
-        """Importance samples for each datum's log p(x)."""
-        categories: Literal["sum", "draw"] = "sum"
-        """A category in log p(x): summed, with so many samples for each, or drawn with each sample."""
-        seed: int = 0
+        num_samples: Size | None = None
+        """Importance samples for each datum's log p(x); 500 when left out."""
+        categories: Literal["sum", "draw"] | None = None
+        """A category in log p(x): summed, with so many samples for each, or drawn with each sample; sum when left
+        out."""
+        seed: Seed = 0
         """Seed of the noise."""
-        features: str = "auto"
-        """Feature network of generation: classifier, efficientnet-lite0, inception or auto."""
+        features: str | None = None
+        """Feature network of generation and diversity: classifier, efficientnet-lite0, inception or auto; auto when
+        left out."""
 
     options = _parse(Options, arguments, "evaluate")
+    own = {name: getattr(options, name) for name in ("num_samples", "categories", "features")}
+    computed = options.metrics or [name for name in metrics.METRICS if name not in metrics.ON_REQUEST]
+    given: dict[str, Any] = {"num_samples": 500, "categories": "sum", "features": "auto", "seed": options.seed}
+    for name, value in own.items():
+        if value is not None and set(computed) <= metrics.METRICS.keys() and not set(computed) & set(DECIDES[name]):
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{option} is {value}, and none of the metrics reads it: give --metrics "
+                f"{' or '.join(DECIDES[name])}, or leave {option} out"
+            )
+    given |= {name: value for name, value in own.items() if value is not None}
+    check_options(options.metrics, given["features"], given["categories"])
     folder, pair, splits = _open_run(options)
     source = folder.source(pair.saved_digest)  # the run may have another pair when the evaluation ends
     replaced = " (of the pair that was saved over the run's)" if folder.pair_is_replaced else ""
-    if options.num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {options.num_samples}")
-    each = metrics.evaluate_each(
-        pair,
-        splits,
-        options.part,
-        metrics=options.metrics,
-        num_samples=options.num_samples,
-        seed=options.seed,
-        features=options.features,
-        categories=options.categories,
-    )
+    each = metrics.evaluate_each(pair, splits, options.part, metrics=options.metrics, **given)
     results = {name: estimate for found in each.values() for name, estimate in found.items()}
     left_out = [f"{name} (needs {metrics.NEEDS[name]})" for name in options.metrics if not each[name]]
     if not results:
         raise ValueError(f"metrics: none applies to this pair and its data: leave out {', '.join(left_out)}")
-    given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
-    given |= {"features": options.features, "categories": options.categories}
-    found = metrics.record(pair, splits, results, each, **given) | source
+    found = metrics.record(pair, splits, results, each, part=options.part, num_data=0, **given) | source
     try:
         part = splits.parts[options.part]
         print(f"{options.run}, {options.part} part of {splits.name} ({len(part)} data){replaced}")
@@ -528,43 +559,49 @@ def _sample(arguments: list[str]) -> None:
 
         out: str = "samples.png"
         """Picture (.png) or arrays (.npz)."""
-        num: int = 64
-        """Number of samples; with --to rounded up to whole rows of eight, without a meaning for --grid and --edit."""
-        category: str = "prior"
-        """Of a pair with categories: a number, prior, or aggregate (the aggregate posterior)."""
+        num: Size | None = None
+        """Number of samples, 64 when left out; with --to rounded up to whole rows of eight; not with --grid and
+        --edit, which decide it."""
+        category: str | None = None
+        """Of a pair with categories: a number, prior, or aggregate (the aggregate posterior); prior when left out."""
         condition: tuple[str, ...] = ()
         """Of a conditional pair: rows of the test part whose conditions are used, in turn; or conditions by name, such
         as "Male=1,Smiling=-1" or label=7, or where they have no names by value, with a point: 0.5 or 1.0,2.0."""
         grid: tuple[str, ...] = ()
         """A row for each combination of these attributes, or for each class: label. The other attributes are those of
         training faces that have all of these."""
-        to: str = ""
+        to: str | None = None
         """A condition by name or value: eight steps from --condition to this one in each row."""
         edit: tuple[int, ...] = ()
         """Rows of the test part: each as it is, reconstructed, and under --condition."""
         transport: bool = False
         """With --edit: move the code along the prior with the condition, instead of keeping it, which may leave the
         picture as it was; nothing where the prior does not see the condition."""
-        seed: int = 0
+        seed: Seed = 0
         """Seed of the noise."""
 
     options = _parse(Options, arguments, "sample")
-    _, pair, splits = _open_run(options)
     out = path_of("--out", options.out)
     if out.suffix not in (".png", ".npz"):
-        raise ValueError(f"--out must end in .png or .npz, got '{options.out}'")
+        raise ValueError(f"--out must end in .png or .npz, got '{options.out}': give samples.png")
     if out.is_dir():
         raise ValueError(f"--out is {out}, which is a folder: give the name of a file, such as {out / 'samples.png'}")
+    if options.num is None:
+        options = dataclasses.replace(options, num=64)
+    elif options.grid or options.edit:
+        raise ValueError(
+            f"--num is {options.num}, but --grid and --edit decide how many pictures there are: leave it out"
+        )
+    _, pair, splits = _open_run(options)
     if out.suffix == ".png" and splits.image_shape is None:
         raise ValueError(f"{splits.name} has no images to draw: write arrays with --out samples.npz, or draw with plot")
-    if options.num < 1:
-        raise ValueError(f"--num must be at least 1, got {options.num}")
     make_folder(out.parent)
     fixed: dict[str, Any] = {}
-    if options.category != "prior":
+    if options.category is not None:
         if not pair.num_categories:
             raise ValueError(f"--category {options.category}: this pair has no categories, leave it out")
-        fixed["c"] = int(options.category) if options.category.lstrip("-").isdigit() else options.category
+        number = integer(options.category)
+        fixed["c"] = options.category if number is None else number
     with seeded(options.seed, pair.device):
         if (made := _controlled(options, pair, splits)) is None:
             condition = _conditions_of_rows(options, pair, splits)
@@ -600,7 +637,7 @@ def _conditions_of_rows(options: Any, pair: Pair, splits: data.Splits) -> Any:
 
 def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Controlled | None:
     """What is asked for by name; None where it is not."""
-    are_rows = [text.lstrip("-").isdigit() for text in options.condition]
+    are_rows = [integer(text) is not None for text in options.condition]
     by_name = not all(are_rows)
     if by_name and any(are_rows) and splits.condition_names is not None and pair.takes_condition:
         given = " ".join(options.condition)
@@ -609,16 +646,19 @@ def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Contro
     chosen = [name for name, given in ways.items() if given]
     if len(chosen) > 1:
         raise ValueError(f"{' and '.join(chosen)} are two pictures: choose one of them")
+    shown = " ".join(map(str, [ways[chosen[0]]] if options.to else ways[chosen[0]])) if chosen else ""
     if chosen and not (pair.takes_condition and splits.test.condition is not None):
         raise ValueError(
-            f"{chosen[0]} needs a conditional pair, and this one takes no condition: train one, such as "
+            f"{chosen[0]} {shown} needs a conditional pair, and this one takes no condition: train one, such as "
             f"{control.CONDITIONAL}"
         )
     if options.transport and not options.edit:
         raise ValueError("--transport belongs to --edit: leave it out, or name rows of the test part with --edit")
     if chosen in (["--to"], ["--edit"]) and (len(options.condition) != 1 or not by_name):
         rows = " (whole numbers are rows of the test part)" if options.condition and not by_name else ""
-        raise ValueError(f"{chosen[0]} needs one --condition by name or value, such as {_example(splits)}{rows}")
+        raise ValueError(
+            f"{chosen[0]} {shown} needs one --condition by name or value: give one, such as {_example(splits)}{rows}"
+        )
     if options.grid:
         return control.grid(pair, splits, options.grid, ",".join(options.condition))
     if options.to:

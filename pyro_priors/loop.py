@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
@@ -23,10 +24,10 @@ from ._compile import GRADIENT_NORM
 from ._divergence import TrainingDiverged, became_infinite, cause
 from ._files import CheckpointError, WriteError
 from ._lock import LOCK, own_store
-from ._networks import of_network
+from ._networks import of_network, same_buffers
 from ._reading import RESTORE
 from ._resume import check_finite, check_optimizer, check_progress
-from ._rng import own_generators
+from ._rng import Draws, own_generators
 from ._sites import SharedNoise
 from .data import Part, Splits, batches, num_batches
 from .nn import OptimalGaussianLikelihood, Temperature
@@ -102,6 +103,7 @@ class Training:
         self.dtype = self.parameters[0].dtype  # as Fabric has made it
         self.valid = to_like(data.valid, self.parameters[0])
         self.progress = _Progress()
+        self.draws = Draws(fabric.device)
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
         saved = folder.load_state() if folder is not None and resume else None
@@ -275,6 +277,7 @@ class Training:
             x = x.round() if self.data.binarise else x
         x, condition = x.to(self.dtype), None if condition is None else condition.to(self.dtype)
         loss, parts, total_norm = self.backward(x, condition, batch_size, seed)
+        self.check_draws(x, condition, batch_size, seed)
         if progress.step < config.frozen_epochs * self.steps_per_epoch:
             for parameter in self.frozen:
                 parameter.grad = None  # Adam passes it over, and remembers nothing of it
@@ -288,6 +291,22 @@ class Training:
             self.objective.observe(values)
             self.objective.end_step()
         progress.add({key: value.item() for key, value in values.items()}, batch_size, norm)
+
+    def check_draws(self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int) -> None:
+        """Refuse numbers that another thread drew from the generators during the step.
+
+        :raises ValueError: if it did
+        """
+        if self.fabric.world_size > 1:  # these processes have no threads but their own
+            return
+
+        def again(number: int) -> int:
+            self.seed(seed + number)
+            with torch.no_grad(), self.fabric.autocast(), same_buffers(self.pair):
+                self.loss_module.objective.eager(x, condition, self.loss_module.kl_weight)
+            return self.draws.position()
+
+        self.draws.check(batch_size, self.draws.position(), again, f"step {self.progress.step}")
 
     def backward(
         self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int
@@ -522,8 +541,13 @@ class Training:
         try:
             for step, (x, condition) in enumerate(found):
                 if len(x):
-                    with self.noise_of(min(size, len(self.valid) - step * size)):
-                        terms = elbo.terms(self.pair.model, self.pair.guide, x, condition)
+                    num = min(size, len(self.valid) - step * size)
+                    compute = partial(elbo.terms, self.pair.model, self.pair.guide, x, condition)
+                    with self.noise_of(num):
+                        if world_size > 1:
+                            terms = compute()
+                        else:
+                            terms = self.draws.alone(("validation", num), compute, "a validation", confirm=False)
                     for name, value in {"bound": terms.bound, **terms.parts}.items():
                         sums[name] = sums.get(name, 0.0) + value.cpu().double().sum()
                 self.give_way()

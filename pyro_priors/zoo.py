@@ -17,7 +17,8 @@ from . import checkpoint, guides, models
 from ._files import CheckpointError
 from ._hints import check_sizes, is_size
 from ._hints import hint as hint
-from ._options import convert_fields, path_of, plain, typed
+from ._memory import TRAINED, check_memory, refusing_too_many_bytes
+from ._options import Seed, convert_fields, path_of, plain, typed
 from ._records import SavedPair
 from ._rng import seeded
 from ._within import TooLarge, Within
@@ -137,12 +138,17 @@ class PairConfig:
                     raise ValueError(f"{name} must be a tuple of positive integers, got {value!r}: give {remedy}")
             elif name in _SIZES and value is not None:
                 check_sizes(**{name: value})
+                if name == "num_transforms" and value > MOST_TRANSFORMS:  # each is built on its own, which takes time
+                    raise ValueError(f"num_transforms must be at most {MOST_TRANSFORMS}, got {value}: give 10, say")
         for name in () if conv else ("channels", "normalisation", "upsampling"):
             if getattr(self, name) != getattr(PairConfig, name):
                 raise ValueError(f"{name}={getattr(self, name)!r} belongs to networks='conv': leave it out")
 
 
 NETWORKS = ("conv", "mlp")
+
+MOST_TRANSFORMS = 1000
+"""Most transforms of a flow."""
 
 _SIZES = ("num_categories", "num_components", "num_enumerated", "num_transforms", "z1_dim", "z_dim")
 
@@ -450,6 +456,13 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
         network is no module. What your networks return is checked whenever the programs run: distributions must be
         those of ``pyro.distributions``
     """
+    return _create(name, encoder, decoder, config, copies=1)
+
+
+def _create(
+    name: str, encoder: nn.Module | None, decoder: nn.Module | None, config: dict[str, Any], copies: int
+) -> Pair:
+    """As :func:`create`; ``copies`` of the parameters must fit into the memory."""
     name = plain(name)
     entry = _entry(name)
     fields = [field.name for field in dataclasses.fields(entry.config_class)]
@@ -469,9 +482,13 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
         value = getattr(built, option, None)
         if value != getattr(entry.config_class, option, None):
             warnings.warn(
-                f"{option}={value!r} is of the zoo's own decoder, and does nothing to yours: leave it out", stacklevel=2
+                f"{option}={value!r} is of the zoo's own decoder, and does nothing to yours: leave it out", stacklevel=3
             )
-    pair = entry.factory(built, Networks(encoder, decoder))
+    largest, option = max((size, key) for key in _sizes_of(built) for size in _as_sizes(getattr(built, key)))
+    of_option = f"{option}={getattr(built, option)}", f"give a smaller {option}"
+    check_memory(4 * copies * largest, *of_option)  # torch takes no size beyond 64 bits
+    with refusing_too_many_bytes(copies, *of_option):
+        pair = entry.factory(built, Networks(encoder, decoder))
     own = [key for key, network in (("encoder", encoder), ("decoder", decoder)) if network is not None]
     pair.recipe = {"name": name, "config": dataclasses.asdict(built), "own_networks": own}
     check = BatchCheck(x=built.x_shape, condition=getattr(built, "condition_shape", None))
@@ -484,6 +501,16 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
     return pair
 
 
+def _sizes_of(config: PairConfig) -> list[str]:
+    """Names of the options that decide how large the networks are; those that the data fix come last."""
+    names = [key for key in vars(config) if key in _SIZES or key.endswith("hidden") or key == "channels"]
+    return [*names, *(key for key in vars(config) if key.endswith("_shape"))]
+
+
+def _as_sizes(value: Any) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else value or ()
+
+
 def _event_of_encoder(config: PairConfig) -> dict[str, tuple[int, ...]]:
     """What the ``encoder`` of :func:`create` returns: its site, or features, and their shape."""
     if isinstance(config, CPVAEConfig):
@@ -492,7 +519,7 @@ def _event_of_encoder(config: PairConfig) -> dict[str, tuple[int, ...]]:
 
 
 @typed
-def create_for(name: str, data: Splits, seed: int, **config: Any) -> Pair:
+def create_for(name: str, data: Splits, seed: Seed, **config: Any) -> Pair:
     """Build a pair for some data: the pair that ``pyro-priors train`` begins with.
 
     Sizes that the data fix are filled in from them, and the networks start from the seed; torch's generator is left as
@@ -522,9 +549,10 @@ def create_for(name: str, data: Splits, seed: int, **config: Any) -> Pair:
             stacklevel=3,
         )
     with seeded(seed):
-        return create(name, **config)
+        return _create(name, config.pop("encoder", None), config.pop("decoder", None), config, copies=TRAINED)
 
 
+@typed
 def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> Pair:
     """Load the pair that was saved last under a path, by :meth:`Pair.save` or by :func:`pyro_priors.fit`.
 

@@ -628,7 +628,7 @@ def test_an_option_newer_than_the_run_may_be_at_its_default(finished, counted):
         ("lavda2019/table2", r"experiment 'lavda2019/table2' is unknown: did you mean 'lavda2019/table1'\?"),
         ("lavda", r"experiment 'lavda' is unknown: "),
         ("lavda2019", r"experiment 'lavda2019' is a paper: choose one of lavda2019/table1, .*lavda2019/fig3"),
-        ("lavda2019/table1 --row hvp-11", r"has no row 'hvp-11': did you mean 'hvp-10'\? Its rows are mnist-cp-10, "),
+        ("lavda2019/table1 --row hvp-11", r"has no row 'hvp-11': did you mean 'hvp-10'\? give one of mnist-cp-10, "),
         ("lavda2019/table1 --num-samples 0", r"num_samples must be at least 1, got 0"),
         ("lavda2019/table1 --features inceptoin", r"features must be one of auto, classifier, .*, got 'inceptoin'"),
         ("lavda2019/table1 --max-epochs 0", r"max_epochs must be at least 1, got 0"),
@@ -684,7 +684,7 @@ def test_seeds_are_runs_of_their_own_and_one_line(tmp_path, monkeypatch):
     assert [one["of"] for one in record["rows"]] == ["digits-vae"] * 3 + [""]
     assert [one.name for one in seeded.select(["digits-vae"])] == [one.name for one in three]
     with pytest.raises(
-        ValueError, match=r"no row 'digits-vea': did you mean 'digits-vae'\? Its rows are digits-vae, dig"
+        ValueError, match=r"no row 'digits-vea': did you mean 'digits-vae'\? give one of digits-vae, dig"
     ):
         seeded.select(["digits-vea"])
 

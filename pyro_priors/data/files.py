@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .._limits import PickledError, decoding, read_arrays
-from .._options import typed
+from .._options import Seed, typed
 from .levels import Levels
 from .splits import (
     AS_NUMBERS,
@@ -58,7 +58,7 @@ def from_arrays(
     attribute_names: ArrayLike | None = None,
     name: str = "arrays",
     likelihood: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Splits:
     """One's own arrays as a data set, copied and checked.
 
@@ -182,7 +182,7 @@ def _check_like_train(name: str, part: Part, train: Part) -> None:
             )
 
 
-def _split_off(parts: dict[str, Part], seed: int) -> str:
+def _split_off(parts: dict[str, Part], seed: Seed) -> str:
     """Fill in the missing parts from the training part; returns what was done."""
     train, missing = parts["train"], [name for name in PARTS if name not in parts]
     size = max(1, len(train) // 10)
@@ -245,7 +245,7 @@ def _image_shape(shape: torch.Size) -> tuple[int, ...] | None:
     return tuple(shape) if len(shape) == 3 and shape[0] in (1, 3) else None
 
 
-def read_npz(path: Path, *, seed: int = 0) -> Splits:
+def read_npz(path: Path, *, seed: Seed = 0) -> Splits:
     """:func:`from_arrays` on the arrays ``x_train``, ``x_valid``, ..., ``attributes_test``, ``attribute_names`` of an
     ``.npz`` file.
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .._arrays import check_dense
-from .._options import shown
+from .._options import checked, shown
 from .augment import Augment
 from .levels import Levels, rows_of
 
@@ -75,6 +75,7 @@ class Part:
         return Part(rows_of(self.x, index), condition, label, attributes)
 
 
+@checked("Splits", "pyro_priors.data.from_arrays(x_train)")
 @dataclass(frozen=True, eq=False)
 class Splits:
     """A data set in its three parts, with what a model must know about it.

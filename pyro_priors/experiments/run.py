@@ -30,10 +30,11 @@ from .._rng import seeded
 from ..checkpoint import CheckpointError, write_atomically
 from ..data import Splits
 from ..metrics import Estimate
+from ..metrics.evaluate import check_options
 from ..metrics.record import DECIDES
 from ..pair import Pair
 from ..run_folder import RunFolder
-from ..train import TrainConfig, TrainingDiverged
+from ..train import PRECISIONS, TrainConfig, TrainingDiverged
 from . import pictures
 from .experiment import Experiment, Row, Trained, find
 from .pictures import Pictures
@@ -124,11 +125,15 @@ def reproduce(
     chosen = experiment.select([rows] if isinstance(rows, str) else rows)
     for option, value in (("num_samples", num_samples), ("max_epochs", max_epochs)):
         if value is not None and value < 1:
-            raise ValueError(f"{option} must be at least 1, got {value}")
-    if features not in ("auto", *metrics.FEATURES):
-        raise ValueError(f"features must be one of auto, {', '.join(metrics.FEATURES)}, got '{features}'")
+            raise ValueError(f"{option} must be at least 1, got {value} (for example, 10)")
+    check_options((), features, "sum")
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got '{precision}'")
     paper, own_name = name.split("/")
-    folder = path_of("out", out) / f"{paper}{'-quick' if quick else ''}"
+    place = path_of("out", out)
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"out is {out}, which is a file: choose the name of a folder")
+    folder = place / f"{paper}{'-quick' if quick else ''}"
     runner = _Runner(folder, quick, num_samples, max_epochs, device, precision, features, progress)
     for row in chosen:
         try:

@@ -142,6 +142,7 @@ def _efficientnet(data: Splits, device: torch.device) -> Features:
     return Features("efficientnet-lite0", 1280, compute, _at_once(device))
 
 
+@typed
 def kept_classifier(data: Splits, device: torch.device | str = "cpu") -> Classifier:
     """The classifier of the labels, or else attributes, of these very data; trained where it is not there yet.
 
@@ -221,6 +222,7 @@ def _check_features(real: Tensor, generated: Tensor, least: int = 1) -> None:
     check_values("generated", generated, "num_generated", real.shape[1], least=least)
 
 
+@typed
 def frechet(real: Tensor, generated: Tensor) -> float:
     r"""Frechet distance of the Gaussians with the moments of two sets of features.
 
@@ -248,6 +250,7 @@ def frechet(real: Tensor, generated: Tensor) -> float:
     return distance.compute().item()
 
 
+@typed
 def kernel_distance(real: Tensor, generated: Tensor) -> float:
     r"""Kernel distance, KID: the squared maximum mean discrepancy with the kernel :math:`(x^\top y / D + 1)^3`.
 
@@ -262,9 +265,7 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
     Reference: Mikolaj Binkowski, Dougal J. Sutherland, Michael Arbel and Arthur Gretton, Demystifying MMD GANs, ICLR
     2018, arXiv:1801.01401.
     """
-    if min(len(real), len(generated)) < 2:
-        raise ValueError(f"a kernel distance needs 2 images of each kind, got {len(real)} and {len(generated)}")
-    _check_features(real, generated)
+    _check_features(real, generated, least=2)
     real, generated = real.double(), generated.double()
 
     def total(x: Tensor, y: Tensor) -> Tensor:
@@ -301,9 +302,9 @@ def precision_recall_density_coverage(real: Tensor, generated: Tensor, k: int = 
     models, ICML 2020, arXiv:2002.09797.
     """
     check_sizes(k=k)
+    _check_features(real, generated)
     if min(len(real), len(generated)) <= k:
         raise ValueError(f"k is {k}, and the smaller set has {min(len(real), len(generated))}: give more images")
-    _check_features(real, generated)
     real, generated = real.double(), generated.double()
     reach_real, reach_generated = (_reach(x, k) for x in (real, generated))
     in_reach = real.new_zeros(len(generated))
