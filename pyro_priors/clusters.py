@@ -130,8 +130,9 @@ def start_at_clusters(
                     loss = _loss(networks, x, label)
                 except Exception as error:  # a distribution may have refused what diverged
                     _check_finite(networks)
-                    if found := cause(error, partial(_loss, networks, x, label), first_step=not optimizer.state):
-                        raise _diverged(str(found)) from error
+                    again = partial(_loss, networks, x, label)
+                    if (divergence := cause(error, again, first_step=not optimizer.state)) is not None:
+                        raise _diverged(str(divergence)) from error
                     raise
                 optimizer.zero_grad()
                 loss.backward()
