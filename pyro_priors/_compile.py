@@ -29,6 +29,7 @@ from pyro.poutine import runtime
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from ._cache import compiled_folder, ensure_compiled_folder, why_unwritable
 from ._sites import OptionError, SharedNoise
 from .registration import NetworkError, unregistered
 
@@ -163,6 +164,7 @@ class CompiledFunction:
             _check_internals()
             if _handlers() is None:
                 raise ValueError("it was called within effect handlers, which a graph could not follow")
+            ensure_compiled_folder()
             with _quiet():
                 return self._trace(held, inputs, args, differentiate)
         except (NetworkError, OptionError):  # the eager programs would raise the same
@@ -382,19 +384,29 @@ def _held(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
-    """The graph as machine code, for tensors like these."""
-    removed: set[str] = set()
+    """The graph as machine code, for tensors like these.
+
+    :raises ValueError: if the compiler's cache cannot be written
+    """
+    removed: set[Path] = set()
     while True:
         try:
             return _machine_code(graph, inputs)
         except Exception as error:
+            folder = compiled_folder()
+            if why := why_unwritable(folder):
+                raise ValueError(
+                    f"the compiler's cache {folder} cannot be written ({why}): set TORCHINDUCTOR_CACHE_DIR to a folder "
+                    "that can"
+                ) from error
             # what a process was writing when it was killed stays in inductor's cache, cut short, and is in the way for
             # ever; one graph may have several such files
-            cut_short = re.search(r"(\S+\.so): file too short", str(error))
-            if cut_short is None or cut_short[1] in removed:
+            match = re.search(r"(\S+\.so): file too short", str(error))
+            cut_short = None if match is None else Path(match[1]).resolve()
+            if cut_short is None or cut_short in removed or folder.resolve() not in cut_short.parents:
                 raise
-            removed.add(cut_short[1])
-            Path(cut_short[1]).unlink(missing_ok=True)
+            removed.add(cut_short)
+            cut_short.unlink(missing_ok=True)
 
 
 def _machine_code(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Sequence[Tensor]]:

@@ -76,7 +76,7 @@ def became_infinite(tensors: Mapping[str, Tensor], before: Mapping[str, Tensor])
     for name, tensor in tensors.items():
         bad = ~tensor.isfinite()
         if name in before:
-            bad &= before[name].isfinite()
+            bad &= before[name].isfinite().to(bad.device)  # a state that was read is on the CPU
         if bad.any():
             return f"'{name}' became {tensor[bad][0].item()}"
     return None

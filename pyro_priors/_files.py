@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,6 +40,7 @@ __all__ = [
     "write_atomically",
 ]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = 2.0
@@ -246,12 +247,12 @@ def _runs(process: int) -> bool:
     return True
 
 
-def append(path: Path, line: str) -> None:
-    """Add a line to a file, whole or not at all.
+def append(path: Path, lines: str | bytes) -> None:
+    """Add lines to a file, whole or not at all.
 
-    :raises WriteError: if it cannot be written
+    :raises WriteError: if they cannot be written
     """
-    content = line.encode()
+    content = lines.encode() if isinstance(lines, str) else lines
     try:
         with open(path, "ab", buffering=0) as file:
             size, left = file.tell(), content
@@ -276,7 +277,7 @@ def save_figure(figure: Figure, path: Path, **options: Any) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def retried_while_saved(read: Callable[[Path, str], T]) -> Callable[[Path, str], T]:
+def retried_while_saved(read: Callable[Concatenate[Path, str, P], T]) -> Callable[Concatenate[Path, str, P], T]:
     """Let a function that reads ``folder/name.json`` and the file that it names read again what is replaced meanwhile.
 
     A save removes the tensor file of the record that it replaces. A reader that has read the old record finds it gone.
@@ -289,11 +290,11 @@ def retried_while_saved(read: Callable[[Path, str], T]) -> Callable[[Path, str],
         return None
 
     @wraps(read)
-    def reading(folder: Path, name: str) -> T:
+    def reading(folder: Path, name: str, *args: P.args, **kwargs: P.kwargs) -> T:
         while True:
             before = saved(folder, name)
             try:
-                return read(folder, name)
+                return read(folder, name, *args, **kwargs)
             except CheckpointError:
                 if saved(folder, name) == before:
                     raise

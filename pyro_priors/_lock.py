@@ -17,7 +17,9 @@ own objectives                            same weights. ``backward`` needs no lo
 Pyro's own, calls of programs             ``pair.guide``, in one thread while no other thread uses this package.
 distributions that a method returned      Those of a flow prior share its transforms, which remember their last value:
                                           use them in one thread.
-draws of yours, ``torch.manual_seed``     No lock. They change the noise of what runs at the same time.
+draws of yours, ``torch.manual_seed``     No lock. ``fit`` and ``metrics.evaluate`` notice numbers that another thread
+                                          draws while they compute, and raise ValueError (:mod:`pyro_priors._rng` says
+                                          what they miss). The noise of other functions changes.
 ========================================= ==============================================================================
 
 Threads get the lock in turn. A process that forks waits for its turn, so that its child finds the lock free and Pyro's

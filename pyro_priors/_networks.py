@@ -21,7 +21,7 @@ from .registration import NetworkError
 if TYPE_CHECKING:
     from .pair import Pair
 
-__all__ = ["check_networks", "check_smallest_batch", "explaining"]
+__all__ = ["check_networks", "check_smallest_batch", "explaining", "same_buffers"]
 
 
 def check_networks(pair: Pair, x: Tensor, condition: Tensor | None) -> None:
@@ -41,11 +41,11 @@ def check_networks(pair: Pair, x: Tensor, condition: Tensor | None) -> None:
     elbo = ELBO(num_particles=2)
     elbo.exact = True
     with own_generators(pair.device), pair.evaluating(), pyro.validation_enabled(False), torch.no_grad():
-        with _same_buffers(pair):
+        with same_buffers(pair):
             fails_anyway = _error_of(lambda: _run(pair, x, condition)) is not None
         if fails_anyway:
             return
-        with _same_buffers(pair):
+        with same_buffers(pair):
             error = _error_of(lambda: elbo._get_traces(model, Chunk(0, 2, exact=True)(guide), (x, condition), {}))
     if error is not None:
         raise NetworkError(
@@ -126,13 +126,13 @@ def _is_of_memory(error: Exception) -> bool:
 @contextmanager
 def _training(pair: Pair) -> Iterator[None]:
     """Training mode; afterwards modes, buffers and the parameter store are as before."""
-    with pair.evaluating(), _same_buffers(pair):
+    with pair.evaluating(), same_buffers(pair):
         pair.train()
         yield
 
 
 @contextmanager
-def _same_buffers(pair: Pair) -> Iterator[None]:
+def same_buffers(pair: Pair) -> Iterator[None]:
     """Copies stand in for the buffers, in which networks may count their calls; afterwards the buffers are back."""
     before = [(module, dict(module._buffers)) for module in pair.modules()]
     copies = {buffer: buffer.clone() for buffer in pair.buffers()}

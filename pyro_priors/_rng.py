@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ._lock import LOCK, exchanging
 
-__all__ = ["own_generators", "seed_generators", "seeded"]
+__all__ = ["Draws", "alone", "noticing", "own_generators", "seed_generators", "seeded"]
+
+T = TypeVar("T")
+
+BLOCK = 624
+"""Numbers that the CPU's generator makes at a time; its state says how many of the last block are left."""
 
 
 @contextmanager
@@ -26,11 +34,7 @@ def own_generators(device: torch.device | str = "cpu") -> Iterator[None]:
         def exchange() -> None:
             nonlocal other
             found = _states(device)
-            torch.set_rng_state(other[0])
-            if device.type == "cuda":
-                torch.cuda.set_rng_state(other[1], device)
-            elif device.type == "mps":
-                torch.mps.set_rng_state(other[1])
+            _restore(other, device)
             other = found
 
         with exchanging(exchange):
@@ -44,6 +48,14 @@ def _states(device: torch.device) -> list[Tensor]:
     elif device.type == "mps":
         found.append(torch.mps.get_rng_state())
     return found
+
+
+def _restore(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(states[1])
 
 
 def seed_generators(seed: int, device: torch.device | str = "cpu") -> None:
@@ -66,3 +78,103 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     with own_generators(device):
         seed_generators(seed, device)
         yield
+
+
+class Draws:
+    """Notice numbers that other threads draw from torch's generators while a seeded computation draws its own.
+
+    All threads share these generators. A computation is known by how many numbers it draws: as many as before, and as
+    many again from the same seed. Others' numbers go unnoticed where a multiple of 624 of them comes at once from the
+    CPU's generator, or where a computation comes once only and no other thread is known to run.
+
+    :param device: where the computation draws
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.counts: dict[Hashable, int] = {}
+
+    def position(self) -> int:
+        """Return how many numbers were drawn, on the CPU up to multiples of 624."""
+        if self.device.type == "cuda":
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            return torch.cuda.default_generators[index].get_offset()
+        state = torch.default_generator.get_state()
+        return -int.from_bytes(bytes(state[8:12].tolist()), "little")  # the state begins with the seed
+
+    def check(self, kind: Hashable, count: int, again: Callable[[int], int], what: str) -> None:
+        """Compare how many numbers a computation drew with how many others of its kind did.
+
+        Where they differ, it runs again from its own seed and from others. How many numbers a Gamma distribution draws
+        depends on the seed, and on nothing else.
+
+        :param kind: what decides how many numbers are drawn, such as the size of a batch
+        :param count: how many were drawn
+        :param again: computes once more, from the same seed for 0 or from another, and returns how many were drawn
+        :param what: what was computed, for the message
+        :raises ValueError: if another thread has drawn numbers
+        """
+        if self.counts.setdefault(kind, count) == count:
+            return
+        if again(0) != count or all(again(number) == count for number in range(1, 6)):
+            raise ValueError(
+                f"another thread drew random numbers of torch during {what}, which changes its noise: give that thread "
+                "a torch.Generator of its own, or let it wait"
+            )
+        self.counts[kind] = count
+
+    def alone(self, kind: Hashable, run: Callable[[], T], what: str, confirm: bool = True) -> T:
+        """Return what ``run`` returns, computed while no other thread drew numbers.
+
+        :param kind: as for :meth:`check`
+        :param run: draws from the generators as they are
+        :param what: as for :meth:`check`
+        :param confirm: where other threads run, compute the first of a kind twice
+        :raises ValueError: as :meth:`check`
+        """
+        states = _states(self.device)
+
+        def again(number: int) -> int:
+            _restore(states, self.device)
+            if number:
+                seed_generators(number, self.device)
+            return counted()[1]
+
+        def counted() -> tuple[T, int]:
+            before = self.position()
+            result = run()
+            count = self.position() - before
+            return result, count if self.device.type == "cuda" else count % BLOCK
+
+        result, count = counted()
+        ended = _states(self.device)
+        if kind not in self.counts and confirm and _others_run():
+            self.counts[kind] = again(0)
+        self.check(kind, count, again, what)
+        _restore(ended, self.device)
+        return result
+
+
+_DRAWS: ContextVar[Draws | None] = ContextVar("draws", default=None)
+
+
+@contextmanager
+def noticing(device: torch.device) -> Iterator[Draws]:
+    """Let :func:`alone` notice numbers that other threads draw."""
+    token = _DRAWS.set(Draws(device))
+    try:
+        yield _DRAWS.get()  # type: ignore[misc]
+    finally:
+        _DRAWS.reset(token)
+
+
+def alone(kind: Hashable, run: Callable[[], T], what: str) -> T:
+    """As :meth:`Draws.alone` within :func:`noticing`; elsewhere ``run`` is called, and nothing else."""
+    draws = _DRAWS.get()
+    return run() if draws is None else draws.alone(kind, run, what)
+
+
+def _others_run() -> bool:
+    """Whether threads run that are not those of a library in the background."""
+    own = threading.current_thread()
+    return any(one is not own and not one.daemon for one in threading.enumerate())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import os
+import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["ascii_of", "printable"]
+__all__ = ["ascii_of", "one_line", "printable", "until_unread"]
 
 HANDLER = "pyro_priors.ascii"
 
@@ -62,3 +64,55 @@ def printable(*streams: Any) -> Iterator[None]:
         for stream, errors in changed:
             with suppress(OSError, ValueError):  # its reader has gone, or it was closed
                 stream.reconfigure(errors=errors)
+
+
+def one_line(text: str) -> str:
+    """Return text in one line: white space is single spaces, and other control characters are escaped."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in " ".join(text.split()))
+
+
+class _Outlet:
+    """A text stream that drops what is written after its reader has gone."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except OSError as error:
+            # what is still in the stream's buffer would be written again when the interpreter ends
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            if not isinstance(error, BrokenPipeError):
+                raise OSError(
+                    f"the output cannot be written ({error.strerror or error}): send it to another place"
+                ) from None
+
+
+@contextmanager
+def until_unread() -> Iterator[None]:
+    """Let a program go on silently when the reader of its output, such as ``head``, has read enough.
+
+    :raises OSError: if the output cannot be written for another reason, such as a full disk
+    """
+    own = sys.stdout, sys.stderr
+    outlets = [stream if stream is None else _Outlet(stream) for stream in own]
+    sys.stdout, sys.stderr = outlets
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = own
+        for outlet in filter(None, outlets):
+            with suppress(OSError, ValueError):
+                outlet.flush()

@@ -31,6 +31,9 @@ from ._files import (
     retried_while_saved,
     write_atomically,
 )
+from ._reading import RESTORE, read_file
+from ._records import LARGEST_FILE, Tensors
+from ._records import read as read_record
 
 __all__ = [
     "CheckpointError",
@@ -38,6 +41,7 @@ __all__ = [
     "check_module",
     "check_tensors",
     "digest_of",
+    "fit_to_module",
     "load_module_state",
     "locked",
     "make_folder",
@@ -50,10 +54,6 @@ __all__ = [
     "write",
     "write_atomically",
 ]
-
-
-RESTORE = "restore it from a copy, or train and save anew"
-"""What is left to do about a damaged file."""
 
 
 def pack(tensors: dict[str, Tensor]) -> bytes:
@@ -72,8 +72,15 @@ def pack(tensors: dict[str, Tensor]) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors that :func:`pack` was given."""
-    return safetensors.torch.load(content)
+    """Return the tensors that :func:`pack` was given.
+
+    :raises CheckpointError: if the header declares other than the content holds
+    """
+    try:
+        return safetensors.torch.load(content)
+    except Exception as error:  # safetensors and torch have many ways to refuse a header
+        why = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"this is not the content of a safetensors file ({why})", RESTORE) from None
 
 
 def write(
@@ -90,9 +97,10 @@ def write(
     :param record: what JSON can hold
     :param keep_previous: keep the save before this one as ``name.previous.json``
     :returns: the checksum in the record
-    :raises ValueError: if the folder cannot be made
+    :raises ValueError: if the folder cannot be made, or has a ``name.json`` of another kind
     :raises WriteError: if a file cannot be written; the save before is then as it was
     """
+    _check_ours(folder / f"{name}.json")
     content = pack(tensors)
     digest = _digest(content, record)
     tensor_file = folder / f"{name}-{digest[:16]}.safetensors"
@@ -114,6 +122,16 @@ def write(
         with suppress(OSError):  # the save is whole; the next one removes what is left
             _sweep(folder, name)
     return digest
+
+
+def _check_ours(file: Path) -> None:
+    """Refuse to replace a JSON file that another program wrote; what cannot be read may be a damaged save."""
+    try:
+        record = json.loads(read_file(file, file.parent, LARGEST_FILE))
+    except (OSError, ValueError, CheckpointError, RecursionError):
+        return
+    if not isinstance(record, dict) or "tensors" not in record:
+        raise ValueError(f"{file} was not written by a save: choose another folder, or move it away")
 
 
 def _reason(error: OSError) -> str:
@@ -151,8 +169,8 @@ def _named(folder: Path, name: str) -> set[str]:
     found = set()
     for path in (folder / f"{name}.json", folder / f"{name}.previous.json"):
         try:
-            file = json.loads(path.read_bytes())["tensors"]
-        except (OSError, ValueError, KeyError, TypeError):
+            file = json.loads(read_file(path, folder, LARGEST_FILE))["tensors"]
+        except (OSError, CheckpointError, ValueError, KeyError, TypeError, RecursionError):
             continue  # what cannot be read points to nothing
         if isinstance(file, str) and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}\.safetensors", file):
             found.add(file)
@@ -178,29 +196,47 @@ def _sweep(folder: Path, name: str) -> None:
                 (folder / file).unlink(missing_ok=True)
 
 
+LARGEST_TENSORS = 2**36
+"""Bytes of a file of tensors."""
+
+
 @retried_while_saved
-def read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(
+    folder: Path, name: str, schema: type = Tensors, within: Path | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`write` wrote.
 
+    The name of the tensor file is made of the checksum, as :func:`write` makes it, so that a record cannot name another
+    file.
+
+    :param schema: dataclass of :mod:`pyro_priors._records` that says what the record may hold
+    :param within: folder that no link may lead out of; ``folder`` itself when left out
     :returns: tensors and record
-    :raises CheckpointError: if a file is missing, truncated or altered
+    :raises CheckpointError: if a file is missing, truncated or altered, is not a regular file, or lies elsewhere
     """
-    path = Path(folder) / f"{name}.json"
+    folder = Path(folder)
+    within = folder if within is None else within
+    path = folder / f"{name}.json"
     try:
-        record = json.loads(path.read_bytes())
-        tensor_file = path.parent / record["tensors"]
-        content = tensor_file.read_bytes()
-    except FileNotFoundError as error:
+        record = read_record(path, schema, within, sealed=False)
+        names = {f"{stem}-{record['sha256'][:16]}.safetensors" for stem in (name, name.removesuffix(".previous"))}
+        if record["tensors"] not in names:
+            what = f"{path} names the tensor file '{record['tensors']}', which is not that of the checksum it states"
+            raise CheckpointError(f"{what}: it is truncated or altered", RESTORE)
+        tensor_file = folder / record["tensors"]
+        content = read_file(tensor_file, within, LARGEST_TENSORS)
+    except (FileNotFoundError, NotADirectoryError) as error:
         what = f"{error.filename} is missing: there is no complete save in {folder}"
         raise CheckpointError(what, "give a folder that pair.save wrote, or that of a run that has ended") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"{path} cannot be read ({error}): the file is truncated or altered"
-        raise CheckpointError(what, RESTORE) from None
-    if _digest(content, record) != record.get("sha256"):
+    if _digest(content, record) != record["sha256"]:
         raise CheckpointError(
             f"{tensor_file} does not have the checksum that {path.name} states: it is truncated or altered", RESTORE
         )
-    return unpack(content), record
+    try:
+        return unpack(content), record
+    except Exception as error:  # safetensors and torch have many ways to refuse a header
+        what = f"{tensor_file} cannot be read ({' '.join(str(error).split())[:200]}): it is not a file of tensors"
+        raise CheckpointError(what, RESTORE) from None
 
 
 @dataclass(frozen=True)
@@ -320,7 +356,22 @@ def load_module_state(module: nn.Module, state: dict[str, Tensor], source: str, 
     :param state: from :func:`module_state`
     :param source: where the state comes from, for the message
     :param in_its_precision: give each floating-point tensor the precision that it has in the state
-    :raises CheckpointError: if names or shapes are not the module's; nothing is copied then
+    :raises CheckpointError: if names, shapes or kinds of numbers are not the module's; nothing is copied then
+    """
+    fitting = fit_to_module(module, state, source)
+    own = _named_tensors(module)
+    with torch.no_grad():
+        for name, value in fitting.items():
+            _copy(value, own[name].tensor, in_its_precision)
+
+
+def fit_to_module(module: nn.Module, state: dict[str, Tensor], source: str, exact: bool = False) -> dict[str, Tensor]:
+    """Return a state under the names that :func:`load_module_state` copies it by, one for each tensor of the module.
+
+    :param state: from :func:`module_state`
+    :param source: where the state comes from, for the message
+    :param exact: each tensor must have the type that it has in the module
+    :raises CheckpointError: if names, shapes or types are not the module's
     """
     own = _named_tensors(module)
     state = {_plain(key): value for key, value in state.items()}
@@ -341,15 +392,29 @@ def load_module_state(module: nn.Module, state: dict[str, Tensor], source: str, 
                 f"{source} was saved from another network: '{name}' has shape {tuple(value.shape)} there and "
                 f"{tuple(tensor.shape)} here"
             )
+        if tensor.dtype is not value.dtype and (exact or not _may_become(value.dtype, tensor.dtype)):
+            raise CheckpointError(
+                f"{source} was saved from another network: '{name}' is {_short(value.dtype)} there and "
+                f"{_short(tensor.dtype)} here"
+            )
         for other in others:
             if not _same(value, state[other]):
                 raise CheckpointError(
                     f"{source} was saved from another network: '{name}' and '{other}' are two tensors there and one "
                     "here"
                 )
-    with torch.no_grad():
-        for name, *_ in given.values():
-            _copy(state[name], own[name].tensor, in_its_precision)
+    return {name: state[name] for name, *_ in given.values()}
+
+
+def _may_become(there: torch.dtype, here: torch.dtype) -> bool:
+    """Whether a tensor of one type is copied into one of another: numbers of a precision that pairs are trained in."""
+    floats = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    integers = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    return any(there in kinds and here in kinds for kinds in (floats, integers))
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import zoo
+from ._options import typed
 from .pair import Pair
 
 __all__ = ["BIBTEX", "citation"]
@@ -82,6 +83,7 @@ BIBTEX = {
 }
 
 
+@typed
 def citation(pair: Pair) -> str:
     """BibTeX of the papers behind a pair, and of Pyro.
 

@@ -1,10 +1,9 @@
-"""The command line: ``pyro-priors list | train | evaluate | sample | plot | reproduce``."""
+"""The command line: ``pyro-priors list | train | evaluate | sample | plot | reproduce | cache``."""
 
 import contextlib
 import dataclasses
 import io
 import math
-import os
 import re
 import sys
 import traceback
@@ -18,13 +17,17 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from . import control, data, experiments, metrics, objectives, plots, train, zoo
+from . import cache_command, control, data, experiments, metrics, objectives, plots, train, zoo
+from ._arguments import check_arguments, check_once, groups, integer, merged
 from ._files import FolderError, WriteError, make_folder, save_figure, write_atomically
-from ._options import path_of
+from ._options import Seed, Size, path_of
+from ._reading import RESTORE
 from ._rng import seeded
-from ._terminal import printable
+from ._terminal import one_line, printable, until_unread
 from .checkpoint import CheckpointError
 from .data import DataConfig
+from .metrics.evaluate import check_options
+from .metrics.record import DECIDES
 from .pair import Pair
 from .run_folder import MAY_CHANGE, RunFolder
 from .train import TrainConfig
@@ -42,6 +45,7 @@ USAGE = """usage: pyro-priors COMMAND ...
   plot RUN                                    every figure, in RUN/figures
   reproduce PAPER/EXPERIMENT                  a table or figure of a paper: trains what is missing, puts ours beside the
                                               published; --row NAME; --quick; --no-train; interrupted, it goes on
+  cache                                       what is kept to be used again; --clear removes it
 
 pyro-priors COMMAND --help lists the options of a command; of train, with a pair: pyro-priors train cp_vae --help"""
 
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         one line that names the argument, the value and the remedy; 130 when interrupted
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    with printable(sys.stdout, sys.stderr), warnings.catch_warnings():
+    with printable(sys.stdout, sys.stderr), until_unread(), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _warn(str(message))
         if not arguments or arguments[0] in ("-h", "--help"):
             print(USAGE)
@@ -79,32 +83,37 @@ def _run(command: str, *arguments: str) -> int:
     except (train.TrainingDiverged, ChildProcessError) as error:
         return _fail(error, 1)
     except (CheckpointError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and _raised_in(error) == Path(__file__):
-            # a reader such as head has read enough of what is printed here
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
         return _fail(error, 2)
     except ValueError as error:
         # our own code raises these for the user to read; from any other place one is a bug, shown whole
-        if Path(__file__).parent not in _raised_in(error).parents:
+        if not _is_ours(error):
             raise
         return _fail(error, 2)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0] or "no reason is given"
+        return _fail(MemoryError(f"the memory is exhausted ({reason}): give smaller sizes, or smaller batches"), 2)
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def _raised_in(error: Exception) -> Path:
-    return Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+def _is_ours(error: Exception) -> bool:
+    """Whether code of this package raised it."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").split(".")[0] in ("pyro_priors", "__main__")
 
 
 def _fail(error: Exception, status: int) -> int:
-    print(f"pyro-priors: error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"pyro-priors: error: {one_line(str(error))}", file=sys.stderr)
     return status
 
 
 def _parse(options: Any, arguments: Sequence[str], command: str) -> Any:
-    """``tyro.cli`` with its framed error messages folded into one line."""
+    """``tyro.cli`` on checked arguments, with its framed error messages folded into one line."""
+    if not {"-h", "--help"}.intersection(arguments):
+        check_arguments(options, arguments, command)
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
@@ -117,7 +126,8 @@ def _parse(options: Any, arguments: Sequence[str], command: str) -> Any:
         message = re.split(
             "For full helptext|Argument helptext", " ".join(line for line in lines if line.strip("-+ "))
         )[0]
-        raise ValueError(f"{message.strip()} (see pyro-priors {command} --help)") from None
+        message = re.sub(r"^Error parsing [\w.]+: ", "", message.strip())
+        raise ValueError(f"{message} (see pyro-priors {command} --help)") from None
 
 
 def _taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
@@ -127,12 +137,14 @@ def _taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
         argument = arguments[index]
         if argument == f"--{name}":
             if index + 1 >= len(arguments) or arguments[index + 1].startswith("--"):
-                raise ValueError(f"--{name} needs a value")
+                raise ValueError(f"--{name} needs a value: give one, or leave it out")
             value, index = arguments[index + 1], index + 1
         elif argument.startswith(f"--{name}="):
             value = argument.split("=", 1)[1]
         else:
             rest.append(argument)
+        if value is not None and not value.strip():
+            raise ValueError(f"--{name} needs a value, got {value!r}: give one, or leave it out")
         index += 1
     return value, rest
 
@@ -184,6 +196,7 @@ def _train(arguments: list[str]) -> None:
         return
     name = arguments[0]
     pair_options = _pair_options(name)
+    check_once(arguments[1:])
     data_name, rest = _taken(arguments[1:], "data")
     objective_name, rest = _taken(rest, "objective")
     if objective_name is not None and objective_name not in objectives.OBJECTIVES:
@@ -195,8 +208,8 @@ def _train(arguments: list[str]) -> None:
         option = argument.removeprefix("--objective.").removeprefix("no-").split("=")[0].replace("-", "_")
         if argument.startswith("--objective.") and option not in known_options:
             raise ValueError(
-                f"objective '{objective_name or 'elbo'}' has no option {argument}: its options are "
-                f"{', '.join(known_options)}; another one is chosen with --objective NAME"
+                f"objective '{objective_name or 'elbo'}' has no option {argument}: {zoo.hint(option, known_options)}, "
+                "or another --objective"
             )
 
     @dataclass(frozen=True)
@@ -219,7 +232,10 @@ def _train(arguments: list[str]) -> None:
         """How it is trained."""
 
     options = _parse(Options, rest, f"train {name}")
-    path_of("--out", options.out)
+    out = path_of("--out", options.out)
+    if in_the_way := next((one for one in (out, *out.parents) if one.is_file()), None):
+        which = "which" if in_the_way == out else f"and {in_the_way}"
+        raise ValueError(f"out is {options.out}, {which} is a file: choose the name of a new folder")
     if data_name is None:
         raise ValueError(f"train needs --data: a file .npz or one of {', '.join(data.names())}")
     command = _command([name, f"--data={data_name}", f"--objective={objective_name or 'elbo'}", *rest])
@@ -275,25 +291,100 @@ def _command(arguments: list[str]) -> list[str]:
     return kept
 
 
+ASKED_AGAIN = ("num_processes",)
+"""Options of --train that a run's files do not decide: what a run costs this machine is the user's word."""
+
+
 def _resume(arguments: list[str]) -> None:
+    asked = ", ".join(f"--train.{name.replace('_', '-')}" for name in ASKED_AGAIN)
     if arguments[:1] in (["-h"], ["--help"]):
         print(
             "usage: pyro-priors resume RUN [options of train]\n\n"
             "Goes on where the training of RUN stopped: gives the command that began it again, with --resume.\n"
             f"Options that may be others: {', '.join(MAY_CHANGE).replace('_', '-')} (of --train), and --data FILE or "
-            "--data.root FOLDER, where the same data are now"
+            "--data.root FOLDER, where the same data are now\n"
+            "Taken from RUN/config.json, which somebody else may have written: the pair, the objective, the data and "
+            "their place, and the options of --pair, --objective, --data and --train. Nothing else is taken, and not "
+            f"{asked}: give it again"
         )
         return
     if not arguments or arguments[0].startswith("-"):
-        raise ValueError("resume needs a run folder first: pyro-priors resume runs/cp")
+        raise ValueError("resume needs a run folder first: give it, as pyro-priors resume runs/cp")
     run, *more = arguments
-    command = RunFolder(path_of("run", run)).config().get("command")
-    if not isinstance(command, list):
+    check_once(more)
+    for name, tokens in groups(more):
+        if name in ("out", "resume"):
+            raise ValueError(f"resume writes into {run} itself, got {' '.join(tokens)}: leave --{name} out")
+        if not name and tokens:
+            raise ValueError(f"resume cannot use the argument {tokens[0]!r}: leave it out (see pyro-priors resume -h)")
+    folder = _run_folder(run)
+    command = folder.config().get("command")
+    if not command:
         raise ValueError(
             f"{run} does not say which command began it (reproduce, Python or an older version did): give that again; "
             "train with --resume, fit with resume=True"
         )
-    _train([*command, *more, f"--out={run}", "--resume"])
+    command = _taken_from_run(command, folder.path / "config.json", more)
+    _train([*merged(command, more), f"--out={run}", "--resume"])
+
+
+def _run_folder(run: str) -> RunFolder:
+    path = path_of("run", run)
+    if path.is_file():
+        raise ValueError(f"run is {run}, which is a file: give the run folder, such as runs/vae")
+    if not (path / "config.json").exists():
+        raise FileNotFoundError(f"{run} is no run folder: it has no config.json; give a folder that train wrote")
+    return RunFolder(path)
+
+
+def _taken_from_run(command: Sequence[str], file: Path, more: Sequence[str]) -> list[str]:
+    """The arguments of a command in a run's files, less those that only the user may give.
+
+    :param command: the pair and options of ``train``
+    :param file: where it was read, for the message
+    :param more: what the user gives
+    :raises CheckpointError: if it has an argument that ``train`` does not record
+    """
+
+    def refuse(argument: str) -> CheckpointError:
+        what = f"{file} has a command with the argument '{argument}', which resume does not take from a file"
+        return CheckpointError(what, "give the command yourself: pyro-priors train ... --resume")
+
+    name, *rest = command
+    if name not in zoo.names():
+        raise refuse(name)
+    known = {"data", "objective", "quiet", *(f"pair.{one.name}" for one in dataclasses.fields(zoo.config_class(name)))}
+    known |= {f"data.{one.name}" for one in dataclasses.fields(DataConfig)}
+    known |= {f"train.{one.name}" for one in dataclasses.fields(TrainConfig)}
+    known |= {f"objective.{one}" for kind in objectives.OBJECTIVES.values() for one in signature(kind).parameters}
+    kept: list[str] = []
+    skipped: list[str] = []
+    is_asked = False
+    for argument in rest:
+        if argument.startswith("--"):
+            option = argument[2:].split("=", 1)[0].replace("-", "_")
+            group, dot, last = option.rpartition(".")
+            if option not in known and f"{group}{dot}{last.removeprefix('no_')}" not in known:
+                raise refuse(argument)
+            is_asked = group == "train" and last in ASKED_AGAIN
+        elif re.match("-[^0-9.]", argument):
+            raise refuse(argument)
+        (skipped if is_asked else kept).append(argument)
+    for option, exists in (("data", Path.is_file), ("data.root", Path.is_dir)):
+        place, _ = _taken(kept, option)
+        is_path = option != "data" or str(place).endswith(".npz")
+        if place is not None and is_path and _taken(list(more), option)[0] is None and not exists(Path(place)):
+            raise FileNotFoundError(
+                f"{place}, which {file.parent} was trained on, is no longer there: put it back, or give its new place "
+                f"with --{option}"
+            )
+    if skipped and not any(argument.startswith(f"--train.{_dashed(one)}") for argument in more for one in ASKED_AGAIN):
+        _warn(f"{' '.join(skipped)} is not taken from {file}: give it again where it is wanted")
+    return [name, *kept]
+
+
+def _dashed(option: str) -> str:
+    return option.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -302,16 +393,16 @@ class _OfRun:
 
     run: tyro.conf.Positional[str]
     """Run folder."""
-    data: str = ""
+    data: str | None = None
     """File of the data, where it is not where it was when the run was trained; or a file of the arrays in memory that
     the run was trained on. It must hold the same data."""
-    data_root: Annotated[str, tyro.conf.arg(name="data.root")] = ""
+    data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
     """Folder of the data, where it is not where it was when the run was trained."""
 
 
 def _open_run(options: _OfRun) -> tuple[RunFolder, Pair, data.Splits]:
     path, given = options.run, options.data
-    folder = RunFolder(path_of("run", path))
+    folder = _run_folder(path)
     recipe = folder.config()["data"]
     if recipe is None or (recipe["config"] is None and not given):
         remedy = "" if recipe is None else "give --data FILE.npz that holds them (numpy.savez), or "
@@ -320,13 +411,19 @@ def _open_run(options: _OfRun) -> tuple[RunFolder, Pair, data.Splits]:
         raise FileNotFoundError(f"{path} has no finished pair yet: go on training it (pyro-priors resume {path})")
     pair = zoo.load(folder.path).to(torch.float32)  # as the data are, whatever it was trained in
     pair.eval()
+    for parameter_name, parameter in pair.named_parameters():
+        if not parameter.isfinite().all():
+            raise CheckpointError(
+                f"the pair in {path} has NaN or infinite values in '{parameter_name}'",
+                "train it again in another --out",
+            )
     name = given or recipe["name"]
     if not given and name.endswith(".npz") and not Path(name).is_file():
         raise FileNotFoundError(
             f"{name}, which {path} was trained on, is no longer there: put it back, or give its new place with --data"
         )
-    config = recipe["config"] or {"flatten": False}  # as arrays in memory are taken
-    splits = data.load(name, **config | ({"root": options.data_root} if options.data_root else {}))
+    config = _config_of_data(recipe["config"] or {"flatten": False}, options, folder)  # arrays in memory are as given
+    splits = data.load(name, **config)
     if "arrays" in recipe:
         found = splits.described(digest=True)["arrays"]
         if changed := [part for part, digest in recipe["arrays"].items() if found.get(part) != digest]:
@@ -347,6 +444,28 @@ def _open_run(options: _OfRun) -> tuple[RunFolder, Pair, data.Splits]:
     return folder, pair, splits
 
 
+def _config_of_data(config: dict[str, Any], options: _OfRun, folder: RunFolder) -> dict[str, Any]:
+    """The options of the run's data, with the folder that the user gives.
+
+    :raises CheckpointError: if the run's options are not those of data
+    :raises FileNotFoundError: if its folder is not there; only the user's own is made, and filled by downloads
+    """
+    try:
+        data.DataConfig(**config)
+    except (TypeError, ValueError) as error:
+        what = f"{folder.path / 'config.json'} does not describe data that can be loaded ({error})"
+        raise CheckpointError(what, RESTORE) from None
+    if options.data_root:
+        return {**config, "root": options.data_root}
+    root = config.get("root")
+    if root is not None and not Path(root).is_dir():
+        raise FileNotFoundError(
+            f"{root}, the folder of the data that {folder.path} was trained on, is not there: give its new place with "
+            "--data.root"
+        )
+    return config
+
+
 def _evaluate(arguments: list[str]) -> None:
     *others, last = metrics.ON_REQUEST
     all_but = f"Which metrics; when left out all that apply but {', '.join(others)} and {last}."
@@ -358,38 +477,39 @@ def _evaluate(arguments: list[str]) -> None:
         metrics: Annotated[tuple[str, ...], tyro.conf.arg(help=all_but)] = ()
         part: Literal["train", "valid", "test"] = "test"
         """Part of the data."""
-        num_samples: int = 500
-        """Importance samples for each datum's log p(x)."""
-        categories: Literal["sum", "draw"] = "sum"
-        """A category in log p(x): summed, with so many samples for each, or drawn with each sample."""
-        seed: int = 0
+        num_samples: Size | None = None
+        """Importance samples for each datum's log p(x); 500 when left out."""
+        categories: Literal["sum", "draw"] | None = None
+        """A category in log p(x): summed, with so many samples for each, or drawn with each sample; sum when left
+        out."""
+        seed: Seed = 0
         """Seed of the noise."""
-        features: str = "auto"
-        """Feature network of generation: classifier, efficientnet-lite0, inception or auto."""
+        features: str | None = None
+        """Feature network of generation and diversity: classifier, efficientnet-lite0, inception or auto; auto when
+        left out."""
 
     options = _parse(Options, arguments, "evaluate")
+    own = {name: getattr(options, name) for name in ("num_samples", "categories", "features")}
+    computed = options.metrics or [name for name in metrics.METRICS if name not in metrics.ON_REQUEST]
+    given: dict[str, Any] = {"num_samples": 500, "categories": "sum", "features": "auto", "seed": options.seed}
+    for name, value in own.items():
+        if value is not None and set(computed) <= metrics.METRICS.keys() and not set(computed) & set(DECIDES[name]):
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{option} is {value}, and none of the metrics reads it: give --metrics "
+                f"{' or '.join(DECIDES[name])}, or leave {option} out"
+            )
+    given |= {name: value for name, value in own.items() if value is not None}
+    check_options(options.metrics, given["features"], given["categories"])
     folder, pair, splits = _open_run(options)
     source = folder.source(pair.saved_digest)  # the run may have another pair when the evaluation ends
     replaced = " (of the pair that was saved over the run's)" if folder.pair_is_replaced else ""
-    if options.num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {options.num_samples}")
-    each = metrics.evaluate_each(
-        pair,
-        splits,
-        options.part,
-        metrics=options.metrics,
-        num_samples=options.num_samples,
-        seed=options.seed,
-        features=options.features,
-        categories=options.categories,
-    )
+    each = metrics.evaluate_each(pair, splits, options.part, metrics=options.metrics, **given)
     results = {name: estimate for found in each.values() for name, estimate in found.items()}
     left_out = [f"{name} (needs {metrics.NEEDS[name]})" for name in options.metrics if not each[name]]
     if not results:
         raise ValueError(f"metrics: none applies to this pair and its data: leave out {', '.join(left_out)}")
-    given = {"part": options.part, "num_samples": options.num_samples, "num_data": 0, "seed": options.seed}
-    given |= {"features": options.features, "categories": options.categories}
-    found = metrics.record(pair, splits, results, each, **given) | source
+    found = metrics.record(pair, splits, results, each, part=options.part, num_data=0, **given) | source
     try:
         part = splits.parts[options.part]
         print(f"{options.run}, {options.part} part of {splits.name} ({len(part)} data){replaced}")
@@ -439,43 +559,49 @@ def _sample(arguments: list[str]) -> None:
 
         out: str = "samples.png"
         """Picture (.png) or arrays (.npz)."""
-        num: int = 64
-        """Number of samples; with --to rounded up to whole rows of eight, without a meaning for --grid and --edit."""
-        category: str = "prior"
-        """Of a pair with categories: a number, prior, or aggregate (the aggregate posterior)."""
+        num: Size | None = None
+        """Number of samples, 64 when left out; with --to rounded up to whole rows of eight; not with --grid and
+        --edit, which decide it."""
+        category: str | None = None
+        """Of a pair with categories: a number, prior, or aggregate (the aggregate posterior); prior when left out."""
         condition: tuple[str, ...] = ()
         """Of a conditional pair: rows of the test part whose conditions are used, in turn; or conditions by name, such
         as "Male=1,Smiling=-1" or label=7, or where they have no names by value, with a point: 0.5 or 1.0,2.0."""
         grid: tuple[str, ...] = ()
         """A row for each combination of these attributes, or for each class: label. The other attributes are those of
         training faces that have all of these."""
-        to: str = ""
+        to: str | None = None
         """A condition by name or value: eight steps from --condition to this one in each row."""
         edit: tuple[int, ...] = ()
         """Rows of the test part: each as it is, reconstructed, and under --condition."""
         transport: bool = False
         """With --edit: move the code along the prior with the condition, instead of keeping it, which may leave the
         picture as it was; nothing where the prior does not see the condition."""
-        seed: int = 0
+        seed: Seed = 0
         """Seed of the noise."""
 
     options = _parse(Options, arguments, "sample")
-    _, pair, splits = _open_run(options)
     out = path_of("--out", options.out)
     if out.suffix not in (".png", ".npz"):
-        raise ValueError(f"--out must end in .png or .npz, got '{options.out}'")
+        raise ValueError(f"--out must end in .png or .npz, got '{options.out}': give samples.png")
     if out.is_dir():
         raise ValueError(f"--out is {out}, which is a folder: give the name of a file, such as {out / 'samples.png'}")
+    if options.num is None:
+        options = dataclasses.replace(options, num=64)
+    elif options.grid or options.edit:
+        raise ValueError(
+            f"--num is {options.num}, but --grid and --edit decide how many pictures there are: leave it out"
+        )
+    _, pair, splits = _open_run(options)
     if out.suffix == ".png" and splits.image_shape is None:
         raise ValueError(f"{splits.name} has no images to draw: write arrays with --out samples.npz, or draw with plot")
-    if options.num < 1:
-        raise ValueError(f"--num must be at least 1, got {options.num}")
     make_folder(out.parent)
     fixed: dict[str, Any] = {}
-    if options.category != "prior":
+    if options.category is not None:
         if not pair.num_categories:
             raise ValueError(f"--category {options.category}: this pair has no categories, leave it out")
-        fixed["c"] = int(options.category) if options.category.lstrip("-").isdigit() else options.category
+        number = integer(options.category)
+        fixed["c"] = options.category if number is None else number
     with seeded(options.seed, pair.device):
         if (made := _controlled(options, pair, splits)) is None:
             condition = _conditions_of_rows(options, pair, splits)
@@ -511,7 +637,7 @@ def _conditions_of_rows(options: Any, pair: Pair, splits: data.Splits) -> Any:
 
 def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Controlled | None:
     """What is asked for by name; None where it is not."""
-    are_rows = [text.lstrip("-").isdigit() for text in options.condition]
+    are_rows = [integer(text) is not None for text in options.condition]
     by_name = not all(are_rows)
     if by_name and any(are_rows) and splits.condition_names is not None and pair.takes_condition:
         given = " ".join(options.condition)
@@ -520,16 +646,19 @@ def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Contro
     chosen = [name for name, given in ways.items() if given]
     if len(chosen) > 1:
         raise ValueError(f"{' and '.join(chosen)} are two pictures: choose one of them")
+    shown = " ".join(map(str, [ways[chosen[0]]] if options.to else ways[chosen[0]])) if chosen else ""
     if chosen and not (pair.takes_condition and splits.test.condition is not None):
         raise ValueError(
-            f"{chosen[0]} needs a conditional pair, and this one takes no condition: train one, such as "
+            f"{chosen[0]} {shown} needs a conditional pair, and this one takes no condition: train one, such as "
             f"{control.CONDITIONAL}"
         )
     if options.transport and not options.edit:
         raise ValueError("--transport belongs to --edit: leave it out, or name rows of the test part with --edit")
     if chosen in (["--to"], ["--edit"]) and (len(options.condition) != 1 or not by_name):
         rows = " (whole numbers are rows of the test part)" if options.condition and not by_name else ""
-        raise ValueError(f"{chosen[0]} needs one --condition by name or value, such as {_example(splits)}{rows}")
+        raise ValueError(
+            f"{chosen[0]} {shown} needs one --condition by name or value: give one, such as {_example(splits)}{rows}"
+        )
     if options.grid:
         return control.grid(pair, splits, options.grid, ",".join(options.condition))
     if options.to:
@@ -557,7 +686,7 @@ def _plot(arguments: list[str]) -> None:
     options = _parse(Options, arguments, "plot")
     folder, pair, splits = _open_run(options)
     with seeded(0, pair.device):
-        for path in plots.saved_figures(pair, splits, folder.history(), folder.path / "figures"):
+        for path in plots.saved_figures(pair, splits, folder.history(), folder.inside("figures")):
             print(path, flush=True)
 
 
@@ -608,6 +737,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "sample": _sample,
     "plot": _plot,
     "reproduce": _reproduce,
+    "cache": cache_command.run,
 }
 
 if __name__ == "__main__":

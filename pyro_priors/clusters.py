@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from . import checkpoint
 from ._divergence import TrainingDiverged, became_infinite, cause
 from ._hints import check_sizes
 from ._lock import LOCK
-from ._options import typed
+from ._options import Seed, typed
 from ._precision import pair_in_precision_of
 from .data import Augment, Part, Splits, batches
 from .guides import CPVAEGuide
@@ -47,7 +46,7 @@ def start_at_clusters(
     epochs: int = 8,
     batch_size: int | None = None,
     learning_rate: float = 1e-3,
-    seed: int = 0,
+    seed: Seed = 0,
     progress: bool = False,
 ) -> Tensor:
     """Train q(c|x) of a ``cp_vae`` to tell the clusters of another pair's codes apart.
@@ -95,8 +94,8 @@ def start_at_clusters(
     check_sizes(**(whole if batch_size is None else whole | {"batch_size": batch_size}))
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be above 0, got {learning_rate}: 1e-3 is a good start")
-    if not isinstance(seed, Integral) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, got {seed}")
+    if seed >= 2**32:  # the limit of scikit-learn's generators
+        raise ValueError(f"seed must be below 2**32, got {seed} (for example, 0)")
     guide = _checked_guide(pair, data, learned)
     image_shape = data.image_shape if bend else None
     batch_size = batch_size or max(1, min(250, len(data.train) // 50))
@@ -131,8 +130,9 @@ def start_at_clusters(
                     loss = _loss(networks, x, label)
                 except Exception as error:  # a distribution may have refused what diverged
                     _check_finite(networks)
-                    if found := cause(error, partial(_loss, networks, x, label), first_step=not optimizer.state):
-                        raise _diverged(str(found)) from error
+                    again = partial(_loss, networks, x, label)
+                    if (divergence := cause(error, again, first_step=not optimizer.state)) is not None:
+                        raise _diverged(str(divergence)) from error
                     raise
                 optimizer.zero_grad()
                 loss.backward()
@@ -239,7 +239,7 @@ def clusterings(
     bend: float = 0.5,
     num_neighbours: int = 5,
     num_draws: int = 2,
-    seed: int = 0,
+    seed: Seed = 0,
     progress: Callable[[], object] = lambda: None,
 ) -> list[Clustering]:
     """What :func:`start_at_clusters` chooses the tightest of: clusters that copies give, drawn anew for each; without
@@ -298,7 +298,7 @@ def neighbour_graph(codes: Tensor, places: Tensor, num_neighbours: int = 5) -> c
 
 
 @typed
-def clusters(graph: csr_array, num_clusters: int, seed: int = 0) -> tuple[Tensor, float]:
+def clusters(graph: csr_array, num_clusters: int, seed: Seed = 0) -> tuple[Tensor, float]:
     """Spectral clustering (Ng, Jordan and Weiss 2001): k-means of the rows, brought to length 1, of the leading
     eigenvectors of :math:`D^{-1/2} W D^{-1/2}`.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ._hints import check_sizes, hint
 from ._lock import LOCK
-from ._options import typed
+from ._options import Size, typed
 from ._precision import pair_in_precision_of
 from ._rng import seeded
 from ._sites import base_of
@@ -52,6 +52,7 @@ class Controlled:
     column_labels: tuple[str, ...] = ()
 
 
+@typed
 def parse(text: str, data: Splits) -> dict[str, float]:
     """What a text asks for: of attributes value by name, of a label 1 by the name of the class.
 
@@ -70,8 +71,7 @@ def parse(text: str, data: Splits) -> dict[str, float]:
     for item in filter(None, (item.strip() for item in text.split(","))):
         name, equals, value = (part.strip() for part in item.partition("="))
         if not equals:
-            example = "label=" + names[-1] if data.condition_of == "label" else f"{names[-1]}=1"
-            raise ValueError(f"condition '{item}' must be NAME=VALUE, such as {example}")
+            raise ValueError(f"condition '{item}' must be NAME=VALUE, such as {_example_of(data)}")
         if data.condition_of == "label":
             if name != "label" or value not in names:
                 if name != "label":
@@ -88,12 +88,17 @@ def parse(text: str, data: Splits) -> dict[str, float]:
         found[name] = VALUES[value]
     if not found or (data.condition_of == "label" and len(found) > 1):
         wanted = "one label" if data.condition_of == "label" else "at least one attribute"
-        raise ValueError(f"condition '{text}' must name {wanted}")
+        raise ValueError(f"condition '{text}' must name {wanted}, such as {_example_of(data)}")
     return found
 
 
+def _example_of(data: Splits) -> str:
+    last = (data.condition_names or ("",))[-1]
+    return f"label={last}" if data.condition_of == "label" else f"{last}=1"
+
+
 @typed
-def condition_of(wanted: Mapping[str, float], data: Splits, num: int) -> Tensor:
+def condition_of(wanted: Mapping[str, float], data: Splits, num: Size) -> Tensor:
     """Conditions with what is wanted; of attributes, the others are those of real data.
 
     These are the training data that have all that is wanted, or as much of it as any has, in turn: a man with lipstick
@@ -105,6 +110,9 @@ def condition_of(wanted: Mapping[str, float], data: Splits, num: int) -> Tensor:
     :returns: shape ``(num,) + condition_shape``
     """
     names, known = data.condition_names or (), data.train.condition
+    for name in wanted:
+        if name not in names:
+            raise ValueError(f"wanted names the condition {name!r}, which is unknown: {hint(name, names)}")
     columns = [names.index(name) for name in wanted]
     values = torch.tensor(list(wanted.values()), dtype=torch.float32, device="cpu")
     if known is None or data.condition_of == "label":
@@ -118,7 +126,7 @@ def condition_of(wanted: Mapping[str, float], data: Splits, num: int) -> Tensor:
 
 
 @typed
-def asked(pair: Pair, data: Splits, texts: Sequence[str], num: int) -> Controlled:
+def asked(pair: Pair, data: Splits, texts: Sequence[str], num: Size) -> Controlled:
     """Samples under each condition that is asked for, in turn.
 
     :param pair: a conditional pair
@@ -135,7 +143,7 @@ def asked(pair: Pair, data: Splits, texts: Sequence[str], num: int) -> Controlle
     return Controlled(pair_in_precision_of(data.train.x, pair).sample(num, condition), condition, 8)
 
 
-def _asked_for(text: str, data: Splits, num: int) -> Tensor:
+def _asked_for(text: str, data: Splits, num: Size) -> Tensor:
     if data.condition_names is None:
         return _values(text, data).expand(num, *data.condition_shape or ())
     return condition_of(parse(text, data), data, num)
@@ -197,7 +205,7 @@ def grid(pair: Pair, data: Splits, names: Sequence[str], text: str = "", num_col
         )
     if data.condition_of == "label":
         if list(names) != ["label"]:
-            raise ValueError(f"a grid over the classes of {data.name} is 'label', got {', '.join(names)}")
+            raise ValueError(f"a grid over the classes of {data.name} is 'label', got {', '.join(names)}: give that")
         if text:
             raise ValueError(f"a grid over the classes leaves nothing else to ask for, got '{text}': leave it out")
         rows = [{name: 1.0} for name in data.condition_names or ()]
@@ -288,6 +296,7 @@ def edited(pair: Pair, data: Splits, rows: Sequence[int], text: str, transport: 
 
 @LOCK
 @torch.no_grad()
+@typed
 def moved(pair: Pair, z: Tensor, condition: Tensor, new: Tensor) -> Tensor:
     r"""Codes moved from where they are under one condition to the same place under another.
 
@@ -334,7 +343,7 @@ def _with(condition: Tensor, wanted: Mapping[str, float], data: Splits) -> Tenso
     return found
 
 
-def _same_noise(pair: Pair, condition: Tensor, num: int) -> dict[str, Tensor]:
+def _same_noise(pair: Pair, condition: Tensor, num: Size) -> dict[str, Tensor]:
     """Samples of each ``num`` conditions in turn, all from the same noise."""
     seed = int(torch.randint(2**31, (), device="cpu"))
     sheets = []

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ._arrays import check_dense
 from ._hints import check_sizes
 from ._lock import LOCK
-from ._options import typed
+from ._options import Size, shown, typed
 from ._precision import pair_in_precision_of
 from .data import Splits
 from .metrics.aggregate import (
@@ -23,6 +25,7 @@ from .metrics.aggregate import (
     prior_samples,
     upper_site,
 )
+from .metrics.checks import check_finite
 from .pair import Pair
 from .priors import FlowPrior
 
@@ -37,7 +40,9 @@ NUM_CODES, NUM_EXTREME, MOST_COLUMNS = 1000, 100, 6
 
 @LOCK
 @typed
-def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = False) -> Tensor:
+def path(
+    pair: Pair, start: ArrayLike | Tensor, end: ArrayLike | Tensor, num: Size = 10, in_base: bool = False
+) -> Tensor:
     """Codes on the straight line between two, or on what a flow makes of the straight line in its base.
 
     The straight line in the base, the generation space, does not leave where the prior has its mass for as long as its
@@ -54,20 +59,30 @@ def path(pair: Pair, start: Tensor, end: Tensor, num: int = 10, in_base: bool = 
     prior: Any = pair.model.prior
     own = next(pair.parameters())
     z_dim = pair._configured("z_dim")
-    start, end = (torch.as_tensor(value, dtype=own.dtype, device=own.device) for value in (start, end))
+    ends: list[Tensor] = []
     for name, value in (("start", start), ("end", end)):
-        if value.dim() != 1 or z_dim and len(value) != z_dim:
-            raise ValueError(f"{name} must be one code, of shape ({z_dim or 'z_dim'},), got {tuple(value.shape)}")
+        wanted = f"{name} must be one code, of shape ({z_dim or 'z_dim'},)"
+        check_dense(name, value)
+        try:
+            code = torch.as_tensor(value, dtype=own.dtype, device=own.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"{wanted}, got {shown(value)}: give a tensor") from None
+        if code.dim() != 1 or z_dim and len(code) != z_dim:
+            raise ValueError(f"{wanted}, got {tuple(code.shape)}: reshape it")
+        check_finite(name, code)
+        ends.append(code)
+    first, last = ends
     if in_base and not isinstance(prior, FlowPrior):
         raise ValueError("in_base was asked for, and the prior of this pair is no flow: leave it out")
-    share = torch.linspace(0, 1, num, dtype=start.dtype, device=start.device)[:, None]
+    share = torch.linspace(0, 1, num, dtype=own.dtype, device=own.device)[:, None]
     with torch.no_grad():
         if in_base:
-            start, end = prior.to_base(start[None])[0], prior.to_base(end[None])[0]
-        line = start + share * (end - start)
+            first, last = prior.to_base(first[None])[0], prior.to_base(last[None])[0]
+        line = first + share * (last - first)
         return prior.from_base(line) if in_base else line
 
 
+@typed
 def pockets(pairs: Pair | Mapping[str, Pair], data: Splits) -> Figure:
     """What comes of pockets and leaks, for two-dimensional data and codes, one column for each pair, six side by side.
 
@@ -129,7 +144,7 @@ QUANTILES = (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 @typed
 def leakage_curves(
-    rows: Mapping[str, Mapping[str, tuple[Pair, Splits]]], thresholds: Sequence[float], num: int = 5000
+    rows: Mapping[str, Mapping[str, tuple[Pair, Splits]]], thresholds: Sequence[float], num: Size = 5000
 ) -> Figure:
     """Leakage scores over thresholds in nats, and the share of the aggregate posterior below quantiles of the prior.
 
@@ -174,6 +189,7 @@ def leakage_curves(
     return figure
 
 
+@typed
 def image_rows(rows: Mapping[str, Tensor]) -> Figure:
     """Rows of images, each with its label.
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
@@ -18,12 +19,15 @@ from pyro import infer
 from torch import Tensor
 
 from . import checkpoint
+from ._cache import ensure_compiled_folder
 from ._compile import GRADIENT_NORM
 from ._divergence import TrainingDiverged, became_infinite, cause
-from ._files import WriteError
+from ._files import CheckpointError, WriteError
 from ._lock import LOCK, own_store
-from ._networks import of_network
-from ._rng import own_generators
+from ._networks import of_network, same_buffers
+from ._reading import RESTORE
+from ._resume import check_finite, check_optimizer, check_progress
+from ._rng import Draws, own_generators
 from ._sites import SharedNoise
 from .data import Part, Splits, batches, num_batches
 from .nn import OptimalGaussianLikelihood, Temperature
@@ -90,6 +94,7 @@ class Training:
         say = (lambda line: self.bar.note(line)) if show_progress else None
         self.objective = objective if isinstance(objective, ELBO) else None
         self.loss_module = _Loss(CompiledObjective(pair, objective, say=say, strict=config.compile == "always"))
+        ensure_compiled_folder()  # which optimizers need, whether anything is compiled or not
         fused = fabric.device.type in ("cpu", "cuda")
         optimizer = torch.optim.Adam(pair.parameters(), lr=config.learning_rate, fused=fused)
         self.compute_loss, self.optimizer = fabric.setup(self.loss_module, optimizer)
@@ -98,19 +103,13 @@ class Training:
         self.dtype = self.parameters[0].dtype  # as Fabric has made it
         self.valid = to_like(data.valid, self.parameters[0])
         self.progress = _Progress()
+        self.draws = Draws(fabric.device)
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
         saved = folder.load_state() if folder is not None and resume else None
         self.saved_step = -1 if saved is None else saved.progress["step"]
         if folder is not None and saved is not None:
-            self.progress = _Progress(**saved.progress)
-            if not config.patience or self.progress.wait < config.patience:  # the patience may be given anew
-                self.progress.stopped = ""
-            self.best = saved.best
-            checkpoint.load_module_state(pair, saved.pair, str(folder.path))
-            self.optimizer.load_state_dict(saved.optimizer)
-            if self.objective is not None:
-                self.objective.load_state(saved.objective, fabric.device)
+            self.load(saved, folder)
             self.history = folder.history_before(self.progress.epoch)
         if config.compile != "auto":
             self.progress.compile = config.compile == "always"
@@ -123,8 +122,47 @@ class Training:
             self.bar.note("there is no state to resume: starting from the beginning")
         self.board = None
         if self.writer is not None and config.tensorboard:
-            self.board = summary_writer()(str(self.writer.path / "tensorboard"))
+            self.board = summary_writer()(str(self.writer.inside("tensorboard")))
         self.last_saved = time.monotonic()
+
+    def load(self, saved: ResumeState, folder: RunFolder) -> None:
+        """Take over a saved state, after all of it was compared with this training.
+
+        :raises CheckpointError: if it is not a state of such a training; nothing is loaded then
+        :raises ValueError: if it has more epochs than this training
+        """
+        source, config = str(folder.path / "last"), self.config
+        progress = _Progress(**saved.progress)
+        given = dataclasses.asdict(progress)
+        check_progress(source, given, len(self.train), config.batch_size, self.steps_per_epoch)
+        if progress.epoch > config.max_epochs:
+            raise ValueError(
+                f"max_epochs is {config.max_epochs}, but the run in {folder.path} has trained {progress.epoch} epochs: "
+                f"give at least {progress.epoch}, or train again in another --out"
+            )
+        fresh, is_healthy = checkpoint.module_state(self.pair), not progress.diverged
+        fitting = checkpoint.fit_to_module(self.pair, saved.pair, str(folder.path), exact=True)
+        if saved.best:
+            best = checkpoint.fit_to_module(self.pair, saved.best, str(folder.path), exact=True)
+            check_finite(source, _under("best/", best), _under("best/", fresh))
+        own_groups = self.optimizer.state_dict()["param_groups"]
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        groups = check_optimizer(source, saved.optimizer, own_groups, parameters, progress.step, finite=is_healthy)
+        if is_healthy:
+            check_finite(source, _under("objective/", saved.objective))
+        if is_healthy and (what := became_infinite(fitting, fresh)):
+            # killed between the step that diverged and the one that would have found it
+            progress.diverged = f"{what} before step {progress.step} (epoch {progress.epoch})"
+        if self.objective is not None:
+            self.objective.load_state(saved.objective, self.fabric.device)
+        elif saved.objective:
+            raise CheckpointError(f"{source} has tensors of an objective, and this one has none", RESTORE)
+        self.progress = progress
+        if not config.patience or progress.wait < config.patience:  # the patience may be larger now
+            progress.stopped = ""
+        self.best = saved.best
+        checkpoint.load_module_state(self.pair, saved.pair, str(folder.path))
+        self.optimizer.load_state_dict({"state": saved.optimizer["state"], "param_groups": groups})
 
     def run(self) -> History:
         """Train to the end and leave the best weights in the pair.
@@ -239,6 +277,7 @@ class Training:
             x = x.round() if self.data.binarise else x
         x, condition = x.to(self.dtype), None if condition is None else condition.to(self.dtype)
         loss, parts, total_norm = self.backward(x, condition, batch_size, seed)
+        self.check_draws(x, condition, batch_size, seed)
         if progress.step < config.frozen_epochs * self.steps_per_epoch:
             for parameter in self.frozen:
                 parameter.grad = None  # Adam passes it over, and remembers nothing of it
@@ -252,6 +291,22 @@ class Training:
             self.objective.observe(values)
             self.objective.end_step()
         progress.add({key: value.item() for key, value in values.items()}, batch_size, norm)
+
+    def check_draws(self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int) -> None:
+        """Refuse numbers that another thread drew from the generators during the step.
+
+        :raises ValueError: if it did
+        """
+        if self.fabric.world_size > 1:  # these processes have no threads but their own
+            return
+
+        def again(number: int) -> int:
+            self.seed(seed + number)
+            with torch.no_grad(), self.fabric.autocast(), same_buffers(self.pair):
+                self.loss_module.objective.eager(x, condition, self.loss_module.kl_weight)
+            return self.draws.position()
+
+        self.draws.check(batch_size, self.draws.position(), again, f"step {self.progress.step}")
 
     def backward(
         self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int
@@ -486,8 +541,13 @@ class Training:
         try:
             for step, (x, condition) in enumerate(found):
                 if len(x):
-                    with self.noise_of(min(size, len(self.valid) - step * size)):
-                        terms = elbo.terms(self.pair.model, self.pair.guide, x, condition)
+                    num = min(size, len(self.valid) - step * size)
+                    compute = partial(elbo.terms, self.pair.model, self.pair.guide, x, condition)
+                    with self.noise_of(num):
+                        if world_size > 1:
+                            terms = compute()
+                        else:
+                            terms = self.draws.alone(("validation", num), compute, "a validation", confirm=False)
                     for name, value in {"bound": terms.bound, **terms.parts}.items():
                         sums[name] = sums.get(name, 0.0) + value.cpu().double().sum()
                 self.give_way()
@@ -620,6 +680,10 @@ class _Progress:
         self.epoch += 1
         self.step_in_epoch = 0
         self.sums, self.count, self.largest_norm = {}, 0, 0.0
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
 def to_like(part: Part, like: Tensor) -> Part:

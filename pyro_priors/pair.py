@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 import torch.nn as nn
+from numpy.typing import ArrayLike
 from pyro import infer, poutine
 from torch import Tensor
 
@@ -19,10 +21,12 @@ from . import checkpoint
 from ._arrays import check_dense
 from ._compile import CompiledFunction
 from ._lock import LOCK, own_store
+from ._memory import check_memory
 from ._networks import explaining
-from ._options import path_of, plain, typed
+from ._options import checked, path_of, plain, typed
 from ._precision import at_least_float32, convert_draws, with_float32_parameters
-from ._rng import own_generators
+from ._records import SavedPair
+from ._rng import alone, own_generators
 from ._sites import Mode, sample_sites
 from .nn.likelihoods import check_binary
 from .objectives import ELBO, log_importance_weights
@@ -47,6 +51,7 @@ ROWS_THAT_PAY = 2**21
 """Rows from which on an evaluation is compiled: on fewer it gains less than the seconds that compiling takes."""
 
 
+@checked("a Pair", "pyro_priors.create('vae', x_shape=(784,))")
 class Pair(nn.Module):
     """Model and guide of one variational autoencoder, with the ELBO that fits them.
 
@@ -115,7 +120,7 @@ class Pair(nn.Module):
     @LOCK
     @torch.no_grad()
     @typed
-    def sample(self, size: int = 1, condition: Tensor | None = None, **fixed: Any) -> dict[str, Tensor]:
+    def sample(self, size: int = 1, condition: ArrayLike | Tensor | None = None, **fixed: Any) -> dict[str, Tensor]:
         """Ancestral samples.
 
         Example::
@@ -138,6 +143,9 @@ class Pair(nn.Module):
             raise ValueError(f"size must be a whole number of at least 1, got {size!r}")
         if condition is None and self._configured("condition_shape"):
             raise ValueError("condition is None, and this pair needs it: give one condition, or one for each sample")
+        widest = max((module.out_features for module in self.modules() if isinstance(module, nn.Linear)), default=0)
+        of_one = 2 * math.prod(self._configured("x_shape") or ()) + widest  # x, its mean, and a layer
+        check_memory(4 * size * of_one, f"size={size} (--num)", "draw fewer samples, several times")
         if condition is not None:
             condition = self._conditions(condition, size)
         if isinstance(c := plain(fixed.get("c")), str) and c == "prior":
@@ -273,6 +281,7 @@ class Pair(nn.Module):
 
     @LOCK
     @torch.no_grad()
+    @typed
     def encode(self, x: Tensor, condition: Tensor | None = None) -> dict[str, Any]:
         """The posterior of each latent site.
 
@@ -295,6 +304,7 @@ class Pair(nn.Module):
 
     @LOCK
     @torch.no_grad()
+    @typed
     def posterior_and_prior(self, x: Tensor, condition: Tensor | None = None) -> dict[str, tuple[Any, Any]]:
         """The posterior of each latent site, as :meth:`encode`, beside its prior at the same values of other sites.
 
@@ -312,6 +322,7 @@ class Pair(nn.Module):
 
     @LOCK
     @torch.no_grad()
+    @typed
     def reconstruct(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """The mean of p(x|...) at the posterior's most probable category and mean.
 
@@ -394,7 +405,8 @@ class Pair(nn.Module):
                     num = min(samples, num_samples - done)
                     # what is left over at the ends is too little for a graph of its own
                     full = num == samples and len(part) == batch
-                    found = in_bulk(part, given) if full else log_sum(part, given, num)
+                    run = partial(in_bulk, part, given) if full else partial(log_sum, part, given, num)
+                    found = alone((len(part), num), run, "the evaluation of log p(x)")
                     total = torch.logaddexp(total, found["log_sum"].to(at_least))
                 estimates.append(total - math.log(num_samples))
                 bar.update(len(part))
@@ -402,6 +414,7 @@ class Pair(nn.Module):
 
     @LOCK
     @torch.no_grad()
+    @typed
     def set_aggregate(self, x: Tensor, condition: Tensor | None = None) -> None:
         """Set the aggregate posterior of the category to the mean of q(c|x) over these data (equation 14).
 
@@ -410,6 +423,10 @@ class Pair(nn.Module):
         """
         if self.aggregate_c is None:
             raise ValueError("this pair has no category: an aggregate posterior of c belongs to pairs such as cp_vae")
+        for name, value in (("x", x), ("condition", condition)):
+            check_dense(name, value)
+            if value is not None and not len(value):
+                raise ValueError(f"{name} must hold at least one datum, got shape {tuple(value.shape)}: give more")
         total = at_least_float32(torch.zeros_like(self.aggregate_c))
         for start in range(0, len(x), ROWS_PER_CALL):
             rows = slice(start, start + ROWS_PER_CALL)
@@ -417,6 +434,7 @@ class Pair(nn.Module):
             total += self.encode(x[rows].to(self.device), given)["c"].probs.sum(0)
         self.aggregate_c.copy_(total / len(x))
 
+    @typed
     def save(self, path: str | Path) -> None:
         """Save the pair as ``pair.json`` and the safetensors file that it names.
 
@@ -441,6 +459,7 @@ class Pair(nn.Module):
             tensors = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
         self.saved_digest = save_pair(path_of("path", path), tensors, self.recipe)
 
+    @typed
     def load_weights(self, path: str | Path) -> None:
         """Load the tensors that were saved last under a path into this pair; for pairs that are not of the zoo.
 
@@ -448,7 +467,7 @@ class Pair(nn.Module):
         :raises CheckpointError: if the save is incomplete or altered, or of other networks
         """
         folder = find_pair(path_of("path", path))
-        tensors, record = checkpoint.read(folder, "pair")
+        tensors, record = checkpoint.read(folder, "pair", SavedPair, path_of("path", path))
         checkpoint.load_module_state(self, tensors, str(folder))
         self.saved_digest = record["sha256"]
 

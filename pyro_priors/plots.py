@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from ._files import make_folder, save_figure
-from ._options import path_of, typed
+from ._options import Size, path_of, typed
 from ._precision import pair_in_precision_of
 from .data import Part, Splits
 from .data.poses import corners_of
 from .latent_plots import image_rows, leakage_curves, path, pockets
 from .metrics import log_magnification, samples_given
 from .metrics.aggregate import log_prior, upper_site
+from .metrics.checks import check_values
 from .metrics.clustering import label_counts, matching
 from .pair import Pair
 
@@ -61,7 +62,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
     return figure, figure.subplots()
 
 
-def _line(start: Any, end: Any, num: int) -> Tensor:
+def _line(start: Any, end: Any, num: Size) -> Tensor:
     """Return equally spaced numbers, on the CPU, where matplotlib takes them."""
     return torch.linspace(float(start), float(end), num, dtype=torch.float32, device="cpu")
 
@@ -69,7 +70,7 @@ def _line(start: Any, end: Any, num: int) -> Tensor:
 @typed
 def image_grid(
     images: Tensor,
-    num_columns: int,
+    num_columns: Size,
     title: str = "",
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
@@ -84,6 +85,7 @@ def image_grid(
     """
     from torchvision.utils import make_grid
 
+    check_values("images", images, "num_images", "channels", "height", "width")
     channels, height, width = images.shape[1:]
     grid = make_grid(images.float().clamp(0, 1).cpu(), num_columns, padding=1, pad_value=0.5).permute(1, 2, 0)
     num_rows = -(-len(images) // num_columns)
@@ -101,6 +103,7 @@ def image_grid(
     return figure
 
 
+@typed
 def image_panels(
     panels: Sequence[Sequence[Tensor | None]], column_labels: Sequence[str], row_labels: Sequence[str] = ()
 ) -> Figure:
@@ -131,6 +134,7 @@ def image_panels(
     return figure
 
 
+@typed
 def histograms(drawn: Mapping[str, Tensor], x: Tensor, true_density: Tensor) -> Figure:
     """Histograms of one-dimensional samples, each with the true density over it.
 
@@ -158,6 +162,7 @@ def histograms(drawn: Mapping[str, Tensor], x: Tensor, true_density: Tensor) -> 
     return figure
 
 
+@typed
 def shown(x: Tensor, condition: Tensor | None, data: Splits) -> Tensor:
     """x as images; the condition below it where it is the rest of the image."""
     if data.image_shape is None:
@@ -181,7 +186,7 @@ def _first(part: Part, size: int, pair: Pair) -> tuple[Tensor, Tensor | None]:
 
 
 @typed
-def reconstructions(pair: Pair, data: Splits, num: int = 10) -> Figure:
+def reconstructions(pair: Pair, data: Splits, num: Size = 10) -> Figure:
     """Test images above their reconstructions."""
     pair = pair_in_precision_of(data.train.x, pair)
     x, condition = _first(data.test, num, pair)
@@ -190,7 +195,7 @@ def reconstructions(pair: Pair, data: Splits, num: int = 10) -> Figure:
 
 
 @typed
-def samples(pair: Pair, data: Splits, num: int = 64, **fixed: Any) -> Figure:
+def samples(pair: Pair, data: Splits, num: Size = 64, **fixed: Any) -> Figure:
     """Means of p(x|...) at ancestral samples; of a conditional pair, given conditions of the test part.
 
     :param fixed: as in :meth:`pyro_priors.Pair.sample`, such as ``c="aggregate"``
@@ -204,7 +209,7 @@ def samples(pair: Pair, data: Splits, num: int = 64, **fixed: Any) -> Figure:
 
 
 @typed
-def samples_by_category(pair: Pair, data: Splits, num: int = 10, max_rows: int = 20) -> dict[str, Tensor]:
+def samples_by_category(pair: Pair, data: Splits, num: Size = 10, max_rows: Size = 20) -> dict[str, Tensor]:
     """Samples of each category as images, by its number and q(c), the most used first, ``max_rows`` of them."""
     pair = pair_in_precision_of(data.train.x, pair)
     aggregate = _aggregate(pair)
@@ -213,7 +218,7 @@ def samples_by_category(pair: Pair, data: Splits, num: int = 10, max_rows: int =
 
 
 @typed
-def categories(pair: Pair, data: Splits, num_columns: int = 10, max_rows: int = 20) -> Figure:
+def categories(pair: Pair, data: Splits, num_columns: Size = 10, max_rows: Size = 20) -> Figure:
     """One row of samples for each category, the most used first (Fig. 7 of Lavda et al. 2019), ``max_rows`` of them."""
     rows = samples_by_category(pair, data, num_columns, max_rows)
     num = len(_aggregate(pair))
@@ -222,7 +227,7 @@ def categories(pair: Pair, data: Splits, num_columns: int = 10, max_rows: int = 
 
 
 @typed
-def confusion(pair: Pair, data: Splits, num_columns: int = 10) -> Figure:
+def confusion(pair: Pair, data: Splits, num_columns: Size = 10) -> Figure:
     """A row for each category: samples, and how many of the test data that it is the most probable one of have each
     label. Categories are in the order of the labels that they are matched with.
 
@@ -260,6 +265,7 @@ def confusion(pair: Pair, data: Splits, num_columns: int = 10) -> Figure:
     return figure
 
 
+@typed
 def aggregate_category(pair: Pair) -> Figure:
     """The aggregate posterior q(c), most used category first, beside the uniform prior."""
     q, order = _aggregate(pair).sort(descending=True)
@@ -275,7 +281,7 @@ def aggregate_category(pair: Pair) -> Figure:
 
 
 @typed
-def latent_scatter(pair: Pair, data: Splits, num: int = 2000) -> Figure:
+def latent_scatter(pair: Pair, data: Splits, num: Size = 2000) -> Figure:
     """Posterior means of test data, coloured by label or else by category, over samples of the prior in grey.
 
     Of a hierarchy the upper code. With more than two dimensions on the first two principal axes of the posterior means;
@@ -325,7 +331,7 @@ MASSES = (0.99, 0.9, 0.5)
 
 @torch.no_grad()
 @typed
-def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: int = 2000) -> Figure:
+def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: Size = 2000) -> Figure:
     """The prior of a two-dimensional code in grey, under one draw of q(z|x) for each of some test data, by label.
 
     The draws together are the aggregate posterior, which the prior has to meet. Grey without points is a hole: samples
@@ -372,6 +378,7 @@ def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: int = 200
     return figure
 
 
+@typed
 def planar_site(pair: Pair, data: Splits) -> str:
     """The latent site that :func:`prior_density` can draw, or nothing."""
     if data.condition_shape is not None:
@@ -383,7 +390,7 @@ def planar_site(pair: Pair, data: Splits) -> str:
 
 @torch.no_grad()
 @typed
-def magnification(pair: Pair, data: Splits, num: int = 1000) -> Figure:
+def magnification(pair: Pair, data: Splits, num: Size = 1000) -> Figure:
     """The codes of test data over the decoder's magnification factor, and samples (Fig. 1 of Klushyn et al. 2019).
 
     Left: one draw of q(z|x) for each datum by label, over the common logarithm of the factor in grey
@@ -427,7 +434,7 @@ def magnification(pair: Pair, data: Splits, num: int = 1000) -> Figure:
 
 
 @typed
-def completions(sets: Sequence[tuple[Splits, Mapping[str, Pair]]], num_rows: int = 8, num_columns: int = 9) -> Figure:
+def completions(sets: Sequence[tuple[Splits, Mapping[str, Pair]]], num_rows: Size = 8, num_columns: Size = 9) -> Figure:
     """Test images, and completions of their last rows by each pair (Fig. 4 of Klushyn et al. 2019).
 
     A row of panels for each data set, in it a panel for each pair: in the first column an image, in the others the
@@ -452,7 +459,7 @@ def completions(sets: Sequence[tuple[Splits, Mapping[str, Pair]]], num_rows: int
     return figure
 
 
-def _completed(axes: Any, pair: Pair, data: Splits, num_rows: int, num_columns: int) -> None:
+def _completed(axes: Any, pair: Pair, data: Splits, num_rows: Size, num_columns: Size) -> None:
     """One panel of :func:`completions`."""
     from torchvision.utils import make_grid
 
@@ -474,6 +481,7 @@ def _completed(axes: Any, pair: Pair, data: Splits, num_rows: int, num_columns: 
     axes.set(xticks=[], yticks=[])
 
 
+@typed
 def grasps(poses: Mapping[str, Sequence[Tensor]], images: Tensor) -> Figure:
     """Grasp poses on the images of objects, a row for each kind of poses (Fig. 7 of Klushyn et al. 2019).
 
@@ -504,7 +512,7 @@ SAMPLES_STYLE: dict[str, Any] = {"histtype": "step", "color": "black"}
 
 
 @typed
-def density(pair: Pair, data: Splits, num: int = 10_000, **fixed: Any) -> Figure:
+def density(pair: Pair, data: Splits, num: Size = 10_000, **fixed: Any) -> Figure:
     """Toy data beside samples: a histogram in one dimension, two clouds in two."""
     pair, x = pair_in_precision_of(data.train.x, pair), data.test.x[:num]
     _, condition = _first(data.test, num, pair)
@@ -525,6 +533,7 @@ def density(pair: Pair, data: Splits, num: int = 10_000, **fixed: Any) -> Figure
     return figure
 
 
+@typed
 def curves(history: Sequence[dict[str, Any]]) -> Figure:
     """Training loss and validation bound by epoch, and the parts of the KL.
 
@@ -551,6 +560,7 @@ def curves(history: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
+@typed
 def bounds_by_epoch(runs: Mapping[str, Mapping[str, Sequence[Sequence[dict[str, Any]]]]]) -> Figure:
     """Validation bounds of many runs: a panel for each data set, a colour for each kind of run, a line for each seed.
 
@@ -578,6 +588,7 @@ def bounds_by_epoch(runs: Mapping[str, Mapping[str, Sequence[Sequence[dict[str, 
     return figure
 
 
+@typed
 def figures(pair: Pair, data: Splits, history: Sequence[dict[str, Any]], folder: str | Path) -> list[Path]:
     """Draw and save every figure that applies.
 

@@ -5,44 +5,57 @@
     runs/NAME/  config.json  pair/ (safetensors + JSON)  last/ (resume state)
                 metrics.jsonl  evaluation.json  figures/*.png
                 evaluation-PART-seedN.json (of other parts and seeds, before the last)
+                evaluation-damaged-DIGEST.json  metrics.damaged.jsonl (what could not be read, kept aside)
                 evaluation-PART-seedN-WEIGHTS.json (of a pair that was replaced while it was evaluated)
                 .lock, .evaluation.lock, pair/.pair.lock, last/.state.lock (empty)
 
 A folder has one place for a pair, to which all that save and load agree (:func:`save_pair`, :func:`find_pair`). In a
 run folder this place is ``pair/``. Any other folder holds ``pair.json`` itself.
+
+A folder may come from somebody else. What is read of it is checked against a schema and a checksum
+(:mod:`pyro_priors._records`), in regular files that lie in the folder. The checksums find accidents; they are not a
+signature.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from . import checkpoint
-from ._files import PATIENCE, append, remove_leftovers
+from ._files import PATIENCE, CheckpointError, append, remove_leftovers
 from ._options import path_of
+from ._reading import RESTORE, check_inside, read_file
+from ._records import (
+    DIGITS_OF_A_LINE,
+    LARGEST_FILE,
+    LARGEST_HISTORY,
+    LARGEST_LINE,
+    Config,
+    Epoch,
+    Evaluation,
+    SavedPair,
+    State,
+    WrongRecord,
+    parse,
+    seal,
+)
+from ._records import read as read_record
 
 __all__ = ["ResumeState", "RunFolder", "find_pair", "save_pair"]
 
 MAY_CHANGE = ("max_epochs", "patience", "checkpoint_seconds", "tensorboard", "device", "num_processes", "compile")
 """Options of the training that a resumed run may give anew."""
-
-GROUPS: dict[str, set[str]] = {
-    "pair": {"name", "config"},
-    "data": {"name", "config"},
-    "objective": set(),
-    "train": set(),
-}
-"""What ``config.json`` says at least of a run."""
-
-MAY_BE_NONE = ("pair", "data")
-"""Of these where the pair is not of the zoo, or the data were arrays in memory of which nothing was recorded."""
 
 REPLACED = "replaced"
 """Mark in the record of a run's pair that was saved over the one that the training left."""
@@ -64,6 +77,31 @@ class ResumeState:
     best: dict[str, Tensor]
     optimizer: dict[str, Any]
     objective: dict[str, Tensor] = field(default_factory=dict)
+
+
+def _line_of(record: dict[str, Any]) -> str:
+    """A line of ``metrics.jsonl``."""
+    return json.dumps(seal(record, DIGITS_OF_A_LINE)) + "\n"
+
+
+@lru_cache(maxsize=4)
+def _lines_in(content: bytes) -> tuple[list[dict[str, Any]], list[tuple[int, str, bytes]]]:
+    """The records of the lines, and the number, defect and content of each damaged line."""
+    records: list[dict[str, Any]] = []
+    damaged = []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if not line:
+            continue
+        try:
+            if len(line) > LARGEST_LINE:
+                raise WrongRecord(f"it has {len(line)} bytes, and at most {LARGEST_LINE} are read")
+            record = parse(line, Epoch, DIGITS_OF_A_LINE)
+            if records and record["epoch"] <= records[-1]["epoch"]:
+                raise WrongRecord(f"its epoch {record['epoch']} comes after epoch {records[-1]['epoch']}")
+            records.append(record)
+        except WrongRecord as error:
+            damaged.append((number, str(error), line))
+    return records, damaged
 
 
 class SavedEvaluation(NamedTuple):
@@ -110,7 +148,7 @@ class RunFolder:
             return True
         try:
             return bool(self.config())
-        except (FileNotFoundError, NotADirectoryError, checkpoint.CheckpointError):
+        except (FileNotFoundError, NotADirectoryError, CheckpointError):
             return False
 
     @property
@@ -126,6 +164,10 @@ class RunFolder:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def damaged_file(self) -> Path:
+        return self.path / "metrics.damaged.jsonl"
 
     @property
     def holds_a_run(self) -> bool:
@@ -159,7 +201,7 @@ class RunFolder:
     @property
     def num_epochs(self) -> int:
         """Epochs that ``metrics.jsonl`` goes up to."""
-        history = self.history()
+        history, _ = self._history()
         return history[-1]["epoch"] + 1 if history else 0
 
     def begin(self, config: dict[str, Any], resume: bool, defaults: dict[str, Any] | None = None) -> None:
@@ -169,7 +211,7 @@ class RunFolder:
         :param resume: go on with the run that the folder holds
         :param defaults: as for :meth:`compare`
         :raises ValueError: if the folder holds a run and ``resume`` is False, or holds one of other options, of more
-            epochs than these, or one whose weights are not kept
+            epochs than these, or one whose weights are not kept, or files of these names that are not of a run
         """
         if self.holds_numbers_only:
             raise ValueError(
@@ -188,11 +230,17 @@ class RunFolder:
                     f"max_epochs is {most}, but the run in {self.path} has trained {done} epochs: give at least "
                     f"{done}, or train anew in another --out"
                 )
+        elif not self.was_begun:
+            for file in (self.path / "config.json", self.metrics_file):
+                if file.exists():
+                    raise ValueError(
+                        f"{file} is there and was not written by a training: choose another --out, or move it away"
+                    )
         for folder, name in ((self.path / "last", "state"), (self.path / "pair", "pair")):
             checkpoint.remove_unfinished(folder, name)
         remove_leftovers(self.path / "figures")
         command = {} if self.command is None else {"command": self.command}
-        checkpoint.write_atomically(self.path / "config.json", json.dumps(config | command, indent=1).encode())
+        checkpoint.write_atomically(self.path / "config.json", json.dumps(seal(config | command), indent=1).encode())
 
     def compare(
         self, config: dict[str, Any], defaults: dict[str, Any] | None = None, filled_in: Sequence[str] | None = None
@@ -270,41 +318,34 @@ class RunFolder:
             )
 
     def config(self) -> dict[str, Any]:
-        """``config.json``.
+        """Return what ``config.json`` holds, without its checksum.
 
         :raises FileNotFoundError: if this is no run folder
-        :raises CheckpointError: if it cannot be read, or is not what a training wrote
+        :raises CheckpointError: if it cannot be read, is not what a training wrote, or was altered
         """
-        file = self.path / "config.json"
         remedy = "restore it from a copy, or train anew in another folder; pyro_priors.load reads the pair without it"
         try:
-            found = json.loads(file.read_bytes())
+            return read_record(self.path / "config.json", Config, self.path)
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.path} is no run folder: it has no config.json") from None
-        except ValueError as error:
-            what = f"{file} cannot be read ({error}): it is truncated or altered"
-            raise checkpoint.CheckpointError(what, remedy) from None
-        for group, keys in GROUPS.items():
-            options = found.get(group) if isinstance(found, dict) else None
-            of_none = options is None and isinstance(found, dict) and group in found and group in MAY_BE_NONE
-            if not of_none and not (isinstance(options, dict) and keys <= options.keys()):
-                what = f"{file} does not say what the run's {group} is: it is truncated or altered"
-                raise checkpoint.CheckpointError(what, remedy)
-        return found
+        except CheckpointError as error:
+            raise CheckpointError(error.what, remedy) from None
+
+    def inside(self, name: str) -> Path:
+        """Return the path of a file or folder of the run that is to be written to.
+
+        :raises CheckpointError: if it is a link to a place outside the run folder
+        """
+        check_inside(self.path / name, self.path)
+        return self.path / name
 
     def progress(self) -> dict[str, Any] | None:
-        """Counters of the last state, None where none was ever written.
+        """Return the counters of the last state that is whole, None where none was ever written.
 
-        :raises CheckpointError: if the state cannot be read
+        :raises CheckpointError: if no state can be read
         """
-        file = self.path / "last" / "state.json"
-        try:
-            return json.loads(file.read_bytes())["progress"]
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError) as error:
-            what = f"{file} cannot be read ({error}): it is truncated or altered"
-            raise checkpoint.CheckpointError(what, checkpoint.RESTORE) from None
+        found = self._read_state()
+        return None if found is None else found[1]["progress"]
 
     def weights(self) -> str | None:
         """Checksum of the pair in ``pair/``, None where none is."""
@@ -312,10 +353,9 @@ class RunFolder:
 
     def _record_of_pair(self) -> dict[str, Any]:
         try:
-            found = json.loads((self.path / "pair" / "pair.json").read_bytes())
-        except (FileNotFoundError, ValueError):  # a damaged one is told by what reads it
-            found = None
-        return found if isinstance(found, dict) else {}
+            return read_record(self.path / "pair" / "pair.json", SavedPair, self.path, sealed=False)
+        except (FileNotFoundError, NotADirectoryError, CheckpointError):  # a damaged one is told by what reads it
+            return {}
 
     def source(self, weights: str | None) -> dict[str, Any]:
         """What the record of an evaluation says of the pair, taken when that is loaded.
@@ -340,18 +380,23 @@ class RunFolder:
         """
         with checkpoint.locked(self.path, wait=True, name="evaluation", patience=PATIENCE):
             file = self.path / "evaluation.json"
+            self._keep_damaged_evaluation(file.name)
             if record["weights"] == self.weights():
+                self._keep_damaged_evaluation(file.name)
                 before, last = self.evaluation(record["part"], record["seed"]), self._evaluation(file.name)
             else:
                 file = self.path / f"{_of(record).removesuffix('.json')}-{str(record['weights'])[:16]}.json"
+                self._keep_damaged_evaluation(file.name)
                 before, last = self._read_evaluation(file.name), None
                 before = before if before and before.get("weights") == record["weights"] else None
+            self._keep_damaged_evaluation(_of(last or record))
             kept = dict(record) if merge is None else merge(before, record)
             other = None
             if last is not None and _of(last) != _of(record):
+                self._keep_damaged_evaluation(_of(last))
                 other = self.path / _of(last)  # a copy: the last one stays until there is another
                 checkpoint.write_atomically(other, file.read_bytes())
-            checkpoint.write_atomically(file, json.dumps(kept, indent=1).encode())
+            checkpoint.write_atomically(file, json.dumps(seal(kept), indent=1).encode())
         return SavedEvaluation(kept, before, file, other)
 
     def evaluation(self, part: str | None = None, seed: int = 0) -> dict[str, Any] | None:
@@ -368,9 +413,13 @@ class RunFolder:
         return self._evaluation(_of(given))
 
     def _read_evaluation(self, name: str) -> dict[str, Any] | None:
+        """An evaluation; one that cannot be read is told in a warning."""
         try:
-            return json.loads((self.path / name).read_bytes())
-        except (FileNotFoundError, ValueError):
+            return read_record(self.path / name, Evaluation, self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except CheckpointError as error:
+            warnings.warn(f"{error.what}; its numbers are not used", RuntimeWarning, stacklevel=3)
             return None
 
     def _evaluation(self, name: str) -> dict[str, Any] | None:
@@ -381,37 +430,78 @@ class RunFolder:
             return record if record.get("epochs", self.num_epochs) == self.num_epochs else None
         return record if record.get("weights") == self.weights() else None
 
+    def _keep_damaged_evaluation(self, name: str) -> None:
+        """Rename an evaluation that cannot be read, before another one takes its place."""
+        path = self.path / name
+        try:
+            read_record(path, Evaluation, self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except CheckpointError as error:
+            try:
+                digest = hashlib.sha256(read_file(path, self.path, LARGEST_FILE)).hexdigest()[:8]
+            except CheckpointError:
+                digest = "unread"
+            kept = path.with_name(f"evaluation-damaged-{digest}.json")
+            path.replace(kept)
+            warnings.warn(f"{error.what}; it is kept as {kept.name}", RuntimeWarning, stacklevel=3)
+
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``."""
-        append(self.metrics_file, json.dumps(record) + "\n")
+        append(self.metrics_file, _line_of(record))
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``; one that was cut off or altered is left out."""
-        records = []
-        for line in self.metrics_file.read_bytes().splitlines() if self.metrics_file.exists() else []:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict) and isinstance(record.get("epoch"), int):
-                records.append(record)
+        """Return the lines of ``metrics.jsonl``; those that were cut off or altered are told in a warning.
+
+        :raises CheckpointError: if the file cannot be read at all
+        """
+        records, damaged = self._history()
+        if damaged:
+            number, why, _ = damaged[0]
+            more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+            warnings.warn(
+                f"{self.metrics_file} has damaged lines, which are left out: line {number} ({why}){more}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return records
+
+    def _history(self) -> tuple[list[dict[str, Any]], list[tuple[int, str, bytes]]]:
+        """The lines of ``metrics.jsonl``, and those that cannot be read: their numbers, why, and what they hold."""
+        try:
+            content = read_file(self.metrics_file, self.path, LARGEST_HISTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            return [], []
+        records, damaged = _lines_in(content)
+        return [dict(record) for record in records], damaged
 
     def history_before(self, epoch: int) -> list[dict[str, Any]]:
         """The lines of the epochs before this one, with a warning where some were lost."""
-        records = [record for record in self.history() if record["epoch"] < epoch]
+        found, damaged = self._history()
+        records = [record for record in found if record["epoch"] < epoch]
+        kept = f"its {len(damaged)} damaged lines are kept in {self.damaged_file.name}" if damaged else ""
+        if damaged and len(records) == epoch:
+            number, why, _ = damaged[0]
+            warnings.warn(
+                f"{self.metrics_file} is damaged in line {number} ({why}), of an epoch that is trained again: {kept}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         if len(records) < epoch:
             warnings.warn(
                 f"{self.metrics_file} has lost the lines of {epoch - len(records)} of {epoch} epochs: the training "
-                "goes on as it was, without them in its curves; restore the file from a copy to have them",
+                "goes on as it was, without them in its curves; restore the file from a copy to have them"
+                f"{kept and '; ' + kept}",
                 RuntimeWarning,
                 stacklevel=2,
             )
         return records
 
     def rewrite_history(self, records: list[dict[str, Any]]) -> None:
-        """Replace ``metrics.jsonl`` by these lines."""
-        checkpoint.write_atomically(self.metrics_file, "".join(json.dumps(r) + "\n" for r in records).encode())
+        """Replace ``metrics.jsonl`` by these lines. Damaged lines of the old one are kept in another file."""
+        if damaged := [line for _, _, line in self._history()[1]]:
+            append(self.inside(self.damaged_file.name), b"".join(line + b"\n" for line in damaged))
+        checkpoint.write_atomically(self.metrics_file, "".join(map(_line_of, records)).encode())
 
     def save_state(self, state: ResumeState) -> None:
         """Write ``last/``, keeping the state before it too."""
@@ -430,25 +520,44 @@ class RunFolder:
 
         :raises CheckpointError: if neither can be read
         """
-        if not any((self.path / "last").glob("state*.json")):
+        found = self._read_state(tell=True)
+        if found is None:
             return None
-        try:
-            tensors, record = checkpoint.read(self.path / "last", "state")
-        except checkpoint.CheckpointError as error:
-            warnings.warn(f"{error.what}; going on from the state before it", RuntimeWarning, stacklevel=2)
-            tensors, record = checkpoint.read(self.path / "last", "state.previous")
+        tensors, record, is_previous = found
+        if is_previous:
             # or else the next writing would keep the refused state as its previous one
             checkpoint.restore_previous(self.path / "last", "state")
-        groups: dict[str, dict[str, Tensor]] = {"pair": {}, "best": {}, "optimizer": {}, "objective": {}}
-        for key, value in tensors.items():
-            group, name = key.split("/", 1)
-            groups[group][name] = value
+        groups: dict[str, dict[str, Tensor]] = {"pair": {}, "best": {}, "objective": {}}
         optimizer_state: dict[int, dict[str, Tensor]] = {}
-        for key, value in groups["optimizer"].items():
-            index, name = key.split("/")
-            optimizer_state.setdefault(int(index), {})[name] = value
+        for key, value in tensors.items():
+            if moment := re.fullmatch(r"optimizer/(\d{1,9})/(\w{1,100})", key):
+                optimizer_state.setdefault(int(moment[1]), {})[moment[2]] = value
+                continue
+            group, _, name = key.partition("/")
+            if group not in groups or not name:
+                what = f"{self.path / 'last' / 'state.json'} has a tensor '{key[:100]}', which no training writes"
+                raise CheckpointError(f"{what}: it is altered", RESTORE)
+            groups[group][name] = value
         optimizer = {"state": optimizer_state, "param_groups": record["param_groups"]}
         return ResumeState(record["progress"], groups["pair"], groups["best"], optimizer, groups["objective"])
+
+    def _read_state(self, tell: bool = False) -> tuple[dict[str, Tensor], dict[str, Any], bool] | None:
+        """Tensors and record of the last state that is whole, and whether a later one was refused.
+
+        :param tell: warn of a refused state
+        :raises CheckpointError: if there are states and none can be read
+        """
+        folder = self.path / "last"
+        if not any(folder.glob("state*.json")):
+            return None
+        try:
+            return *checkpoint.read(folder, "state", State, self.path), False
+        except CheckpointError as error:
+            if not (folder / "state.previous.json").exists():
+                raise
+            if tell:
+                warnings.warn(f"{error.what}; going on from the state before it", RuntimeWarning, stacklevel=3)
+            return *checkpoint.read(folder, "state.previous", State, self.path), True
 
     def save_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> str:
         """Write ``pair/``, the best pair so far, and return its checksum."""

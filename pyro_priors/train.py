@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import io
 import logging
+import math
 import os
 import pickle
 import signal
@@ -31,6 +32,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from . import checkpoint, zoo
 from ._files import CheckpointError, WriteError, write_atomically
 from ._lock import own_store
+from ._memory import TRAINED, check_memory
 from ._networks import check_networks, check_smallest_batch
 from ._options import MAY_BE_INFINITE, convert_fields, plain, shown, typed
 from ._precision import first_rounded
@@ -182,7 +184,9 @@ def fit(
     training outside the main thread does not handle them.
 
     Several threads may train pairs and use this package otherwise at the same time. A training lets other threads run
-    after each step and each batch of its validation, and ends with the bits of one that runs alone. Your own loop with
+    after each step and each batch of its validation, and ends with the bits of one that runs alone. A thread that draws
+    from torch's global generators in the middle of a step would change it. The training notices, and ends with
+    ValueError: give that thread a ``torch.Generator`` of its own. Your own loop with
     Pyro's ``SVI`` has no such protection: run it while no other thread uses this package.
 
     Before the training the programs run on two rows of data as ``pair.log_prob`` runs them, with several samples, so
@@ -202,8 +206,9 @@ def fit(
     :param options: fields of :class:`TrainConfig`
     :raises ValueError: if an option is out of range, data and pair do not fit, a network does not return what its
         program needs, ``batch_size`` leaves a datum alone that cannot be, a tensor of the pair could not be saved or
-        restored, ``out`` holds another run, a pair was saved over that of the run to be resumed, or
-        ``compile="always"`` cannot compile
+        restored, ``out`` holds another run, a pair was saved over that of the run to be resumed,
+        ``compile="always"`` cannot compile, parameters or a step need more memory than there is, or another thread
+        draws from torch's generators during a step
     :raises TrainingDiverged: if the loss, a gradient, a parameter or the validation bound becomes NaN or infinite, or a
         distribution refuses what the networks compute; the pair, and ``out``, hold the best weights so far, or those at
         the start where no epoch has ended. A run that diverged and is resumed raises it at once
@@ -243,6 +248,7 @@ def fit(
             "process has a share of it: give num_processes=1, or make the pair with calibration='learned'"
         )
     _check_fits(pair, data)
+    _check_memory(pair, data, objective, config.batch_size)
     _check_precision(data, config.precision)
     first = to_like(data.train.take(slice(2)), next(pair.parameters()))
     rows = first.x[:], None if first.condition is None else first.condition[:]  # bytes come out as numbers
@@ -412,6 +418,22 @@ def _check_fits(pair: Pair, data: Splits) -> None:
             f"likelihood='bernoulli' needs x of 0 and 1, but {data.name} has other values: "
             f"use likelihood='{data.likelihood}'"
         )
+
+
+def _check_memory(pair: Pair, data: Splits, objective: infer.ELBO, batch_size: int) -> None:
+    """Refuse a training whose parameters, or whose step, cannot fit into the memory."""
+    held = sum(value.numel() * value.element_size() for value in pair.parameters())
+    check_memory(TRAINED * held, f"training the pair's {held / 2**30:,.1f} GiB of parameters", "make a smaller pair")
+    config = (pair.recipe or {}).get("config") or {}
+    rows = min(batch_size, len(data.train)) * getattr(objective, "num_particles", 1)
+    if config.get("category") == "enumerated":
+        rows *= min(pair.num_categories, getattr(objective, "chunk_size", None) or pair.num_categories)
+    # the mean of x and its gradient, and the distances from the components of a mixture
+    values = max(2 * math.prod(data.x_shape), config.get("num_components", 0) if "prior" not in config else 0)
+    if config.get("prior") in ("mixture", "vamp"):
+        values = max(values, config["num_components"] * config["z_dim"])
+    remedy = "give fewer, or smaller batches"
+    check_memory(4 * rows * values, f"batch_size={batch_size} ({rows:,} rows in a step)", remedy)
 
 
 def _check_precision(data: Splits, precision: str) -> None:

@@ -10,13 +10,18 @@ from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 import torch.nn as nn
 
 from . import checkpoint, guides, models
+from ._files import CheckpointError
 from ._hints import check_sizes, is_size
 from ._hints import hint as hint
-from ._options import convert_fields, path_of, plain, typed
+from ._memory import TRAINED, check_memory, refusing_too_many_bytes
+from ._options import Seed, convert_fields, path_of, plain, typed
+from ._records import SavedPair
 from ._rng import seeded
+from ._within import TooLarge, Within
 from .data import Splits
 from .nn import (
     CALIBRATIONS,
@@ -133,12 +138,17 @@ class PairConfig:
                     raise ValueError(f"{name} must be a tuple of positive integers, got {value!r}: give {remedy}")
             elif name in _SIZES and value is not None:
                 check_sizes(**{name: value})
+                if name == "num_transforms" and value > MOST_TRANSFORMS:  # each is built on its own, which takes time
+                    raise ValueError(f"num_transforms must be at most {MOST_TRANSFORMS}, got {value}: give 10, say")
         for name in () if conv else ("channels", "normalisation", "upsampling"):
             if getattr(self, name) != getattr(PairConfig, name):
                 raise ValueError(f"{name}={getattr(self, name)!r} belongs to networks='conv': leave it out")
 
 
 NETWORKS = ("conv", "mlp")
+
+MOST_TRANSFORMS = 1000
+"""Most transforms of a flow."""
 
 _SIZES = ("num_categories", "num_components", "num_enumerated", "num_transforms", "z1_dim", "z_dim")
 
@@ -446,6 +456,13 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
         network is no module. What your networks return is checked whenever the programs run: distributions must be
         those of ``pyro.distributions``
     """
+    return _create(name, encoder, decoder, config, copies=1)
+
+
+def _create(
+    name: str, encoder: nn.Module | None, decoder: nn.Module | None, config: dict[str, Any], copies: int
+) -> Pair:
+    """As :func:`create`; ``copies`` of the parameters must fit into the memory."""
     name = plain(name)
     entry = _entry(name)
     fields = [field.name for field in dataclasses.fields(entry.config_class)]
@@ -465,9 +482,13 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
         value = getattr(built, option, None)
         if value != getattr(entry.config_class, option, None):
             warnings.warn(
-                f"{option}={value!r} is of the zoo's own decoder, and does nothing to yours: leave it out", stacklevel=2
+                f"{option}={value!r} is of the zoo's own decoder, and does nothing to yours: leave it out", stacklevel=3
             )
-    pair = entry.factory(built, Networks(encoder, decoder))
+    largest, option = max((size, key) for key in _sizes_of(built) for size in _as_sizes(getattr(built, key)))
+    of_option = f"{option}={getattr(built, option)}", f"give a smaller {option}"
+    check_memory(4 * copies * largest, *of_option)  # torch takes no size beyond 64 bits
+    with refusing_too_many_bytes(copies, *of_option):
+        pair = entry.factory(built, Networks(encoder, decoder))
     own = [key for key, network in (("encoder", encoder), ("decoder", decoder)) if network is not None]
     pair.recipe = {"name": name, "config": dataclasses.asdict(built), "own_networks": own}
     check = BatchCheck(x=built.x_shape, condition=getattr(built, "condition_shape", None))
@@ -480,6 +501,16 @@ def create(name: str, *, encoder: nn.Module | None = None, decoder: nn.Module | 
     return pair
 
 
+def _sizes_of(config: PairConfig) -> list[str]:
+    """Names of the options that decide how large the networks are; those that the data fix come last."""
+    names = [key for key in vars(config) if key in _SIZES or key.endswith("hidden") or key == "channels"]
+    return [*names, *(key for key in vars(config) if key.endswith("_shape"))]
+
+
+def _as_sizes(value: Any) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else value or ()
+
+
 def _event_of_encoder(config: PairConfig) -> dict[str, tuple[int, ...]]:
     """What the ``encoder`` of :func:`create` returns: its site, or features, and their shape."""
     if isinstance(config, CPVAEConfig):
@@ -488,7 +519,7 @@ def _event_of_encoder(config: PairConfig) -> dict[str, tuple[int, ...]]:
 
 
 @typed
-def create_for(name: str, data: Splits, seed: int, **config: Any) -> Pair:
+def create_for(name: str, data: Splits, seed: Seed, **config: Any) -> Pair:
     """Build a pair for some data: the pair that ``pyro-priors train`` begins with.
 
     Sizes that the data fix are filled in from them, and the networks start from the seed; torch's generator is left as
@@ -518,9 +549,10 @@ def create_for(name: str, data: Splits, seed: int, **config: Any) -> Pair:
             stacklevel=3,
         )
     with seeded(seed):
-        return create(name, **config)
+        return _create(name, config.pop("encoder", None), config.pop("decoder", None), config, copies=TRAINED)
 
 
+@typed
 def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> Pair:
     """Load the pair that was saved last under a path, by :meth:`Pair.save` or by :func:`pyro_priors.fit`.
 
@@ -528,11 +560,11 @@ def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modu
         unless another one was saved over it
     :param encoder: the network of your own that the pair was created with, if it was
     :param decoder: likewise
-    :raises CheckpointError: if the save is incomplete or altered
+    :raises CheckpointError: if the save is incomplete or altered, or does not describe a pair of its tensors
     :raises ValueError: if the pair has networks of your own that are not given, or is not of the zoo
     """
     folder = find_pair(path_of("path", path))
-    tensors, record = checkpoint.read(folder, "pair")
+    tensors, record = checkpoint.read(folder, "pair", SavedPair, path_of("path", path))
     recipe = record["pair"]
     if recipe is None:
         raise ValueError(
@@ -545,13 +577,36 @@ def load(path: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modu
         raise ValueError(
             f"{folder} was saved with your own {' and '.join(missing)}: load it from Python, load(path, {arguments})"
         )
-    pair = create(recipe["name"], encoder=encoder, decoder=decoder, **recipe["config"])
+    pair = _made_of(recipe, given, folder / "pair.json", sum(tensor.numel() for tensor in tensors.values()))
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
-    if len(dtypes) == 1:  # of what is not saved too
-        pair.to(dtypes.pop())
+    if len(dtypes) == 1 and dtypes <= TRAINED_IN:  # of what is not saved too
+        pair.to(next(iter(dtypes)))
     checkpoint.load_module_state(pair, tensors, str(folder), in_its_precision=True)
     pair.saved_digest = record["sha256"]
     return pair
+
+
+TRAINED_IN = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
+
+
+def _made_of(recipe: Mapping[str, Any], networks: dict[str, nn.Module | None], file: Path, num_values: int) -> Pair:
+    """Build the pair of a recipe that was read from a file.
+
+    :param num_values: number of values that the file holds tensors for; a pair of many more is not built
+    :raises CheckpointError: if the recipe is not that of such a pair
+    """
+    own = any(network is not None for network in networks.values())
+    try:
+        known = {field.name for field in dataclasses.fields(config_class(recipe["name"]))}
+        if unknown := recipe["config"].keys() - known:
+            raise ValueError(f"pair '{recipe['name']}' has no option '{min(unknown)}'")
+        with Within(4 * num_values + 2**24):
+            return create(recipe["name"], **networks, **recipe["config"])
+    except (ValueError, RuntimeError, TypeError, OverflowError) as error:  # torch has several for sizes out of range
+        if own and not isinstance(error, TooLarge):  # of the networks that were given, perhaps
+            raise
+        what = f"{file} does not describe a pair ({' '.join(str(error).split())[:300]})"
+        raise CheckpointError(what, "restore it from a copy, or load it with the version that saved it") from error
 
 
 def _vamp(config: VAEConfig, encoder: nn.Module) -> nn.Module:

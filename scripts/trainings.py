@@ -26,6 +26,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from convert_v1 import convert
+
 ROOT = Path(__file__).resolve().parent.parent
 QUEUE = ROOT / "scripts" / "trainings.txt"
 HOME = Path(os.environ.get("PYRO_PRIORS_TRAININGS", Path.home() / ".local" / "state" / "pyro_priors"))
@@ -130,6 +132,7 @@ def collect() -> None:
     for config in RUNS.rglob("config.json"):
         to = ROOT / "results" / config.parent.relative_to(RUNS)
         shutil.copytree(config.parent, to, ignore=shutil.ignore_patterns(*WEIGHTS, ".*"), dirs_exist_ok=True)
+    convert(ROOT / "results")  # of runs that were begun with an older commit
 
 
 if __name__ == "__main__":

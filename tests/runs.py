@@ -19,7 +19,7 @@ import torch.nn as nn
 from torch import Tensor
 
 import pyro_priors as pp
-from pyro_priors import checkpoint, loop, zoo
+from pyro_priors import _records, checkpoint, loop, zoo
 from pyro_priors.data import Splits
 from pyro_priors.objectives import ELBO
 from pyro_priors.run_folder import ResumeState, RunFolder
@@ -69,9 +69,19 @@ def validation_bound(pair: pp.Pair, data: Splits, seed: int = 0) -> float:
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl`` without the one number that the clock decides."""
+    """The lines of ``metrics.jsonl`` without the one number that the clock decides, and the checksum of it."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "sha256")} for line in lines]
+
+
+def unsealed(file: Path) -> dict[str, Any]:
+    """Return what a file of a run holds besides its checksum."""
+    return {key: value for key, value in json.loads(file.read_bytes()).items() if key != "sha256"}
+
+
+def write_sealed(file: Path, record: dict[str, Any]) -> None:
+    """Write a file of a run with a checksum that is right."""
+    file.write_text(json.dumps(_records.seal(record)))
 
 
 def saved_pair(run: Path) -> dict[str, Tensor]:

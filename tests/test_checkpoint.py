@@ -144,7 +144,7 @@ DAMAGES = {
     ),
     "record names no tensors": (lambda folder: _edit(folder, lambda r: r.pop("tensors")), "pair.json cannot be read"),
     "checksum altered": (lambda folder: _edit(folder, lambda r: r.update(sha256="0" * 64)), "checksum"),
-    "checksum missing": (lambda folder: _edit(folder, lambda r: r.pop("sha256")), "checksum"),
+    "checksum missing": (lambda folder: _edit(folder, lambda r: r.pop("sha256")), "sha256 is missing"),
     "size altered": (
         lambda folder: _edit(folder, lambda r: r["pair"]["config"].update(z_dim=3)),
         "another network|checksum",

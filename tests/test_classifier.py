@@ -98,9 +98,12 @@ def test_it_is_trained_once_and_kept(digits, trained, tmp_path, monkeypatch):
     tensors = next(folder.glob("*.safetensors"))
     content = tensors.read_bytes()
     tensors.write_bytes(content[:-1])
-    with pytest.raises(pp.CheckpointError, match="truncated or altered"):
-        quick(digits, folder)
-    tensors.write_bytes(content)
+    monkeypatch.undo()
+    with pytest.warns(
+        RuntimeWarning, match="the classifier is made again, the cache is damaged: .* truncated or alter"
+    ):
+        made_again = quick(digits, folder)
+    assert runs.same_bits(runs.state(made_again), runs.state(network)) and tensors.read_bytes() == content
 
 
 def test_of_two_that_need_it_one_trains(tmp_path, capsys):

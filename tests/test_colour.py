@@ -173,6 +173,7 @@ def home(tmp_path, monkeypatch):
     """Decoded arrays go to a home of the test's own."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("PYRO_PRIORS_CACHE", raising=False)
     return tmp_path / "home/.cache/pyro_priors/decoded"
 
 
@@ -262,8 +263,9 @@ def test_celeba_is_decoded_once_and_mapped(tmp_path, home, monkeypatch):
     folder = _celeba(tmp_path, official=True)
     splits = load("celeba", root=str(tmp_path))
     assert "the official parts, 16/2/2 images" in splits.source
-    (array,) = home.iterdir()
-    assert array.suffix == ".npy" and np.load(array).shape == (20, 3, 64, 64)
+    (entry,) = home.iterdir()
+    array = entry / "images.npy"
+    assert np.load(array).shape == (20, 3, 64, 64)
     before = array.read_bytes()
     first = splits.train.x.levels[0].clone()
     splits.train.x.levels[0] = 1
@@ -278,10 +280,10 @@ def test_celeba_is_decoded_once_and_mapped(tmp_path, home, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("HOME", str(home.parents[2]))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    (folder / "img_align_celeba/000001.jpg").write_bytes(b"no picture")  # another size: decoded anew
+    (folder / "img_align_celeba/000001.jpg").write_bytes(b"no picture")  # other contents: decoded again
     with pytest.raises(ValueError, match=r"000001.jpg: not a readable image .*: replace it"):
         load("celeba", root=str(tmp_path))
-    assert list(home.iterdir()) == [array]
+    assert array.read_bytes() == before
 
 
 def test_decoding_is_announced_and_goes_to_the_cache(tmp_path, home, monkeypatch, capsys):
@@ -347,6 +349,8 @@ def test_celeba_errors(tmp_path, home, monkeypatch):
     refuses(FileNotFoundError, r"identity_CelebA.txt is missing: put it there")
     identity.write_text(text)
     (folder / "list_eval_partition.txt").write_text(text)
+    refuses(ValueError, r"list_eval_partition.txt must hold 0, 1 or 2 for train, valid or test, got 7: replace it")
+    (folder / "list_eval_partition.txt").write_text("".join(f"{i + 1:06}.jpg 0\n" for i in range(20)))
     refuses(ValueError, r"celeba: a part has no images in .*: give images of all three parts")
     image = folder / "img_align_celeba/000002.jpg"
     Image.new("RGB", (100, 218)).save(image)

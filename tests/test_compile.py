@@ -1084,6 +1084,7 @@ def test_compiled_log_likelihood_is_the_eager_one(name, traced, monkeypatch):
 
 def test_machine_code_cut_short_is_made_anew(monkeypatch, tmp_path):
     """What killed processes leave in inductor's cache: each file goes, and the graph is compiled again."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     files, calls = [tmp_path / "some.main.so", tmp_path / "other.main.so"], []
 
     def machine_code(graph, inputs):
@@ -1103,6 +1104,7 @@ def test_machine_code_cut_short_is_made_anew(monkeypatch, tmp_path):
 
 def test_machine_code_that_comes_back_cut_short_is_given_up(monkeypatch, tmp_path):
     """As on a full disk: the pair runs eagerly, and says why."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     calls = []
 
     def machine_code(graph, inputs):

@@ -240,7 +240,7 @@ def test_mistakes_from_python():
         with pytest.raises(ValueError, match="digits has no condition: load it as in training, with condition_labels"):
             call(pair, runs.small_data(binarise="none"))
     for message, call in {
-        r"num must be a whole .*, got 0: give 10": lambda: control.asked(pair, data, ["label=3"], 0),
+        r"num must be a positive integer, got 0": lambda: control.asked(pair, data, ["label=3"], 0),
         r"texts must hold at least one text, got none": lambda: control.asked(pair, data, [], 2),
         r"texts must be a tuple of strings, got 'label=3' \(for example, \('label=3',\)\)": lambda: control.asked(
             pair, data, "label=3", 2
@@ -337,8 +337,11 @@ def test_edited_codes_move_where_that_is_asked_for(run, tmp_path):
         ("--grid lable", "a grid over the classes of digits is 'label', got lable"),
         ("--grid label --condition label=3", "a grid over the classes leaves nothing else to ask for, got 'label=3'"),
         ("--grid label --edit 0", "--grid and --edit are two pictures: choose one of them"),
-        ("--edit 0", "--edit needs one --condition by name or value, such as label=9"),
-        ("--to label=3 --condition 0", "--to needs one --condition by name or value, such as label=9"),
+        ("--edit 0", "--edit 0 needs one --condition by name or value: give one, such as label=9"),
+        (
+            "--to label=3 --condition 0",
+            "--to label=3 needs one --condition by name or value: give one, such as label=9",
+        ),
         ("--condition label=3 --transport", "--transport belongs to --edit"),
         ("--condition 3 250", "--condition must be rows of the test part, 0 to 249, got 3 250"),
     ],
@@ -354,8 +357,11 @@ def test_mistakes_on_the_command_line(run, arguments, message, capsys):
     [
         ("--condition label=3", "--condition label=3: this pair takes no condition, leave it out"),
         ("--condition 3", "--condition 3: this pair takes no condition, leave it out"),
-        ("--grid label", "--grid needs a conditional pair, and this one takes no condition: train one, such as sigma_"),
-        ("--condition label=3 --edit 0", "--edit needs a conditional pair, and this one takes no condition"),
+        (
+            "--grid label",
+            "--grid label needs a conditional pair, and this one takes no condition: train one, such as sig",
+        ),
+        ("--condition label=3 --edit 0", "--edit 0 needs a conditional pair, and this one takes no condition"),
     ],
 )
 def test_a_pair_without_a_condition_is_asked_for_none(arguments, message, tmp_path, capsys):

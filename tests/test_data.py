@@ -455,13 +455,13 @@ def test_from_arrays_errors(arrays, message):
         (
             "mnits",
             {},
-            r"unknown data set 'mnits': did you mean 'mnist'\? Known are celeba, cornell, digits, .*or a path .* \.npz",
+            r"unknown data set 'mnits': did you mean 'mnist'\? give one of celeba, cornell, .*or a path .* \.npz",
         ),
-        ("qqqq", {}, r"unknown data set 'qqqq': Known are celeba, cornell, digits, fashion_mnist"),
+        ("qqqq", {}, r"unknown data set 'qqqq': give one of celeba, cornell, digits, fashion_mnist"),
         (
             "digits",
             {"binarize": "none"},
-            r"unknown data option 'binarize': did you mean 'binarise'\? Known are root",
+            r"unknown data option 'binarize': did you mean 'binarise'\? give one of root",
         ),
         ("digits", {"binarise": "yes"}, r"binarise must be one of dynamic, fixed, none, got 'yes'"),
         ("digits", {"condition_rows": 8}, r"condition_rows must be below the image height 8, got 8"),

@@ -468,7 +468,9 @@ def test_the_weights_at_the_start_outlive_an_interruption(digits, tmp_path, monk
     assert runs.same_bits(runs.state(pair), start) and runs.same_bits(runs.saved_pair(tmp_path / "run"), start)
 
 
-def test_one_line_and_a_status(tmp_path, capsys):
+@pytest.mark.parametrize("batch_size", [100, 50], ids=["at validation", "in a step"])
+def test_one_line_and_a_status(batch_size, tmp_path, capsys):
+    """The first to see the weights of the only step of an epoch is the validation."""
     run = tmp_path / "run"
     arguments = [
         "vae",
@@ -480,6 +482,8 @@ def test_one_line_and_a_status(tmp_path, capsys):
         "1e30",
         "--pair.hidden",
         "8",
+        "--train.batch-size",
+        str(batch_size),
     ]
     assert main(["train", *arguments, "--train.max-epochs", "1", "--quiet", "--out", str(run)]) == 1
     first = capsys.readouterr().err

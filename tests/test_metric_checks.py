@@ -105,7 +105,7 @@ REFUSED = {
     ),
     "resamples": (
         lambda: metrics.leakage_below(LOG_Q, LOG_Q, LOG_Q, 0.5, 0),
-        "num_resamples must be a whole number of at least 1, got 0",
+        "num_resamples must be a positive integer, got 0",
     ),
     "prior none": (lambda: metrics.log_prior(vae(), "z", normal(0, 2)), "z must have at least 1 row, got 0"),
     "prior sizes": (lambda: metrics.log_prior(vae(), "z", normal(5, 3)), r"z must have shape \(num, 2\), got \(5, 3\)"),
@@ -128,7 +128,7 @@ REFUSED = {
     "aggregate none": (lambda: metrics.aggregate_posterior(vae(), normal(0, 6)), "x must hold at least one datum"),
     "draws nan": (lambda: metrics.posterior_draws(vae(), "z", normal(5, 6, bad=NAN)), "x has NaN or infinite values"),
     "density": (lambda: metrics.log_aggregate(mixture(), normal(5, 3)), r"z must have shape \(num, 2\), got \(5, 3\)"),
-    "means none": (lambda: metrics.posterior_means(vae(), normal(0, 6)), "x is empty: give at least one example"),
+    "means none": (lambda: metrics.posterior_means(vae(), normal(0, 6)), "x must have at least 1 row, got 0"),
     "means nan": (lambda: metrics.posterior_means(vae(), normal(5, 6, bad=NAN)), "x has NaN or infinite values"),
     "components none": (
         lambda: metrics.prior_components(create("cvae"), normal(0, 8)),

@@ -257,8 +257,8 @@ def test_one_datum_has_no_standard_error(digits):
     [
         ({"part": "tets"}, "part must be one of train, valid, test, got 'tets'"),
         ({"metrics": ["bond"]}, "metric 'bond' is unknown: did you mean 'bound'?"),
-        ({"metrics": ["bound", "qqq"]}, "metric 'qqq' is unknown: choose from bound, log_likelihood"),
-        ({"num_samples": 0}, "num_samples must be a whole number of at least 1, got 0"),
+        ({"metrics": ["bound", "qqq"]}, "metric 'qqq' is unknown: choose one of bound, log_likelihood"),
+        ({"num_samples": 0}, "num_samples must be a positive integer, got 0"),
     ],
 )
 def test_wrong_arguments_are_refused(digits, trained, arguments, match):

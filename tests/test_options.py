@@ -147,8 +147,8 @@ def test_options_of_another_type_are_refused_by_name(name, given, message):
 def test_what_is_not_declared_as_a_type_of_ours_is_passed_on():
     thing = object()
     assert declared(anything=thing)["anything"] is thing
-    with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
-        declared(other=1)
+    with pytest.raises(ValueError, match="^declared has no argument 'wole': did you mean 'whole'"):
+        declared(wole=1)
     assert inspect.signature(declared).parameters["whole"].annotation is int
 
 
@@ -315,7 +315,7 @@ TRAINING_REFUSED = [
     ({"learning_rate": "1e-3"}, r"learning_rate must be a finite number, got '1e-3' \(for example, 0.0005\)"),
     ({"learning_rate": True}, "learning_rate must be a finite number, got True"),
     ({"seed": None}, r"seed must be an integer, got None \(for example, 10\)"),
-    ({"seed": 2**63}, r"seed must be below 2\*\*63, got 9223372036854775808"),
+    ({"seed": 2**63}, "seed must be an integer of at most 64 bits, got 9223372036854775808"),
     ({"warmup_epochs": math.inf}, "warmup_epochs must be a finite number, got inf"),
     ({"patience": 2.5}, "patience must be an integer, got 2.5"),
     ({"tensorboard": 1}, "tensorboard must be True or False, got 1"),
@@ -448,7 +448,7 @@ def test_options_of_data_are_converted_and_recorded_as_pythons_own():
         ({"rotate": True}, "rotate must be a finite number, got True"),
         ({"side": 64.0}, r"side must be an integer, got 64.0 \(for example, 64\)"),
         ({"root": 3}, "root must be a string or None, got 3"),
-        ({"seed": None}, "seed must be an integer, got None"),
+        ({"seed": None}, "seed must be an integer.*, got None"),
     ],
 )
 def test_options_of_data_of_another_type_are_refused(options, message):
@@ -481,8 +481,8 @@ def test_options_of_metrics_are_converted():
     )
     assert given == plain
     for options, message in {
-        "num_samples must be an integer, got 3.0": {"num_samples": 3.0},
-        "seed must be an integer, got None": {"seed": None},
+        "num_samples must be a positive integer, got 3.0": {"num_samples": 3.0},
+        "seed must be an integer from 0 to 2**63 - 1, got None": {"seed": None},
         "progress must be True or False, got 1": {"progress": 1},
         "metrics must be a string or a tuple of strings, got 3": {"metrics": 3},
         "part must be one of train, valid, test, got 0": {"part": 0},
@@ -510,7 +510,7 @@ def test_arguments_of_sample_and_log_prob_are_converted():
         (lambda: pair.log_prob(x, num_samples=None), "num_samples must be an integer, got None"),
         (lambda: pair.log_prob(x, progress="no"), "progress must be True or False, got 'no'"),
         (lambda: pair.model(size=3.0), "size must be a whole number of at least 1, got 3.0"),
-        (lambda: pp.compiled(pair, max_graphs=2.0), "max_graphs must be an integer, got 2.0"),
+        (lambda: pp.compiled(pair, max_graphs=2.0), "max_graphs must be a positive integer, got 2.0"),
         (lambda: pp.Pair(pair.model, pair.guide, num_categories=2.0), "num_categories must be an integer, got 2.0"),
     ):
         with pytest.raises(ValueError, match=f"^{message}"):

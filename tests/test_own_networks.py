@@ -561,5 +561,3 @@ def test_a_metric_that_does_not_apply_takes_no_other_with_it():
     assert {"bound", "kl_z", "log_likelihood", "active_units_z"} <= found.keys()
     with pytest.raises(ValueError, match="^the posterior of site 'z' is Laplace"):
         pp.metrics.evaluate(pair, data, metrics="prior_gap", progress=False)
-    with pytest.warns(RuntimeWarning, match="^the metric generation does not apply to this pair and its data$"):
-        assert pp.metrics.evaluate(pair, data, metrics="generation", progress=False) == {}

@@ -336,7 +336,7 @@ def test_a_legend_names_the_labels_that_there_are():
         ),
         (
             lambda pair, data: plots.path(pair, [0, 0], [1, 1], 2.5),
-            "^num must be an integer, got 2.5",
+            "^num must be a positive integer, got 2.5",
         ),
         (lambda pair, data: plots.pockets({}, data), "^pairs is empty: give one pair"),
         (

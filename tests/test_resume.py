@@ -242,7 +242,7 @@ def test_a_run_from_before_an_option_existed_had_its_default(digits, tmp_path, u
     fit(run, digits, max_epochs=2)
     config = json.loads((run / "config.json").read_text())
     del config["train"]["pseudo_inputs"], config["train"]["warmup_sites"]
-    (run / "config.json").write_text(json.dumps(config))
+    runs.write_sealed(run / "config.json", config)
     with pytest.raises(ValueError, match=r"train.warmup_sites is \['z'\] but .* was started with \[\]"):
         fit(run, digits, resume=True, warmup_sites=("z",))
     assert_same_end(run, fit(run, digits, resume=True), uninterrupted)

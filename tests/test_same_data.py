@@ -189,8 +189,8 @@ def test_a_run_whose_arrays_left_no_record_goes_on(tmp_path):
     """As the first version wrote them; from then on there is one."""
     run = tmp_path / "run"
     fit(pp.data.from_arrays(**ARRAYS), run)
-    config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps(config | {"data": None}))
+    config = runs.unsealed(run / "config.json")
+    runs.write_sealed(run / "config.json", config | {"data": None})
     fit(pp.data.from_arrays(**ARRAYS), run, epochs=2, resume=True)
     assert json.loads((run / "config.json").read_text())["data"] == config["data"]
 

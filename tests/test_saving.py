@@ -708,3 +708,23 @@ def test_a_state_of_an_objective_that_cannot_be_saved_is_refused_first(data, tmp
     with pytest.raises(ValueError, match=r"'seen' cannot be saved: it is complex"):
         fit(create(), data, tmp_path / "run", objective=Remembering())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+def test_a_training_leaves_files_of_other_programs_alone(tmp_path, name):
+    (tmp_path / name).write_text('{"lr": 0.1}')
+    data = runs.small_data()
+    with pytest.raises(ValueError, match=rf"{name} is there and was not written by a training: choose another --out"):
+        pp.fit(runs.small_pair("vae", data), data, out=tmp_path, max_epochs=1, progress=False)
+    assert (tmp_path / name).read_text() == '{"lr": 0.1}'
+
+
+@pytest.mark.parametrize("content", ['{"shoes": 2}', "[1, 2]"])
+def test_a_save_leaves_a_file_of_another_program_alone(tmp_path, content):
+    (tmp_path / "pair.json").write_text(content)
+    with pytest.raises(
+        ValueError, match=r"pair.json was not written by a save: choose another folder, or move it away$"
+    ):
+        runs.small_pair("vae", runs.small_data()).save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["pair.json"]
+    assert (tmp_path / "pair.json").read_text() == content

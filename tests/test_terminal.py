@@ -196,5 +196,7 @@ def test_an_evaluation_that_cannot_be_shown_is_written(run):
     evaluate = f"{sys.executable} -m pyro_priors.cli evaluate {run} --metrics bound"
     done = subprocess.run(["bash", "-c", f"{evaluate} > /dev/full"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "pyro-priors: error: [Errno 28] No space left on device\n"
+    assert done.stderr == (
+        "pyro-priors: error: the output cannot be written (No space left on device): send it to another place\n"
+    )
     assert "bound" in json.loads((run / "evaluation.json").read_text())["metrics"]

@@ -322,3 +322,121 @@ def test_pairs_are_copied_and_trained_in_other_threads():
     copies = in_threads(lambda _: copy.deepcopy(pair), range(4))
     in_threads(lambda one: pp.fit(one, data, max_epochs=1, progress=False), copies)
     assert all(runs.same_bits(runs.state(one), runs.state(copies[0])) for one in copies)
+
+
+# draws of other threads
+
+
+def draw_in_another_thread(num=3):
+    thread = threading.Thread(target=torch.rand, args=(num,))
+    thread.start()
+    thread.join()
+
+
+class Disturbed(torch.nn.Linear):
+    """A decoder during some calls of which another thread draws.
+
+    :param calls: numbers of those calls, of those on batches, of 16 rows, or on validation data, of 40
+    :param rows: which of the two are counted
+    :param gamma: it draws numbers of its own too, as many as their values decide
+    """
+
+    def __init__(self, z_dim, x_dim, calls, rows=16, gamma=False):
+        super().__init__(z_dim, x_dim)
+        self.calls, self.rows, self.gamma, self.num_calls = set(calls), rows, gamma, 0
+
+    def forward(self, z, **given):
+        if z.shape[-2] == self.rows and (torch.is_grad_enabled() or self.rows == 40):
+            if self.num_calls in self.calls:
+                draw_in_another_thread()
+            self.num_calls += 1
+        if self.gamma:
+            z = z + 0 * torch._standard_gamma(torch.full_like(z, 0.4))
+        return pyro.distributions.Bernoulli(logits=super().forward(z)).to_event(1)
+
+
+HOW = {"max_epochs": 3, "batch_size": 16, "progress": False, "compile": "never"}
+
+
+def fitted(data, **how):
+    torch.manual_seed(0)
+    pair = runs.small_pair("vae", data, decoder=Disturbed(2, 64, **how))
+    pp.fit(pair, data, **HOW)
+    return pair
+
+
+@pytest.mark.parametrize("call", [0, 1, 5, 9])
+def test_a_draw_of_another_thread_during_a_step_is_refused(call):
+    """At that step, or where it was the first of its size at the next one."""
+    with pytest.raises(
+        ValueError, match=r"^another thread drew random numbers of torch during step \d+, which"
+    ) as error:
+        fitted(runs.small_data(), calls=[call])
+    step = int(str(error.value).split("step ")[1].split(",")[0])
+    assert step == max(call, 1) and "give that thread a torch.Generator of its own" in str(error.value)
+
+
+@pytest.mark.parametrize("call", [0, 1, 2])
+def test_a_draw_of_another_thread_during_a_validation_is_refused(call):
+    """At the end of that epoch, or where it was the first at that of the next."""
+    with pytest.raises(ValueError, match="^another thread drew random numbers of torch during a validation, which"):
+        fitted(runs.small_data(), calls=[call], rows=40)
+
+
+def test_numbers_that_depend_on_numbers_are_not_those_of_another_thread():
+    data = runs.small_data()
+    pairs_ = [fitted(data, calls=[], gamma=True) for _ in range(2)]
+    assert runs.same_bits(*map(runs.state, pairs_))
+    assert metrics.evaluate(pairs_[0], data, metrics="bound", progress=False)
+
+
+def test_a_training_next_to_a_thread_that_draws_is_the_same_or_refused():
+    """Bits for bits, or one line; counted over several tries."""
+    data, outcomes = runs.small_data(), collections.Counter()
+    expected = runs.state(fitted(data, calls=[]))
+    for pause in (0.0, 0.0, 0.003, 0.01, 0.03):
+        done = threading.Event()
+
+        def draw(done=done, pause=pause):
+            while not done.wait(pause):
+                torch.rand(5)
+
+        thread = threading.Thread(target=draw)
+        thread.start()
+        try:
+            same = runs.same_bits(runs.state(fitted(data, calls=[])), expected)
+            outcomes["same" if same else "changed"] += 1
+        except ValueError as error:
+            assert "another thread drew" in str(error) and "\n" not in str(error)
+            outcomes["refused"] += 1
+        finally:
+            done.set()
+            thread.join()
+    print(f"{outcomes.total()} trainings next to a thread that draws: {dict(outcomes)}")
+    assert not outcomes["changed"] and outcomes["refused"]
+
+
+@pytest.mark.parametrize("metric", ["bound", "log_likelihood", "prior_gap"])
+def test_a_draw_of_another_thread_during_an_evaluation_is_refused(metric):
+    """Where that thread ran from before, and its draw is in the first computation or a later one."""
+    data = runs.small_data()
+    pair = runs.small_pair("vae", data)
+    alone = metrics.evaluate(pair, data, metrics=metric, num_samples=3, progress=False)
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        assert metrics.evaluate(pair, data, metrics=metric, num_samples=3, progress=False) == alone
+        calls = []
+
+        def disturb(module, args, output):
+            calls.append(len(output.mean))
+            if len(calls) == 2:
+                draw_in_another_thread()
+
+        pair.guide.encoder.register_forward_hook(disturb)
+        with pytest.raises(ValueError, match="^another thread drew random numbers of torch during the evaluation of "):
+            metrics.evaluate(pair, data, metrics=metric, num_samples=3, progress=False)
+    finally:
+        done.set()
+        thread.join()

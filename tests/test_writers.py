@@ -35,7 +35,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 import pyro_priors as pp
 import runs
 from pairs import batch, create, randomise
-from pyro_priors import _files, experiments, metrics, plots, train
+from pyro_priors import _files, checkpoint, experiments, metrics, plots, train
 from pyro_priors._files import CheckpointError, WriteError, locked, write_atomically
 from pyro_priors.cli import main
 from pyro_priors.run_folder import RunFolder
@@ -420,18 +420,18 @@ def test_a_reader_reads_again_what_is_replaced_meanwhile(tmp_path, monkeypatch):
     """Between its readings of the record and of the tensors, twice."""
     pairs, states = two_pairs()
     pairs[0].save(tmp_path)
-    original, calls = Path.read_bytes, []
+    original, calls = checkpoint.read_file, []
 
-    def read_bytes(path):
+    def read_file(path, *given):
         if path.suffix == ".safetensors":
             calls.append(path.name)
             if len(calls) < 3:
                 with monkeypatch.context() as patch:
-                    patch.setattr(Path, "read_bytes", original)
+                    patch.setattr(checkpoint, "read_file", original)
                     pairs[len(calls) % 2].save(tmp_path)
-        return original(path)
+        return original(path, *given)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(checkpoint, "read_file", read_file)
     assert runs.same_bits(runs.state(pp.load(tmp_path)), states[0])
     assert len(calls) == 3
     monkeypatch.undo()
@@ -540,9 +540,9 @@ def test_an_evaluation_is_of_the_weights_that_were_loaded(copied, monkeypatch, c
     assert "saved over" not in lines[0]
     told = f"  {copied} has another pair now: these numbers are of the one before, and are in {name}"
     assert told in lines and lines.count(told) == 1
-    kept = json.loads((copied / name).read_text())
+    kept = runs.unsealed(copied / name)
     assert kept["weights"] == old and kept["epochs"] == 3 and kept["asked"] == ["active_units"]
-    assert json.loads((copied / "evaluation.json").read_text()) == known  # of the pair before, as it was
+    assert runs.unsealed(copied / "evaluation.json") == known  # of the pair before, as it was
     assert folder.weights() != old and folder.evaluation() is None
     assert main(["evaluate", str(copied), "--metrics", "active_units"]) == 0
     found = folder.evaluation()

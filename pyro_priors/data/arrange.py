@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._limits import check_bytes
 from .augment import Augment
 from .levels import Levels
 from .registry import DataConfig
-from .splits import Part, Splits
+from .splits import Part, Splits, check_below
 
 __all__ = ["arrange"]
 
@@ -116,6 +117,11 @@ def _condition_on_labels(splits: Splits) -> Splits:
         )
     _refuse_second_condition(splits, "condition_labels")
     num_labels = splits.num_labels
+    for name, part in splits.parts.items():
+        assert part.label is not None  # num_labels says so
+        check_below(f"label_{name}", part.label, num_labels)
+    num_data = sum(map(len, splits.parts.values()))
+    check_bytes(f"condition_labels, {num_data} rows of {num_labels} classes,", 8 * num_data * num_labels)
 
     def one_hot(part: Part) -> Part:
         assert part.label is not None  # num_labels says so

@@ -1,19 +1,15 @@
 """CelebA: faces in colour, decoded once into an array that is mapped into memory."""
 
-import hashlib
-import os
-import sys
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from .._cache import cache_folder
-from ..progress import progress_bar
+from .._limits import Refused, check_bytes, decoding, open_image
+from .decoded import decoded_images
 from .levels import Levels
 from .registry import DataConfig, data_root, data_set
 from .splits import Part, Splits
@@ -24,6 +20,9 @@ WIDTH, HEIGHT, CROP = 178, 218, 148
 """Of an official aligned image, and the side of the square in its middle that is kept."""
 
 NUM_ATTRIBUTES = 40
+
+TEXT_IN_MEMORY = 10
+"""About how many times its size a text file takes in memory as lines and numbers."""
 
 
 @data_set("celeba")
@@ -41,8 +40,9 @@ def celeba(config: DataConfig) -> Splits:
     the validation and the test part.
 
     The images, all of them whatever the ``limit``, are decoded once, into an array in ``~/.cache/pyro_priors/decoded``
-    (or below XDG_CACHE_HOME; 2.5 GB for all of CelebA, 4.5 GB at 86x86), which a line announces, and which is mapped
-    into memory: with the official parts batches alone are ever read, without them the parts are copied.
+    (2.5 GB for all of CelebA, 4.5 GB at 86x86; see ``pyro-priors cache``), which a line announces. The array is
+    compared with its checksum and mapped into memory: with the official parts it is not copied, without them the parts
+    are. Where it cannot be written, the images are decoded into memory.
     ``condition_labels`` makes the attributes the condition.
     """
     folder = data_root(config) / "celeba"
@@ -53,6 +53,11 @@ def celeba(config: DataConfig) -> Splits:
     whole = Part(cast(Any, Levels(images)), attributes=attributes)
     if (folder / "list_eval_partition.txt").is_file():
         part_of = _numbers(folder / "list_eval_partition.txt", names)
+        if (wrong := part_of[(part_of < 0) | (part_of > 2)]).size:
+            raise ValueError(
+                f"{folder / 'list_eval_partition.txt'} must hold 0, 1 or 2 for train, valid or test, got {wrong[0]}: "
+                "replace it"
+            )
         how = "the official parts"
     else:
         part_of = _by_identity(_numbers(folder / "identity_CelebA.txt", names), config.seed)
@@ -86,31 +91,43 @@ def _rows(chosen: NDArray) -> Any:
 
 def _attributes(path: Path) -> tuple[list[str], torch.Tensor, tuple[str, ...]]:
     """Names of the images, their attributes as 0 and 1, and the attributes' names."""
-    try:
-        _, head, *lines = (line for line in path.read_text().splitlines() if line.strip())
+    _check_there(path)
+    with decoding(path, f"CelebA's list of {NUM_ATTRIBUTES} attributes of -1 or 1"):
+        _, head, *lines = _lines(path)
+        if len(head.split()) != NUM_ATTRIBUTES:
+            raise ValueError(f"{len(head.split())} names")
         names, rows = zip(*(line.split(maxsplit=1) for line in lines), strict=True)
-        values = np.array([row.split() for row in rows], dtype=np.int8)
-        if values.shape[1] != NUM_ATTRIBUTES or len(head.split()) != NUM_ATTRIBUTES or not (abs(values) == 1).all():
-            raise ValueError(f"{values.shape[1]} values a line and {len(head.split())} names")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"celeba: {path} is missing: put it there, it is one of CelebA's own files") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path}: not CelebA's list of {NUM_ATTRIBUTES} attributes of -1 or 1 ({error}): replace it"
-        ) from None
-    return list(names), torch.from_numpy((values > 0).astype(np.float32)), tuple(head.split())
+        attributes = []
+        for name, row in zip(names, rows, strict=True):
+            values = row.split()
+            if len(values) != NUM_ATTRIBUTES:
+                raise ValueError(f"{shorten(name, 80)} has {len(values)} values")
+            if not set(values) <= {"-1", "1"}:
+                wrong = next(value for value in values if value not in ("-1", "1"))
+                raise ValueError(f"{shorten(name, 80)} has {shorten(wrong, 40)}")
+            if Path(name).name != name:
+                raise ValueError(f"{shorten(name, 80)} is not the name of a file")
+            attributes.append([value == "1" for value in values])
+    return list(names), torch.tensor(attributes, dtype=torch.float32, device="cpu"), tuple(head.split())
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"celeba: {path} is missing: put it there, it is one of CelebA's own files")
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file that are not empty."""
+    check_bytes(f"{path}", TEXT_IN_MEMORY * path.stat().st_size)
+    return [line for line in path.read_text().splitlines() if line.strip()]
 
 
 def _numbers(path: Path, names: list[str]) -> NDArray:
     """The number that a file of lines ``NAME NUMBER`` has for each image."""
-    try:
-        lines = (line.split() for line in path.read_text().splitlines() if line.strip())
-        found = {name: int(number) for name, number in lines}
-        return np.array([found[name] for name in names])
-    except FileNotFoundError:
-        raise FileNotFoundError(f"celeba: {path} is missing: put it there, it is one of CelebA's own files") from None
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: not a line 'NAME NUMBER' for each image ({error}): replace it") from None
+    _check_there(path)
+    with decoding(path, "a line 'NAME NUMBER' for each image"):
+        found = {name: int(number) for name, number in map(str.split, _lines(path))}
+        return np.array([found[name] for name in names], dtype=np.int64)
 
 
 def _by_identity(identity: NDArray, seed: int) -> NDArray:
@@ -125,30 +142,7 @@ def _by_identity(identity: NDArray, seed: int) -> NDArray:
 
 def _decoded(files: list[Path], side: int) -> NDArray:
     """The images, uint8, shape ``(N, 3, side, side)``, mapped into memory; decoded where that has not been done yet."""
-    stamp = hashlib.sha256(f"{CROP} {side} cubic".encode())
-    for file in files:
-        try:
-            stamp.update(f"{file.name} {file.stat().st_size}".encode())
-        except OSError as error:
-            raise FileNotFoundError(f"celeba: {file} is listed but cannot be read ({error}): put it there") from None
-    path = cache_folder() / "decoded" / f"celeba_{side}_{stamp.hexdigest()[:16]}.npy"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        megabytes = 3 * side**2 * len(files) / 1e6
-        print(f"celeba: decoding {len(files)} images once, into {path} ({megabytes:.0f} MB)", file=sys.stderr)
-        unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-        try:
-            array = open_memmap(unfinished, "w+", np.uint8, (len(files), 3, side, side))
-            with progress_bar(len(files), "decoding celeba") as bar:
-                for row, file in zip(array, files, strict=True):
-                    row[...] = _face(file, side)
-                    bar.update()
-            array.flush()
-            unfinished.replace(path)  # in one go, so that what is interrupted leaves no half array
-        finally:
-            unfinished.unlink(missing_ok=True)
-    # torch wants arrays that can be written to: writing here would change memory, and never the file
-    return np.load(path, mmap_mode="c")
+    return decoded_images("celeba", files, f"{CROP} {side} cubic", (3, side, side), lambda file: _face(file, side))
 
 
 def _face(file: Path, side: int) -> NDArray:
@@ -167,17 +161,11 @@ def _side_of_crop(image: Any) -> int:
 
 
 def _opened(file: Path) -> Any:
-    from PIL import Image
-
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-    except OSError as error:  # also what Pillow raises for no image
-        raise ValueError(f"{file}: not a readable image ({error}): replace it") from None
-    if image.size not in ((WIDTH, HEIGHT), (WIDTH // 2, HEIGHT // 2)):
-        width, height = image.size
-        raise ValueError(f"{file} has {width}x{height} pixels: give the aligned {WIDTH}x{HEIGHT}, or half that")
-    return image
+    with decoding(file, "a readable image"), open_image(file) as image:
+        if image.size not in ((WIDTH, HEIGHT), (WIDTH // 2, HEIGHT // 2)):
+            width, height = image.size
+            raise Refused(f"{file} has {width}x{height} pixels: give the aligned {WIDTH}x{HEIGHT}, or half that")
+        return image.convert("RGB")
 
 
 def _download(folder: Path) -> None:

@@ -1,12 +1,11 @@
 """One's own data: arrays in memory, and ``.npz`` files of them."""
 
 import warnings
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +13,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .._options import typed
+from .._limits import PickledError, decoding, read_arrays
+from .._options import Seed, typed
 from .levels import Levels
 from .splits import (
     AS_NUMBERS,
@@ -58,7 +58,7 @@ def from_arrays(
     attribute_names: ArrayLike | None = None,
     name: str = "arrays",
     likelihood: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Splits:
     """One's own arrays as a data set, copied and checked.
 
@@ -152,11 +152,15 @@ def _attribute_names(attributes: Tensor | None, names: ArrayLike | None) -> tupl
         if names is not None:
             raise ValueError("attribute_names are given without attributes_train: give both, or leave them out")
         return None
-    given = range(attributes.shape[1]) if names is None else np.atleast_1d(np.asarray(names)).tolist()
-    found = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in given)
+    try:
+        given = range(attributes.shape[1]) if names is None else np.atleast_1d(np.asarray(names)).tolist()
+        found = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in given)
+    except ValueError as error:  # nested lists of unequal lengths, or bytes that are no text
+        raise ValueError(f"attribute_names must be a list of text ({error}): write ['Male', 'Smiling']") from None
     if len(found) != attributes.shape[1] or len(set(found)) < len(found):
         raise ValueError(
-            f"attribute_names must be {attributes.shape[1]} different names, got {', '.join(found)}: one a column"
+            f"attribute_names must be {attributes.shape[1]} different names, got {shorten(', '.join(found), 200)}: "
+            "one a column"
         )
     if bad := [name for name in found if not name or "=" in name or "," in name or name.split() != [name]]:
         raise ValueError(f"attribute_names must be without '=', ',' and spaces, got {bad[0]!r}: write Wearing_Hat")
@@ -178,7 +182,7 @@ def _check_like_train(name: str, part: Part, train: Part) -> None:
             )
 
 
-def _split_off(parts: dict[str, Part], seed: int) -> str:
+def _split_off(parts: dict[str, Part], seed: Seed) -> str:
     """Fill in the missing parts from the training part; returns what was done."""
     train, missing = parts["train"], [name for name in PARTS if name not in parts]
     size = max(1, len(train) // 10)
@@ -241,7 +245,7 @@ def _image_shape(shape: torch.Size) -> tuple[int, ...] | None:
     return tuple(shape) if len(shape) == 3 and shape[0] in (1, 3) else None
 
 
-def read_npz(path: Path, *, seed: int = 0) -> Splits:
+def read_npz(path: Path, *, seed: Seed = 0) -> Splits:
     """:func:`from_arrays` on the arrays ``x_train``, ``x_valid``, ..., ``attributes_test``, ``attribute_names`` of an
     ``.npz`` file.
 
@@ -254,26 +258,17 @@ def read_npz(path: Path, *, seed: int = 0) -> Splits:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the path of an .npz file with x_train, or a data set name")
     try:
-        # opened here, because numpy forgets to close a file that it fails to read
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            others = [key for key in file.files if key not in KEYS]
-            arrays: dict[str, Any] = {key: _member(file, key) for key in file.files if key in KEYS}
-    except _Pickled as error:
-        raise ValueError(f"{path}: {error}") from None
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        AttributeError,
-        TypeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        # a .npy or text file under this name ends here too: it has no members, and numpy takes text for a pickle
-        why = "" if "pickle" in str(error) else f" ({error})"
-        raise ValueError(f"{path}: not a readable .npz file{why}: write it with numpy.savez") from None
+        with decoding(path, "a readable .npz file", "write it with numpy.savez"):
+            found, others = read_arrays(path, KEYS)
+    except PickledError as error:
+        key = error.name
+        what, dtype = ("text", "str") if key == "attribute_names" else ("real numbers", "float32")
+        remedy = f"number the classes, {CLASSES}" if key.startswith("label_") else f"save .astype('{dtype}')"
+        raise ValueError(f"{path}: {key} must hold {what}, got Python objects: {remedy}") from None
+    arrays: dict[str, Any] = dict(found)
     if "x_train" not in arrays:
-        raise ValueError(f"{path}: has no x_train, only {', '.join(others + list(arrays)) or 'nothing'}: add it")
+        names = shorten(", ".join(others + list(arrays)), 200) or "nothing"
+        raise ValueError(f"{path}: has no x_train, only {names}: add it")
     for other in others:
         if near := get_close_matches(other, [key for key in KEYS if key not in arrays], n=1, cutoff=0.8):
             warnings.warn(f"{path}: {other} is not read: did you mean '{near[0]}'?", stacklevel=2)
@@ -283,18 +278,3 @@ def read_npz(path: Path, *, seed: int = 0) -> Splits:
         raise ValueError(f"{path}: {error}") from None
     unread = f"; not read: {', '.join(others)}" if others else ""
     return replace(splits, source=f"{path.name}, {splits.source}{unread}")
-
-
-class _Pickled(ValueError):
-    pass
-
-
-def _member(file: "np.lib.npyio.NpzFile", key: str) -> np.ndarray:
-    try:
-        return file[key]
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            what, dtype = ("text", "str") if key == "attribute_names" else ("real numbers", "float32")
-            remedy = f"number the classes, {CLASSES}" if key.startswith("label_") else f"save .astype('{dtype}')"
-            raise _Pickled(f"{key} must hold {what}, got Python objects: {remedy}") from None
-        raise

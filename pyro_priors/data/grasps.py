@@ -1,7 +1,5 @@
 """Cornell grasping: poses of a gripper (x), given the image of an object (the condition)."""
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._limits import Refused, check_bytes, decoding, open_image, read_arrays
 from .poses import pose_from, pose_of
 from .registry import DataConfig, data_root, data_set
 from .splits import Part, Splits
@@ -19,6 +18,12 @@ __all__: list[str] = []
 SIDE = 64
 CROP = 320
 """Side of what is cut out of the middle of an official image, 640 x 480 pixels."""
+
+MOST_PIXELS = 2**24
+"""Largest image that is decoded, in pixels."""
+
+MOST_CORNERS = 10**6
+"""Bytes of the largest file of corners that is read."""
 
 VIEWS, VIEWS_SIDE = "cornell_64_gray.npz", 224
 
@@ -96,44 +101,51 @@ def _official(folder: Path, files: list[Path]) -> _Grasps:
 
 def _grey(file: Path) -> tuple[NDArray, tuple[float, float]]:
     """The middle of an image at 64x64, and where its upper left corner was."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with Image.open(file) as image:
-            left, top = ((size - CROP) // 2 for size in image.size)
-            if min(left, top) < 0:
-                raise ValueError(f"{file} has {image.size} pixels, fewer than {CROP}x{CROP}: give the official 640x480")
-            middle = image.convert("L").crop((left, top, left + CROP, top + CROP))
-    except (OSError, UnidentifiedImageError) as error:
-        raise ValueError(f"{file}: not a readable image ({error}): replace it") from None
+    with decoding(file, "a readable image"), open_image(file) as image:
+        width, height = image.size
+        left, top = (width - CROP) // 2, (height - CROP) // 2
+        if min(left, top) < 0:
+            raise Refused(f"{file} has {width}x{height} pixels, fewer than {CROP}x{CROP}: give the official 640x480")
+        if width * height > MOST_PIXELS:
+            raise Refused(
+                f"{file} has {width}x{height} pixels, more than the limit of {MOST_PIXELS}: give the official 640x480"
+            )
+        middle = image.convert("L").crop((left, top, left + CROP, top + CROP))
     return np.asarray(middle.resize((SIDE, SIDE), Image.Resampling.BOX)), (left, top)
 
 
 def _rectangles(file: Path) -> Tensor:
     """Corners in pixels, shape ``(num, 4, 2)``; four lines ``x y`` each, less the rectangles with NaN."""
-    try:
+    with decoding(file, "four lines 'x y' for each rectangle"):
+        if file.stat().st_size > MOST_CORNERS:
+            raise ValueError(f"it has {file.stat().st_size} bytes, more than the limit of {MOST_CORNERS}")
         numbers = np.array(file.read_text().split(), dtype=np.float64)
         corners = torch.from_numpy(numbers.reshape(-1, 4, 2)).float()
-    except ValueError as error:
-        raise ValueError(f"{file}: not four lines 'x y' for each rectangle ({error}): replace it") from None
     return corners[corners.isfinite().all((1, 2))]
 
 
 def _views(file: Path) -> _Grasps:
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            images, numbers, image = (arrays[key] for key in ("images", "source_image", "rect_image_index"))
-            places = torch.from_numpy(arrays["rect_cx_cy_w_h_224"]).float()
-            angle = torch.from_numpy(arrays["rect_theta_deg"]).float().deg2rad()
-        poses = pose_from(places[:, :2], places[:, 2:], angle, VIEWS_SIDE)
-        if images.shape[1:] != (SIDE, SIDE) or len(numbers) != len(images) or image.max() >= len(images):
-            raise ValueError(f"images of shape {images.shape} with {len(numbers)} sources")
+    with decoding(file, "readable as views of 64x64 pixels with rectangles"):
+        names = ("images", "source_image", "rect_image_index", "rect_cx_cy_w_h_224", "rect_theta_deg")
+        arrays, _ = read_arrays(file, names)
+        images, numbers, image, rectangles, angles = (arrays[name] for name in names)
+        if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE) or numbers.shape != images.shape[:1]:
+            raise ValueError(f"{images.dtype} images of shape {images.shape} with {len(numbers)} sources")
+        if rectangles.shape != (len(image), 4) or angles.shape != image.shape:
+            raise ValueError(f"{len(image)} rectangles with shapes {rectangles.shape} and {angles.shape}")
+        if image.dtype.kind not in "iu" or not ((image >= 0) & (image < len(images))).all():
+            raise ValueError("rect_image_index holds other than rows of images")
+        if not np.isin(numbers, range(10_000)).all():
+            raise ValueError("source_image holds other than official numbers, from 0 to 9999")
+        places = torch.from_numpy(rectangles).float()
+        poses = pose_from(places[:, :2], places[:, 2:], torch.from_numpy(angles).float().deg2rad(), VIEWS_SIDE)
+        if not poses.isfinite().all():
+            raise ValueError("a rectangle is not finite")
+        check_bytes(f"{file}", 4 * SIDE**2 * len(image))  # each grasp gets its image, as float32
         order = np.argsort(image, kind="stable")
         grasps = _Grasps(images, numbers.astype(int), poses[torch.from_numpy(order)], image[order], f"views in {VIEWS}")
-    except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{file}: not readable as views of 64x64 pixels with rectangles ({error}): replace it"
-        ) from None
     return grasps
 
 

@@ -1,7 +1,5 @@
 """SVHN, digits of house numbers in colour, from whichever form of it lies in the data folder."""
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .._limits import decoding, read_arrays, read_mat
 from .levels import Levels
 from .registry import DataConfig, data_root, data_set
 from .splits import Part, Splits
@@ -71,29 +70,23 @@ def _part(images: NDArray, labels: NDArray) -> Part:
 
 
 def _subset(path: Path) -> tuple[NDArray, NDArray]:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return _checked(file["images"], file["labels"])
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not readable as images and labels of SVHN ({error}): replace it") from None
+    with decoding(path, "readable as images and labels of SVHN"):
+        arrays, _ = read_arrays(path, ("images", "labels"))
+        return _checked(arrays["images"], arrays["labels"])
 
 
 def _official(path: Path) -> tuple[NDArray, NDArray]:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        content = loadmat(str(path))
+    with decoding(path, "readable as SVHN's 'X' and 'y'"):
+        content = read_mat(path, ("X", "y"))
         # the digit 0 has the label 10
-        return _checked(content["X"].transpose(3, 0, 1, 2), content["y"].flatten() % 10)
-    except (MatReadError, OSError, ValueError, TypeError, KeyError, NotImplementedError, zlib.error) as error:
-        raise ValueError(f"{path}: not readable as SVHN's 'X' and 'y' ({error}): replace it") from None
+        labels = content["y"].flatten()
+        return _checked(content["X"].transpose(3, 0, 1, 2), np.where(labels == 10, 0, labels))
 
 
 def _checked(images: NDArray, labels: NDArray) -> tuple[NDArray, NDArray]:
     if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or len(images) != len(labels) or len(images) < 10:
         raise ValueError(f"{images.dtype} images of shape {images.shape} with {len(labels)} labels")
-    if labels.min() < 0 or labels.max() >= NUM_LABELS:
+    if not np.isin(labels, range(NUM_LABELS)).all():  # also numbers that are not whole, and NaN
         raise ValueError(f"labels from {labels.min()} to {labels.max()}")
     return images, labels
 

@@ -6,19 +6,24 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .._limits import Refused
 from .registry import DataConfig, data_root, data_set
-from .splits import Part, Splits, check_unit_interval
+from .splits import Part, Splits, check_below, check_unit_interval
 
 if TYPE_CHECKING:
     from torchvision.datasets import MNIST
 
 __all__ = ["grey_images"]
 
+SIDE = 28
+LARGEST = 16 + 60_000 * SIDE**2
+"""Bytes of the largest file of MNIST, and of Fashion-MNIST."""
+
 
 def grey_images(name: str, train: Part, valid: Part, test: Part, *, num_labels: int | None, source: str) -> Splits:
     """All parts grey, shaped (N, channels, height, width); :func:`load` binarises them as its options ask.
 
-    :raises ValueError: if grey levels lie outside [0, 1]
+    :raises ValueError: if grey levels lie outside [0, 1], or labels are not below ``num_labels``
     """
     splits = Splits(
         name,
@@ -33,6 +38,8 @@ def grey_images(name: str, train: Part, valid: Part, test: Part, *, num_labels: 
     )
     for part_name, part in splits.parts.items():
         check_unit_interval(f"{name}: {part_name}.x", part.x)
+        if part.label is not None and num_labels is not None:
+            check_below(f"{name}: {part_name}.label", part.label, num_labels)
     return splits
 
 
@@ -85,8 +92,18 @@ def _official_with_last_10k(name: str, kind: "type[MNIST]", config: DataConfig) 
     root = data_root(config)
     folder = root / kind.__name__ / "raw"
     try:
+        for file in folder.glob("*-ubyte"):
+            if file.stat().st_size > LARGEST:
+                raise Refused(
+                    f"{file} has {file.stat().st_size} bytes, more than the {LARGEST} of the largest: replace it"
+                )
         # torchvision downloads only what is not there
         training, testing = (kind(str(root), train=train, download=True) for train in (True, False))
+        for part in (training, testing):
+            if part.data.shape[1:] != (SIDE, SIDE) or part.targets.shape != part.data.shape[:1]:
+                raise ValueError(f"images of shape {tuple(part.data.shape)} with labels {tuple(part.targets.shape)}")
+    except Refused:
+        raise
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
         raise FileNotFoundError(
             f"{name}: neither read from {folder} nor downloaded ({str(error) or 'damaged file'}): "

@@ -1,8 +1,7 @@
 """Omniglot at 28x28 from whichever form of it lies in the data folder."""
 
+import io
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._limits import decoding, read_arrays, read_mat
+from ..checkpoint import write_atomically
 from .images import grey_images
 from .registry import DataConfig, data_root, data_set
 from .splits import Part, Splits
@@ -50,17 +51,14 @@ def omniglot(config: DataConfig) -> Splits:
 
 
 def _burda(path: Path, seed: int) -> Splits:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        content = loadmat(str(path))
+    with decoding(path, "Burda's chardata.mat with 'data' and 'testdata'"):
+        content = read_mat(path, ("data", "testdata", "target", "testtarget"))
         train, test = (
             Part(_burda_images(content[f"{prefix}data"]), None, _burda_labels(content.get(f"{prefix}target")))
             for prefix in ("", "test")
         )
-    except (MatReadError, OSError, ValueError, TypeError, KeyError, NotImplementedError, zlib.error) as error:
-        raise ValueError(f"{path}: not Burda's chardata.mat with 'data' and 'testdata' ({error}): replace it") from None
+        if any(part.label is not None and len(part.label) != len(part) for part in (train, test)):
+            raise ValueError("'target' and 'testtarget' have other numbers of columns")
     if train.label is None or test.label is None:
         train, test = Part(train.x), Part(test.x)
     order = torch.randperm(len(train), generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
@@ -88,18 +86,20 @@ def _burda_labels(one_hot: NDArray | None) -> Tensor | None:
 
 
 def _official(path: Path, seed: int) -> Splits:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            packed, character, alphabet = (file[key] for key in ("images_packed", "character", "alphabet"))
+    what = f"readable as packed 105x105 drawings, {NUM_DRAWINGS} of each character"
+    with decoding(path, what, "remove it to have it made from torchvision's download"):
+        arrays, _ = read_arrays(path, ("images_packed", "character", "alphabet"))
+        packed, character, alphabet = arrays["images_packed"], arrays["character"], arrays["alphabet"]
+        if packed.shape[1:] != (-(-(FULL_SIDE**2) // 8),) or not len(packed) == len(character) == len(alphabet):
+            raise ValueError(f"shapes are {packed.shape}, {character.shape} and {alphabet.shape}")
+        if (np.unique(character, return_counts=True)[1] != NUM_DRAWINGS).any():
+            raise ValueError("a character has another number of drawings")
+        if not np.isin(alphabet, range(NUM_ALPHABETS)).all():
+            raise ValueError(f"alphabets are numbered from {alphabet.min()} to {alphabet.max()}")
         x = _reduce(packed)
         # 5 of each character's drawings at random: sort by character and, within it, by a random number
         random = np.random.default_rng(seed)
         order = np.lexsort((random.random(len(x)), character)).reshape(-1, NUM_DRAWINGS)
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path}: not readable as packed 105x105 drawings, 20 of each character ({error}): "
-            "remove it to have it made anew from torchvision's download"
-        ) from None
     test = order[:, :NUM_TEST_DRAWINGS].flatten()
     rest = random.permutation(order[:, NUM_TEST_DRAWINGS:].flatten())
     everything = Part(x, None, torch.from_numpy(alphabet.astype(np.int64)))
@@ -143,15 +143,15 @@ def _download(packed: Path) -> None:
                 bits.append(np.packbits(np.asarray(image).flatten() == 0))  # black ink on white
                 characters.append(drawings._characters[character])
                 alphabets.append(os.path.dirname(characters[-1]))
-        packed.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = packed.with_name(f".{os.getpid()}.{packed.name}")
+        content = io.BytesIO()
         np.savez_compressed(
-            unfinished,
+            content,
             images_packed=np.stack(bits),
             character=np.unique(characters, return_inverse=True)[1],
             alphabet=np.unique(alphabets, return_inverse=True)[1],
         )
-        unfinished.replace(packed)  # in one go, so that an interrupted download leaves no half file
+        packed.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(packed, content.getvalue())
     except (OSError, RuntimeError, ValueError) as error:
         raise FileNotFoundError(
             f"omniglot: not found in {packed.parent} nor downloaded to {root} ({error}): put Burda's "

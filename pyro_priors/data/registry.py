@@ -96,7 +96,7 @@ def find(name: str) -> Loader:
     """The function that loads ``name``; ValueError with a near name for an unknown one."""
     if name not in _loaders:
         raise ValueError(
-            f"unknown data set {name!r}: {_did_you_mean(name, names())}Known are {', '.join(names())}, "
+            f"unknown data set {name!r}: {_did_you_mean(name, names())}give one of {', '.join(names())}, "
             "or a path that ends in .npz"
         )
     return _loaders[name]
@@ -107,7 +107,9 @@ def make_config(options: Mapping[str, Any]) -> DataConfig:
     known = [field.name for field in fields(DataConfig)]
     for name in options:
         if name not in known:
-            raise ValueError(f"unknown data option {name!r}: {_did_you_mean(name, known)}Known are {', '.join(known)}")
+            raise ValueError(
+                f"unknown data option {name!r}: {_did_you_mean(name, known)}give one of {', '.join(known)}"
+            )
     return DataConfig(**options)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .._arrays import check_dense
-from .._options import shown
+from .._options import checked, shown
 from .augment import Augment
 from .levels import Levels, rows_of
 
@@ -22,7 +22,9 @@ __all__ = [
     "Part",
     "PartName",
     "Splits",
+    "add_values",
     "check_attributes",
+    "check_below",
     "check_labels",
     "check_num_labels",
     "check_unit_interval",
@@ -73,6 +75,7 @@ class Part:
         return Part(rows_of(self.x, index), condition, label, attributes)
 
 
+@checked("Splits", "pyro_priors.data.from_arrays(x_train)")
 @dataclass(frozen=True, eq=False)
 class Splits:
     """A data set in its three parts, with what a model must know about it.
@@ -174,10 +177,15 @@ def _digest(part: Part, use: str) -> str:
             continue
         tensor = values.levels if isinstance(values, Levels) else values
         found.update(f"{kind} {type(values).__name__} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        bytes_of_row = tensor[:1].numel() * tensor.element_size()
-        for rows in tensor.split(max(1, BYTES_AT_ONCE // max(1, bytes_of_row))):
-            found.update(rows.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        add_values(found, tensor)
     return found.hexdigest()
+
+
+def add_values(digest: Any, tensor: Tensor) -> None:
+    """Update a checksum of :mod:`hashlib` with the values of a tensor, some rows at a time."""
+    bytes_of_row = tensor[:1].numel() * tensor.element_size()
+    for rows in tensor.split(max(1, BYTES_AT_ONCE // max(1, bytes_of_row))):
+        digest.update(rows.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
 
 
 AS_NUMBERS = "convert with .astype('float32')"
@@ -332,6 +340,18 @@ def check_num_labels(labels: Mapping[str, Tensor]) -> int:
     return num_labels
 
 
+def check_below(argument: str, label: Tensor, num_labels: int) -> None:
+    """Refuse labels that are not 0, 1, ..., ``num_labels - 1``.
+
+    :raises ValueError: with the first that is not
+    """
+    if (wrong := label[(label < 0) | (label >= num_labels)]).numel():
+        raise ValueError(
+            f"{argument} must be integers from 0 to {num_labels - 1}, got {int(wrong[0])}: number the classes, "
+            f"{CLASSES}"
+        )
+
+
 MOST_LABELS, LABELS_PER_CLASS = 1000, 10
 """Most labels, or labels for each one that occurs: larger ones are taken for identifiers."""
 
@@ -356,6 +376,8 @@ def check_unit_interval(argument: str, x: Tensor) -> None:
     :raises ValueError: with the smallest and largest value
     """
     low, high = (value.item() for value in torch.aminmax(x))
+    if not math.isfinite(low + high):
+        raise ValueError(f"{argument} holds NaN or infinite values: remove these examples or fill them in")
     if low < 0 or high > 1:
         remedy = "divide by 255" if low >= 0 and 1 < high <= 255 and math.floor(high) == high else "rescale"
         raise ValueError(f"{argument} must lie in [0, 1], got values from {low:g} to {high:g}: {remedy} first")

@@ -249,8 +249,8 @@ class Experiment:
             if not found:
                 names = list(dict.fromkeys(row.of or row.name for row in self.rows))
                 near = get_close_matches(pattern, names + [name.split("-", 1)[-1] for name in names], n=1)
-                suggestion = f"did you mean '{near[0]}'? Its" if near else "its"
-                raise ValueError(f"{self.name} has no row '{pattern}': {suggestion} rows are {', '.join(names)}")
+                suggestion = f"did you mean '{near[0]}'? " if near else ""
+                raise ValueError(f"{self.name} has no row '{pattern}': {suggestion}give one of {', '.join(names)}")
             chosen.update(found)
         return tuple(row for row in self.rows if row.name in chosen or not patterns)
 

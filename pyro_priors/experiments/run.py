@@ -24,14 +24,17 @@ from .. import metrics, objectives, plots, train, zoo
 from .._files import FolderError, WriteError, make_folder, save_figure
 from .._lock import own_store
 from .._options import path_of, typed
+from .._records import Start, seal
+from .._records import read as read_record
 from .._rng import seeded
-from ..checkpoint import write_atomically
+from ..checkpoint import CheckpointError, write_atomically
 from ..data import Splits
 from ..metrics import Estimate
+from ..metrics.evaluate import check_options
 from ..metrics.record import DECIDES
 from ..pair import Pair
 from ..run_folder import RunFolder
-from ..train import TrainConfig, TrainingDiverged
+from ..train import PRECISIONS, TrainConfig, TrainingDiverged
 from . import pictures
 from .experiment import Experiment, Row, Trained, find
 from .pictures import Pictures
@@ -122,14 +125,22 @@ def reproduce(
     chosen = experiment.select([rows] if isinstance(rows, str) else rows)
     for option, value in (("num_samples", num_samples), ("max_epochs", max_epochs)):
         if value is not None and value < 1:
-            raise ValueError(f"{option} must be at least 1, got {value}")
-    if features not in ("auto", *metrics.FEATURES):
-        raise ValueError(f"features must be one of auto, {', '.join(metrics.FEATURES)}, got '{features}'")
+            raise ValueError(f"{option} must be at least 1, got {value} (for example, 10)")
+    check_options((), features, "sum")
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got '{precision}'")
     paper, own_name = name.split("/")
-    folder = path_of("out", out) / f"{paper}{'-quick' if quick else ''}"
+    place = path_of("out", out)
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"out is {out}, which is a file: choose the name of a folder")
+    folder = place / f"{paper}{'-quick' if quick else ''}"
     runner = _Runner(folder, quick, num_samples, max_epochs, device, precision, features, progress)
     for row in chosen:
-        runner.config(row)  # a mistake in the options is told before anything is done
+        try:
+            runner.config(row)  # a mistake in the options is told before anything is done
+        except CheckpointError:  # what is only shown is marked
+            if train:
+                raise
     results, shown = [], {}
     for row in experiment.rows:
         if train and row in chosen:
@@ -219,7 +230,19 @@ class _Runner:
         self, row: Row, experiment: Experiment, may_train: bool, may_evaluate: bool
     ) -> tuple[Result, Trained | Pictures | None]:
         """Train and evaluate one row, as far as it has to be and may be; with it what the figure is drawn of."""
-        folder, config = RunFolder(self.folder / row.name), self.config(row)
+        folder = RunFolder(self.folder / row.name)
+        try:
+            return self.run_in(folder, row, experiment, may_train, may_evaluate)
+        except CheckpointError as error:
+            if may_train:
+                raise
+            return Result(row, f"not shown: {error}"), None
+
+    def run_in(
+        self, folder: RunFolder, row: Row, experiment: Experiment, may_train: bool, may_evaluate: bool
+    ) -> tuple[Result, Trained | Pictures | None]:
+        """As :meth:`run`, which marks a row whose folder cannot be read."""
+        config = self.config(row)
         if not (folder.holds_numbers_only or _is_done(folder, config) or may_train):
             reached = folder.progress()
             status = f"not finished: epoch {reached['epoch']}" if reached else NOT_TRAINED
@@ -366,8 +389,12 @@ class _Runner:
             }
         if begins and start is not None:
             make_folder(file.parent)
-            write_atomically(file, json.dumps(start, indent=1).encode())
-        found = json.loads(file.read_bytes()) if file.exists() else None
+            write_atomically(file, json.dumps(seal(start), indent=1).encode())
+        try:
+            found = read_record(file, Start, folder.path)
+        except FileNotFoundError:
+            found = None
+        start = json.loads(json.dumps(start))
         if start is not None and found is not None and start["weights"] is None:
             start["weights"] = found["weights"]  # what it started from need not be kept
         if found != start:

@@ -13,9 +13,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .._arrays import check_dense
 from .._hints import check_sizes, hint
 from .._lock import LOCK
-from .._options import typed
+from .._options import Size, typed
 from .._precision import pair_in_precision_of, with_float32_parameters
 from .._sites import base_of, is_normal, sample_sites
 from ..pair import Pair
@@ -41,6 +42,7 @@ ENCODED_AT_ONCE = 1000
 Z_AT_ONCE = 500
 
 
+@typed
 def upper_site(pair: Pair, x: Tensor) -> str:
     """Name of the continuous latent site that the prior is of: ``z``, or the first one of a hierarchy."""
     return next(name for name in pair.encode(x[:1].to(next(pair.parameters()))) if name != "c")
@@ -48,6 +50,7 @@ def upper_site(pair: Pair, x: Tensor) -> str:
 
 @LOCK
 @torch.no_grad()
+@typed
 def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
     r"""The mixture of the posteriors of some data, with the exact weights of categories.
 
@@ -61,6 +64,7 @@ def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
     :returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``
     :raises ValueError: if the posterior is not a diagonal Gaussian, or x has values that are not finite
     """
+    check_dense("x", x)
     pair = pair_in_precision_of(x, pair)
     site, categories = upper_site(pair, x), range(max(1, pair.num_categories))
     log_weights, locs, scales = [], [], []
@@ -86,6 +90,7 @@ def aggregate_posterior(pair: Pair, x: Tensor) -> GaussianMixture:
 
 @LOCK
 @torch.no_grad()
+@typed
 def posterior_draws(pair: Pair, site: str, x: Tensor) -> Tensor:
     """One draw of the posterior of each of some data: independent draws of what q(z) is of many more data.
 
@@ -94,6 +99,7 @@ def posterior_draws(pair: Pair, site: str, x: Tensor) -> Tensor:
     :returns: shape ``(N, z_dim)``
     :raises ValueError: if the site is unknown, or x has values that are not finite
     """
+    check_dense("x", x)
     pair = pair_in_precision_of(x, pair)
     found: list[Tensor] = []
     _check_site(site, [name for name in pair.encode(x[:1].to(pair.device)) if name != "c"])
@@ -107,6 +113,7 @@ def posterior_draws(pair: Pair, site: str, x: Tensor) -> Tensor:
 
 @LOCK
 @torch.no_grad()
+@typed
 def log_prior(pair: Pair, site: str, z: Tensor) -> Tensor:
     """log p(z) of an unconditional pair, the categories of a pair that has them summed.
 
@@ -162,6 +169,7 @@ def prior_samples(pair: Pair, site: str, num: int) -> Tensor:
 
 
 @torch.no_grad()
+@typed
 def log_aggregate(q: GaussianMixture, z: Tensor) -> Tensor:
     """Return log q(z), shape ``(num,)``, computed in pieces.
 
@@ -234,6 +242,7 @@ class Leakage:
     leaked_stderr: float
 
 
+@typed
 def leakage(log_q: Tensor, log_p: Tensor, thresholds: Sequence[float]) -> list[Leakage]:
     r"""Leakage scores: how much the aggregate posterior exceeds the prior where the prior is all but absent.
 
@@ -272,7 +281,7 @@ def leakage(log_q: Tensor, log_p: Tensor, thresholds: Sequence[float]) -> list[L
 
 @typed
 def leakage_below(
-    log_q: Tensor, log_p: Tensor, of_prior: Tensor, quantile: float, num_resamples: int = 200
+    log_q: Tensor, log_p: Tensor, of_prior: Tensor, quantile: float, num_resamples: Size = 200
 ) -> tuple[Leakage, float]:
     """Leakage below a quantile of log p(z) under the prior, which is itself known by draws alone.
 

@@ -39,6 +39,8 @@ def check_values(name: str, value: Any, *shape: Size, least: int = 1, infinite: 
     """
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}: give torch.as_tensor({name})")
+    if value.layout is not torch.strided:
+        raise ValueError(f"{name} is sparse ({value.layout}): give {name}.to_dense()")
     sizes = [size for size in shape if size is not ...]
     own = value.shape[value.dim() - len(sizes) :] if shape[0] is ... else value.shape[: len(sizes)]
     fits = value.dim() == len(sizes) or (len(sizes) < len(shape) and value.dim() > len(sizes))

@@ -173,7 +173,7 @@ def trained_classifier(
             "name": data.name,
             "size": len(data.train),
             "binarise": data.binarise,
-            "sha256": digest_of(data.train.x, targets["train"]),
+            "sha256": digest_of(*(one for name, part in data.parts.items() for one in (part.x, targets[name]))),
         },
         "network": {"image_shape": list(data.image_shape), "num_outputs": num_outputs, "attributes": attributes},
         "training": dataclasses.asdict(judged_by),

@@ -3,26 +3,26 @@
 import torch
 from torch import Tensor
 
-from .._hints import check_sizes
-from .._options import typed
+from .._options import Size, typed
 from .checks import check_categories
 
 __all__ = ["hungarian_accuracy", "majority_accuracy"]
 
 
-def label_counts(category: Tensor, label: Tensor, num_categories: int, num_labels: int) -> Tensor:
+def label_counts(
+    category: Tensor, label: Tensor, num_categories: int, num_labels: int, name: str = "category"
+) -> Tensor:
     """Return the number of examples by category and label, shape ``(num_categories, num_labels)``.
 
     :raises ValueError: if the two are not integers of these ranges, one for each example
     """
-    check_sizes(num_categories=num_categories, num_labels=num_labels)
-    category = check_categories("category", category, below=num_categories)
+    category = check_categories(name, category, below=num_categories)
     index = category * num_labels + check_categories("label", label, len(category), num_labels)
     return torch.bincount(index, minlength=num_categories * num_labels).reshape(num_categories, num_labels)
 
 
 @typed
-def hungarian_accuracy(category: Tensor, label: Tensor, num_categories: int, num_labels: int) -> float:
+def hungarian_accuracy(category: Tensor, label: Tensor, num_categories: Size, num_labels: Size) -> float:
     """Share of data whose category is matched with their label, under the one-to-one matching that is best for it.
 
     With more categories than labels the rest stay unmatched and their data count as wrong. The matching is found on
@@ -32,7 +32,6 @@ def hungarian_accuracy(category: Tensor, label: Tensor, num_categories: int, num
     :param label: integers below ``num_labels``, shape ``(num_data,)``
     :raises ValueError: if the two are not that, or empty
     """
-    check_sizes(num_labels=num_labels)
     present, label = check_categories("label", label, below=num_labels).unique(return_inverse=True)
     counts = label_counts(category, label, num_categories, len(present))  # labels may be large numbers
     return sum(int(counts[c, label]) for c, label in matching(counts).items()) / len(label)
@@ -51,7 +50,7 @@ def matching(counts: Tensor) -> dict[int, int]:
 
 @typed
 def majority_accuracy(
-    category: Tensor, label: Tensor, fit_category: Tensor, fit_label: Tensor, num_categories: int, num_labels: int
+    category: Tensor, label: Tensor, fit_category: Tensor, fit_label: Tensor, num_categories: Size, num_labels: Size
 ) -> float:
     """Share of data whose category's majority label, voted on other data, is their label.
 
@@ -63,10 +62,9 @@ def majority_accuracy(
     :param fit_label: their labels
     :raises ValueError: if these are not integers of these ranges, one for each example, or empty
     """
-    check_sizes(num_labels=num_labels)
     category = check_categories("category", category, below=num_categories)
     label = check_categories("label", label, len(category), num_labels)
     present, voted = check_categories("fit_label", fit_label, below=num_labels).unique(return_inverse=True)
-    counts = label_counts(fit_category, voted, num_categories, len(present))
+    counts = label_counts(fit_category, voted, num_categories, len(present), "fit_category")
     winner = torch.where(counts.sum(1) > 0, present[counts.argmax(1)], -1)
     return (winner[category] == label).double().mean().item()

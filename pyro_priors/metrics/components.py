@@ -14,7 +14,7 @@ from .._precision import pair_in_precision_of
 from .._sites import base_of, is_normal
 from ..pair import Pair
 from ..priors import GaussianMixture
-from .checks import check_finite, check_values, standard_error
+from .checks import check_values, standard_error
 from .distances import distances
 
 __all__ = ["Components", "posterior_means", "prior_components"]
@@ -25,6 +25,7 @@ QUANTILE = 0.99
 
 
 @torch.no_grad()
+@typed
 def posterior_means(pair: Pair, x: Tensor, condition: Tensor | None = None) -> Tensor:
     """Return the means of q(z|x,condition), shape ``(num, z_dim)``, on the CPU and in the precision of x.
 
@@ -33,19 +34,20 @@ def posterior_means(pair: Pair, x: Tensor, condition: Tensor | None = None) -> T
     :param condition: shape ``(num,) + condition_shape``
     :raises ValueError: if x is empty, or x or the condition has values that are not finite
     """
-    if not len(x):
-        raise ValueError("x is empty: give at least one example")
+    check_values("x", x, "num", ...)
+    if condition is not None:
+        check_values("condition", condition, len(x), ...)
     pair, found = pair_in_precision_of(x, pair), []
     like = next(pair.parameters())
     for start in range(0, len(x), AT_ONCE):
         rows = slice(start, start + AT_ONCE)
         part, given = x[rows], None if condition is None else condition[rows].to(like)
-        check_finite("x", part)
         found.append(pair.encode(part.to(like), given)["z"].mean.cpu())
     return torch.cat(found)
 
 
 @torch.no_grad()
+@typed
 def prior_components(pair: Pair, condition: Tensor) -> GaussianMixture:
     """p(z|condition) as a mixture, that of a single Gaussian too, on the CPU.
 

@@ -6,16 +6,17 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from .._options import typed
+from .._hints import hint
+from .._options import Seed, Size, typed
 from .._precision import pair_in_precision_of
-from .._rng import own_generators, seed_generators
+from .._rng import noticing, own_generators, seed_generators
 from ..data import Part, Splits, batches
 from ..data.splits import PartName
 from ..nn import GaussianLikelihood, OptimalGaussianLikelihood, Temperature
@@ -35,10 +36,10 @@ from .checks import DoesNotApply, check_finite, check_pair, standard_error
 from .clustering import hungarian_accuracy, majority_accuracy
 from .factors import factor_information, mutual_information_gap
 from .fidelity import condition_fidelity, diversity
-from .generation import features_for, image_distances, kept_classifier
+from .generation import FEATURES, features_for, image_distances, kept_classifier
 from .latent import active_categories, active_units, effective_categories
 
-__all__ = ["METRICS", "NEEDS", "ON_REQUEST", "Estimate", "evaluate", "evaluate_each"]
+__all__ = ["METRICS", "NEEDS", "ON_REQUEST", "Estimate", "check_options", "evaluate", "evaluate_each"]
 
 BATCH_SIZE = 500
 NUM_DRAWS = 5000
@@ -70,7 +71,7 @@ class _Context:
     pair: Pair
     data: Splits
     part: PartName
-    num_samples: int
+    num_samples: Size
     features: str
     progress: bool
     categories: str
@@ -83,8 +84,8 @@ def evaluate(
     part: PartName = "test",
     *,
     metrics: str | Sequence[str] = (),
-    num_samples: int = 500,
-    seed: int = 0,
+    num_samples: Size = 500,
+    seed: Seed = 0,
     features: str = "auto",
     progress: bool = True,
     categories: str = "sum",
@@ -94,13 +95,15 @@ def evaluate(
     Means are over the data of the part, with their standard errors over them, but for the gap between prior and
     aggregate posterior and for leakage, which are over draws; all is computed in chunks, so that
     memory stays bounded whatever the number of samples. Noise is drawn from ``seed`` and torch's generators are left as
-    they were. A pair in another precision than its data is evaluated through a copy in theirs.
+    they were. Numbers that another thread draws from them meanwhile would change it, and are refused; to notice them,
+    short metrics are computed twice where other threads run. A pair in another precision than its data is evaluated
+    through a copy in theirs.
 
     :param pair: the pair
     :param data: its data
     :param part: ``"train"``, ``"valid"`` or ``"test"``; a training part with dynamic binarisation is binarised once
     :param metrics: names from :data:`METRICS`; when empty all but those :data:`ON_REQUEST`. What does not apply to the
-        pair and its data is left out, with a warning where it was asked for or could have been expected
+        pair and its data is left out; a warning says so where the kind of posterior is the reason
     :param num_samples: importance samples for each datum's log p(x)
     :param seed: seed of the noise
     :param features: network that generated images are compared in (:func:`~pyro_priors.metrics.features_for`)
@@ -108,7 +111,7 @@ def evaluate(
     :param categories: in log p(x) summed or drawn (:meth:`pyro_priors.Pair.log_prob`)
     :returns: estimates by name
     :raises ValueError: if a part or a metric is unknown, the pair was made for other data or has parameters that are
-        not finite, or x has values that are not finite
+        not finite, x has values that are not finite, or another thread draws from torch's generators
     """
     each = evaluate_each(
         pair,
@@ -131,8 +134,8 @@ def evaluate_each(
     part: PartName = "test",
     *,
     metrics: str | Sequence[str] = (),
-    num_samples: int = 500,
-    seed: int = 0,
+    num_samples: Size = 500,
+    seed: Seed = 0,
     features: str = "auto",
     progress: bool = True,
     categories: str = "sum",
@@ -142,11 +145,7 @@ def evaluate_each(
         raise ValueError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
     if isinstance(metrics, str):
         metrics = (metrics,)
-    for name in metrics:
-        if name not in METRICS:
-            near = get_close_matches(name, METRICS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(METRICS)}"
-            raise ValueError(f"metric '{name}' is unknown: {hint}")
+    check_options(metrics, features, categories)
     made_for = pair._configured("x_shape")
     if made_for and tuple(made_for) != tuple(data.x_shape):
         raise ValueError(
@@ -156,11 +155,13 @@ def evaluate_each(
     pair = pair_in_precision_of(data.train.x, pair)
     context = _Context(pair, data, part, num_samples, features, progress, categories)
     results: dict[str, dict[str, Estimate]] = {}
-    with own_generators(pair.device), pair.evaluating(), torch.no_grad():
+    with own_generators(pair.device), pair.evaluating(), torch.no_grad(), noticing(pair.device) as draws:
         for name in metrics or [name for name in METRICS if name not in ON_REQUEST]:
             seed_generators(seed, pair.device)
+            # log p(x), the longest, notices numbers of other threads batch by batch
+            compute, confirm = partial(METRICS[name], context), name != "log_likelihood"
             try:
-                results[name] = METRICS[name](context)
+                results[name] = draws.alone(name, compute, f"the evaluation of {name}", confirm)
             except (DoesNotApply, NotImplementedError) as error:  # a distribution may have no mean
                 if metrics:
                     raise
@@ -170,11 +171,21 @@ def evaluate_each(
                     stacklevel=3,
                 )
                 results[name] = {}
-            if metrics and not results[name]:
-                warnings.warn(
-                    f"the metric {name} does not apply to this pair and its data", RuntimeWarning, stacklevel=3
-                )
     return results
+
+
+def check_options(metrics: Sequence[str], features: str, categories: str) -> None:
+    """Refuse options of :func:`evaluate` that are out of range.
+
+    :raises ValueError: with the name and the value of the first
+    """
+    for name in metrics:
+        if name not in METRICS:
+            raise ValueError(f"metric '{name}' is unknown: {hint(name, METRICS)}")
+    if features not in ("auto", *FEATURES):
+        raise ValueError(f"features '{features}' is unknown: {hint(features, ('auto', *FEATURES))}")
+    if categories not in ("sum", "draw"):
+        raise ValueError(f"categories must be one of sum, draw, got {categories!r}")
 
 
 def _rows(context: _Context, part: str) -> Iterator[tuple[Tensor, Tensor | None]]:

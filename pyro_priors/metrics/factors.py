@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from .._options import typed
 from .checks import check_categories, check_values
 
 __all__ = ["factor_information", "mutual_information_gap"]
@@ -17,6 +18,7 @@ AT_ONCE = 2**23
 
 
 @torch.no_grad()
+@typed
 def factor_information(loc: Tensor, scale: Tensor, factors: Tensor) -> Tensor:
     r"""Mutual information of each value of the code with each factor.
 
@@ -56,6 +58,7 @@ def factor_information(loc: Tensor, scale: Tensor, factors: Tensor) -> Tensor:
     return total / num
 
 
+@typed
 def mutual_information_gap(information: Tensor, factors: Tensor) -> Tensor:
     r"""How much more one value of the code says of a factor than the next best, as a share of what there is to say.
 

@@ -122,6 +122,7 @@ def _share(right: Tensor) -> tuple[float, float | None, str]:
     return value, math.sqrt(value * (1 - value) / max(len(right), 1)) if len(right) else None, "share of images"
 
 
+@typed
 def mean_pairwise_distance(features: Tensor) -> Tensor:
     """Mean Euclidean distance of two different rows.
 

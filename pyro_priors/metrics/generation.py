@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import pickle
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +28,7 @@ from .aggregate import aggregate_posterior, log_prior, low_posterior_samples, pr
 from .checks import check_pair, check_values
 from .classifier import Classifier, trained_classifier
 from .distances import distances
-from .judges import digest_of
+from .judges import JudgeConfig, digest_of
 
 __all__ = [
     "FEATURES",
@@ -40,6 +43,9 @@ __all__ = [
 
 NUM_IMAGES = 10_000
 """Most images of each kind."""
+
+FORMAT = 1
+"""Version of what is kept of a classifier, and of how it is trained."""
 
 NUM_NEIGHBORS = 5
 """Number of the neighbor whose distance is the reach of a point."""
@@ -96,6 +102,11 @@ def _inception(data: Splits, device: torch.device) -> Features:
             "features='inception' needs the package torch-fidelity: pip install pyro-priors[generation], or use "
             "features='efficientnet-lite0'"
         ) from None
+    except (EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"features='inception' has a damaged file in {torch.hub.get_dir()} ({error}): remove it, or use "
+            "features='efficientnet-lite0'"
+        ) from None
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"features='inception' could not be downloaded ({error}): use features='efficientnet-lite0', which needs "
@@ -131,6 +142,7 @@ def _efficientnet(data: Splits, device: torch.device) -> Features:
     return Features("efficientnet-lite0", 1280, compute, _at_once(device))
 
 
+@typed
 def kept_classifier(data: Splits, device: torch.device | str = "cpu") -> Classifier:
     """The classifier of the labels, or else attributes, of these very data; trained where it is not there yet.
 
@@ -144,9 +156,11 @@ def kept_classifier(data: Splits, device: torch.device | str = "cpu") -> Classif
         )
     target: Any = "label" if data.num_labels is not None else "attributes"
     # by images and labels themselves: with labels as the condition they are the same
-    known = digest_of(data.train.x, getattr(data.train, target))
-    of = hashlib.sha256(f"{len(data.train)} {data.binarise} {known}".encode()).hexdigest()[:8]
-    folder = cache_folder() / "classifiers" / f"{data.name}-{of}"
+    known = digest_of(*(values for part in data.parts.values() for values in (part.x, getattr(part, target))))
+    options = dataclasses.asdict(JudgeConfig())
+    of = hashlib.sha256(f"{FORMAT} {data.image_shape} {data.binarise} {options} {known}".encode()).hexdigest()[:16]
+    name = re.sub(r"[^\w.-]", "_", data.name)[:40].lstrip(".")  # of a file of the user's
+    folder = cache_folder() / "classifiers" / f"{name}-{of}"
     with torch.enable_grad():  # also within an evaluation, which needs none
         return trained_classifier(data, folder, target=target, device=str(device))
 
@@ -172,8 +186,8 @@ def features_for(name: str, data: Splits, device: torch.device | str = "cpu") ->
     ``inception``          Inception v3 of the usual FID, with 2,048 features, where torchmetrics can download it
     ``efficientnet-lite0`` EfficientNet-Lite0 trained on ImageNet, 1,280 features, from packages: no download
     ``classifier``         a small classifier of these very data (:func:`~pyro_priors.metrics.trained_classifier`), 128
-                           features, trained once and kept in ``~/.cache/pyro_priors/classifiers`` (or below
-                           XDG_CACHE_HOME)
+                           features, trained once and kept in ``~/.cache/pyro_priors/classifiers`` (see
+                           ``pyro-priors cache``)
     ``auto``               ``classifier`` for labelled grey images, ``efficientnet-lite0`` for others
     ====================== ==================================================================================
 
@@ -208,6 +222,7 @@ def _check_features(real: Tensor, generated: Tensor, least: int = 1) -> None:
     check_values("generated", generated, "num_generated", real.shape[1], least=least)
 
 
+@typed
 def frechet(real: Tensor, generated: Tensor) -> float:
     r"""Frechet distance of the Gaussians with the moments of two sets of features.
 
@@ -235,6 +250,7 @@ def frechet(real: Tensor, generated: Tensor) -> float:
     return distance.compute().item()
 
 
+@typed
 def kernel_distance(real: Tensor, generated: Tensor) -> float:
     r"""Kernel distance, KID: the squared maximum mean discrepancy with the kernel :math:`(x^\top y / D + 1)^3`.
 
@@ -249,9 +265,7 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
     Reference: Mikolaj Binkowski, Dougal J. Sutherland, Michael Arbel and Arthur Gretton, Demystifying MMD GANs, ICLR
     2018, arXiv:1801.01401.
     """
-    if min(len(real), len(generated)) < 2:
-        raise ValueError(f"a kernel distance needs 2 images of each kind, got {len(real)} and {len(generated)}")
-    _check_features(real, generated)
+    _check_features(real, generated, least=2)
     real, generated = real.double(), generated.double()
 
     def total(x: Tensor, y: Tensor) -> Tensor:
@@ -288,9 +302,9 @@ def precision_recall_density_coverage(real: Tensor, generated: Tensor, k: int = 
     models, ICML 2020, arXiv:2002.09797.
     """
     check_sizes(k=k)
+    _check_features(real, generated)
     if min(len(real), len(generated)) <= k:
         raise ValueError(f"k is {k}, and the smaller set has {min(len(real), len(generated))}: give more images")
-    _check_features(real, generated)
     real, generated = real.double(), generated.double()
     reach_real, reach_generated = (_reach(x, k) for x in (real, generated))
     in_reach = real.new_zeros(len(generated))

@@ -13,7 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._options import path_of, typed
+from .._options import Seed, path_of, typed
 from .._rng import seeded
 from ..data import Part, Splits
 from ..data.poses import POSE, corners_of, drawn_pose
@@ -149,8 +149,9 @@ def trained_discriminator(
         raise ValueError(f"data must have poses as x and images as conditions, {data.name} has not: use 'cornell'")
     check_rows(data)
     judged_by = judge_config(NAME, config)
+    contents = [values for part in data.parts.values() for values in (part.x, conditions_of(part))]
     trained_by = {
-        "data": {"name": data.name, "source": data.source, "sha256": digest_of(data.train.x)},
+        "data": {"name": data.name, "source": data.source, "sha256": digest_of(*contents)},
         "training": dataclasses.asdict(judged_by),
     }
     with seeded(judged_by.seed, device), torch.device("cpu"):
@@ -188,7 +189,7 @@ def _train(network: GraspDiscriminator, data: Splits, config: JudgeConfig, progr
 
 
 @typed
-def pair_scores(discriminator: GraspDiscriminator, part: Part, seed: int = 0) -> tuple[Tensor, Tensor]:
+def pair_scores(discriminator: GraspDiscriminator, part: Part, seed: Seed = 0) -> tuple[Tensor, Tensor]:
     """Scores of the known poses of a part, and of as many poses of others at the same images.
 
     The share of the second at or above a threshold is what a score is worth: a pose that was made for any image gets
@@ -201,7 +202,7 @@ def pair_scores(discriminator: GraspDiscriminator, part: Part, seed: int = 0) ->
     return true, other
 
 
-def _with_others(part: Part, seed: int) -> Tensor:
+def _with_others(part: Part, seed: Seed) -> Tensor:
     """Each pose, and that of another drawn at random; shape ``(num, 2, 6)``."""
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.stack([part.x, part.x[torch.randperm(len(part), generator=generator, device="cpu")]], 1)
@@ -217,6 +218,7 @@ def _mirrored(pose: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
     return pose, image
 
 
+@typed
 def images_of(part: Part) -> tuple[Tensor, Tensor]:
     """The images of a part, whose grasps follow each other, and the number of the image of each grasp.
 
@@ -225,6 +227,7 @@ def images_of(part: Part) -> tuple[Tensor, Tensor]:
     return torch.unique_consecutive(conditions_of(part), dim=0, return_inverse=True)
 
 
+@typed
 def jaccard(corners: Tensor, others: Tensor) -> Tensor:
     """Area that two rectangles share over the area that they cover together, 0 where one has none.
 
@@ -238,7 +241,11 @@ def jaccard(corners: Tensor, others: Tensor) -> Tensor:
     """
     check_values("corners", corners, ..., 4, 2, least=0)
     check_values("others", others, ..., 4, 2, least=0)
-    a, b = torch.broadcast_tensors(corners.double(), others.double())
+    try:
+        a, b = torch.broadcast_tensors(corners.double(), others.double())
+    except RuntimeError:
+        shapes = f"{tuple(corners.shape)} and {tuple(others.shape)}"
+        raise ValueError(f"corners and others must have shapes that broadcast, got {shapes}: reshape one") from None
     middle = a.mean(-2, keepdim=True)  # areas of products of far coordinates would be mostly rounding
     a, b = a - middle, b - middle
     crossings, crossed = _crossings(a, b)
@@ -287,6 +294,7 @@ def _crossings(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return (from_a + s.unsqueeze(-1) * along_a).flatten(-3, -2), does.flatten(-2)
 
 
+@typed
 def agree(pose: Tensor, other: Tensor) -> Tensor:
     """Whether two grasps are one by the rectangle metric: overlap above 0.25, and angles less than 30 degrees apart.
 
@@ -307,6 +315,7 @@ def agree(pose: Tensor, other: Tensor) -> Tensor:
     return (jaccard(corners_of(pose), corners_of(other)) > LEAST_OVERLAP) & (apart < MOST_ANGLE)
 
 
+@typed
 def rectangle_metric(pose: Tensor, truth: Tensor, image: Tensor) -> Tensor:
     """Whether each generated grasp agrees with one of those of its image (:func:`agree`).
 

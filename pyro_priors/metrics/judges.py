@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,11 @@ import torch.nn as nn
 from torch import Tensor
 
 from .. import checkpoint
+from .._cache import cache_folder, cached, ensure_compiled_folder
 from .._hints import hint
 from .._options import convert_fields
-from ..data import Splits
+from ..data import Levels, Splits
+from ..data.splits import add_values
 from ..progress import progress_bar
 
 __all__ = [
@@ -31,8 +36,6 @@ __all__ = [
     "train_judge",
     "weights_of",
 ]
-
-DIGESTED = 1000
 
 
 @dataclass(frozen=True)
@@ -133,10 +136,15 @@ def check_rows(data: Splits) -> None:
 
 
 def digest_of(*values: Any) -> str:
-    """Checksum of the first rows of some tensors."""
+    """Return a checksum of all values of some tensors, whatever the shape of their rows.
+
+    :param values: tensors, or :class:`~pyro_priors.data.Levels`
+    """
     digest = hashlib.sha256()
     for value in values:
-        digest.update(value[:DIGESTED].contiguous().numpy().tobytes())
+        tensor = value.levels if isinstance(value, Levels) else value
+        digest.update(f"{len(tensor)} {tensor.dtype}".encode())
+        add_values(digest, tensor)
     return digest.hexdigest()
 
 
@@ -155,27 +163,48 @@ def kept(
 ) -> None:
     """Fill a network with the weights that a folder keeps, or train it and keep them there.
 
-    Of several processes that need it one trains, and the others wait.
+    Of several processes that need it one trains, and the others wait. Weights that are damaged are replaced, after a
+    warning; where they cannot be written, a warning says so and the network is trained all the same.
 
     :param network: on its device
     :param name: stem of the files
     :param trained_by: what the weights depend on; has to be the same
     :param train: trains the network, and returns what else the record is to hold
-    :raises ValueError: if the folder keeps a network of other data or trained in another way
+    :raises ValueError: if the folder keeps a network of other data or trained in another way, or if it cannot be made
+        and is not of the cache
     """
-    with checkpoint.locked(folder, wait=True):
+    if cache_folder() not in folder.absolute().parents:  # the user's choice, which they can change
+        checkpoint.make_folder(folder)
+
+    def read() -> bool | None:
         if not (folder / f"{name}.json").exists():
-            found = train()
+            return None
+        state, record = checkpoint.read(folder, name)
+        for key, value in trained_by.items():
+            if record.get(key) != value:
+                raise ValueError(
+                    f"folder {folder} holds a {name} whose {key} is {record.get(key)}, asked for is {value}: give "
+                    "another folder, or delete this one"
+                )
+        checkpoint.load_module_state(network, state, str(folder))
+        with suppress(OSError):
+            os.utime(folder / f"{name}.json")  # the last use
+        return True
+
+    def train_and_write() -> bool:
+        found = train()
+        try:
             checkpoint.write(folder, name, checkpoint.module_state(network), {**trained_by, **found})
-            return
-    state, record = checkpoint.read(folder, name)
-    for key, value in trained_by.items():
-        if record.get(key) != value:
-            raise ValueError(
-                f"folder {folder} holds a {name} whose {key} is {record.get(key)}, asked for is {value}: give another "
-                "folder, or delete this one"
+        except OSError as error:
+            warnings.warn(
+                f"the {name} is not kept, {folder} cannot be written ({error.strerror or error}): it will be trained "
+                "again",
+                RuntimeWarning,
+                stacklevel=2,
             )
-    checkpoint.load_module_state(network, state, str(folder))
+        return True
+
+    cached(folder, f"the {name}", read, train_and_write, lambda: bool(train()))
 
 
 def train_judge(
@@ -194,6 +223,7 @@ def train_judge(
     :param name: what the bar in a terminal says
     :raises ValueError: if a loss is NaN or infinite
     """
+    ensure_compiled_folder()  # which optimizers need
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.max_epochs)
     losses: list[float] = []

@@ -32,6 +32,7 @@ def active_units(posterior_means: Tensor, threshold: float = 0.01) -> int:
     return int((posterior_means.to(at_least).var(0) > threshold).sum())
 
 
+@typed
 def active_categories(aggregate: Tensor) -> int:
     """Number of categories with at least a tenth of an even share of the aggregate posterior, ``q(c) >= 0.1/K``.
 
@@ -44,6 +45,7 @@ def active_categories(aggregate: Tensor) -> int:
     return int((aggregate >= 0.1 / len(aggregate)).sum())
 
 
+@typed
 def effective_categories(aggregate: Tensor) -> float:
     """``exp`` of the entropy of the aggregate posterior, 1 when one category takes all, K when all share alike.
 

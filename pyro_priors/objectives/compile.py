@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._compile import CompiledFunction
 from .._lock import LOCK
-from .._options import typed
+from .._options import Size, typed
 from .._sites import is_enumerated, is_normal, sample_sites
 from .elbo import ELBO, Terms, in_order
 from .kl_weight import KLWeight, Weight
@@ -27,7 +27,7 @@ __all__ = ["CompiledObjective", "compiled"]
 
 
 @typed
-def compiled(pair: Pair, objective: infer.ELBO | None = None, max_graphs: int = 16) -> CompiledObjective:
+def compiled(pair: Pair, objective: infer.ELBO | None = None, max_graphs: Size = 16) -> CompiledObjective:
     """The objective of a pair as a compiled module from batch to loss.
 
     Example::
@@ -82,7 +82,7 @@ class CompiledObjective(nn.Module):
         self,
         pair: Pair,
         objective: infer.ELBO,
-        max_graphs: int = 16,
+        max_graphs: Size = 16,
         say: Callable[[str], None] | None = None,
         strict: bool = False,
     ) -> None:

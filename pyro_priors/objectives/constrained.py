@@ -11,7 +11,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .._files import CheckpointError
 from .._options import typed
+from .._reading import RESTORE
+from .._resume import check_shapes
 from .elbo import ELBO, Terms
 from .kl_weight import KLWeight
 
@@ -144,8 +147,14 @@ class Constrained(ELBO):
         return {name: torch.tensor(value, dtype=torch.float64, device="cpu") for name, value in numbers.items()}
 
     def load_state(self, state: dict[str, Tensor], device: torch.device) -> None:
-        """Restore what :meth:`state` gave."""
+        """Restore what :meth:`state` gave.
+
+        :raises CheckpointError: if it is not what :meth:`state` gives
+        """
         if state:
+            check_shapes(state, dict.fromkeys(("average", "beta", "met"), ((), torch.float64)))
+            if not state["beta"].item() > 0:
+                raise CheckpointError(f"the objective's beta must be above 0, got {state['beta'].item()}", RESTORE)
             self.current_beta = state["beta"].item()
             self.constraint = _Constraint(state["average"].item(), bool(state["met"].item()))
 

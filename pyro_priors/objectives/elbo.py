@@ -21,9 +21,11 @@ from pyro.util import check_model_guide_match, check_traceenum_requirements
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from .._files import CheckpointError
 from .._lock import LOCK
 from .._options import typed
 from .._precision import at_least_float32, with_float32_parameters
+from .._reading import RESTORE
 from .._sites import base_of, check_latent, is_categorical, is_enumerated, is_normal, sample_sites
 from ..nn.likelihoods import DiscretisedLogistic, check_levels
 from .categories import Chunk, SomeCategories, Sparse
@@ -168,7 +170,12 @@ class ELBO(TraceEnum_ELBO):
         return {}
 
     def load_state(self, state: dict[str, Tensor], device: torch.device) -> None:
-        """Restore what :meth:`state` gave."""
+        """Restore what :meth:`state` gave.
+
+        :raises CheckpointError: if it is not what :meth:`state` gives
+        """
+        if state:
+            raise CheckpointError(f"the state has tensors of an objective, and {type(self).__name__} has none", RESTORE)
 
     def prepare(self, model: torch.nn.Module, guide: torch.nn.Module, *args) -> None:
         """Make networks of the objective's own for these programs, if it has some and they are not yet made."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -11,15 +13,21 @@ import torch.nn.functional as F
 from pyro import poutine
 from torch import Tensor
 
+from .._files import CheckpointError
 from .._hints import is_size
 from .._lock import own_store
 from .._options import typed
 from .._precision import at_least_float32
+from .._reading import RESTORE
+from .._resume import check_optimizer, check_shapes
 from .._rng import own_generators
 from .code import Code, read_code
 from .elbo import ELBO, Terms
 
 __all__ = ["Discriminator", "Factor"]
+
+OWN = "discriminator/"
+"""What the names of the discriminator's tensors begin with in a state."""
 
 
 class Factor(ELBO):
@@ -114,28 +122,43 @@ class Factor(ELBO):
         """The discriminator's parameters and its optimizer's state; nothing before the first call."""
         if self.discriminator is None or self.optimizer is None:
             return {}
-        found = {f"discriminator/{name}": value.detach() for name, value in self.discriminator.named_parameters()}
+        found = {f"{OWN}{name}": value.detach() for name, value in self.discriminator.named_parameters()}
         for index, values in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer/{index}/{name}": value for name, value in values.items()}
         return found
 
     def load_state(self, state: dict[str, Tensor], device: torch.device) -> None:
-        """Make the discriminator and its optimizer of what :meth:`state` gave."""
+        """Make the discriminator and its optimizer of what :meth:`state` gave.
+
+        :raises CheckpointError: if it is not what :meth:`state` gives
+        """
         if not state:
             return
-        weight = state["discriminator/layers.0.weight"]
-        num_categories = len(state["discriminator/category"]) if "discriminator/category" in state else 1
-        self._make(weight.shape[1], num_categories, at_least_float32(weight.to(device)))
-        assert self.discriminator is not None and self.optimizer is not None
-        with torch.no_grad():
-            for name, parameter in self.discriminator.named_parameters():
-                parameter.copy_(state[f"discriminator/{name}"])
         of_optimizer: dict[int, dict[str, Tensor]] = {}
+        weights: dict[str, Tensor] = {}
         for name, value in state.items():
-            if name.startswith("optimizer/"):
-                _, index, key = name.split("/")
-                of_optimizer.setdefault(int(index), {})[key] = value
+            if moment := re.fullmatch(r"optimizer/(\d{1,9})/(\w+)", name):
+                of_optimizer.setdefault(int(moment[1]), {})[moment[2]] = value
+            else:
+                weights[name] = value
+        first, category = weights.get(f"{OWN}layers.0.weight"), weights.get(f"{OWN}category")
+        if first is None or first.dim() != 2 or first.dtype not in (torch.float32, torch.float64):
+            raise CheckpointError("the objective's state must have a matrix discriminator/layers.0.weight", RESTORE)
+        num_categories = 1 if category is None or not category.dim() else len(category)
+        self._make(first.shape[1], num_categories, first.to(device))
+        assert self.discriminator is not None and self.optimizer is not None
+        own = {f"{OWN}{name}": parameter for name, parameter in self.discriminator.named_parameters()}
         groups = self.optimizer.state_dict()["param_groups"]
+        saved = {"state": of_optimizer, "param_groups": json.loads(json.dumps(groups))}
+        try:
+            check_shapes(weights, {name: (tuple(one.shape), one.dtype) for name, one in own.items()})
+            check_optimizer("the objective", saved, groups, own.values(), 2**63, finite=False)
+        except CheckpointError:
+            self.discriminator, self.optimizer = None, None
+            raise
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(weights[name])
         self.optimizer.load_state_dict({"state": of_optimizer, "param_groups": groups})
 
     def _make(self, z_dim: int, num_categories: int, like: Tensor) -> None:

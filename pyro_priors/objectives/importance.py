@@ -8,7 +8,8 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
 from .._lock import LOCK
-from .._options import typed
+from .._memory import check_memory
+from .._options import Size, typed
 from .._sites import is_enumerated, sample_sites
 from .elbo import ELBO, Expectation
 
@@ -18,7 +19,7 @@ __all__ = ["log_importance_weights"]
 @LOCK
 @typed
 def log_importance_weights(
-    model: nn.Module, guide: nn.Module, *args, num_samples: int = 1, categories: str = "sum", **kwargs
+    model: nn.Module, guide: nn.Module, *args, num_samples: Size = 1, categories: str = "sum", **kwargs
 ) -> Tensor:
     r"""Logarithms of importance weights whose mean is an unbiased estimate of p(x).
 
@@ -42,6 +43,9 @@ def log_importance_weights(
     """
     if categories not in ("sum", "draw"):
         raise ValueError(f"categories must be one of sum, draw, got {categories!r}")
+    if args and isinstance(args[0], Tensor):
+        num_bytes = args[0].element_size() * args[0].numel() * num_samples
+        check_memory(num_bytes, f"num_samples={num_samples}", "give fewer, several times: log_prob does")
     drawn: Any = {"enumerate": None, "num_enumerated": None}
     inference: Any = poutine.infer_config(guide, lambda site: drawn) if categories == "draw" else guide
     elbo = ELBO(num_particles=num_samples)

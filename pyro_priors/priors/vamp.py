@@ -10,7 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .._hints import check_sizes
-from .._options import typed
+from .._options import Seed, typed
 from ..registration import check_distribution
 from .mixture import mixture_of
 
@@ -100,7 +100,7 @@ class VampPrior(nn.Module):
 
     @torch.no_grad()
     @typed
-    def start_at_data(self, x: Tensor, seed: int = 0, noise: float = 0.01) -> None:
+    def start_at_data(self, x: Tensor, seed: Seed = 0, noise: float = 0.01) -> None:
         """Start the pseudo-inputs at K of these data, drawn without replacement, with noise added.
 
         The paper's code takes the first K training images and adds noise of 0.01, so that half of the pixels of 0 and 1

@@ -1,0 +1,147 @@
+"""Checks of a resume state against the training that is to go on from it, before anything of it is loaded.
+
+An optimizer believes the shapes that it is given: the fused Adam writes past the end of a moment that is too small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from ._files import CheckpointError
+from ._reading import RESTORE
+
+__all__ = ["check_finite", "check_optimizer", "check_progress", "check_shapes"]
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+DEPENDS_ON_DEVICE = ("capturable", "differentiable", "foreach", "fused")
+"""How an optimizer computes, which may differ where the training goes on."""
+
+
+def _refuse(source: str, what: str) -> NoReturn:
+    raise CheckpointError(f"{source} cannot be resumed ({what}): it is altered", RESTORE)
+
+
+def check_finite(source: str, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor] | None = None) -> None:
+    """Refuse tensors with NaN or infinite values.
+
+    :param source: where they come from, for the message
+    :param like: tensors of the same names, at whose own NaN and infinite values they may be so too
+    :raises CheckpointError: with the name of the first
+    """
+    for name, tensor in tensors.items():
+        bad = ~tensor.isfinite()
+        if like is not None and name in like:
+            bad &= like[name].to(tensor.device).isfinite()
+        if bad.any():
+            _refuse(source, f"'{name}' holds {tensor[bad][0].item()}")
+
+
+def check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
+    """Compare the tensors of an objective's state with what that objective writes.
+
+    :param wanted: shape and type of each, by name
+    :raises CheckpointError: if names, shapes, types or values (NaN and infinite ones) are others
+    """
+    source = "the objective"
+    if other := sorted(state.keys() ^ wanted.keys()):
+        _refuse(source, f"'{other[0][:100]}' is only in one of the state and the objective")
+    for name, (shape, dtype) in wanted.items():
+        if tuple(state[name].shape) != shape or state[name].dtype is not dtype:
+            like = f"{str(dtype).removeprefix('torch.')} tensor of shape {shape}"
+            _refuse(source, f"'{name}' must be a {like}, got {_described(state[name])}")
+    check_finite(source, state)
+
+
+def check_optimizer(
+    source: str,
+    state: Mapping[str, Any],
+    own_groups: Sequence[Mapping[str, Any]],
+    parameters: Iterable[Tensor],
+    most_steps: int,
+    finite: bool = True,
+) -> list[dict[str, Any]]:
+    """Compare the state dict of an Adam with the optimizer that it is to be loaded into.
+
+    :param source: where it comes from, for the message
+    :param state: ``state`` and ``param_groups``
+    :param own_groups: those of the optimizer's own state dict, as it was made
+    :param parameters: what it optimizes, in its order
+    :param most_steps: steps of the training
+    :param finite: whether moments must be finite; they need not be in a training that has diverged
+    :returns: the optimizer's own groups with the learning rates of the state
+    :raises CheckpointError: if names, shapes, types or values are not those of such an optimizer
+    """
+    parameters = list(parameters)
+    for index, values in state["state"].items():
+        if not 0 <= index < len(parameters):
+            _refuse(source, f"its optimizer has a parameter {index}, and the pair has {len(parameters)}")
+        place, parameter = f"optimizer/{index}", parameters[index]
+        if values.keys() != {"step", *MOMENTS}:
+            _refuse(source, f"{place} must have step, {' and '.join(MOMENTS)}, got {', '.join(sorted(values))}")
+        step = values["step"]
+        if step.shape != () or step.dtype not in (torch.float32, torch.float64):
+            _refuse(source, f"{place}/step must be a single float, got {_described(step)}")
+        if not (1 <= step.item() <= most_steps and step.item().is_integer()):
+            _refuse(
+                source, f"{place}/step must be from 1 to {most_steps}, the steps of the training, got {step.item()}"
+            )
+        for name in MOMENTS:
+            moment = values[name]
+            if moment.shape != parameter.shape or moment.dtype is not parameter.dtype:
+                wanted = f"{_described(parameter)}, as its parameter"
+                _refuse(source, f"{place}/{name} must be a {wanted}, got {_described(moment)}")
+            if finite:
+                check_finite(source, {f"{place}/{name}": moment})
+        if finite and bool((values["exp_avg_sq"] < 0).any()):
+            _refuse(source, f"{place}/exp_avg_sq has negative values, and is a mean of squares")
+    return _groups(source, state["param_groups"], own_groups)
+
+
+def _groups(source: str, groups: Any, own_groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    if len(groups) != len(own_groups):
+        _refuse(source, f"param_groups must have {len(own_groups)} entries, got {len(groups)}")
+    made = []
+    for index, (found, own) in enumerate(zip(groups, own_groups, strict=True)):
+        rate = found.get("lr")
+        if type(rate) not in (int, float) or not (math.isfinite(rate) and rate >= 0):
+            _refuse(source, f"param_groups[{index}].lr must be a finite number of 0 or more, got {str(rate)[:80]}")
+        for name in own.keys() & found.keys() - {"lr", *DEPENDS_ON_DEVICE}:
+            value = list(own[name]) if isinstance(own[name], tuple) else own[name]
+            if found[name] != value:
+                _refuse(source, f"param_groups[{index}].{name} must be {str(value)[:80]}, got {str(found[name])[:80]}")
+        made.append({**own, "lr": rate})
+    return made
+
+
+def check_progress(
+    source: str, progress: Mapping[str, Any], num_data: int, batch_size: int, steps_per_epoch: int
+) -> None:
+    """Refuse counters that no training of so many data and steps can have.
+
+    :param source: where they come from, for the message
+    :param progress: of the schema's types and ranges
+    :raises CheckpointError: with the name of the first
+    """
+    epoch, in_epoch = progress["epoch"], progress["step_in_epoch"]
+    shown = min(in_epoch * batch_size, num_data)
+    best = progress["best_bound"]
+    for name, holds, wanted in (
+        ("step_in_epoch", in_epoch <= steps_per_epoch, f"at most {steps_per_epoch}, the steps of an epoch"),
+        ("step", progress["step"] == epoch * steps_per_epoch + in_epoch, f"{epoch * steps_per_epoch + in_epoch}"),
+        ("count", progress["count"] == shown, f"{shown}, the data of {in_epoch} steps"),
+        ("best_epoch", progress["best_epoch"] < max(epoch, 0) or progress["best_epoch"] == -1, f"below {epoch}"),
+        ("wait", progress["wait"] <= epoch + 1, f"at most {epoch + 1}"),
+        ("best_bound", best < math.inf and (best > -math.inf or progress["best_epoch"] < 0), "finite"),
+    ):
+        if not holds:
+            _refuse(source, f"progress.{name} must be {wanted}, got {progress[name]}")
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} tensor of shape {tuple(tensor.shape)}"
