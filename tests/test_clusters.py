@@ -399,7 +399,7 @@ def without_number():
             {"learned": diverged},
             r"learned has values that are not finite, of guide.*: give a pair that did not diverge",
         ),
-        ({"pair": lambda: cp_vae().guide}, r"pair must be a Pair, got CPVAEGuide: give one of pyro_priors.create"),
+        ({"pair": lambda: cp_vae().guide}, r"pair must be a Pair, got CPVAEGuide: give pyro_priors.create"),
         (
             {"pair": lambda: create("cp_vae", x_shape=(63,))},
             r"pair was made for x_shape=\(63,\), but strokes has \(64,\)",
@@ -407,7 +407,7 @@ def without_number():
         ({"learned": lambda: create("vae", x_shape=(63,))}, r"learned was made for x_shape=\(63,\), but strokes has"),
         ({"learned": lambda: create("cvae", **CONDITIONAL)}, r"learned must be a pair without condition, got .*\(2,\)"),
         ({"learned": lambda: create("hvae")}, r"learned must have a site z, got sites z2, z1: give a vae"),
-        ({"learned": lambda: torch.nn.Linear(64, 3)}, r"learned must be a Pair, got Linear: give one of"),
+        ({"learned": lambda: torch.nn.Linear(64, 3)}, r"learned must be a Pair, got Linear: give pyro_priors.create"),
         ({"data": lambda: torch.rand(50, 64)}, r"data must be Splits, got Tensor: give pyro_priors.data.from_arrays"),
         (
             {"data": lambda: strokes(3)[0]},
@@ -419,10 +419,10 @@ def without_number():
         ({"batch_size": 0}, r"batch_size must be a whole number of at least 1, got 0"),
         ({"learning_rate": 0.0}, r"learning_rate must be above 0, got 0.0: 1e-3 is a good start"),
         ({"learning_rate": float("nan")}, r"learning_rate must be a finite number, got nan"),
-        ({"seed": -1}, r"seed must be a whole number from 0 to 4294967295, got -1"),
+        ({"seed": -1}, r"seed must be an integer from 0 to .*, got -1"),
         ({"epochs": 1.5}, r"epochs must be an integer, got 1.5"),
-        ({"seed": 0.5}, r"seed must be an integer, got 0.5"),
-        ({"seed": 2**32}, r"seed must be a whole number from 0 to 4294967295, got 4294967296"),
+        ({"seed": 0.5}, r"seed must be an integer from 0 to .*, got 0.5"),
+        ({"seed": 2**32}, r"seed must be below 2..32, got 4294967296"),
     ],
     ids=range(22),
 )
