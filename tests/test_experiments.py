@@ -215,7 +215,7 @@ def test_only_what_is_missing_is_computed(finished, counted, monkeypatch):
 def test_an_evaluation_of_the_command_line_counts(finished, counted):
     out, _ = finished
     run = out / "test2026" / "digits-g"
-    assert main(["evaluate", str(run), "--num-samples", "3", "--metrics", "bound"]) == 0
+    assert main(["evaluate", str(run), "--metrics", "bound"]) == 0
     counted.clear()
     reproduce(out, rows=["g"])
     assert counted == []  # of so many samples log p(x) is, and it was not asked for
