@@ -89,8 +89,7 @@ class Pair(nn.Module):
         self.elbo = ELBO() if elbo is None else elbo
         self.num_categories = num_categories
         self.recipe = recipe
-        self.saved_digest: str | None = None
-        """Checksum of the save that the weights come from, or went to last. Training resets it; None without a save."""
+        self._saved: list[str | None] = [None]  # in a list, for a graph is made anew where an attribute changes
         convert_draws((model, guide))
         self.aggregate_c: Tensor | None
         like = next(self.parameters(), torch.empty(0))
@@ -101,6 +100,15 @@ class Pair(nn.Module):
         super()._apply(fn, recurse)
         convert_draws((self.model, self.guide))
         return self
+
+    @property
+    def saved_digest(self) -> str | None:
+        """Checksum of the save that the weights come from, or went to last. Training resets it; None without a save."""
+        return self._saved[0]
+
+    @saved_digest.setter
+    def saved_digest(self, digest: str | None) -> None:
+        self._saved[0] = digest
 
     @property
     def device(self) -> torch.device:

@@ -630,7 +630,7 @@ def test_an_option_newer_than_the_run_may_be_at_its_default(finished, counted):
         ("lavda2019", r"experiment 'lavda2019' is a paper: choose one of lavda2019/table1, .*lavda2019/fig3"),
         ("lavda2019/table1 --row hvp-11", r"has no row 'hvp-11': did you mean 'hvp-10'\? give one of mnist-cp-10, "),
         ("lavda2019/table1 --num-samples 0", r"num_samples must be at least 1, got 0"),
-        ("lavda2019/table1 --features inceptoin", r"features must be one of auto, classifier, .*, got 'inceptoin'"),
+        ("lavda2019/table1 --features inceptoin", r"features 'inceptoin' is unknown: did you mean 'inception'"),
         ("lavda2019/table1 --max-epochs 0", r"max_epochs must be at least 1, got 0"),
         (f"{NAME} --device tpu", r"device must be one of auto, cpu.*got 'tpu'"),
         (f"{NAME} --rows vae", r"--rows"),
