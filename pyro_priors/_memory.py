@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-__all__ = ["TRAINED", "check_memory", "refusing_too_many_bytes", "total_memory"]
+__all__ = ["TRAINED", "TooLarge", "Within", "check_memory", "refusing_too_many_bytes", "total_memory"]
 
 TRAINED = 5
 """Copies of the parameters that a training holds: they, their gradients, Adam's two moments, and the best so far."""
+
+LEAST = 1024
+"""What a function of torch counts for at least, so that many small tensors end as well."""
 
 FACTORIES = ("empty", "full", "ones", "rand", "randn", "zeros")
 
@@ -49,20 +53,26 @@ def check_memory(num_bytes: float, what: str, remedy: str) -> None:
         )
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchFunctionMode):
     def __init__(self, copies: int, what: str, remedy: str) -> None:
         super().__init__()
         self.copies, self.what, self.remedy, self.num_bytes = copies, what, remedy, 0
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = function._schema.name.removeprefix("aten::").removeprefix("new_")
-        size = next((one for one in args if isinstance(one, list | tuple)), ())
-        if name in FACTORIES and all(isinstance(one, int) for one in size):
+        if getattr(function, "__name__", "").removeprefix("new_") in FACTORIES:
             dtype = kwargs.get("dtype") or torch.get_default_dtype()
-            self.num_bytes += math.prod(size) * dtype.itemsize
+            self.num_bytes += math.prod(_size(args, kwargs)) * dtype.itemsize
             check_memory(self.copies * self.num_bytes, self.what, self.remedy)
         return function(*args, **kwargs)
+
+
+def _size(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[int]:
+    """The size that a factory of torch was given, as one argument or as several."""
+    given = [kwargs["size"]] if "size" in kwargs else [one for one in args if not isinstance(one, Tensor)]
+    if given and isinstance(given[0], list | tuple):
+        given = list(given[0])
+    return [one for one in given if isinstance(one, int)]
 
 
 @contextmanager
@@ -76,3 +86,36 @@ def refusing_too_many_bytes(copies: int, what: str, remedy: str) -> Iterator[Non
     """
     with _Counter(copies, what, remedy):
         yield
+
+
+class TooLarge(ValueError):
+    """The limit is exceeded."""
+
+
+class Within(TorchFunctionMode):
+    """A context in which torch's functions may make a number of values in total, over those they are given.
+
+    :param most: that number
+    :raises TooLarge: in use, when it is exceeded; large memory is reserved by then, but not yet written to
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.left = most, most
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if made := _values(result):
+            self.left -= max(LEAST, made - _values(args) - _values(kwargs))
+            if self.left < 0:
+                raise TooLarge(f"it needs more than {self.most} values, which are not in its tensors")
+        return result
+
+
+def _values(value: Any) -> int:
+    """How many values the tensors in nested lists, tuples and dictionaries have."""
+    if isinstance(value, Tensor):
+        return value.numel()
+    if isinstance(value, dict):
+        value = value.values()
+    return sum(map(_values, value)) if isinstance(value, list | tuple | type({}.values())) else 0

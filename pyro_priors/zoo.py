@@ -17,11 +17,10 @@ from . import checkpoint, guides, models
 from ._files import CheckpointError
 from ._hints import check_sizes, is_size
 from ._hints import hint as hint
-from ._memory import TRAINED, check_memory, refusing_too_many_bytes
+from ._memory import TRAINED, TooLarge, Within, check_memory, refusing_too_many_bytes
 from ._options import Seed, convert_fields, path_of, plain, typed
 from ._records import SavedPair
 from ._rng import seeded
-from ._within import TooLarge, Within
 from .data import Splits
 from .nn import (
     CALIBRATIONS,

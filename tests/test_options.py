@@ -487,7 +487,7 @@ def test_options_of_metrics_are_converted():
         "metrics must be a string or a tuple of strings, got 3": {"metrics": 3},
         "part must be one of train, valid, test, got 0": {"part": 0},
     }.items():
-        with pytest.raises(ValueError, match=f"^{options}"):
+        with pytest.raises(ValueError, match=f"^{re.escape(options)}"):
             pp.metrics.evaluate(pair, data, **message)
 
 

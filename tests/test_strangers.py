@@ -600,7 +600,10 @@ RECIPES = {
     "a text for a number": (put("pair/config/z_dim", "2"), "z_dim must be an integer, got '2'"),
     "another size": (put("pair/config/z_dim", 3), r"another network: '.*' has shape"),
     "a huge code": (put("pair/config/z_dim", 10**9), "does not describe a pair"),
-    "huge layers": (put("pair/config/hidden", [10**5, 10**5]), "needs more than .* values, which are|allocate memory"),
+    "huge layers": (
+        put("pair/config/hidden", [10**5, 10**5]),
+        "needs more than .* (values, which are|GiB of memory)|allocate memory",
+    ),
     "many layers": (put("pair/config/hidden", [1] * 30_000), "needs more than .* values, which are not in its"),
     "many categories": (put("pair/config/num_categories", 10**8), "needs more than .* values, which are not in its"),
     "a size beyond": (put("pair/config/z_dim", 2**62), "does not describe a pair"),

@@ -29,7 +29,7 @@ from .._reading import RESTORE
 from .._sites import base_of, check_latent, is_categorical, is_enumerated, is_normal, sample_sites
 from ..nn.likelihoods import DiscretisedLogistic, check_levels
 from .categories import Chunk, SomeCategories, Sparse
-from .kl_weight import KLWeight, Weight
+from .kl_weight import KLWeightOfPair, Weight
 
 __all__ = ["ELBO", "EnumELBO", "Expectation", "Terms", "scale_of"]
 
@@ -182,7 +182,7 @@ class ELBO(TraceEnum_ELBO):
 
     def weigh(self, program: Callable) -> Callable:
         """The program with its latent sites weighted; what objectives with weights of their own extend."""
-        return KLWeight(self.kl_weight, strict=False)(program)  # a site may be in one of the two programs only
+        return KLWeightOfPair(self.kl_weight)(program)
 
     @LOCK
     def terms(self, model: torch.nn.Module, guide: torch.nn.Module, *args, **kwargs) -> Terms:

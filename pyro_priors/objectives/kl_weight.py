@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -11,7 +11,7 @@ from torch import Tensor
 from .._options import plain, shown
 from .._sites import check_latent
 
-__all__ = ["KLWeight", "Weight"]
+__all__ = ["KLWeight", "KLWeightOfPair", "Weight"]
 
 Weight = float | Tensor | Mapping[str, float | Tensor]
 """One weight for all latent sites, or a weight for each site by name; a site that is not named has weight 1."""
@@ -30,14 +30,15 @@ class KLWeight(Messenger):
     It is :func:`pyro.poutine.scale` less the observed sites.
 
     :param weight: number above 0 (Pyro refuses 0), or scalar tensor, or a mapping from site names to these
-    :param strict: refuse names that are not latent sites of the program
-    :raises ValueError: if a weight that is not a tensor is not a finite number above 0; in use, while ``strict``, if
-        the program has no latent site of a name in the mapping
+    :raises ValueError: if a weight that is not a tensor is not a finite number above 0; in use, if the
+        program has no latent site of a name in the mapping
     """
 
-    def __init__(self, weight: Weight, strict: bool = True) -> None:
+    strict: ClassVar = True
+    """Refuse names that are not latent sites of the program."""
+
+    def __init__(self, weight: Weight) -> None:
         super().__init__()
-        self.strict = strict
         for site, value in weight.items() if isinstance(weight, Mapping) else (("every latent site", weight),):
             number = value if isinstance(value, Tensor) else plain(value)
             if isinstance(number, Tensor):
@@ -70,3 +71,9 @@ class KLWeight(Messenger):
             weight = weight if isinstance(weight, Tensor) else plain(weight)
         msg.setdefault("scale_before_weight", msg["scale"])
         msg["scale"] = weight * msg["scale"]
+
+
+class KLWeightOfPair(KLWeight):
+    """The same for model and guide with one mapping: a site may be in one of the two only, and the caller checks."""
+
+    strict = False
