@@ -28,6 +28,7 @@ import pyro
 import torch
 from pyro import infer, poutine
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+from torch.nn.parameter import is_lazy
 
 from . import checkpoint, zoo
 from ._files import CheckpointError, WriteError, write_atomically
@@ -422,7 +423,7 @@ def _check_fits(pair: Pair, data: Splits) -> None:
 
 def _check_memory(pair: Pair, data: Splits, objective: infer.ELBO, batch_size: int) -> None:
     """Refuse a training whose parameters, or whose step, cannot fit into the memory."""
-    held = sum(value.numel() * value.element_size() for value in pair.parameters())
+    held = sum(value.numel() * value.element_size() for value in pair.parameters() if not is_lazy(value))
     check_memory(TRAINED * held, f"training the pair's {held / 2**30:,.1f} GiB of parameters", "make a smaller pair")
     config = (pair.recipe or {}).get("config") or {}
     rows = min(batch_size, len(data.train)) * getattr(objective, "num_particles", 1)
