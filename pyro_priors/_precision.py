@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, Transform
+from torch.distributions import Categorical, Distribution, ExpTransform, Transform
 
 if TYPE_CHECKING:
     from .pair import Pair
@@ -32,6 +32,10 @@ __all__ = [
 
 HALF = (torch.bfloat16, torch.float16)
 """Precisions too coarse for densities: hundreds of nats have no decimals in bfloat16."""
+
+
+INVERSE: Any = type(ExpTransform().inv)
+"""The class of torch's inverses, which has no public name."""
 
 
 def at_least_float32(value: Tensor) -> Tensor:
@@ -98,7 +102,7 @@ def _in_float32(value: Any) -> Any:
         return value if all(new is old for new, old in zip(converted, value, strict=True)) else converted
     if not isinstance(value, Distribution | Transform) or isinstance(value, nn.Module):  # networks convert themselves
         return value
-    if isinstance(value, Transform) and type(value).__name__ == "_InverseTransform":  # holds nothing but the other one
+    if isinstance(value, INVERSE):  # holds nothing but the other one
         converted = _in_float32(value.inv)
         return value if converted is value.inv else converted.inv
     changed = {}

@@ -821,13 +821,16 @@ def test_machine_code_computes_the_same(name):
     assert len(set(drawn)) == 3, "fresh noise at every call"
 
 
-@pytest.mark.parametrize("objective", ["capacity", "total-correlation", "info"])
+@pytest.mark.parametrize(
+    "objective", ["capacity", *(pytest.param(name, marks=pytest.mark.slow) for name in ("total-correlation", "info"))]
+)
 def test_machine_code_of_penalties(objective):
     pair, args = randomise(create("vae", prior="flow")), batch("vae")
     loss = pp.compiled(pair, OBJECTIVES[objective]())
     assert_same(compiled_loss(loss, args, 0.4), eager(pair, loss.objective, args, 0.4))
 
 
+@pytest.mark.slow
 def test_machine_code_trains_the_discriminator():
     check_discriminator()
 

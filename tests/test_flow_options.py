@@ -124,7 +124,9 @@ def test_zuko_s_flows_are_changes_of_variables(float64, flow):
     _assert_change_of_variables(prior, 0.7 * torch.randn(5, 3), 1e-5)
 
 
-@pytest.mark.parametrize("flow", ZUKO_FLOWS)
+@pytest.mark.parametrize(
+    "flow", [pytest.param(flow, marks=[pytest.mark.slow] if flow == "BPF" else []) for flow in ZUKO_FLOWS]
+)
 def test_draws_of_zuko_s_flows_follow_their_density(float64, flow):
     """Far out too: the draws of some flows that zuko inverts by bisection end at 10, and those are refused."""
     pytest.importorskip("zuko")
