@@ -6,6 +6,7 @@ The line names the argument and the value, and says what to do. Nothing is writt
 import contextlib
 import dataclasses
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -26,6 +27,7 @@ import runs
 from pyro_priors import cli
 from pyro_priors._arguments import groups
 from pyro_priors._options import MAY_BE_INFINITE
+from pyro_priors._terminal import until_unread
 from pyro_priors.cli import main
 
 REMEDY = re.compile(
@@ -611,3 +613,70 @@ def test_wrong_calls(calls, tmp_path, monkeypatch):
     assert len(made) > 1000
     assert not bad, "\n".join(bad)
     assert not list(tmp_path.rglob("*"))
+
+
+# memory
+
+
+def test_sizes_that_exhaust_the_memory_are_refused_before_anything_is_allocated():
+    data = runs.small_data("digits", 60, 20)
+    config: dict[str, Any] = {"x_shape": (64,), "z_dim": 2, "hidden": (8,)}
+    pair = pp.create("vae", **config)
+    x = data.test.x[:4]
+    mixture = runs.small_pair("vae", data, prior="mixture", num_components=4)
+    for options, words in (
+        ({"hidden": (10**9,)}, r"hidden=\(1000000000,\) needs more than \d"),
+        ({"hidden": (8, 10**12)}, r"hidden=\(8, 1000000000000\) needs more than"),
+        ({"z_dim": 10**12}, "z_dim=1000000000000 needs more than"),
+        ({"prior": "mixture", "num_components": 10**12}, "num_components=1000000000000 needs more than"),
+    ):
+        with pytest.raises(ValueError, match=rf"^{words}.* GiB of memory, and there are .*: give a smaller"):
+            pp.create("vae", **config | options)
+    for call, words in (
+        (lambda: pair.sample(10**12), "size=1000000000000 .*needs more than"),
+        (lambda: pp.objectives.log_importance_weights(pair.model, pair.guide, x, num_samples=10**12), "num_samples="),
+        (
+            lambda: pp.fit(pair, data, pp.objectives.Beta(num_particles=10**12), progress=False),
+            "batch_size=100 .* rows",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^{words}.* GiB of memory, and there are"):
+            call()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pyro_priors._memory.total_memory", lambda: 5.5 * sum(4 * p.numel() for p in pair.parameters()))
+        with pytest.raises(
+            ValueError, match="^(x|hidden|num_components|z_dim)[a-z_]*=.* needs more than .*: give a small"
+        ):
+            pp.zoo.create_for("vae", data, 0, hidden=(80,), z_dim=2)
+        pp.create("vae", **config)
+        with pytest.raises(
+            ValueError, match="^training the pair's .* of parameters needs more than .*: make a smaller"
+        ):
+            pp.fit(mixture, data, progress=False)
+
+
+# output that nobody reads
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "train vae --help", "--help", "reproduce bhalodia2019/fig1 --no-train", "evaluate toy"]
+)
+@pytest.mark.slow
+def test_a_reader_that_has_read_enough_is_no_error(command, playground):
+    """The table of an evaluation is long enough for a second write to fail."""
+    script = Path(sys.executable).with_name("pyro-priors")
+    piped = f"set -o pipefail; {script} {command} 2> errors | true"
+    done = subprocess.run(["bash", "-c", piped], cwd=playground, capture_output=True, text=True, timeout=300)
+    errors = (playground / "errors").read_text()
+    (playground / "errors").unlink()
+    assert (done.returncode, [line for line in errors.splitlines() if "holds no run" not in line]) == (0, [])
+
+
+def test_what_is_written_after_the_reader_has_gone_is_dropped():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stream, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        with until_unread():
+            for _ in range(3):
+                print("x" * 100_000, flush=True)
