@@ -30,6 +30,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ._cache import compiled_folder, ensure_compiled_folder, why_unwritable
+from ._rng import starting_threads
 from ._sites import OptionError, SharedNoise
 from .registration import NetworkError, unregistered
 
@@ -391,7 +392,8 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable
     removed: set[Path] = set()
     while True:
         try:
-            return _machine_code(graph, inputs)
+            with starting_threads():
+                return _machine_code(graph, inputs)
         except Exception as error:
             folder = compiled_folder()
             if why := why_unwritable(folder):

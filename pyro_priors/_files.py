@@ -155,6 +155,8 @@ def locked(folder: Path, wait: bool, name: str = "", patience: float = 0.0) -> I
     if mine in held:
         yield
         return
+    if os.path.lexists(path) and not (os.path.isfile(path) and not os.path.islink(path)):
+        raise FolderError(f"{path} is not a regular file, so that it cannot be a lock: remove it")
     # for everybody who can write to the folder; a soft lock would outlive a process that is killed
     lock = FileLock(path, mode=0o666, fallback_to_soft=False)
     try:

@@ -9,6 +9,7 @@ import os
 import sys
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from contextlib import suppress
 from functools import cache, wraps
 from numbers import Integral, Real
 from pathlib import Path
@@ -119,11 +120,18 @@ def path_of(argument: str, path: str | os.PathLike[str], example: str = "runs/va
 
     :param argument: its name, for the message
     :param example: what the message gives as one
-    :raises ValueError: if it is empty or not a path
+    :raises ValueError: if it is empty, not a path, of a user who is not there, or one that the system cannot have
     """
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise ValueError(f"{argument} must be a path, got {shown(path)} (for example, {example!r})")
-    return Path(path).expanduser()
+    try:
+        found = Path(path).expanduser()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            os.lstat(found)
+    except (RuntimeError, OSError, ValueError) as error:  # an unknown user, a name that is too long, a null byte
+        why = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ValueError(f"{argument} is no path of this system ({why}), got {shown(path)}: give another") from None
+    return found
 
 
 def plain(value: Any) -> Any:

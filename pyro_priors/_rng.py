@@ -7,15 +7,19 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
 from ._lock import LOCK, exchanging
 
-__all__ = ["Draws", "alone", "noticing", "own_generators", "seed_generators", "seeded"]
+__all__ = ["Draws", "alone", "noticing", "own_generators", "seed_generators", "seeded", "starting_threads"]
 
 T = TypeVar("T")
+
+SEEDS = 20
+"""From so many seeds a computation runs again, to tell whether it always draws as many numbers."""
 
 BLOCK = 624
 """Numbers that the CPU's generator makes at a time; its state says how many of the last block are left."""
@@ -105,8 +109,9 @@ class Draws:
     def check(self, kind: Hashable, count: int, again: Callable[[int], int], what: str) -> None:
         """Compare how many numbers a computation drew with how many others of its kind did.
 
-        Where they differ, it runs again from its own seed and from others. How many numbers a Gamma distribution draws
-        depends on the seed, and on nothing else.
+        Where they differ, it runs again. How many numbers a Gamma distribution draws depends on the seed: it draws as
+        many again, and other numbers from other seeds. A computation that nothing could disturb, as no other thread
+        runs, is never refused.
 
         :param kind: what decides how many numbers are drawn, such as the size of a batch
         :param count: how many were drawn
@@ -116,7 +121,10 @@ class Draws:
         """
         if self.counts.setdefault(kind, count) == count:
             return
-        if again(0) != count or all(again(number) == count for number in range(1, 6)):
+        repeated = again(0)
+        # where this computation is as it should be, the one before was disturbed, if all draw as many
+        disturbed = repeated != count or all(again(number) == count for number in range(1, 1 + SEEDS))
+        if disturbed and _others_run():
             raise ValueError(
                 f"another thread drew random numbers of torch during {what}, which changes its noise: give that thread "
                 "a torch.Generator of its own, or let it wait"
@@ -174,7 +182,23 @@ def alone(kind: Hashable, run: Callable[[], T], what: str) -> T:
     return run() if draws is None else draws.alone(kind, run, what)
 
 
+_of_libraries: WeakSet[threading.Thread] = WeakSet()
+
+
+@contextmanager
+def starting_threads() -> Iterator[None]:
+    """Know the threads that start within for those of a library, which draw no numbers."""
+    before = set(threading.enumerate())
+    try:
+        yield
+    finally:
+        _of_libraries.update(set(threading.enumerate()) - before)
+
+
 def _others_run() -> bool:
     """Whether threads run that are not those of a library in the background."""
     own = threading.current_thread()
-    return any(one is not own and not one.daemon for one in threading.enumerate())
+    return any(
+        one is not own and one not in _of_libraries and not type(one).__module__.startswith("tqdm.")
+        for one in threading.enumerate()
+    )

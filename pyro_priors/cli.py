@@ -26,6 +26,7 @@ from ._rng import seeded
 from ._terminal import one_line, printable, until_unread
 from .checkpoint import CheckpointError
 from .data import DataConfig
+from .data.registry import without_downloads
 from .metrics.evaluate import check_options
 from .metrics.record import DECIDES
 from .pair import Pair
@@ -287,7 +288,7 @@ def _command(arguments: list[str]) -> list[str]:
         path, kept = _taken(kept, name)
         if path is not None:
             is_path = name == "data.root" or path.endswith(".npz")
-            kept.append(f"--{name}={Path(path).expanduser().absolute() if is_path else path}")
+            kept.append(f"--{name}={path_of(f'--{name}', path).absolute() if is_path else path}")
     return kept
 
 
@@ -325,7 +326,9 @@ def _resume(arguments: list[str]) -> None:
             "train with --resume, fit with resume=True"
         )
     command = _taken_from_run(command, folder.path / "config.json", more)
-    _train([*merged(command, more), f"--out={run}", "--resume"])
+    of_run = "data.root" in dict(groups(command)) and "data.root" not in dict(groups(more))
+    with without_downloads() if of_run else contextlib.nullcontext():
+        _train([*merged(command, more), f"--out={run}", "--resume"])
 
 
 def _run_folder(run: str) -> RunFolder:
@@ -423,7 +426,9 @@ def _open_run(options: _OfRun) -> tuple[RunFolder, Pair, data.Splits]:
             f"{name}, which {path} was trained on, is no longer there: put it back, or give its new place with --data"
         )
     config = _config_of_data(recipe["config"] or {"flatten": False}, options, folder)  # arrays in memory are as given
-    splits = data.load(name, **config)
+    of_run = config.get("root") is not None and not options.data_root
+    with without_downloads() if of_run else contextlib.nullcontext():
+        splits = data.load(name, **config)
     if "arrays" in recipe:
         found = splits.described(digest=True)["arrays"]
         if changed := [part for part, digest in recipe["arrays"].items() if found.get(part) != digest]:

@@ -236,11 +236,16 @@ class RunFolder:
                     raise ValueError(
                         f"{file} is there and was not written by a training: choose another --out, or move it away"
                     )
-        for folder, name in ((self.path / "last", "state"), (self.path / "pair", "pair")):
+        for folder, name in ((self.inside("last"), "state"), (self.inside("pair"), "pair")):
             checkpoint.remove_unfinished(folder, name)
-        remove_leftovers(self.path / "figures")
+        remove_leftovers(self.inside("figures"))
         command = {} if self.command is None else {"command": self.command}
-        checkpoint.write_atomically(self.path / "config.json", json.dumps(seal(config | command), indent=1).encode())
+        sealed = seal(config | command)
+        try:
+            parse(json.dumps(sealed).encode(), Config)
+        except WrongRecord as error:
+            raise ValueError(f"config.json of the run could not be read again ({error}): change that") from None
+        checkpoint.write_atomically(self.path / "config.json", json.dumps(sealed, indent=1).encode())
 
     def compare(
         self, config: dict[str, Any], defaults: dict[str, Any] | None = None, filled_in: Sequence[str] | None = None
@@ -511,7 +516,7 @@ class RunFolder:
         for index, values in state.optimizer["state"].items():
             tensors |= {f"optimizer/{index}/{key}": value for key, value in values.items()}
         record = {"progress": state.progress, "param_groups": state.optimizer["param_groups"]}
-        checkpoint.write(self.path / "last", "state", tensors, record, keep_previous=True)
+        checkpoint.write(self.inside("last"), "state", tensors, record, keep_previous=True)
 
     def load_state(self) -> ResumeState | None:
         """The last state that is whole, or None where none was ever written.
@@ -526,7 +531,7 @@ class RunFolder:
         tensors, record, is_previous = found
         if is_previous:
             # or else the next writing would keep the refused state as its previous one
-            checkpoint.restore_previous(self.path / "last", "state")
+            checkpoint.restore_previous(self.inside("last"), "state")
         groups: dict[str, dict[str, Tensor]] = {"pair": {}, "best": {}, "objective": {}}
         optimizer_state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
@@ -561,7 +566,7 @@ class RunFolder:
 
     def save_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> str:
         """Write ``pair/``, the best pair so far, and return its checksum."""
-        return checkpoint.write(self.path / "pair", "pair", tensors, {"pair": recipe})
+        return checkpoint.write(self.inside("pair"), "pair", tensors, {"pair": recipe})
 
     def replace_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> str:
         """Write ``pair/`` with a pair that the training did not leave, and mark it as such if it is another one.
@@ -584,10 +589,10 @@ class RunFolder:
             )
         record: dict[str, Any] = {"pair": recipe}
         digest = checkpoint.digest_of(tensors, record)
-        with checkpoint.locked(self.path / "pair", wait=True, name="pair", patience=PATIENCE):
+        with checkpoint.locked(self.inside("pair"), wait=True, name="pair", patience=PATIENCE):
             if digest != self.weights():
                 record[REPLACED] = True
-            return checkpoint.write(self.path / "pair", "pair", tensors, record)
+            return checkpoint.write(self.inside("pair"), "pair", tensors, record)
 
 
 def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:

@@ -13,14 +13,17 @@ import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import pyro_priors as pp
 import runs
 from pyro_priors import _records, checkpoint, experiments, train
+from pyro_priors._files import locked
 from pyro_priors.checkpoint import CheckpointError
 from pyro_priors.cli import main
+from pyro_priors.data.registry import without_downloads
 from pyro_priors.objectives import ELBO, Constrained, Factor
 from pyro_priors.run_folder import RunFolder
 
@@ -850,3 +853,52 @@ def test_strangers_values_end_in_one_line(num, run, capsys):
                 counts[status] += 1
     with capsys.disabled():
         print(f" {sum(counts.values())} commands on strangers' values, by exit status: {counts}, no traceback")
+
+
+# what was found by attacking it
+
+
+def test_links_in_place_of_the_folders_of_a_run_are_not_followed_by_resume(tmp_path, finished):
+    for name in ("last", "pair"):
+        run, outside = tmp_path / f"run-{name}", tmp_path / f"outside-{name}"
+        shutil.copytree(finished, run)
+        shutil.rmtree(run / name)
+        outside.mkdir()
+        (run / name).symlink_to(outside)
+        assert main(["resume", str(run), "--train.max-epochs", "40"]) == 2
+        assert list(outside.iterdir()) == []
+
+
+def test_a_name_that_could_not_be_read_again_is_refused_before_the_training(tmp_path):
+    with pytest.raises(ValueError, match="^name must be at most 200 printable characters, got 'my.*data'"):
+        pp.data.from_arrays(torch.rand(20, 3), name="my\tdata")
+    others = {"tab\tbed": np.zeros(1), "y" * 5000: np.zeros(1)}
+    np.savez(tmp_path / "mine.npz", x_train=np.random.rand(20, 3), **others)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source = pp.data.load(str(tmp_path / "mine.npz")).source
+    assert source.isprintable() and len(source) < 500
+
+
+def test_a_folder_that_a_stranger_s_run_names_is_not_filled_by_downloads(tmp_path):
+    for name in ("mnist", "celeba", "svhn", "omniglot"):
+        message = "only a folder of yours is filled by downloads"
+        with without_downloads(), pytest.raises(FileNotFoundError, match=message):
+            pp.data.load(name, root=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_in_place_of_a_lock_is_refused(tmp_path):
+    (tmp_path / "target").write_text("")
+    (tmp_path / ".lock").symlink_to(tmp_path / "target")
+    message = "[.]lock is not a regular file, so that it cannot be a lock: remove it$"
+    with pytest.raises(ValueError, match=message), locked(tmp_path, wait=False):
+        pass
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "y" * 300, "a\0b"])
+def test_paths_that_the_system_cannot_have_are_told(path, capsys):
+    with pytest.raises(ValueError, match="^path is no path of this system"):
+        pp.load(path)
+    assert main(["evaluate", path]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -4,8 +4,10 @@ import collections
 import concurrent.futures
 import copy
 import multiprocessing
+import random
 import threading
 import warnings
+from contextlib import contextmanager
 
 import pyro
 import pytest
@@ -358,6 +360,19 @@ class Disturbed(torch.nn.Linear):
 HOW = {"max_epochs": 3, "batch_size": 16, "progress": False, "compile": "never"}
 
 
+@contextmanager
+def another_thread():
+    """A thread that lives, and does nothing."""
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def fitted(data, **how):
     torch.manual_seed(0)
     pair = runs.small_pair("vae", data, decoder=Disturbed(2, 64, **how))
@@ -368,9 +383,8 @@ def fitted(data, **how):
 @pytest.mark.parametrize("call", [0, 1, 5, 9])
 def test_a_draw_of_another_thread_during_a_step_is_refused(call):
     """At that step, or where it was the first of its size at the next one."""
-    with pytest.raises(
-        ValueError, match=r"^another thread drew random numbers of torch during step \d+, which"
-    ) as error:
+    message = r"^another thread drew random numbers of torch during step \d+, which"
+    with another_thread(), pytest.raises(ValueError, match=message) as error:
         fitted(runs.small_data(), calls=[call])
     step = int(str(error.value).split("step ")[1].split(",")[0])
     assert step == max(call, 1) and "give that thread a torch.Generator of its own" in str(error.value)
@@ -379,8 +393,25 @@ def test_a_draw_of_another_thread_during_a_step_is_refused(call):
 @pytest.mark.parametrize("call", [0, 1, 2])
 def test_a_draw_of_another_thread_during_a_validation_is_refused(call):
     """At the end of that epoch, or where it was the first at that of the next."""
-    with pytest.raises(ValueError, match="^another thread drew random numbers of torch during a validation, which"):
+    message = "^another thread drew random numbers of torch during a validation, which"
+    with another_thread(), pytest.raises(ValueError, match=message):
         fitted(runs.small_data(), calls=[call], rows=40)
+
+
+@pytest.mark.parametrize("how", ["its own calls", "Python's random numbers"])
+def test_where_no_other_thread_runs_every_program_is_taken(how):
+    """How many numbers it draws may depend on anything."""
+
+    class Own(Disturbed):
+        def forward(self, z, **given):
+            self.num_calls += 1
+            if self.num_calls % 3 == 0 if how == "its own calls" else random.random() < 0.5:
+                z = z + 0 * torch.randn_like(z)
+            return super().forward(z)
+
+    data = runs.small_data()
+    pair = runs.small_pair("vae", data, decoder=Own(2, 64, calls=[]))
+    assert len(pp.fit(pair, data, **HOW).epochs) == 3
 
 
 def test_numbers_that_depend_on_numbers_are_not_those_of_another_thread():

@@ -3,10 +3,9 @@
 import dataclasses
 import hashlib
 import os
-from pathlib import Path
 from typing import Any
 
-from .._options import plain, shown
+from .._options import path_of, plain, shown
 from . import faces, grasps, house_numbers, images, omniglot, shapes, toys  # noqa: F401  (they register their data sets)
 from .arrange import arrange
 from .augment import Augment
@@ -50,10 +49,10 @@ def load(name: str | os.PathLike, **config: Any) -> Splits:
         raise ValueError(f"name must be that of a data set, or a path, got {shown(name)} (for example, 'mnist')")
     options = make_config(config)
     if options.root is not None:  # a run that remembers it may be used from another folder
-        options = dataclasses.replace(options, root=str(Path(options.root).expanduser().absolute()))
+        options = dataclasses.replace(options, root=str(path_of("root", options.root, "data").absolute()))
     recipe: dict[str, Any] = {"name": os.fspath(name), "config": dataclasses.asdict(options)}
     if os.fspath(name).endswith(".npz"):
-        file = Path(name).expanduser().resolve()
+        file = path_of("name", name, "mine.npz").resolve()
         splits = read_npz(file, seed=options.seed)
         # a run is resumed on the same file with the same contents only
         with file.open("rb") as content:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .._limits import Refused, check_bytes, decoding, open_image
 from .decoded import decoded_images
 from .levels import Levels
-from .registry import DataConfig, data_root, data_set
+from .registry import DataConfig, check_may_download, data_root, data_set
 from .splits import Part, Splits
 
 __all__: list[str] = []
@@ -47,6 +47,7 @@ def celeba(config: DataConfig) -> Splits:
     """
     folder = data_root(config) / "celeba"
     if not (folder / "img_align_celeba").is_dir():
+        check_may_download("celeba", folder)
         _download(folder)
     names, attributes, attribute_names = _attributes(folder / "list_attr_celeba.txt")
     images = torch.from_numpy(_decoded([folder / "img_align_celeba" / name for name in names], config.side))

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .._limits import PickledError, decoding, read_arrays
-from .._options import Seed, typed
+from .._options import Seed, shown, typed
 from .levels import Levels
 from .splits import (
     AS_NUMBERS,
@@ -33,6 +33,7 @@ from .units import gray_levels, strange_units
 __all__ = ["from_arrays", "read_npz"]
 
 Values = ArrayLike | Tensor
+LONGEST_NAME = 200
 LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "discretised_logistic", "gaussian")
 PARTS = ("train", "valid", "test")
 KINDS = ("x", "condition", "label", "attributes")
@@ -87,6 +88,11 @@ def from_arrays(
         "label": (label_train, label_valid, label_test),
         "attributes": (attributes_train, attributes_valid, attributes_test),
     }
+    if not name.isprintable() or len(name) > LONGEST_NAME:
+        raise ValueError(
+            f"name must be at most {LONGEST_NAME} printable characters, got {shown(name)}: give another, or rename the "
+            "file"
+        )
     told: list[str] = []
     given["x"], given["condition"] = (_with_levels(kind, given[kind], likelihood, told) for kind in KINDS[:2])
     parts: dict[str, Part] = {}
@@ -276,5 +282,6 @@ def read_npz(path: Path, *, seed: Seed = 0) -> Splits:
         splits = from_arrays(**arrays, name=path.stem, seed=seed)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    unread = f"; not read: {', '.join(others)}" if others else ""
+    names = "".join(character if character.isprintable() else "?" for character in ", ".join(others))
+    unread = f"; not read: {shorten(names, LONGEST_NAME)}" if others else ""
     return replace(splits, source=f"{path.name}, {splits.source}{unread}")

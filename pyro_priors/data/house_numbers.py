@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .._limits import decoding, read_arrays, read_mat
 from .levels import Levels
-from .registry import DataConfig, data_root, data_set
+from .registry import DataConfig, check_may_download, data_root, data_set
 from .splits import Part, Splits
 
 __all__: list[str] = []
@@ -41,6 +41,7 @@ def svhn(config: DataConfig) -> Splits:
             cuts = (slice(None, -2 * held_out), slice(-2 * held_out, -held_out), slice(-held_out, None))
             parts = [whole.take(rows) for rows in cuts]
             return _splits(parts, f"{SUBSET}, a subset of the official test part, split in its order")
+        check_may_download("svhn", folder)
         _download(folder)
     rest, test = (_part(*_official(path)) for path in official)
     held_out = len(rest) // 10 + (len(rest) % 10 > 0)

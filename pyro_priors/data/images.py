@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._limits import Refused
-from .registry import DataConfig, data_root, data_set
+from .registry import DataConfig, check_may_download, data_root, data_set
 from .splits import Part, Splits, check_below, check_unit_interval
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def fashion_mnist(config: DataConfig) -> Splits:
 def _official_with_last_10k(name: str, kind: "type[MNIST]", config: DataConfig) -> Splits:
     root = data_root(config)
     folder = root / kind.__name__ / "raw"
+    if not all(any(folder.glob(f"{part}-*-ubyte*")) for part in ("train", "t10k")):
+        check_may_download(name, folder)
     try:
         for file in folder.glob("*-ubyte"):
             if file.stat().st_size > LARGEST:

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._limits import decoding, read_arrays, read_mat
 from ..checkpoint import write_atomically
 from .images import grey_images
-from .registry import DataConfig, data_root, data_set
+from .registry import DataConfig, check_may_download, data_root, data_set
 from .splits import Part, Splits
 
 __all__: list[str] = []
@@ -46,6 +46,7 @@ def omniglot(config: DataConfig) -> Splits:
         return _burda(folder / "chardata.mat", config.seed)
     packed = folder / "omniglot_105.npz"
     if not packed.is_file():
+        check_may_download("omniglot", folder)
         _download(packed)
     return _official(packed, config.seed)
 

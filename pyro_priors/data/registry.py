@@ -1,7 +1,9 @@
 """Options of a data set, the folder that it lies in, and the names under which data sets are found."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,7 +12,16 @@ from typing import Any, Literal
 from .._options import convert_fields, path_of
 from .splits import Splits
 
-__all__ = ["DataConfig", "data_root", "data_set", "find", "make_config", "names"]
+__all__ = [
+    "DataConfig",
+    "check_may_download",
+    "data_root",
+    "data_set",
+    "find",
+    "make_config",
+    "names",
+    "without_downloads",
+]
 
 Binarise = Literal["dynamic", "fixed", "none"]
 
@@ -113,7 +124,31 @@ def make_config(options: Mapping[str, Any]) -> DataConfig:
     return DataConfig(**options)
 
 
+_downloads: ContextVar[bool] = ContextVar("downloads", default=True)
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Where data sets are read and never downloaded: into a folder that somebody else's file names, for example."""
+    token = _downloads.set(False)
+    try:
+        yield
+    finally:
+        _downloads.reset(token)
+
+
+def check_may_download(name: str, folder: Path) -> None:
+    """Refuse to make or fill a folder within :func:`without_downloads`.
+
+    :raises FileNotFoundError: with what to do
+    """
+    if not _downloads.get():
+        raise FileNotFoundError(
+            f"{name} is not in {folder}, the folder that the run names, and only a folder of yours is filled by "
+            "downloads: give it with --data.root"
+        )
+
+
 def data_root(config: DataConfig) -> Path:
     """Folder of the data: the option, else the environment, else the user's cache."""
-    root = config.root or os.environ.get("PYRO_PRIORS_DATA") or "~/.cache/pyro_priors"
-    return Path(root).expanduser()
+    return path_of("root", config.root or os.environ.get("PYRO_PRIORS_DATA") or "~/.cache/pyro_priors", "data")
