@@ -420,6 +420,13 @@ def _open_run(options: _OfRun) -> tuple[RunFolder, Pair, data.Splits]:
                 f"the pair in {path} has NaN or infinite values in '{parameter_name}'",
                 "train it again in another --out",
             )
+    if (shares := pair.aggregate_c) is not None and not (
+        (shares >= 0).all() and abs(shares.double().sum().item() - 1) < 1e-2
+    ):
+        raise CheckpointError(
+            f"the pair in {path} has an aggregate posterior that is no distribution ({shares.tolist()})",
+            "train it again in another --out",
+        )
     name = given or recipe["name"]
     if not given and name.endswith(".npz") and not Path(name).is_file():
         raise FileNotFoundError(

@@ -6,6 +6,7 @@ The checksums find accidents. A stranger can compute them, so most tests here wr
 
 import copy
 import json
+import math
 import os
 import random
 import re
@@ -902,3 +903,15 @@ def test_paths_that_the_system_cannot_have_are_told(path, capsys):
         pp.load(path)
     assert main(["evaluate", path]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, -0.1, 5.0])
+def test_an_aggregate_posterior_that_is_no_distribution_is_told(tmp_path, value, capsys):
+    options = ["--data", "moons", "--data.limit", "40", "--train.max-epochs", "1", "--quiet"]
+    assert main(["train", "cp_vae", *options, "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    saved, record = checkpoint.read(tmp_path / "run" / "pair", "pair")
+    saved["aggregate_c"][0] = value
+    checkpoint.write(tmp_path / "run" / "pair", "pair", saved, {"pair": record["pair"]})
+    assert main(["sample", str(tmp_path / "run"), "--category", "aggregate", "--out", str(tmp_path / "x.npz")]) == 2
+    assert "has an aggregate posterior that is no distribution" in capsys.readouterr().err
