@@ -78,6 +78,8 @@ def check_optimizer(
     :raises CheckpointError: if names, shapes, types or values are not those of such an optimizer
     """
     parameters = list(parameters)
+    if most_steps and not state["state"] and any(parameter.requires_grad for parameter in parameters):
+        _refuse(source, f"its optimizer remembers nothing of {most_steps} steps")
     for index, values in state["state"].items():
         if not 0 <= index < len(parameters):
             _refuse(source, f"its optimizer has a parameter {index}, and the pair has {len(parameters)}")
@@ -130,12 +132,13 @@ def check_progress(
     """
     epoch, in_epoch = progress["epoch"], progress["step_in_epoch"]
     shown = min(in_epoch * batch_size, num_data)
-    best = progress["best_bound"]
+    best, sums = progress["best_bound"], progress["sums"]
     for name, holds, wanted in (
         ("step_in_epoch", in_epoch <= steps_per_epoch, f"at most {steps_per_epoch}, the steps of an epoch"),
         ("step", progress["step"] == epoch * steps_per_epoch + in_epoch, f"{epoch * steps_per_epoch + in_epoch}"),
         ("count", progress["count"] == shown, f"{shown}, the data of {in_epoch} steps"),
         ("best_epoch", progress["best_epoch"] < max(epoch, 0) or progress["best_epoch"] == -1, f"below {epoch}"),
+        ("sums", bool(sums) == (shown > 0) and all(map(math.isfinite, sums.values())), f"those of {shown} data"),
         ("wait", progress["wait"] <= epoch + 1, f"at most {epoch + 1}"),
         ("best_bound", best < math.inf and (best > -math.inf or progress["best_epoch"] < 0), "finite"),
     ):

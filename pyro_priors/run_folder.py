@@ -535,7 +535,7 @@ class RunFolder:
         groups: dict[str, dict[str, Tensor]] = {"pair": {}, "best": {}, "objective": {}}
         optimizer_state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
-            if moment := re.fullmatch(r"optimizer/(\d{1,9})/(\w{1,100})", key):
+            if moment := re.fullmatch(r"optimizer/(0|[1-9][0-9]{0,8})/([a-z_]{1,100})", key):
                 optimizer_state.setdefault(int(moment[1]), {})[moment[2]] = value
                 continue
             group, _, name = key.partition("/")

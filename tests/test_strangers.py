@@ -458,6 +458,14 @@ STATES = {
         lambda t: t.update({"optimizer/0/max_exp_avg_sq": torch.zeros(1)}),
         "must have step, exp_avg and",
     ),
+    "no optimizer": (
+        lambda t: [t.pop(key) for key in [*t] if key.startswith("optimizer/")],
+        "its optimizer remembers nothing of 4 steps",
+    ),
+    "another name of a parameter": (
+        lambda t: t.update({"optimizer/00/step": torch.ones(())}),
+        "which no training writes",
+    ),
     "a parameter more": (lambda t: t.update({"optimizer/999/step": torch.zeros(())}), "has a parameter 999, and the"),
     "a step of shape (1,)": (tensor("optimizer/0/step", lambda one: one[None]), "step must be a single float"),
     "a step of -1": (tensor("optimizer/0/step", lambda one: one * 0 - 1), "step must be from 1 to 4"),
@@ -522,6 +530,13 @@ def test_the_record_of_a_state_is_checked(place, run):
     with pytest.raises(CheckpointError, match=message) as error:
         resume(run, max_epochs=3)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("sums", [{"loss": 1e6}, {"loss": float("inf")}])
+def test_sums_of_no_data_are_refused(sums, run):
+    change_saved(run / "last", "state", lambda record: record["progress"].update(sums=sums))
+    with pytest.raises(CheckpointError, match="progress.sums must be|progress.sums.loss must be"):
+        resume(run, max_epochs=3)
 
 
 def test_more_epochs_than_are_asked_for(run):

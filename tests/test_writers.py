@@ -345,14 +345,17 @@ def test_a_file_system_without_locks_is_warned_of_once(number, tmp_path, monkeyp
     pair.save(tmp_path / "one")
 
 
-def test_a_lock_that_is_a_link_leaves_what_it_points_to(tmp_path):
+def test_a_lock_that_is_a_link_is_refused_and_leaves_what_it_points_to(tmp_path):
     (tmp_path / "precious").write_text("kept")
-    for name in (".lock", ".pair.lock"):
-        (tmp_path / name).symlink_to(tmp_path / "precious")
-    _files._warn_of_no_locks.cache_clear()
-    with pytest.warns(RuntimeWarning, match="no locks"), locked(tmp_path, wait=True):
+    (tmp_path / ".pair.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(
+        ValueError, match=r"\.pair\.lock is not a regular file, so that it cannot be a lock: remove it$"
+    ):
         create("vae").save(tmp_path)
-    assert (tmp_path / "precious").read_text() == "kept" and pp.load(tmp_path)
+    assert (tmp_path / "precious").read_text() == "kept"
+    (tmp_path / ".pair.lock").unlink()
+    create("vae").save(tmp_path)
+    assert pp.load(tmp_path)
 
 
 # pairs in one folder
