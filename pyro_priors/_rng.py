@@ -196,9 +196,6 @@ def starting_threads() -> Iterator[None]:
 
 
 def _others_run() -> bool:
-    """Whether threads run that are not those of a library in the background."""
+    """Whether threads run that are not daemons, as those of notebooks are, and not those of the compiler."""
     own = threading.current_thread()
-    return any(
-        one is not own and one not in _of_libraries and not type(one).__module__.startswith("tqdm.")
-        for one in threading.enumerate()
-    )
+    return any(one is not own and not one.daemon and one not in _of_libraries for one in threading.enumerate())

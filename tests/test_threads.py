@@ -364,7 +364,7 @@ HOW = {"max_epochs": 3, "batch_size": 16, "progress": False, "compile": "never"}
 def another_thread():
     """A thread that lives, and does nothing."""
     done = threading.Event()
-    thread = threading.Thread(target=done.wait, daemon=True)
+    thread = threading.Thread(target=done.wait)
     thread.start()
     try:
         yield
