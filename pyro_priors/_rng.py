@@ -89,7 +89,7 @@ class Draws:
 
     All threads share these generators. A computation is known by how many numbers it draws: as many as before, and as
     many again from the same seed. Others' numbers go unnoticed where a multiple of 624 of them comes at once from the
-    CPU's generator, or where a computation comes once only and no other thread is known to run.
+    CPU's generator, where a computation comes once only and no other thread is known to run, and from daemon threads.
 
     :param device: where the computation draws
     """
