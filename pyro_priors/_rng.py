@@ -18,9 +18,6 @@ __all__ = ["Draws", "alone", "noticing", "own_generators", "seed_generators", "s
 
 T = TypeVar("T")
 
-SEEDS = 20
-"""From so many seeds a computation runs again, to tell whether it always draws as many numbers."""
-
 BLOCK = 624
 """Numbers that the CPU's generator makes at a time; its state says how many of the last block are left."""
 
@@ -106,25 +103,22 @@ class Draws:
         state = torch.default_generator.get_state()
         return -int.from_bytes(bytes(state[8:12].tolist()), "little")  # the state begins with the seed
 
-    def check(self, kind: Hashable, count: int, again: Callable[[int], int], what: str) -> None:
+    def check(self, kind: Hashable, count: int, again: Callable[[], int], what: str) -> None:
         """Compare how many numbers a computation drew with how many others of its kind did.
 
-        Where they differ, it runs again. How many numbers a Gamma distribution draws depends on the seed: it draws as
-        many again, and other numbers from other seeds. A computation that nothing could disturb, as no other thread
-        runs, is never refused.
+        Where they differ, or where it is the first of its kind and other threads run, it runs again from the same
+        seed. How many numbers a Gamma distribution draws depends on the seed, and it draws as many again. A computation
+        that no other thread could disturb is never refused.
 
         :param kind: what decides how many numbers are drawn, such as the size of a batch
         :param count: how many were drawn
-        :param again: computes once more, from the same seed for 0 or from another, and returns how many were drawn
+        :param again: computes once more from the same seed, and returns how many were drawn
         :param what: what was computed, for the message
         :raises ValueError: if another thread has drawn numbers
         """
-        if self.counts.setdefault(kind, count) == count:
+        if self.counts.get(kind) == count:
             return
-        repeated = again(0)
-        # where this computation is as it should be, the one before was disturbed, if all draw as many
-        disturbed = repeated != count or all(again(number) == count for number in range(1, 1 + SEEDS))
-        if disturbed and _others_run():
+        if _others_run() and again() != count:
             raise ValueError(
                 f"another thread drew random numbers of torch during {what}, which changes its noise: give that thread "
                 "a torch.Generator of its own, or let it wait"
@@ -142,10 +136,8 @@ class Draws:
         """
         states = _states(self.device)
 
-        def again(number: int) -> int:
+        def again() -> int:
             _restore(states, self.device)
-            if number:
-                seed_generators(number, self.device)
             return counted()[1]
 
         def counted() -> tuple[T, int]:
@@ -156,9 +148,10 @@ class Draws:
 
         result, count = counted()
         ended = _states(self.device)
-        if kind not in self.counts and confirm and _others_run():
-            self.counts[kind] = again(0)
-        self.check(kind, count, again, what)
+        if confirm or kind in self.counts:
+            self.check(kind, count, again, what)
+        else:
+            self.counts[kind] = count
         _restore(ended, self.device)
         return result
 

@@ -300,8 +300,8 @@ class Training:
         if self.fabric.world_size > 1:  # these processes have no threads but their own
             return
 
-        def again(number: int) -> int:
-            self.seed(seed + number)
+        def again() -> int:
+            self.seed(seed)
             with torch.no_grad(), self.fabric.autocast(), same_buffers(self.pair):
                 self.loss_module.objective.eager(x, condition, self.loss_module.kl_weight)
             return self.draws.position()
@@ -547,7 +547,7 @@ class Training:
                         if world_size > 1:
                             terms = compute()
                         else:
-                            terms = self.draws.alone(("validation", num), compute, "a validation", confirm=False)
+                            terms = self.draws.alone(("validation", num), compute, "a validation")
                     for name, value in {"bound": terms.bound, **terms.parts}.items():
                         sums[name] = sums.get(name, 0.0) + value.cpu().double().sum()
                 self.give_way()
