@@ -608,6 +608,7 @@ def last_step(folder):
     return json.loads((folder / "last" / "state.json").read_text())["progress"]["step"]
 
 
+@pytest.mark.slow  # torch cannot train in a fork of a process whose threads have trained
 def test_a_full_disk_during_training_leaves_the_last_state(run, tmp_path):
     """From the third state on there is no room: one line, with the bytes that it takes; resumed, it ends the same."""
     out = tmp_path / "run"
@@ -641,6 +642,7 @@ def test_a_full_disk_during_training_leaves_the_last_state(run, tmp_path):
     assert runs.same_bits(runs.saved_pair(out), runs.saved_pair(run)) and runs.records(out) == runs.records(run)
 
 
+@pytest.mark.slow  # torch cannot train in a fork of a process whose threads have trained
 def test_a_full_disk_at_the_end_of_a_training_shows_its_result(run, tmp_path):
     out = tmp_path / "run"
     arguments = ["train", "vae", *TINY, *DIGITS, "--train.max-epochs", "3", "--out", str(out)]
@@ -664,6 +666,7 @@ def test_a_full_disk_at_the_end_of_a_training_shows_its_result(run, tmp_path):
     assert runs.same_bits(runs.saved_pair(out), runs.saved_pair(run)) and not hidden(out)
 
 
+@pytest.mark.slow  # torch cannot train in a fork of a process whose threads have trained
 def test_a_full_disk_for_the_curves_ends_a_training(run, tmp_path):
     out = tmp_path / "run"
     arguments = ["train", "vae", *TINY, *DIGITS, "--train.max-epochs", "3", "--out", str(out)]
