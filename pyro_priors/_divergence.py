@@ -159,8 +159,8 @@ def refused_parameters(error: BaseException) -> bool:
     """Whether the error, or what it was raised from, comes from the checks of a distribution's parameters."""
     while error.__cause__ is not None:  # Pyro raises errors again, with the shapes of the trace
         error = error.__cause__
-    *_, innermost = traceback.extract_tb(error.__traceback__)
-    return innermost.name == "__init__" and Path(innermost.filename).parent.name == "distributions"
+    frames = traceback.extract_tb(error.__traceback__)  # none where an error was made and not raised
+    return bool(frames) and frames[-1].name == "__init__" and Path(frames[-1].filename).parent.name == "distributions"
 
 
 def _in_support(distribution: Any, value: Tensor) -> bool:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._memory import total_memory
+
 __all__ = [
     "VARIABLE",
     "PickledError",
@@ -52,10 +54,8 @@ class PickledError(Refused):
 
 
 def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # such as Windows
-        return MEMORY
+    total = total_memory()
+    return MEMORY if math.isinf(total) else int(total)
 
 
 def most_bytes() -> int:

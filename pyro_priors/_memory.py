@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["TRAINED", "TooLarge", "Within", "check_memory", "refusing_too_many_bytes", "total_memory"]
+__all__ = ["TRAINED", "TooLarge", "Within", "check_memory", "is_exhausted", "refusing_too_many_bytes", "total_memory"]
 
 TRAINED = 5
 """Copies of the parameters that a training holds: they, their gradients, Adam's two moments, and the best so far."""
@@ -51,6 +51,11 @@ def check_memory(num_bytes: float, what: str, remedy: str) -> None:
             f"{what} needs more than {num_bytes / 2**30:,.0f} GiB of memory, and there are {total / 2**30:,.1f}: "
             f"{remedy}"
         )
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 class _Counter(TorchFunctionMode):

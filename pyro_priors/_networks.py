@@ -11,8 +11,10 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from ._divergence import refused_parameters
+from ._memory import is_exhausted
 from ._rng import own_generators
 from .objectives import ELBO
 from .objectives.categories import Chunk
@@ -115,12 +117,8 @@ def _error_of(run: Callable[[], object]) -> Exception | None:
     except NetworkError:
         raise
     except Exception as error:
-        return None if _is_of_memory(error) else error
+        return None if is_exhausted(error) else error
     return None
-
-
-def _is_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 @contextmanager
@@ -135,7 +133,7 @@ def _training(pair: Pair) -> Iterator[None]:
 def same_buffers(pair: Pair) -> Iterator[None]:
     """Copies stand in for the buffers, in which networks may count their calls; afterwards the buffers are back."""
     before = [(module, dict(module._buffers)) for module in pair.modules()]
-    copies = {buffer: buffer.clone() for buffer in pair.buffers()}
+    copies = {buffer: buffer if is_lazy(buffer) else buffer.clone() for buffer in pair.buffers()}
     try:
         for module, buffers in before:
             for name, buffer in buffers.items():

@@ -2,8 +2,8 @@
 
 A network that runs in bfloat16 or float16, under autocast or by its weights, gives numbers of 8 or 11 binary digits.
 Its output is converted once, where it becomes the parameters of a distribution. All that is computed from them
-(densities, entropies, KL terms, log-determinants, draws) is then in float32. A pair in half precision
-makes the networks of its programs convert draws to the precision of their own weights (:func:`convert_draws`).
+(densities, entropies, KL terms, log-determinants, draws) is then in float32. A pair in half precision makes the
+networks of its programs convert draws to the precision of their own weights (:func:`convert_draws`).
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ def check_optimizer(
     parameters: Iterable[Tensor],
     most_steps: int,
     finite: bool = True,
+    frozen: Iterable[Tensor] = (),
 ) -> list[dict[str, Any]]:
     """Compare the state dict of an Adam with the optimizer that it is to be loaded into.
 
@@ -74,11 +75,14 @@ def check_optimizer(
     :param parameters: what it optimizes, in its order
     :param most_steps: steps of the training
     :param finite: whether moments must be finite; they need not be in a training that has diverged
+    :param frozen: parameters that were not trained in any of these steps
     :returns: the optimizer's own groups with the learning rates of the state
     :raises CheckpointError: if names, shapes, types or values are not those of such an optimizer
     """
     parameters = list(parameters)
-    if most_steps and not state["state"] and any(parameter.requires_grad for parameter in parameters):
+    untrained = set(frozen)
+    trained = [parameter for parameter in parameters if parameter.requires_grad and parameter not in untrained]
+    if most_steps and trained and not state["state"]:
         _refuse(source, f"its optimizer remembers nothing of {most_steps} steps")
     for index, values in state["state"].items():
         if not 0 <= index < len(parameters):

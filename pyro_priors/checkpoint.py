@@ -80,7 +80,7 @@ def unpack(content: bytes) -> dict[str, Tensor]:
         return safetensors.torch.load(content)
     except Exception as error:  # safetensors and torch have many ways to refuse a header
         why = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"this is not the content of a safetensors file ({why})", RESTORE) from None
+        raise CheckpointError(f"it is not the content of a safetensors file ({why})", RESTORE) from None
 
 
 def write(
@@ -234,9 +234,8 @@ def read(
         )
     try:
         return unpack(content), record
-    except Exception as error:  # safetensors and torch have many ways to refuse a header
-        what = f"{tensor_file} cannot be read ({' '.join(str(error).split())[:200]}): it is not a file of tensors"
-        raise CheckpointError(what, RESTORE) from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{tensor_file} cannot be read: {error.what}", RESTORE) from None
 
 
 @dataclass(frozen=True)

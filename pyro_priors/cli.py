@@ -20,6 +20,7 @@ import tyro
 from . import cache_command, control, data, experiments, metrics, objectives, plots, train, zoo
 from ._arguments import check_arguments, check_once, groups, integer, merged
 from ._files import FolderError, WriteError, make_folder, save_figure, write_atomically
+from ._memory import is_exhausted
 from ._options import Seed, Size, path_of
 from ._reading import RESTORE
 from ._rng import seeded
@@ -91,7 +92,7 @@ def _run(command: str, *arguments: str) -> int:
             raise
         return _fail(error, 2)
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        if not is_exhausted(error):
             raise
         reason = str(error).partition("\n")[0] or "no reason is given"
         return _fail(MemoryError(f"the memory is exhausted ({reason}): give smaller sizes, or smaller batches"), 2)

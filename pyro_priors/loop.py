@@ -147,7 +147,10 @@ class Training:
             check_finite(source, _under("best/", best), _under("best/", fresh))
         own_groups = self.optimizer.state_dict()["param_groups"]
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        groups = check_optimizer(source, saved.optimizer, own_groups, parameters, progress.step, finite=is_healthy)
+        frozen = self.frozen if progress.step <= config.frozen_epochs * self.steps_per_epoch else ()
+        groups = check_optimizer(
+            source, saved.optimizer, own_groups, parameters, progress.step, finite=is_healthy, frozen=frozen
+        )
         if is_healthy:
             check_finite(source, _under("objective/", saved.objective))
         if is_healthy and (what := became_infinite(fitting, fresh)):

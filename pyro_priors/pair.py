@@ -89,7 +89,7 @@ class Pair(nn.Module):
         self.elbo = ELBO() if elbo is None else elbo
         self.num_categories = num_categories
         self.recipe = recipe
-        self._saved: list[str | None] = [None]  # in a list, for a graph is made anew where an attribute changes
+        self._saved: list[str | None] = [None]  # in a list: a graph is compiled again if an attribute changes
         convert_draws((model, guide))
         self.aggregate_c: Tensor | None
         like = next(self.parameters(), torch.empty(0))

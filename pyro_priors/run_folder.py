@@ -55,7 +55,7 @@ from ._records import read as read_record
 __all__ = ["ResumeState", "RunFolder", "find_pair", "save_pair"]
 
 MAY_CHANGE = ("max_epochs", "patience", "checkpoint_seconds", "tensorboard", "device", "num_processes", "compile")
-"""Options of the training that a resumed run may give anew."""
+"""Options of the training that may change when a run is resumed."""
 
 REPLACED = "replaced"
 """Mark in the record of a run's pair that was saved over the one that the training left."""
@@ -385,7 +385,6 @@ class RunFolder:
         """
         with checkpoint.locked(self.path, wait=True, name="evaluation", patience=PATIENCE):
             file = self.path / "evaluation.json"
-            self._keep_damaged_evaluation(file.name)
             if record["weights"] == self.weights():
                 self._keep_damaged_evaluation(file.name)
                 before, last = self.evaluation(record["part"], record["seed"]), self._evaluation(file.name)
@@ -394,7 +393,6 @@ class RunFolder:
                 self._keep_damaged_evaluation(file.name)
                 before, last = self._read_evaluation(file.name), None
                 before = before if before and before.get("weights") == record["weights"] else None
-            self._keep_damaged_evaluation(_of(last or record))
             kept = dict(record) if merge is None else merge(before, record)
             other = None
             if last is not None and _of(last) != _of(record):

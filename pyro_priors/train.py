@@ -352,7 +352,7 @@ def _raise_of_killed(
     """Say which process was killed, if one was.
 
     :param error: of one of the processes, which may be one that lost the connection to the killed one
-    :param result: each process leaves a file beside it when it begins, and one when it returns or raises
+    :param result: each process leaves a file next to it when it begins, and one when it returns or raises
     :param folder: the run
     :raises ChildProcessError: if a process was killed
     """

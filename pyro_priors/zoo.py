@@ -138,7 +138,7 @@ class PairConfig:
             elif name in _SIZES and value is not None:
                 check_sizes(**{name: value})
                 if name == "num_transforms" and value > MOST_TRANSFORMS:  # each is built on its own, which takes time
-                    raise ValueError(f"num_transforms must be at most {MOST_TRANSFORMS}, got {value}: give 10, say")
+                    raise ValueError(f"num_transforms must be at most {MOST_TRANSFORMS}, got {value} (for example, 10)")
         for name in () if conv else ("channels", "normalisation", "upsampling"):
             if getattr(self, name) != getattr(PairConfig, name):
                 raise ValueError(f"{name}={getattr(self, name)!r} belongs to networks='conv': leave it out")

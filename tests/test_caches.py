@@ -462,7 +462,7 @@ def command(capsys, *arguments):
 
 @pytest.fixture
 def filled(cache, tmp_path):
-    """Three entries, the compiler's cache, data beside them, and what is no entry."""
+    """Three entries, the compiler's cache, data next to them, and something else."""
     sizes = {
         "decoded/celeba_64_ab": 2_500_000,
         "decoded/.7.old.npy": 999,

@@ -805,3 +805,11 @@ def test_values_beyond_float32_are_called_too_large():
         ValueError, match=r"^x_train holds 1e\+300 at index \(1, 0\), which is beyond the largest float32"
     ):
         from_arrays(np.array([[0.0], [1e300], [2.0]]))
+
+
+def test_a_column_that_only_rounding_varies_is_taken():
+    """Such as 0.3 and 0.1 + 0.2: their difference is float64's own rounding."""
+    values = np.stack([np.random.default_rng(0).normal(size=100), np.where(np.arange(100) % 2, 0.3, 0.1 + 0.2)], 1)
+    assert values[:, 1].std() > 0
+    parts = from_arrays(values, likelihood="gaussian").parts.values()
+    assert all((part.x[:, 1] == np.float32(0.3)).all() for part in parts)

@@ -379,6 +379,16 @@ def test_an_error_of_the_user_s_own(digits, tmp_path, traced, monkeypatch, kind,
     assert not (tmp_path / "run" / "pair").exists()
 
 
+def test_a_mistake_that_names_another_error_as_its_cause(digits):
+    """One that was made and never raised has no traceback."""
+
+    def chained(loc, scale):
+        raise RuntimeError("my own mistake") from ValueError("never raised")
+
+    with pytest.raises(RuntimeError, match="my own mistake"):
+        pp.fit(gaussian_pair(digits, Spoiled(chained, after=7)), digits, **OPTIONS)
+
+
 def negative(loc, scale):
     return dist.Normal(loc, -scale).to_event(1)
 

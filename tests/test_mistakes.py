@@ -395,12 +395,12 @@ def calls():
     """Right calls of the public functions, by name: the function and its arguments."""
     torch.manual_seed(0)
     digits = runs.small_data("digits", 60, 20)
-    labelled = runs.small_data("digits", 60, 20, condition_labels=True)
+    labeled = runs.small_data("digits", 60, 20, condition_labels=True)
     moons = runs.small_data("moons", 60, 20)
     planar = runs.small_pair("vae", moons, prior="flow", flow_hidden=(4,))
     cp_vae = runs.small_pair("cp_vae", digits, num_categories=3, own_category_network=True)
     vae = runs.small_pair("vae", digits)
-    cvae = runs.small_pair("sigma_cvae", labelled)
+    cvae = runs.small_pair("sigma_cvae", labeled)
     x, z = digits.test.x[:4], torch.randn(6, 2)
     category, label = torch.tensor([0, 1, 2, 0]), torch.tensor([0, 1, 1, 0])
     images = digits.test.x.reshape(-1, 1, 8, 8)
@@ -425,12 +425,12 @@ def calls():
         "data.load": {"name": "moons", "limit": 60},
         "data.from_arrays": {"x_train": np.zeros((40, 3), np.float32)},
         "experiments.reproduce": {"name": "bhalodia2019/fig1", "train": False},
-        "control.asked": {"pair": cvae, "data": labelled, "texts": ["label=3"], "num": 2},
-        "control.grid": {"pair": cvae, "data": labelled, "names": ["label"], "num_columns": 2},
-        "control.between": {"pair": cvae, "data": labelled, "start": "label=1", "end": "label=2", "num_rows": 1},
-        "control.edited": {"pair": cvae, "data": labelled, "rows": [0], "text": "label=2"},
-        "control.condition_of": {"wanted": {"3": 1.0}, "data": labelled, "num": 2},
-        "control.parse": {"text": "label=3", "data": labelled},
+        "control.asked": {"pair": cvae, "data": labeled, "texts": ["label=3"], "num": 2},
+        "control.grid": {"pair": cvae, "data": labeled, "names": ["label"], "num_columns": 2},
+        "control.between": {"pair": cvae, "data": labeled, "start": "label=1", "end": "label=2", "num_rows": 1},
+        "control.edited": {"pair": cvae, "data": labeled, "rows": [0], "text": "label=2"},
+        "control.condition_of": {"wanted": {"3": 1.0}, "data": labeled, "num": 2},
+        "control.parse": {"text": "label=3", "data": labeled},
         "metrics.evaluate": {**of, "metrics": "bound"},
         "metrics.evaluate_each": {**of, "metrics": "bound"},
         "metrics.aggregate_posterior": {"pair": planar, "x": moons.test.x},
@@ -453,7 +453,7 @@ def calls():
             "num_labels": 2,
         },
         "metrics.posterior_means": {"pair": vae, "x": x},
-        "metrics.prior_components": {"pair": cvae, "condition": labelled.test.condition[:2]},
+        "metrics.prior_components": {"pair": cvae, "condition": labeled.test.condition[:2]},
         "metrics.factor_information": {"loc": z, "scale": z.exp(), "factors": torch.tensor([[0], [1]] * 3)},
         "metrics.mutual_information_gap": {"information": z.abs()[:2], "factors": torch.tensor([[0, 0], [1, 1]] * 3)},
         "metrics.mean_pairwise_distance": {"features": z},
@@ -462,7 +462,7 @@ def calls():
         "metrics.precision_recall_density_coverage": {"real": z.double(), "generated": z.double(), "k": 2},
         "metrics.image_distances": of,
         "metrics.features_for": {"name": "auto", "data": digits},
-        "metrics.samples_given": {"pair": cvae, "condition": labelled.test.condition[:2], "num": 2},
+        "metrics.samples_given": {"pair": cvae, "condition": labeled.test.condition[:2], "num": 2},
         "metrics.active_units": {"posterior_means": z},
         "metrics.active_categories": {"aggregate": torch.full((3,), 1 / 3)},
         "metrics.effective_categories": {"aggregate": torch.full((3,), 1 / 3)},

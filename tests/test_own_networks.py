@@ -373,7 +373,7 @@ def test_an_encoder_of_the_lower_code_that_folds_is_found_before_training():
         pp.fit(pair, pp.data.from_arrays(x_of(20)), max_epochs=1, progress=False)
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     """An encoder with batch statistics."""
 
     def __init__(self, norm=None):
@@ -391,7 +391,7 @@ class ByHand(nn.Module):
 
 
 def test_a_last_batch_of_one_is_refused_before_training_where_batch_statistics_need_two():
-    data, pair = pp.data.from_arrays(x_of(101), x_of(20), x_of(20)), right_pair(encoder=Normalised())
+    data, pair = pp.data.from_arrays(x_of(101), x_of(20), x_of(20)), right_pair(encoder=Normalized())
     before = runs.state(pair)
     message = (
         r"^batch_size=100 leaves a last batch of 1 of the 101 training data, on which guide\.encoder\.norm "
@@ -405,8 +405,8 @@ def test_a_last_batch_of_one_is_refused_before_training_where_batch_statistics_n
 
 @pytest.mark.filterwarnings("ignore:std\\(\\). degrees of freedom:UserWarning")
 def test_so_are_batch_statistics_of_your_own():
-    data, pair = pp.data.from_arrays(x_of(101), x_of(20), x_of(20)), right_pair(encoder=Normalised(ByHand()))
-    with pytest.raises(ValueError, match=r"^batch_size=50 leaves .* on which guide\.encoder \(Normalised\) cannot be"):
+    data, pair = pp.data.from_arrays(x_of(101), x_of(20), x_of(20)), right_pair(encoder=Normalized(ByHand()))
+    with pytest.raises(ValueError, match=r"^batch_size=50 leaves .* on which guide\.encoder \(Normalized\) cannot be"):
         pp.fit(pair, data, max_epochs=1, batch_size=50, progress=False)
 
 
@@ -415,7 +415,7 @@ def test_a_last_batch_of_one_is_no_matter_to_other_networks():
     data = pp.data.from_arrays(x_of(11), x_of(5), x_of(5))
     pp.fit(right_pair(), data, max_epochs=1, batch_size=10, progress=False)
     places = nn.Sequential(nn.Unflatten(-1, (2, 2)), nn.BatchNorm1d(2), nn.Flatten())
-    pair = right_pair(encoder=Normalised(places))
+    pair = right_pair(encoder=Normalized(places))
     pp.fit(pair, data, max_epochs=1, batch_size=10, progress=False)
     assert pair.guide.encoder.norm[1].num_batches_tracked == 2  # those of the training alone
 
@@ -423,14 +423,14 @@ def test_a_last_batch_of_one_is_no_matter_to_other_networks():
 def test_a_single_datum_has_no_better_batch_size():
     data = pp.data.from_arrays(x_of(1), x_of(3), x_of(3))
     with pytest.raises(ValueError, match=r"leaves a last batch of 1 of the 1 training data, .*: give more data$"):
-        pp.fit(right_pair(encoder=Normalised()), data, max_epochs=1, progress=False)
+        pp.fit(right_pair(encoder=Normalized()), data, max_epochs=1, progress=False)
 
 
 def test_processes_with_one_datum_are_refused_as_well():
     data = pp.data.from_arrays(x_of(103), x_of(20), x_of(20))
     message = r"^batch_size=100 leaves one of 2 processes a batch of 1 of the 103 .*: give batch_size=99$"
     with pytest.raises(ValueError, match=message):  # 3 data for 2
-        pp.fit(right_pair(encoder=Normalised()), data, max_epochs=1, num_processes=2, progress=False)
+        pp.fit(right_pair(encoder=Normalized()), data, max_epochs=1, num_processes=2, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -484,7 +484,7 @@ def test_what_fails_in_any_case_is_left_to_the_training():
 
 def test_checks_before_a_training_change_nothing_that_it_computes():
     """Not its generators, nor buffers, nor modes."""
-    data, pair = pp.data.from_arrays(x_of(41)), right_pair(encoder=Normalised(nn.Dropout(0.5)))
+    data, pair = pp.data.from_arrays(x_of(41)), right_pair(encoder=Normalized(nn.Dropout(0.5)))
     twin = copy.deepcopy(pair)
     torch.manual_seed(3)
     pp.fit(pair, data, max_epochs=2, batch_size=20, progress=False)

@@ -141,8 +141,9 @@ def test_weights_in_bfloat16_equal_float32_at_equal_raw_outputs(variant):
 def test_weights_in_bfloat16_under_every_objective(objective):
     pair, args = randomise(create("vae")).bfloat16(), tuple(value.bfloat16() for value in batch("vae"))
     objective = OBJECTIVE[objective]()
-    terms, _ = terms_of(pair, objective, args)
-    assert all(value.dtype is torch.float32 and value.isfinite().all() for value in terms.values())
+    half, given = terms_of(pair, objective, args)
+    exact, same = copy.deepcopy(pair).float(), copy.deepcopy(objective)
+    assert_equal_terms(half, terms_of(exact, same, tuple(value.float() for value in args), given)[0])
     loss = objective.differentiable_loss(pair.model, pair.guide, *args)
     loss.backward()
     assert all(
@@ -153,9 +154,17 @@ def test_weights_in_bfloat16_under_every_objective(objective):
 @pytest.mark.parametrize("name", NAMES)
 def test_importance_weights_and_samples_of_bfloat16(name):
     pair, args = randomise(create(name)).bfloat16().eval(), tuple(value.bfloat16() for value in batch(name))
-    with torch.no_grad():
-        log_w = log_importance_weights(pair.model, pair.guide, *args, num_samples=3)
-    assert log_w.shape == (3, BATCH) and log_w.dtype is torch.float32 and log_w.isfinite().all()
+
+    def log_weights(pair, args, given=None):
+        outputs = Outputs()
+        torch.manual_seed(1)
+        with torch.no_grad(), outputs.of([pair], given):
+            return log_importance_weights(pair.model, pair.guide, *args, num_samples=3), outputs.found
+
+    log_w, given = log_weights(pair, args)
+    exact, _ = log_weights(copy.deepcopy(pair).float(), tuple(value.float() for value in args), given)
+    assert log_w.shape == (3, BATCH) and log_w.dtype is torch.float32
+    assert_close(log_w, exact, rtol=1e-5, atol=1e-5)
     drawn = pair.sample(BATCH, *args[1:])
     assert all(value.dtype in (torch.float32, torch.int64) for value in drawn.values())
     assert pair.reconstruct(*args).dtype is torch.float32
@@ -409,7 +418,8 @@ def test_transforms_of_a_distribution_are_in_float32(event_dim):
     half = made(torch.bfloat16)
     expected = made(torch.float64).log_prob(z.double())
     assert_close(with_float32_parameters(half).log_prob(z).double(), expected, rtol=1e-5, atol=0)
-    assert half.base_dist.transforms[0].parts[0].scale.dtype is torch.bfloat16 if event_dim == 0 else True
+    own = half if event_dim else half.base_dist
+    assert own.transforms[0].parts[0].scale.dtype is torch.bfloat16, "the given distribution stays as it was"
 
 
 def test_nothing_is_converted_where_nothing_is_narrow():

@@ -710,6 +710,20 @@ def test_a_state_of_an_objective_that_cannot_be_saved_is_refused_first(data, tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_a_training_in_which_all_is_frozen_at_first_is_resumed(tmp_path):
+    """Its optimizer remembers nothing until the first part is trained."""
+    data, how = (
+        runs.small_data(),
+        {"frozen": ("model", "guide"), "frozen_epochs": 2, "batch_size": 32, "progress": False},
+    )
+    pair = runs.small_pair("vae", data)
+    pp.fit(pair, data, out=tmp_path / "run", max_epochs=1, **how)
+    pp.fit(pair, data, out=tmp_path / "run", max_epochs=3, resume=True, **how)
+    whole = runs.small_pair("vae", data)
+    pp.fit(whole, data, out=tmp_path / "whole", max_epochs=3, **how)
+    assert runs.same_bits(runs.state(pair), runs.state(whole))
+
+
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
 def test_a_training_leaves_files_of_other_programs_alone(tmp_path, name):
     (tmp_path / name).write_text('{"lr": 0.1}')

@@ -23,7 +23,7 @@ LARGEST = 16 + 60_000 * SIDE**2
 def grey_images(name: str, train: Part, valid: Part, test: Part, *, num_labels: int | None, source: str) -> Splits:
     """All parts grey, shaped (N, channels, height, width); :func:`load` binarises them as its options ask.
 
-    :raises ValueError: if grey levels lie outside [0, 1], or labels are not below ``num_labels``
+    :raises ValueError: if gray levels lie outside [0, 1], or labels are not below ``num_labels``
     """
     splits = Splits(
         name,
@@ -91,7 +91,8 @@ def fashion_mnist(config: DataConfig) -> Splits:
 def _official_with_last_10k(name: str, kind: "type[MNIST]", config: DataConfig) -> Splits:
     root = data_root(config)
     folder = root / kind.__name__ / "raw"
-    if not all(any(folder.glob(f"{part}-*-ubyte*")) for part in ("train", "t10k")):
+    files = (f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+    if not all((folder / file).is_file() for file in files):
         check_may_download(name, folder)
     try:
         for file in folder.glob("*-ubyte"):

@@ -30,8 +30,8 @@ class KLWeight(Messenger):
     It is :func:`pyro.poutine.scale` less the observed sites.
 
     :param weight: number above 0 (Pyro refuses 0), or scalar tensor, or a mapping from site names to these
-    :raises ValueError: if a weight that is not a tensor is not a finite number above 0; in use, if the
-        program has no latent site of a name in the mapping
+    :raises ValueError: if a weight that is not a tensor is not a finite number above 0; in use, if the program has no
+        latent site of a name in the mapping
     """
 
     strict: ClassVar = True
