@@ -604,28 +604,47 @@ def test_training_resets_the_digest_of_a_pair_and_a_save_sets_it(tmp_path):
 # full disks, by the command line
 
 
+FILLING = """
+import resource, sys, torch
+from pyro_priors.cli import main
+from pyro_priors.run_folder import RunFolder
+
+method, call, size, *arguments = sys.argv[1:]
+original, calls = getattr(RunFolder, method), []
+
+def limited(self, *args):
+    calls.append(args)
+    if len(calls) == int(call):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), resource.RLIM_INFINITY))
+    return original(self, *args)
+
+setattr(RunFolder, method, limited)
+torch.set_num_threads(1)
+sys.exit(main(arguments))
+"""
+
+
+def trained_on_a_disk_that_fills(method, call, size, arguments):
+    """Exit status, errors and output of a command line, run by another process: torch cannot train in every fork.
+
+    :param method: of RunFolder, from the beginning of which no file can grow beyond a size
+    :param call: number of that call, from 1
+    """
+    command = [sys.executable, "-c", FILLING, method, str(call), str(size), *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    return ended.returncode, ended.stderr, ended.stdout
+
+
 def last_step(folder):
     return json.loads((folder / "last" / "state.json").read_text())["progress"]["step"]
 
 
-@pytest.mark.slow  # torch cannot train in a fork of a process whose threads have trained
 def test_a_full_disk_during_training_leaves_the_last_state(run, tmp_path):
     """From the third state on there is no room: one line, with the bytes that it takes; resumed, it ends the same."""
     out = tmp_path / "run"
     arguments = ["train", "vae", *TINY, *DIGITS, "--train.max-epochs", "3", "--out", str(out)]
 
-    def fill():
-        original, calls = RunFolder.save_state, []
-
-        def save_state(self, state):
-            calls.append(state)
-            if len(calls) == 3:
-                limit_files(1000)
-            original(self, state)
-
-        RunFolder.save_state = save_state
-
-    status, errors, output = told_in_child(arguments, fill)
+    status, errors, output = trained_on_a_disk_that_fills("save_state", 3, 1000, arguments)
     assert status == 2 and re.fullmatch(r"trained 1 epochs; best validation bound .*, of epoch 0\n", output)
     found = re.fullmatch(
         rf"pyro-priors: error: {out}/last/state-[0-9a-f]{{16}}\.safetensors cannot be written \(File too large\): free "
@@ -642,21 +661,11 @@ def test_a_full_disk_during_training_leaves_the_last_state(run, tmp_path):
     assert runs.same_bits(runs.saved_pair(out), runs.saved_pair(run)) and runs.records(out) == runs.records(run)
 
 
-@pytest.mark.slow  # torch cannot train in a fork of a process whose threads have trained
 def test_a_full_disk_at_the_end_of_a_training_shows_its_result(run, tmp_path):
     out = tmp_path / "run"
     arguments = ["train", "vae", *TINY, *DIGITS, "--train.max-epochs", "3", "--out", str(out)]
 
-    def fill():
-        original = RunFolder.save_pair
-
-        def save_pair(self, tensors, recipe):
-            limit_files(1000)
-            return original(self, tensors, recipe)
-
-        RunFolder.save_pair = save_pair
-
-    status, errors, output = told_in_child(arguments, fill)
+    status, errors, output = trained_on_a_disk_that_fills("save_pair", 1, 1000, arguments)
     assert status == 2 and errors.count("\n") == 1 and "pair/pair-" in errors
     assert errors.endswith("; resume the run then, whose last state is of step 9\n")
     best = max(runs.records(run), key=lambda line: line["valid_bound"])
@@ -666,24 +675,13 @@ def test_a_full_disk_at_the_end_of_a_training_shows_its_result(run, tmp_path):
     assert runs.same_bits(runs.saved_pair(out), runs.saved_pair(run)) and not hidden(out)
 
 
-@pytest.mark.slow  # torch cannot train in a fork of a process whose threads have trained
 def test_a_full_disk_for_the_curves_ends_a_training(run, tmp_path):
     out = tmp_path / "run"
     arguments = ["train", "vae", *TINY, *DIGITS, "--train.max-epochs", "3", "--out", str(out)]
 
-    def fill():
-        original = RunFolder.append
-
-        def append(self, record):
-            if record["epoch"] == 1:
-                limit_files(100)
-            original(self, record)
-
-        RunFolder.append = append
-
-    status, errors, output = told_in_child(arguments, fill)
+    status, errors, output = trained_on_a_disk_that_fills("append", 2, 100, arguments)
     assert status == 2 and errors.count("\n") == 1 and f"{out}/metrics.jsonl cannot be written" in errors
-    assert "best validation bound" in output and output.startswith("trained 1 epochs; ") is False
+    assert re.fullmatch(r"trained 2 epochs; best validation bound -[0-9.]+ nats per datum, of epoch 1\n", output)
     assert len(runs.records(out)) == 1
     assert main([*arguments, "--resume"]) == 0
     assert runs.same_bits(runs.saved_pair(out), runs.saved_pair(run)) and runs.records(out) == runs.records(run)
