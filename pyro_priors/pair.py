@@ -23,7 +23,7 @@ from ._compile import CompiledFunction
 from ._lock import LOCK, own_store
 from ._memory import check_memory
 from ._networks import explaining
-from ._options import checked, path_of, plain, typed
+from ._options import checked, path_of, plain, shown, typed
 from ._precision import at_least_float32, convert_draws, with_float32_parameters
 from ._records import SavedPair
 from ._rng import alone, own_generators
@@ -72,6 +72,7 @@ class Pair(nn.Module):
     :param elbo: the ELBO of this pair; :class:`~pyro_priors.objectives.ELBO` if left out
     :param num_categories: number of categories of site ``"c"``, 0 if there is none
     :param recipe: how :func:`pyro_priors.create` built it, for saving
+    :raises ValueError: if a half is no module
     """
 
     @typed
@@ -84,6 +85,12 @@ class Pair(nn.Module):
         recipe: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        for name, program in (("model", model), ("guide", guide)):
+            if not isinstance(program, nn.Module):
+                raise ValueError(
+                    f"{name} must be a torch.nn.Module whose forward(x=None, condition=None, size=None) is a Pyro "
+                    f"program, got {shown(program)}: give one, such as those of pyro_priors.models and .guides"
+                )
         self.model = model
         self.guide = guide
         self.elbo = ELBO() if elbo is None else elbo
@@ -145,12 +152,15 @@ class Pair(nn.Module):
             its base (the generation space of Bhalodia et al. 2019), which decide the site that it is the prior of
         :returns: one tensor of ``size`` rows for each site, and ``"x_mean"``, the mean of p(x|...), which is what one
             shows of a Bernoulli
-        :raises ValueError: if a name is no site of the model, or a value no finite number or of the wrong shape
+        :raises ValueError: if a name is no site of the model, a value no finite number or of the wrong shape, or a
+            condition is given to a pair that takes none
         """
         if size < 1:
             raise ValueError(f"size must be a whole number of at least 1, got {size!r}")
         if condition is None and self._configured("condition_shape"):
             raise ValueError("condition is None, and this pair needs it: give one condition, or one for each sample")
+        if condition is not None and not self.takes_condition:
+            raise ValueError("condition was given, but this pair takes none: leave it out, or train a conditional pair")
         widest = max((module.out_features for module in self.modules() if isinstance(module, nn.Linear)), default=0)
         of_one = 2 * math.prod(self._configured("x_shape") or ()) + widest  # x, its mean, and a layer
         check_memory(4 * size * of_one, f"size={size} (--num)", "draw fewer samples, several times")

@@ -277,6 +277,12 @@ def fit(
             RuntimeWarning,
             stacklevel=3,
         )
+    if config.warmup_epochs > config.max_epochs:
+        warnings.warn(
+            f"warmup_epochs is {config.warmup_epochs:g} and max_epochs {config.max_epochs}: training ends at a KL "
+            f"weight of {config.max_epochs / config.warmup_epochs:.2g}, below that of the bound",
+            stacklevel=3,
+        )
     folder = out if out is None or isinstance(out, RunFolder) else RunFolder(out)
     _start_pseudo_inputs(pair, data, config)
     pair.saved_digest = None

@@ -612,6 +612,21 @@ def test_samples_of_a_condition_that_is_none(condition, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_condition_of_a_pair_that_takes_none_is_refused():
+    pair = pp.create("vae", x_shape=(6,), z_dim=2, hidden=(5,))
+    with pytest.raises(ValueError, match="condition was given, but this pair takes none: leave it out"):
+        pair.sample(4, torch.zeros(3))
+
+
+@pytest.mark.parametrize("name", ["model", "guide"])
+def test_a_half_that_is_no_module_is_refused(name):
+    pair = pp.create("vae", x_shape=(6,), z_dim=2, hidden=(5,))
+    halves = {"model": pair.model, "guide": pair.guide} | {name: lambda x: x}
+    message = rf"{name} must be a torch\.nn\.Module whose forward\(.*\) is a Pyro program, got function: give one"
+    with pytest.raises(ValueError, match=message):
+        pp.Pair(**halves)
+
+
 def test_conditions_of_any_numbers_are_taken():
     pair = pp.create("cvae", x_shape=(6,), condition_shape=(3,), z_dim=2, hidden=(5,))
     for condition in (torch.tensor([1, 0, 2]), [1.0, 0.0, 2.0], torch.tensor([1, 0, 2], dtype=torch.float64)):

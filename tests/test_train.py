@@ -113,14 +113,15 @@ def test_warmup_rises_linearly_to_1(digits, monkeypatch):
 @pytest.mark.parametrize("sites", [("z",), ("c",), ("c", "z"), ()])
 def test_warmup_weighs_the_sites_it_names(digits, sites):
     # one step of 96 data, whose parts the record holds at weight 1
-    history = pp.fit(
-        runs.small_pair("cp_vae", digits),
-        digits,
-        max_epochs=1,
-        warmup_epochs=10,
-        warmup_sites=sites,
-        **QUICK | {"batch_size": 96},
-    )
+    with pytest.warns(UserWarning, match="training ends at a KL weight of 0.1"):
+        history = pp.fit(
+            runs.small_pair("cp_vae", digits),
+            digits,
+            max_epochs=1,
+            warmup_epochs=10,
+            warmup_sites=sites,
+            **QUICK | {"batch_size": 96},
+        )
     (record,) = history.epochs
     weight = {site: 0.1 if site in (sites or ("c", "z")) else 1.0 for site in ("c", "z")}
     assert record["kl_weight"] == (dict.fromkeys(sites, 0.1) if sites else 0.1)
@@ -139,7 +140,8 @@ def test_warmup_of_an_unknown_site_is_refused(digits, tmp_path, objective):
 
 def test_an_unfinished_warmup_leaves_the_pairs_elbo_at_weight_1(digits):
     pair = runs.small_pair("vae", digits)
-    pp.fit(pair, digits, max_epochs=1, warmup_epochs=10, **QUICK)
+    with pytest.warns(UserWarning, match=r"warmup_epochs is 10 and max_epochs 1: training ends at a KL weight of 0\.1,"):
+        pp.fit(pair, digits, max_epochs=1, warmup_epochs=10, **QUICK)
     assert pair.elbo.kl_weight == 1.0
 
 
@@ -163,6 +165,7 @@ def test_the_last_weights_are_kept_where_asked_for(digits, scripted, tmp_path):
         pp.fit(pair, digits, keep="first")
 
 
+@pytest.mark.filterwarnings("ignore:warmup_epochs is")
 @pytest.mark.parametrize(
     ("first", "patience", "epochs"), [(0, 2, 3), (3, 2, 5), (2.5, 1, 4), (0, 0, 8), (6, 1, 7), (20, 1, 8)]
 )
