@@ -41,7 +41,7 @@ class CPVAE(nn.Module):
 
     What differs from the paper: c is summed exactly by the guide's enumeration instead of being relaxed, so that the
     bound is one; and the prior is trained (the released code leaves it where it started: see
-    :class:`~pyro_priors.priors.CategoryPrior`).
+    :class:`~pyro_priors.priors.GaussianPrior`).
 
     Reference: Frantzeska Lavda, Magda Gregorova and Alexandros Kalousis, Improving VAE generations of multimodal data
     through data-dependent conditional priors, 2019, arXiv:1911.10885.
@@ -70,5 +70,5 @@ class CPVAE(nn.Module):
         register("cp_vae.model", self)
         with data_plate(x, condition, size, program=self):
             c = pyro.sample("c", category_of(self.category_logits, self.temperature, self.training))
-            z = pyro.sample("z", self.prior(c=c))
+            z = pyro.sample("z", self.prior(c))
             return pyro.sample("x", self.decoder(z, c=c), obs=x)

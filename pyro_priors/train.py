@@ -534,7 +534,7 @@ def _start_pseudo_inputs(pair: Pair, data: Splits, config: TrainConfig) -> None:
             "with prior='vamp' (--pair.prior vamp), or leave pseudo_inputs out"
         )
     for prior in priors:
-        prior.start_at_data(data.train.x, config.seed)
+        prior.init_from_data(data.train.x, seed=config.seed)
 
 
 def record(

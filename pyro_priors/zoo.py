@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn as nn
 
-from . import checkpoint, guides, models
+from . import checkpoint, guides, models, priors
 from ._files import CheckpointError
 from ._hints import check_sizes, is_size
 from ._hints import hint as hint
@@ -29,6 +31,7 @@ from .nn import (
     NORMALISATIONS,
     UPSAMPLING,
     CategoricalHead,
+    ConditionMLP,
     ConvDecoder,
     ConvEncoder,
     ConvTrunk,
@@ -40,26 +43,13 @@ from .nn import (
     Temperature,
     he_,
     make_calibrated,
+    make_condition_network,
     make_likelihood,
 )
 from .nn.conv import is_image
 from .objectives import ELBO, EnumELBO
 from .pair import Pair
-from .priors import (
-    CONDITIONAL_FLOWS,
-    CategoryPrior,
-    CDVPrior,
-    ConditionalFlowPrior,
-    ConditionalGaussianPrior,
-    ConditionalMixturePrior,
-    ConditionalVampPrior,
-    FlowPrior,
-    GaussianPrior,
-    MixturePrior,
-    ReleasedCategoryPrior,
-    StandardPrior,
-    VampPrior,
-)
+from .priors import Parts
 from .registration import BatchCheck
 from .run_folder import find_pair
 
@@ -145,6 +135,9 @@ class PairConfig:
 
 
 NETWORKS = ("conv", "mlp")
+
+PRIORS = ("flow", "gaussian", "mixture", "standard", "vamp")
+"""Unconditional priors."""
 
 MOST_TRANSFORMS = 1000
 """Most transforms of a flow."""
@@ -336,7 +329,10 @@ class SigmaCVAENFConfig(_CalibratedConfig, CVAEConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("flow", CONDITIONAL_FLOWS), ("condition_network", sorted(CONDITION_NETWORKS))):
+        for name, known in (
+            ("flow", ("additive", "affine", "none")),
+            ("condition_network", sorted(CONDITION_NETWORKS)),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} '{getattr(self, name)}' is unknown: {hint(getattr(self, name), known)}")
         for option in ("num_transforms", "flow_hidden", "couplings_see_condition") if self.flow == "none" else ():
@@ -608,23 +604,37 @@ def _made_of(recipe: Mapping[str, Any], networks: dict[str, nn.Module | None], f
         raise CheckpointError(what, "restore it from a copy, or load it with the version that saved it") from error
 
 
-def _vamp(config: VAEConfig, encoder: nn.Module) -> nn.Module:
-    weights = config.trained_weights is True
-    if config.likelihood == "gaussian":  # data of any size; ours
-        return VampPrior(encoder, config.x_shape, config.num_components, weights, bounded=False, mean=0.0, std=1.0)
-    return VampPrior(encoder, config.x_shape, config.num_components, weights)
+def _options_of_prior(config: VAEConfig) -> priors.PriorOptions:
+    """The options of a pair's unconditional prior."""
+    match config.prior:
+        case "flow":
+            return priors.Flow(
+                config.flow, config.num_transforms, config.flow_hidden, config.permutation, config.actnorm
+            )
+        case "mixture":
+            return priors.Mixture(config.num_components, config.trained_weights is not False)
+        case "vamp":
+            return priors.Vamp(config.num_components, config.trained_weights is True)
+    return priors.PRIORS[config.prior]()
 
 
-PRIORS: dict[str, Callable[[VAEConfig, nn.Module], nn.Module]] = {
-    "flow": lambda config, _: FlowPrior(
-        config.z_dim, config.flow, config.num_transforms, config.flow_hidden, config.permutation, config.actnorm
-    ),
-    "gaussian": lambda config, _: GaussianPrior(config.z_dim),
-    "mixture": lambda config, _: MixturePrior(config.num_components, config.z_dim, config.trained_weights is not False),
-    "standard": lambda config, _: StandardPrior(config.z_dim),
-    "vamp": _vamp,
-}
-"""Unconditional priors by name: from a pair's options and the encoder of its guide, which a VampPrior shares."""
+def _parts(config: PairConfig, encoder: nn.Module | None = None, **options: Any) -> Parts:
+    x_range = (-math.inf, math.inf) if config.likelihood == "gaussian" else (0.0, 1.0)
+    return Parts(
+        config.z_dim,
+        x_shape=config.x_shape,
+        x_range=x_range,
+        encoder=encoder,
+        condition_network=partial(_condition_network, config),
+        **options,
+    )
+
+
+def _condition_network(config: PairConfig, shape: Sequence[int]) -> nn.Module:
+    """A new network from conditions to features."""
+    if config.networks == "conv" and is_image(shape):
+        return ConvTrunk(shape, config.hidden, config.gated)
+    return ConditionMLP(shape, config.hidden, config.gated)
 
 
 def _of_conv(config: PairConfig) -> dict[str, Any]:
@@ -668,16 +678,16 @@ def _decoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Modul
 @register_pair("vae", VAEConfig, citations=("kingma2014",))
 def _vae(config: VAEConfig, networks: Networks) -> Pair:
     encoder = _encoder(config, networks)
-    prior = PRIORS[config.prior](config, encoder)
+    prior = _options_of_prior(config).build(_parts(config, encoder))
     return Pair(models.VAE(prior, _decoder(config, networks)), guides.VAEGuide(encoder))
 
 
 @register_pair("hvae", HVAEConfig, citations=("kingma2014", "tomczak2018"))
 def _hvae(config: HVAEConfig, networks: Networks) -> Pair:
     encoder = _encoder(config, networks)
-    prior = PRIORS[config.prior](config, encoder)
+    prior = _options_of_prior(config).build(_parts(config, encoder))
     z1_dim, z2_shape = config.z1_dim or config.z_dim, (config.z_dim,)
-    prior_z1 = ConditionalGaussianPrior(z2_shape, z1_dim, config.hidden, config.gated)
+    prior_z1 = priors.ConditionalGaussianPrior(ConditionMLP(z2_shape, config.hidden, config.gated), z1_dim)
     encoder_z1 = _made_encoder(config, config.x_shape, z1_dim, z2_shape, branched=True)
     decoder = _decoder(config, networks, z_dim=z1_dim, condition_shape=z2_shape, branched=True)
     return Pair(models.HVAE(prior, prior_z1, decoder), guides.HVAEGuide(encoder, encoder_z1))
@@ -709,7 +719,7 @@ def _cp_vae(config: CPVAEConfig, networks: Networks) -> Pair:
         heads = ReleasedCategoricalHead(h_dim, num), ReleasedGaussianHead(h_dim, config.z_dim, num)
         for part in (trunk, decoder, *heads):
             he_(part)
-        untrained = ReleasedCategoryPrior(num, config.z_dim)
+        untrained = priors.ReleasedCategoryPrior(num, config.z_dim)
         guide = guides.ReleasedCPVAEGuide(trunk, *heads, untrained, Temperature())
         return Pair(models.ReleasedCPVAE(num, untrained, decoder), guide, num_categories=num)
     temperature = Temperature() if config.category == "relaxed" else None
@@ -719,7 +729,7 @@ def _cp_vae(config: CPVAEConfig, networks: Networks) -> Pair:
     latent = GaussianHead(h_dim, config.z_dim, num)
     num_enumerated = None if config.category == "enumerated" else config.num_enumerated
     return Pair(
-        models.CPVAE(num, CategoryPrior(num, config.z_dim), decoder, temperature),
+        models.CPVAE(num, priors.GaussianPrior(config.z_dim, num), decoder, temperature),
         guides.CPVAEGuide(trunk, category, latent, num_enumerated, config.own_category_network),
         ELBO() if temperature else EnumELBO(),
         num_categories=num,
@@ -739,8 +749,7 @@ def _conditional_pair(config: CVAEConfig, prior: nn.Module, encoder: nn.Module, 
 
 @register_pair("cvae", CVAEConfig, citations=("sohn2015", "klushyn2019"))
 def _cvae(config: CVAEConfig, networks: Networks) -> Pair:
-    network = _made_encoder(config, config.condition_shape, config.z_dim) if _sees_images(config) else None
-    prior = ConditionalGaussianPrior(config.condition_shape, config.z_dim, config.hidden, config.gated, network)
+    prior = priors.Gaussian().build(_parts(config, condition_shape=config.condition_shape))
     return _conditional_pair(config, prior, *_conditional(config, networks))
 
 
@@ -748,59 +757,50 @@ def _cvae(config: CVAEConfig, networks: Networks) -> Pair:
 def _sigma_cvae(config: SigmaCVAEConfig, networks: Networks) -> Pair:
     decoder = _decoder(config, networks, condition_shape=config.condition_shape)  # first: as in sigma_cvae_nf
     encoder = _encoder(config, networks, condition_shape=config.condition_shape)
-    prior = PRIORS[config.prior](config, encoder)
+    prior = _options_of_prior(config).build(_parts(config, encoder))
     return Pair(models.CVAE(prior, decoder, prior_sees_condition=False), guides.CVAEGuide(encoder))
 
 
 @register_pair("sigma_cvae_nf", SigmaCVAENFConfig, citations=("de2025", "kim2021", "rybkin2021", "sohn2015"))
 def _sigma_cvae_nf(config: SigmaCVAENFConfig, networks: Networks) -> Pair:
     encoder, decoder = _conditional(config, networks)  # before the prior: at one seed those of sigma_cvae
-    prior = ConditionalFlowPrior(
-        config.condition_shape,
-        config.z_dim,
-        config.flow,
-        config.num_transforms,
-        config.flow_hidden,
-        config.condition_hidden,
-        config.gated,
-        config.condition_network,
-        config.couplings_see_condition,
-    )
-    return _conditional_pair(config, prior, encoder, decoder)
+    network = partial(_network_of_attributes, config)
+    parts = dataclasses.replace(_parts(config, condition_shape=config.condition_shape), condition_network=network)
+    options: priors.PriorOptions = priors.Gaussian()
+    if config.flow != "none":
+        transform = {"additive": "additive_coupling", "affine": "joint_affine_coupling"}[config.flow]
+        options = priors.Flow(
+            transform,
+            config.num_transforms,
+            config.flow_hidden,
+            condition_transforms=config.couplings_see_condition,
+        )
+    return _conditional_pair(config, options.build(parts), encoder, decoder)
+
+
+def _network_of_attributes(config: SigmaCVAENFConfig, shape: Sequence[int]) -> nn.Module:
+    return make_condition_network(config.condition_network, shape, config.condition_hidden, config.gated)
 
 
 @register_pair("cmog_cvae", MixtureCVAEConfig, citations=("klushyn2019", "sohn2015"))
 def _cmog_cvae(config: MixtureCVAEConfig, networks: Networks) -> Pair:
-    prior = ConditionalMixturePrior(config.condition_shape, config.z_dim, **_of_mixture(config))
+    options = priors.Mixture(config.num_components, config.trained_weights)
+    prior = options.build(_parts(config, condition_shape=config.condition_shape))
     return _conditional_pair(config, prior, *_conditional(config, networks))
 
 
 @register_pair("cvamp_cvae", MixtureCVAEConfig, citations=("klushyn2019", "tomczak2018", "sohn2015"))
 def _cvamp_cvae(config: MixtureCVAEConfig, networks: Networks) -> Pair:
     encoder, decoder = _conditional(config, networks)
-    bounded = config.likelihood != "gaussian"  # data of any size
-    prior = ConditionalVampPrior(
-        encoder, config.condition_shape, config.x_shape, bounded=bounded, **_of_mixture(config)
-    )
+    options = priors.Vamp(config.num_components, config.trained_weights)
+    prior = options.build(_parts(config, encoder, condition_shape=config.condition_shape))
     return _conditional_pair(config, prior, encoder, decoder)
 
 
 @register_pair("cdv_cvae", MixtureCVAEConfig, citations=("klushyn2019", "sohn2015"))
 def _cdv_cvae(config: MixtureCVAEConfig, networks: Networks) -> Pair:
     encoder, decoder = _conditional(config, networks)
-    sees = config.decoder_sees_condition
-    prior = CDVPrior(
-        encoder, decoder, config.condition_shape, config.z_dim, decoder_sees_condition=sees, **_of_mixture(config)
-    )
-    return _conditional_pair(config, prior, encoder, decoder)
-
-
-def _of_mixture(config: MixtureCVAEConfig) -> dict[str, Any]:
-    names = ("num_components", "hidden", "gated", "trained_weights")
-    trunk = ConvTrunk(config.condition_shape, config.hidden, config.gated) if _sees_images(config) else None
-    return {name: getattr(config, name) for name in names} | {"trunk": trunk}
-
-
-def _sees_images(config: CVAEConfig) -> bool:
-    """Whether convolutions read the condition."""
-    return config.networks == "conv" and is_image(config.condition_shape)
+    options = priors.CDV(config.num_components, config.trained_weights)
+    takes = "condition" if config.decoder_sees_condition else ""
+    given = {"condition_shape": config.condition_shape, "decoder": decoder, "decoder_context": takes}
+    return _conditional_pair(config, options.build(_parts(config, encoder, **given)), encoder, decoder)

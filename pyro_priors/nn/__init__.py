@@ -16,7 +16,7 @@ from .likelihoods import (
     make_likelihood,
 )
 from .mlp import MLP, BranchedMLP, JoinedLinear, positive, raw_of
-from .networks import CategoricalHead, Decoder, Encoder, GaussianHead
+from .networks import CategoricalHead, CategoryEncoder, Decoder, Encoder, GaussianHead
 from .relaxed import RelaxedCategorical, Temperature, category_of, chosen
 from .released import ReleasedCategoricalHead, ReleasedGaussianHead, he_
 
@@ -31,6 +31,7 @@ __all__ = [
     "BernoulliLikelihood",
     "BranchedMLP",
     "CategoricalHead",
+    "CategoryEncoder",
     "ConditionMLP",
     "ContinuousBernoulli",
     "ContinuousBernoulliLikelihood",

@@ -13,7 +13,7 @@ from .likelihoods import Likelihood
 from .mlp import MLP, BranchedMLP, JoinedLinear, positive
 from .relaxed import Temperature, category_of
 
-__all__ = ["CategoricalHead", "Decoder", "Encoder", "GaussianHead"]
+__all__ = ["CategoricalHead", "CategoryEncoder", "Decoder", "Encoder", "GaussianHead"]
 
 
 def _flat(x: Tensor | None, shape: Sequence[int]) -> Tensor | None:
@@ -64,6 +64,27 @@ class CategoricalHead(nn.Module):
         :returns: categorical with batch shape ``left_shape``, or a relaxed one
         """
         return category_of(self.logits(h), self.temperature, self.training)
+
+
+class CategoryEncoder(nn.Module):
+    """q(z|x,c) as one network, of the two parts that a guide has of it.
+
+    :param trunk: module from x to features
+    :param latent: module from features and keyword c to q(z|x,c)
+    """
+
+    @typed
+    def __init__(self, trunk: nn.Module, latent: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.latent = trunk, latent
+
+    def forward(self, x: Tensor, c: Tensor) -> dist.Distribution:
+        """
+        :param x: shape ``(batch,) + x_shape``
+        :param c: category numbers, shape ``(batch,)``
+        :returns: distribution with batch shape ``(batch,)`` and event shape ``(z_dim,)``
+        """
+        return self.latent(self.trunk(x), c=c)
 
 
 class Encoder(nn.Module):

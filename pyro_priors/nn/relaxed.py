@@ -94,8 +94,11 @@ def category_of(logits: Tensor, temperature: Temperature | None, training: bool)
 def chosen(table: Tensor, c: Tensor) -> Tensor:
     """Rows of a table for category numbers, or their means for the log-weights of a relaxed category.
 
-    :param table: shape ``(K, size)``
+    :param table: shape ``(K,) + shape``
     :param c: category numbers of any integer type, shape ``left_shape``, or log-weights, shape ``left_shape + (K,)``
-    :returns: shape ``left_shape + (size,)``
+    :returns: shape ``left_shape + shape``
     """
-    return c.exp().to(table.dtype) @ table if c.is_floating_point() else table[c.long()]
+    if not c.is_floating_point():
+        return table[c.long()]
+    weights = c.exp().to(table.dtype)
+    return weights @ table if table.dim() == 2 else (weights @ table.flatten(1)).unflatten(-1, table.shape[1:])

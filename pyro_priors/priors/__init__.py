@@ -1,30 +1,44 @@
-"""Priors: modules that return a Pyro distribution over z, for the model to sample from."""
+"""Priors: modules that return a Pyro distribution over z, for the model to sample from, and the options that build them.
 
-from .category import CategoryPrior
-from .conditional import ComponentNetwork, ConditionalGaussianPrior, ConditionalMixturePrior
-from .conditional_flow import CONDITIONAL_FLOWS, ConditionalFlowPrior
-from .conditional_vamp import CDVPrior, ConditionalVampPrior
-from .flow import FlowPrior
-from .gaussian import GaussianPrior
-from .mixture import GaussianMixture, MixturePrior
+Names such as ``"flow"`` stand for the options here, ``Flow()``. Each prior is in one file, for every context: none, a
+category, a condition (:class:`Prior`).
+"""
+
+from .base import PRIORS, Parts, Prior, PriorOptions, register_prior
+from .cdv import CDV, CDVPrior, ConditionalCDVPrior
+from .components import ComponentNetwork
+from .flow import TRANSFORMS, Flow, FlowPrior
+from .gaussian import ConditionalGaussianPrior, Gaussian, GaussianPrior
+from .gaussian_mixture import GaussianMixture
+from .mixture import ConditionalMixturePrior, Mixture, MixturePrior
 from .released import ReleasedCategoryPrior
-from .standard import StandardPrior
-from .vamp import VampPrior
+from .standard import Standard, StandardPrior
+from .vamp import ConditionalVampPrior, Vamp, VampPrior
 
 __all__ = [
-    "CONDITIONAL_FLOWS",
+    "CDV",
+    "PRIORS",
+    "TRANSFORMS",
     "CDVPrior",
-    "CategoryPrior",
     "ComponentNetwork",
-    "ConditionalFlowPrior",
+    "ConditionalCDVPrior",
     "ConditionalGaussianPrior",
     "ConditionalMixturePrior",
     "ConditionalVampPrior",
+    "Flow",
     "FlowPrior",
+    "Gaussian",
     "GaussianMixture",
     "GaussianPrior",
+    "Mixture",
     "MixturePrior",
+    "Parts",
+    "Prior",
+    "PriorOptions",
     "ReleasedCategoryPrior",
+    "Standard",
     "StandardPrior",
+    "Vamp",
     "VampPrior",
+    "register_prior",
 ]

@@ -1,153 +1,124 @@
-"""A mixture of Gaussians as the prior, and the distribution that it and the VampPrior return."""
+"""A mixture of Gaussians as the prior: learnable, one for each category, or from a network of the condition."""
 
-import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 import torch.nn as nn
-from pyro.distributions import constraints
-from torch import Size, Tensor
+from torch import Tensor
 
 from .._hints import check_sizes
 from .._options import typed
-from .._precision import at_least_float32, with_float32_parameters
-from .._sites import base_of, is_normal
-from ..nn import positive, raw_of
+from .._precision import at_least_float32
+from ..nn import chosen, positive, raw_of
+from .base import Parts, Prior, PriorOptions, register_prior
+from .components import ComponentNetwork, make_logits
+from .gaussian_mixture import GaussianMixture
 
-if TYPE_CHECKING:
-    from torch.types import _size
-
-__all__ = ["GaussianMixture", "MixturePrior", "mixture_of"]
-
-VALUES_AT_ONCE = 2**24
-"""Numbers (values x components x dimensions) that a mixture's density handles at once, to bound its memory."""
+__all__ = ["ConditionalMixturePrior", "Mixture", "MixturePrior", "default_size"]
 
 
-class GaussianMixture(dist.TorchDistribution):
-    r"""Mixture of diagonal Gaussians.
-
-    .. math:: p(z) = \sum_{k=1}^{K} w_k\, \mathcal{N}(z \mid \mathrm{loc}_k, \mathrm{diag}(\mathrm{scale}_k^2))
-
-    It equals Pyro's MixtureSameFamily at a fraction of its cost. The density there passes over ``batch x K x z_dim``
-    numbers once for every step of Normal's (K=500, z_dim 40, batch 100, with gradients, one core: 50 ms against 12
-    here), and a draw there is one of each component, of which all but one are thrown away. The squares are summed as
-    they stand: expanded into matrix products, faster still, they lose every digit where a scale is small.
-
-    Pyro's MixtureOfDiagNormals will not do: it is not for one dimension, it has no mean, and a batch of it, asked for a
-    sample shape, draws from the components of other members of the batch. Parameters in half precision are converted to
-    float32.
-
-    Example::
-
-        >>> p = GaussianMixture(torch.zeros(3), torch.randn(3, 2), torch.ones(3, 2))
-        >>> p.log_prob(torch.zeros(5, 2)).shape
-        torch.Size([5])
-
-    :param logits: unnormalised log-weights, shape ``left_shape + (K,)``
-    :param loc: shape ``left_shape + (K, z_dim)``
-    :param scale: positive, shape of loc
-    """
-
-    arg_constraints = {
-        "logits": constraints.real_vector,
-        "loc": constraints.independent(constraints.real, 2),
-        "scale": constraints.independent(constraints.positive, 2),
-    }
-    support = constraints.real_vector
-    has_rsample = False
-
-    def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
-        self.logits, self.loc, self.scale = (at_least_float32(value) for value in (logits, loc, scale))
-        batch_shape = torch.broadcast_shapes(logits.shape[:-1], loc.shape[:-2])
-        super().__init__(batch_shape, loc.shape[-1:], validate_args=validate_args)
-
-    def expand(self, batch_shape: "_size", _instance: object = None) -> "GaussianMixture":
-        """The same with another batch shape; the parameters stay as they are, and broadcast."""
-        new = self._get_checked_instance(GaussianMixture, _instance)
-        new.logits, new.loc, new.scale = self.logits, self.loc, self.scale
-        super(GaussianMixture, new).__init__(Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
-    @property
-    def mean(self) -> Tensor:
-        mean = (self.logits.softmax(-1).unsqueeze(-1) * self.loc).sum(-2)
-        return mean.expand(self.batch_shape + self.event_shape)
-
-    @property
-    def variance(self) -> Tensor:
-        squares = self.scale.square() + (self.loc - self.mean.unsqueeze(-2)).square()
-        return (self.logits.softmax(-1).unsqueeze(-1) * squares).sum(-2)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        z, inverse = value.unsqueeze(-2), self.scale.reciprocal()  # (..., 1, z_dim), (..., K, z_dim)
-        shape = torch.broadcast_shapes(z.shape, self.loc.shape)
-        pieces = max(1, math.ceil(math.prod(shape) / VALUES_AT_ONCE))
-        parts = zip(self.loc.chunk(pieces, -2), inverse.chunk(pieces, -2), strict=True)
-        squares = torch.cat([((z - m) * i).square().sum(-1) for m, i in parts], -1)  # (..., K)
-        log_norm = self.scale.log().sum(-1) + 0.5 * shape[-1] * math.log(2 * math.pi)
-        log_prob = torch.logsumexp(self.logits.log_softmax(-1) - log_norm - 0.5 * squares, -1)
-        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
-
-    def sample(self, sample_shape: "_size" = ()) -> Tensor:
-        with torch.no_grad():
-            num_components = self.logits.shape[-1]
-            of_batch = dist.Categorical(logits=self.logits.expand(*self.batch_shape, num_components))
-            k = of_batch.sample(Size(sample_shape))[..., None, None]
-            shape = (*k.shape[:-2], num_components, *self.event_shape)
-            index = k.expand(*k.shape[:-1], *self.event_shape)
-            loc, scale = (of.expand(shape).gather(-2, index).squeeze(-2) for of in (self.loc, self.scale))
-            return torch.normal(loc, scale)
+def default_size(num_components: int | None, parts: Parts) -> int:
+    """The number of components: 500 of a prior without a context, 32 for each category or condition."""
+    if num_components is not None:
+        return num_components
+    return 500 if parts.context == "none" else 32
 
 
-def mixture_of(logits: Tensor, components: dist.Distribution) -> dist.Distribution:
-    """The mixture of some components: :class:`GaussianMixture`, or Pyro's where they are not diagonal Gaussians.
+@register_prior("mixture")
+@dataclass(frozen=True)
+class Mixture(PriorOptions):
+    """A mixture of K diagonal Gaussians; K for each category, or from a network (CMoG of Klushyn et al. 2019)."""
 
-    :param logits: unnormalised log-weights, shape ``(K,)``
-    :param components: distribution with batch shape ``batch_shape + (K,)`` and event shape ``(z_dim,)``
-    :returns: distribution with batch shape ``batch_shape`` and event shape ``(z_dim,)``
-    """
-    if not is_normal(components):
-        categories = dist.Categorical(logits=at_least_float32(logits))
-        return dist.MixtureSameFamily(categories, with_float32_parameters(components))
-    base = base_of(components)
-    return GaussianMixture(logits, base.loc, base.scale)
+    num_components: int | None = None
+    """Number of Gaussians; left out: 500, or 32 for each category or condition."""
+    learnable_weights: bool | None = None
+    """Learnable weights of the Gaussians, or 1/K each; left out: learnable without a context, else 1/K."""
+
+    def build(self, parts: Parts) -> Prior:
+        num_components = default_size(self.num_components, parts)
+        learnable = parts.context == "none" if self.learnable_weights is None else self.learnable_weights
+        if parts.context == "condition":
+            network = ComponentNetwork(
+                parts.features(), parts.condition_shape, (2, parts.z_dim), num_components, learnable
+            )
+            return ConditionalMixturePrior(network)
+        return MixturePrior(parts.z_dim, num_components, learnable, parts.num_categories)
 
 
-class MixturePrior(nn.Module):
-    r"""A mixture of K diagonal Gaussians with trained weights, locations and scales.
+class MixturePrior(Prior):
+    r"""A mixture of K diagonal Gaussians with learnable weights, locations and scales, or one for each category.
 
     .. math:: p(z) = \sum_{k=1}^{K} w_k\, \mathcal{N}(z \mid \mathrm{loc}_k, \mathrm{diag}(\mathrm{scale}_k^2))
 
     The weights start uniform, the scales at 1 and the locations at draws from N(0, 1/z_dim), for the reason given at
-    :class:`~pyro_priors.priors.CategoryPrior`.
+    :class:`~pyro_priors.priors.GaussianPrior`.
 
-    With ``trained_weights=False`` it is the baseline MG of Lavda et al. (2019, section 5), whose text says equal
+    With ``learnable_weights=False`` it is the baseline MG of Lavda et al. (2019, section 5), whose text says equal
     weights. Their released code averages the components' log-densities in place of their densities, a lower bound of
     the mixture, and trains none of their parameters; here the density is the mixture's own, and all are trained.
 
-    :param num_components: number of components K
     :param z_dim: size of z
-    :param trained_weights: trained weights; False: 1/K each
+    :param num_components: number of components K, of each category where there are some
+    :param learnable_weights: learnable weights; False: 1/K each
+    :param num_categories: number of categories, 0 for none
     """
 
     logits: Tensor
 
     @typed
-    def __init__(self, num_components: int, z_dim: int, trained_weights: bool = True) -> None:
+    def __init__(
+        self, z_dim: int, num_components: int, learnable_weights: bool = True, num_categories: int = 0
+    ) -> None:
         super().__init__()
         check_sizes(num_components=num_components, z_dim=z_dim)
-        logits = torch.zeros(num_components)
-        if trained_weights:
-            self.logits = nn.Parameter(logits)
-        else:
-            self.register_buffer("logits", logits, persistent=False)
-        self.loc = nn.Parameter(torch.randn(num_components, z_dim) / z_dim**0.5)
-        self.raw_scale = nn.Parameter(torch.full((num_components, z_dim), raw_of(1.0)))
+        left = (num_categories,) if num_categories else ()
+        self.num_categories = num_categories
+        make_logits(self, (*left, num_components), learnable_weights)
+        self.loc = nn.Parameter(torch.randn(*left, num_components, z_dim) / z_dim**0.5)
+        self.raw_scale = nn.Parameter(torch.full((*left, num_components, z_dim), raw_of(1.0)))
 
-    def forward(self) -> dist.Distribution:
-        """:returns: distribution with batch shape ``()`` and event shape ``(z_dim,)``"""
-        return GaussianMixture(self.logits, self.loc, positive(self.raw_scale))
+    def forward(self, context: Tensor | None = None) -> dist.Distribution:
+        """
+        :param context: category numbers, shape ``left_shape``, or log-weights of a relaxed category, shape
+            ``left_shape + (num_categories,)``: then the weighted means of the parameters; not used without categories
+        :returns: distribution with batch shape ``left_shape``, or ``()``, and event shape ``(z_dim,)``
+        """
+        logits, loc, scale = self.logits, self.loc, positive(self.raw_scale)
+        if self.num_categories:
+            c: Any = context
+            with torch.autocast(loc.device.type, enabled=False):  # which would multiply in half precision
+                logits, loc = chosen(at_least_float32(logits), c), chosen(at_least_float32(loc), c)
+                scale = chosen(scale, c)
+        return GaussianMixture(logits, loc, scale)
+
+
+class ConditionalMixturePrior(Prior):
+    r"""Conditional mixture of Gaussians, CMoG (Klushyn et al. 2019, section 2.4).
+
+    .. math:: p(z \mid \mathrm{condition}) = \frac{1}{K} \sum_{k=1}^{K}
+        \mathcal{N}(z \mid \mathrm{loc}_k(\mathrm{condition}), \mathrm{diag}(\mathrm{scale}_k(\mathrm{condition})^2))
+
+    with all locations and scales from one network. With one component it is
+    :class:`~pyro_priors.priors.ConditionalGaussianPrior`.
+
+    :param network: gives K components of shape ``(2, z_dim)``
+
+    Reference: Alexej Klushyn, Nutan Chen, Botond Cseke, Justin Bayer and Patrick van der Smagt, Increasing the
+    generalisation capacity of conditional VAEs, ICANN 2019.
+    """
+
+    @typed
+    def __init__(self, network: ComponentNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, context: Tensor | None = None) -> dist.Distribution:
+        """
+        :param context: conditions, shape ``left_shape + condition_shape``
+        :returns: distribution with batch shape ``left_shape`` and event shape ``(z_dim,)``
+        """
+        logits, parameters = self.network(context)
+        loc, raw_scale = parameters.unbind(-2)  # left_shape + (K, z_dim)
+        return GaussianMixture(logits, loc, positive(raw_scale))

@@ -32,13 +32,18 @@ class ZukoFlow(FlowNetwork):
     :param z_dim: size of z
     :param num_transforms: number of its transforms
     :param hidden: sizes of the hidden layers of its networks
+    :param num_features: number of features of a context that it sees, 0 for none
     :raises ValueError: if the package is not installed, or has no such flow that can be sampled everywhere
 
     Importing zuko turns the validation of all of torch's distributions off; here it is left as it was.
     """
 
+    goes_to_base = True
+
     @typed
-    def __init__(self, flow: str, z_dim: int, num_transforms: int, hidden: Sequence[int]) -> None:
+    def __init__(
+        self, flow: str, z_dim: int, num_transforms: int, hidden: Sequence[int], num_features: int = 0
+    ) -> None:
         super().__init__()
         name = flow.removeprefix(PREFIX)
         if name in CUT_OFF:
@@ -51,14 +56,14 @@ class ZukoFlow(FlowNetwork):
             hint = f"did you mean '{PREFIX}{near[0]}'?" if near else f"choose one of {', '.join(FLOWS)}"
             raise ValueError(f"flow '{flow}' is unknown: {hint}")
         options: dict[str, Any] = {"transforms": num_transforms, "hidden_features": tuple(hidden)}
-        self.flow = getattr(_flows(), name)(z_dim, **options)
+        self.flow = getattr(_flows(), name)(z_dim, num_features, **options)
         for path, module in self.flow.named_modules():
             if path.endswith(".hyper"):  # the networks, between which zuko computes transforms
                 module.register_forward_pre_hook(_to_network)
                 module.register_forward_hook(_from_network)
 
-    def transform(self) -> Transform:
-        return self.flow.transform().inv  # zuko's goes from z to the base
+    def transform(self, features: Tensor | None = None) -> Transform:
+        return self.flow.transform(features)
 
 
 def _to_network(network: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
