@@ -1,6 +1,6 @@
 """Questions about the sites of a trace, and effect handlers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyro.distributions as dist
@@ -11,7 +11,10 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
+from ._precision import at_least_float32
+
 __all__ = [
+    "FromBase",
     "Mode",
     "OptionError",
     "SharedNoise",
@@ -21,6 +24,7 @@ __all__ = [
     "is_categorical",
     "is_enumerated",
     "is_normal",
+    "is_transformed",
     "sample_sites",
 ]
 
@@ -70,6 +74,11 @@ def is_normal(fn: dist.Distribution) -> bool:
     return type(base_of(fn)) is dist.Normal
 
 
+def is_transformed(fn: dist.Distribution) -> bool:
+    """Whether the distribution is a base whose points are transformed, such as a flow."""
+    return isinstance(base_of(fn), dist.TransformedDistribution)
+
+
 def is_categorical(fn: dist.Distribution) -> bool:
     """Whether the distribution is over category numbers."""
     return type(base_of(fn)) is dist.Categorical
@@ -110,6 +119,25 @@ class SharedNoise(Messenger):
         noise = torch.normal(base.loc.new_zeros(shape), base.loc.new_ones(shape))
         msg["value"] = base.loc + noise.narrow(data_dim, self.first, num_rows) * base.scale
         msg["done"] = True
+
+
+class FromBase(Messenger):
+    """Effect handler that gives sites with a flow as their distribution what becomes of points of its base.
+
+    :param points: of the base, by site, in place of its draws
+    """
+
+    def __init__(self, points: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.points = points
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] not in self.points:
+            return
+        value = at_least_float32(self.points[msg["name"]])
+        for transform in msg["fn"].transforms:
+            value = transform(value)
+        msg["value"], msg["done"] = value, True
 
 
 class Mode(Messenger):

@@ -27,7 +27,6 @@ from .metrics.aggregate import (
 )
 from .metrics.checks import check_finite
 from .pair import Pair
-from .priors import FlowPrior
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,8 +71,10 @@ def path(
         check_finite(name, code)
         ends.append(code)
     first, last = ends
-    if in_base and not isinstance(prior, FlowPrior):
+    if in_base and not hasattr(prior, "to_base"):
         raise ValueError("in_base was asked for, and the prior of this pair is no flow: leave it out")
+    if in_base and (pair.num_categories or (pair.takes_condition and getattr(pair.model, "prior_sees_condition", 1))):
+        raise ValueError("in_base was asked for, and the flow of this pair may depend on a context: leave it out")
     share = torch.linspace(0, 1, num, dtype=own.dtype, device=own.device)[:, None]
     with torch.no_grad():
         if in_base:

@@ -30,7 +30,6 @@ from ._resume import check_finite, check_optimizer, check_progress
 from ._rng import Draws, own_generators
 from ._sites import SharedNoise
 from .data import Part, Splits, batches, num_batches
-from .nn import OptimalGaussianLikelihood, Temperature
 from .objectives import ELBO
 from .objectives.compile import CompiledObjective
 from .objectives.kl_weight import Weight
@@ -225,8 +224,8 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         for module in self.pair.modules():
-            if isinstance(module, Temperature):
-                module.start_epoch(progress.epoch)
+            if (start_epoch := getattr(module, "start_epoch", None)) is not None:
+                start_epoch(progress.epoch)
         # a seed for each step makes the noise a function of the step: nothing to store, exact to resume
         left = range(progress.step, progress.step + self.steps_per_epoch - progress.step_in_epoch)
         # made at once: between steps one would take ten times as long
@@ -504,12 +503,12 @@ class Training:
 
     @torch.no_grad()
     def calibrate(self) -> None:
-        """Find the running estimate of an optimal scale anew, from training data as they are."""
-        likelihoods = [module for module in self.pair.modules() if isinstance(module, OptimalGaussianLikelihood)]
-        if not likelihoods:
+        """Show training data as they are, not augmented, to modules with running estimates, which forget others."""
+        restarts = [module.recalibrate for module in self.pair.modules() if hasattr(module, "recalibrate")]
+        if not restarts:
             return
-        for likelihood in likelihoods:
-            likelihood.forget()
+        for restart in restarts:
+            cast(Any, restart)()
         self.seed(_seed_of(self.config.seed, CALIBRATION, self.progress.epoch))
         part, elbo = self.train.take(slice(NUM_CALIBRATED)), ELBO()
         for x, condition in batches(part, VALIDATION_BATCH_SIZE, seed=0, epoch=0, shuffle=False):

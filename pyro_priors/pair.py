@@ -27,10 +27,9 @@ from ._options import checked, path_of, plain, shown, typed
 from ._precision import at_least_float32, convert_draws, with_float32_parameters
 from ._records import SavedPair
 from ._rng import alone, own_generators
-from ._sites import Mode, sample_sites
+from ._sites import FromBase, Mode, is_transformed, sample_sites
 from .nn.likelihoods import check_binary
 from .objectives import ELBO, log_importance_weights
-from .priors import FlowPrior
 from .progress import progress_bar
 from .registration import check_batch
 from .run_folder import find_pair, save_pair
@@ -168,8 +167,8 @@ class Pair(nn.Module):
             condition = self._conditions(condition, size)
         if isinstance(c := plain(fixed.get("c")), str) and c == "prior":
             del fixed["c"]
-        values = self._fixed(fixed, size, condition)
-        with self.evaluating():
+        values, bases = self._fixed(fixed, size, condition)
+        with self.evaluating(), FromBase(bases):
             program = poutine.condition(self.model, values)
             trace = poutine.trace(program).get_trace(None, condition, size)
         sites = dict(sample_sites(trace))
@@ -191,26 +190,30 @@ class Pair(nn.Module):
                 for module, training in modes.items():
                     module.training = training
 
-    def _fixed(self, fixed: dict[str, Any], size: int, condition: Tensor | None) -> dict[str, Tensor]:
-        """A value for each sample, by site, of what :meth:`sample` was given."""
-        values = {}
+    def _fixed(
+        self, fixed: dict[str, Any], size: int, condition: Tensor | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Values of what :meth:`sample` was given, one for each sample: by site, and of a flow's base by its site."""
+        values: dict[str, Tensor] = {}
+        bases: dict[str, Tensor] = {}
         if "c" in fixed:
             values["c"] = self._categories(fixed["c"], size)
         if not fixed.keys() - {"c"}:
-            return values
+            return values, bases
         with self.evaluating(), own_generators(self.device):
             trace = poutine.trace(self.model).get_trace(None, None if condition is None else condition[:1], 1)
-        shapes = {name: tuple(site["fn"].event_shape) for name, site in sample_sites(trace)}
-        prior: Any = getattr(self.model, "prior", None)
-        of_flow = next(iter(shapes))  # the prior's site is the first one of both unconditional models that take a flow
+        sites = dict(sample_sites(trace))
+        shapes = {name: tuple(site["fn"].event_shape) for name, site in sites.items()}
+        of_flow = next((name for name, site in sites.items() if is_transformed(site["fn"])), None)
         for name in fixed.keys() - {"c"}:
             if name not in (*shapes, "z0"):
                 raise ValueError(f"'{name}' is not a site of this model: its sites are {', '.join(shapes)}")
-            if name == "z0" and not isinstance(prior, FlowPrior):
+            if name == "z0" and of_flow is None:
                 raise ValueError("z0 was given, but the prior of this pair is no flow: give z, or use prior='flow'")
             if name == "z0" and of_flow in fixed:
                 raise ValueError(f"z0 and {of_flow} were both given: z0 decides {of_flow}, give one of them")
-            shape = shapes[of_flow if name == "z0" else name]
+            site = of_flow if of_flow is not None and name == "z0" else name
+            shape = shapes[site]
             value = self._numbers(name, fixed[name]).to(next(self.parameters()))
             _check_finite(name, value)
             if tuple(value.shape) not in (shape, (size, *shape)):
@@ -218,9 +221,8 @@ class Pair(nn.Module):
                     f"{name} must have shape {shape}, one for all samples, or {(size, *shape)}, one for each, got "
                     f"{tuple(value.shape)}: reshape it, or give another size"
                 )
-            value = value.expand(size, *shape)
-            values[of_flow if name == "z0" else name] = prior.from_base(value) if name == "z0" else value
-        return values
+            (bases if name == "z0" else values)[site] = value.expand(size, *shape)
+        return values, bases
 
     def _categories(self, value: Any, size: int) -> Tensor:
         value = [plain(one) for one in value] if isinstance(value, list | tuple) else plain(value)

@@ -41,10 +41,8 @@ from ._rng import seeded
 from ._sites import check_latent, sample_sites
 from .data import DataConfig, Levels, Splits
 from .loop import History, Training, TrainingDiverged, summary_writer, to_like
-from .nn import OptimalGaussianLikelihood
 from .objectives import ELBO, options_of
 from .pair import Pair
-from .priors import VampPrior
 from .run_folder import RunFolder
 from .signals import forwarded_signals
 
@@ -238,15 +236,16 @@ def fit(
                 "warmup_epochs, or Beta(beta), and leave kl_weight at 1.0"
             )
         objective.begin(len(data.train), config.seed)
-        if objective.couples_data and config.num_processes > 1:
+        if objective.couples_batch and config.num_processes > 1:
             raise ValueError(
                 f"num_processes is {config.num_processes}, but {type(objective).__name__} compares the data of a batch "
                 "with each other, and each process has a share of them: give num_processes=1"
             )
-    if config.num_processes > 1 and any(isinstance(module, OptimalGaussianLikelihood) for module in pair.modules()):
+    coupled = [type(module).__name__ for module in pair.modules() if getattr(module, "couples_batch", False)]
+    if config.num_processes > 1 and coupled:
         raise ValueError(
-            f"num_processes is {config.num_processes}, but the optimal scale is that of a whole batch, and each "
-            "process has a share of it: give num_processes=1, or make the pair with calibration='learned'"
+            f"num_processes is {config.num_processes}, but {coupled[0]} computes with a whole batch, and each process "
+            "has a share of it: give num_processes=1, or of an optimal scale calibration='learned'"
         )
     _check_fits(pair, data)
     _check_memory(pair, data, objective, config.batch_size)
@@ -527,14 +526,14 @@ def _upper(parts: list[str]) -> list[str]:
 def _start_pseudo_inputs(pair: Pair, data: Splits, config: TrainConfig) -> None:
     if config.pseudo_inputs == "random":
         return
-    priors = [module for module in pair.modules() if isinstance(module, VampPrior)]
-    if not priors:
+    starts = [module.init_from_data for module in pair.modules() if hasattr(module, "init_from_data")]
+    if not starts:
         raise ValueError(
-            "pseudo_inputs is 'data', but the pair has no VampPrior with trained pseudo-inputs: make a vae or hvae "
-            "with prior='vamp' (--pair.prior vamp), or leave pseudo_inputs out"
+            "pseudo_inputs is 'data', but no part of the pair can start at data, as a VampPrior with learnable "
+            "pseudo-inputs can: make a vae or hvae with prior='vamp' (--pair.prior vamp), or leave pseudo_inputs out"
         )
-    for prior in priors:
-        prior.init_from_data(data.train.x, seed=config.seed)
+    for start in starts:
+        cast(Any, start)(data.train.x, data.train.condition, config.seed)
 
 
 def record(

@@ -15,7 +15,7 @@ from pyro_priors.guides import CPVAEGuide, VAEGuide
 from pyro_priors.models import CPVAE, VAE
 from pyro_priors.objectives import EnumELBO
 from pyro_priors.pair import Pair
-from pyro_priors.priors import CategoryPrior, StandardPrior
+from pyro_priors.priors import GaussianPrior, StandardPrior
 
 X_DIM, Z_DIM, NUM_CATEGORIES, NOISE = 5, 2, 3, 0.7
 
@@ -82,7 +82,7 @@ def ppca(**posterior) -> Pair:
 
 def mixture_of_ppca(**posterior) -> Pair:
     """A CP-VAE of linear decoders: mixture of Gaussians in x, with p(z|x,c) as guide's latent."""
-    prior, decoder = CategoryPrior(NUM_CATEGORIES, Z_DIM), LinearDecoder()
+    prior, decoder = GaussianPrior(Z_DIM, NUM_CATEGORIES), LinearDecoder()
     with torch.no_grad():
         prior.raw_scale.normal_()
     guide = CPVAEGuide(nn.Identity(), ConstantCategory(), Posterior(prior, decoder, **posterior))

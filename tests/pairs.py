@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_priors import zoo
 from pyro_priors.nn import LIKELIHOODS
 from pyro_priors.pair import Pair
-from pyro_priors.priors.transforms import FLOWS
+from pyro_priors.priors.flow import TRANSFORMS as FLOWS
 
 # all sizes differ, so that exchanged axes show
 SIZES: dict[str, Any] = {"x_shape": (6,), "z_dim": 2, "hidden": (7, 4)}

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from by_hand import cp_vae, cvae, hvae, sigma_cvae, sigma_cvae_nf, sigma_vae, vae
 from pairs import BATCH, MIXTURES_GIVEN_A_CONDITION, NUM_CATEGORIES, batch, create, gradients, latent_sites, randomise
 from pyro_priors.objectives import ELBO, Beta, EnumELBO, KLWeight
-from pyro_priors.priors.transforms import FLOWS
+from pyro_priors.priors.flow import TRANSFORMS as FLOWS
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -85,7 +85,7 @@ def test_the_running_estimate_is_a_mean_that_decays(float64):
         weights = sizes[:step] * 0.75 ** torch.arange(step - 1, -1, -1)
         assert_close(likelihood.squared_error, (weights * errors[:step]).sum() / weights.sum())
     assert_close(likelihood.num_values, 4 * weights.sum())
-    likelihood.forget()
+    likelihood.recalibrate()
     likelihood(torch.zeros(5, 1, 4)).log_prob(torch.full((5, 4), 3.0))
     assert_close(likelihood.squared_error, torch.tensor(9.0))
 
@@ -288,7 +288,9 @@ def test_resume_is_exact_with_a_running_scale(tmp_path, monkeypatch, step, bent)
 
 def test_several_processes_have_no_common_optimum():
     data = runs.small_data(binarise="none")
-    with pytest.raises(ValueError, match="num_processes is 2, but the optimal scale is that of a whole batch"):
+    with pytest.raises(
+        ValueError, match="num_processes is 2, but OptimalGaussianLikelihood computes with a whole batch"
+    ):
         pp.fit(runs.small_pair("sigma_vae", data), data, num_processes=2, max_epochs=1, progress=False)
 
 

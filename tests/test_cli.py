@@ -104,7 +104,7 @@ def test_pseudo_inputs_start_at_data(name, tmp_path):
     assert train(tmp_path / "run", name, *DIGITS, *start, "--train.learning-rate", "1e-30") == 0
     assert json.loads((tmp_path / "run/config.json").read_text())["train"]["pseudo_inputs"] == "data"
     found, other = pp.load(tmp_path / "run").model.prior, pp.load(tmp_path / "run").model.prior
-    other.start_at_data(pp.data.load("digits", limit=96).train.x, seed=3)
+    other.init_from_data(pp.data.load("digits", limit=96).train.x, seed=3)
     torch.testing.assert_close(found.free_pseudo_inputs, other.free_pseudo_inputs)
     assert found.free_pseudo_inputs.std() > 0.2
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import pyro.distributions as dist
 import pytest
@@ -12,8 +13,8 @@ from torch.testing import assert_close
 import pyro_priors as pp
 import runs
 from pairs import BATCH, MIXTURES_GIVEN_A_CONDITION, batch, create, gradients, randomise
-from pyro_priors.nn import LIKELIHOODS, Encoder, GaussianLikelihood
-from pyro_priors.priors import CDVPrior, ConditionalGaussianPrior, ConditionalMixturePrior, GaussianMixture
+from pyro_priors.nn import LIKELIHOODS, ConditionMLP, Encoder, GaussianLikelihood
+from pyro_priors.priors import ComponentNetwork, ConditionalCDVPrior, Gaussian, GaussianMixture, Mixture, Parts
 
 each_mixture = pytest.mark.parametrize("name", MIXTURES_GIVEN_A_CONDITION)
 POSTERIORS = ("cdv_cvae", "cvamp_cvae")
@@ -27,11 +28,12 @@ K = 9
 
 def test_cmog_of_one_component_is_the_conditional_gaussian(float64):
     """With the same numbers in both networks, the density at any point and for any shape of conditions."""
-    mixture, gaussian = ConditionalMixturePrior((2, 4), 3, 1, (5, 6)), ConditionalGaussianPrior((2, 4), 3, (5, 6))
+    parts = Parts(3, condition_shape=(2, 4), condition_network=partial(ConditionMLP, hidden=(5, 6)))
+    mixture, gaussian = Mixture(1).build(parts), Gaussian().build(parts)
     for parameter in mixture.parameters():
         nn.init.normal_(parameter, 0, 0.5)
-    gaussian.network.trunk.load_state_dict(mixture.network.trunk.state_dict())
-    gaussian.network.head.parameters_of_z.load_state_dict(mixture.network.components.state_dict())
+    gaussian.network.load_state_dict(mixture.network.trunk.state_dict())
+    gaussian.head.parameters_of_z.load_state_dict(mixture.network.components.state_dict())
     for shape in ((), (7,), (3, 7)):
         condition, z = torch.randn(*shape, 2, 4), torch.randn(*shape, 3)
         assert mixture(condition).batch_shape == gaussian(condition).batch_shape == shape
@@ -314,7 +316,7 @@ def test_gaussian_data_pass_the_decoder_s_mean(float64):
         def forward(self, z):
             return likelihood(torch.cat([z, z[..., :1] ** 2], -1).unsqueeze(-2))
 
-    prior = CDVPrior(encoder, OwnDecoder(), (4,), 2, 3, (5,))
+    prior = ConditionalCDVPrior(encoder, OwnDecoder(), ComponentNetwork(ConditionMLP((4,), (5,)), (4,), (2,), 3))
     condition = torch.randn(6, 4)
     z = prior.network(condition)[1]
     assert_close(prior.components(condition)[1], torch.cat([z, z[..., :1] ** 2], -1))

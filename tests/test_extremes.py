@@ -31,8 +31,10 @@ from pyro_priors.nn import (
 from pyro_priors.objectives.categories import SomeCategories
 from pyro_priors.objectives.info import squared_mmd
 from pyro_priors.priors import FlowPrior, GaussianMixture
+from pyro_priors.priors.flow import TRANSFORMS as FLOWS
 from pyro_priors.priors.flow import FlowDistribution
-from pyro_priors.priors.transforms import FLOWS, ScaleAndShift, rational_quadratic
+from pyro_priors.priors.splines import rational_quadratic
+from pyro_priors.priors.transforms import ScaleAndShift
 
 SIZES = [1e-8, 1e-4, 0.0999, 0.1001, 1.0, 17.0, 90.0, 1e3, 1e6, 4e7, 1e8]
 RAW = torch.tensor([0.0, *SIZES, *(-size for size in SIZES)])

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import pyro_priors as pp
 from densities import assert_draws_follow
 from pyro_priors.priors import FlowPrior, StandardPrior
-from pyro_priors.priors.transforms import FLOWS
+from pyro_priors.priors.flow import TRANSFORMS as FLOWS
 from pyro_priors.priors.zuko_flows import CUT_OFF
 from pyro_priors.priors.zuko_flows import FLOWS as ZUKO_FLOWS
 

@@ -24,14 +24,14 @@ from pyro_priors.data import Augment, DataConfig
 from pyro_priors.metrics import JudgeConfig
 from pyro_priors.objectives import OBJECTIVES, options_of
 from pyro_priors.priors import (
-    CategoryPrior,
-    ConditionalFlowPrior,
-    ConditionalGaussianPrior,
-    ConditionalMixturePrior,
+    Flow,
     FlowPrior,
+    Gaussian,
     GaussianPrior,
+    Mixture,
     MixturePrior,
     StandardPrior,
+    Vamp,
     VampPrior,
 )
 
@@ -386,12 +386,9 @@ def test_options_of_objectives_of_another_type_are_refused(name, options, messag
 PRIORS = {
     "standard": (StandardPrior, {"z_dim": 3}),
     "gaussian": (GaussianPrior, {"z_dim": 3}),
-    "category": (CategoryPrior, {"num_categories": 2, "z_dim": 3}),
-    "mixture": (MixturePrior, {"num_components": 2, "z_dim": 3, "trained_weights": False}),
+    "category": (GaussianPrior, {"num_categories": 2, "z_dim": 3}),
+    "mixture": (MixturePrior, {"num_components": 2, "z_dim": 3, "learnable_weights": False}),
     "flow": (FlowPrior, {"z_dim": 3, "num_transforms": 2, "hidden": (4,), "actnorm": True}),
-    "conditional": (ConditionalGaussianPrior, {"condition_shape": (2,), "z_dim": 3, "hidden": (4,), "gated": False}),
-    "conditional mixture": (ConditionalMixturePrior, {"condition_shape": (2,), "z_dim": 3, "num_components": 2}),
-    "conditional flow": (ConditionalFlowPrior, {"condition_shape": (2,), "z_dim": 3, "flow_hidden": (4,)}),
 }
 
 
@@ -411,9 +408,13 @@ def test_priors_of_other_numbers_are_those_of_pythons_own(name, kind):
     ("make", "message"),
     [
         (lambda: StandardPrior(2.0), "z_dim must be an integer, got 2.0"),
-        (lambda: MixturePrior(2, 3, trained_weights="no"), "trained_weights must be True or False, got 'no'"),
+        (lambda: MixturePrior(3, 2, learnable_weights="no"), "learnable_weights must be True or False, got 'no'"),
         (lambda: FlowPrior(2, hidden=64), "hidden must be a tuple of integers, got 64"),
-        (lambda: VampPrior(None, (3,), 2, mean=math.nan), "mean must be a finite number, got nan"),
+        (lambda: Flow(num_transforms=2.0), "num_transforms must be an integer, got 2.0"),
+        (lambda: Flow(hidden_features=64), "hidden_features must be a tuple of integers, got 64"),
+        (lambda: Vamp(learnable_weights="no"), "learnable_weights must be True or False, got 'no'"),
+        (lambda: Mixture("4"), "num_components must be an integer or None, got '4'"),
+        (lambda: Gaussian(3), "covariance must be a string, got 3"),
         (lambda: VampPrior(None, 3), r"x_shape must be a tuple of integers, got 3 \(for example, \(3,\)\)"),
         (lambda: pp.nn.MLP(3, 64), r"hidden must be a tuple of integers, got 64 \(for example, \(64,\)\)"),
         (lambda: pp.nn.Temperature(rate="fast"), "rate must be a finite number, got 'fast'"),

@@ -28,7 +28,7 @@ from pyro_priors.nn import (
     positive,
 )
 from pyro_priors.objectives import ELBO, OBJECTIVES, log_importance_weights
-from pyro_priors.priors import CategoryPrior, FlowPrior, GaussianMixture, StandardPrior, VampPrior
+from pyro_priors.priors import FlowPrior, GaussianMixture, GaussianPrior, StandardPrior, VampPrior
 
 HALF = [torch.bfloat16, torch.float16]
 OBJECTIVE = {
@@ -271,7 +271,7 @@ def test_distributions_made_of_half_parameters_are_in_float32(dtype):
 
 def test_a_relaxed_category_meets_its_prior_in_float32_under_autocast():
     """The weighted means of locations and scales are products of matrices, which autocast would lower."""
-    prior, c = CategoryPrior(5, 3), torch.randn(7, 5).log_softmax(-1)
+    prior, c = GaussianPrior(3, 5), torch.randn(7, 5).log_softmax(-1)
     expected = prior(c)
     with torch.autocast("cpu", torch.bfloat16):
         found = prior(c)

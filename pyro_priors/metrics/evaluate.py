@@ -19,7 +19,6 @@ from .._precision import pair_in_precision_of
 from .._rng import noticing, own_generators, seed_generators
 from ..data import Part, Splits, batches
 from ..data.splits import PartName
-from ..nn import GaussianLikelihood, OptimalGaussianLikelihood, Temperature
 from ..objectives import ELBO
 from ..pair import Pair
 from .aggregate import (
@@ -216,7 +215,7 @@ def _bound(context: _Context) -> dict[str, Estimate]:
         terms = elbo.terms(context.pair.model, context.pair.guide, x, condition)
         for name, value in {"bound": terms.bound, **terms.parts}.items():
             found.setdefault(name, []).append(value.cpu())
-    if any(isinstance(module, Temperature) for module in context.pair.modules()):
+    if any(getattr(module, "relaxes_category", False) for module in context.pair.modules()):
         before = [(buffer, buffer.clone()) for buffer in context.pair.buffers()]
         context.pair.train()
         for x, condition in _rows(context, context.part):
@@ -435,9 +434,9 @@ def _diversity(context: _Context) -> dict[str, Estimate]:
 def _scale(context: _Context) -> dict[str, Estimate]:
     """Scale of a Gaussian p(x|z) that is one number, or has one for each channel: their root mean square."""
     likelihood = getattr(getattr(context.pair.model, "decoder", None), "likelihood", None)
-    if not isinstance(likelihood, GaussianLikelihood | OptimalGaussianLikelihood):
+    if not getattr(likelihood, "has_scale", False):
         return {}
-    given: Any = likelihood(next(context.pair.parameters()).new_zeros(1, *context.data.x_shape))
+    given: Any = cast(Any, likelihood)(next(context.pair.parameters()).new_zeros(1, *context.data.x_shape))
     return {"scale": Estimate(given.variance.mean().sqrt().item(), None, "standard deviation of p(x|z), units of x")}
 
 

@@ -59,6 +59,7 @@ class OptimalGaussianLikelihood(BernoulliLikelihood):
 
     squared_error: Tensor
     num_values: Tensor
+    has_scale = True
 
     @typed
     def __init__(self, event_dim: int, momentum: float = 0.1, min_log_scale: float = -6.0) -> None:
@@ -97,8 +98,11 @@ class OptimalGaussianLikelihood(BernoulliLikelihood):
                 setattr(self, name, value.to(getattr(self, name).device))
         return self
 
-    def forget(self) -> None:
-        """Begin the running estimate anew: the next batch is all that it knows of."""
+    couples_batch = True
+    """The scale in training is that of the whole batch, so that processes cannot share one."""
+
+    def recalibrate(self) -> None:
+        """Forget the running estimate: the next batch is all that it knows of."""
         self.num_values.zero_()
 
 

@@ -45,6 +45,9 @@ class Likelihood(nn.Module):
     num_outputs = 1
     """Numbers that the decoder must produce for each value of x."""
 
+    has_scale = False
+    """Whether p(x|...) is a Gaussian whose scale does not depend on z, which is then a metric."""
+
     @typed
     def __init__(self, event_dim: int) -> None:
         super().__init__()
@@ -91,6 +94,8 @@ class GaussianLikelihood(BernoulliLikelihood):
     :param start_scale: where a learned scale starts. Where it is far above the scale of the data, codes are worth less
         than their KL until it has fallen, and may carry nothing ever after
     """
+
+    has_scale = True
 
     @typed
     def __init__(

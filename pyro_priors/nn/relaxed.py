@@ -65,6 +65,8 @@ class Temperature(nn.Module):
     """
 
     value: Tensor
+    relaxes_category = True
+    """Whether the programs of training are of a relaxed category, and those of evaluation are not."""
 
     @typed
     def __init__(self, rate: float = 3e-5, floor: float = 0.5) -> None:

@@ -48,7 +48,7 @@ class Capacity(ELBO):
     """
 
     scheduled: ClassVar[tuple[str, ...]] = ("current_capacity",)
-    couples_data: ClassVar[bool] = True
+    couples_batch: ClassVar[bool] = True
     current_capacity: float | Tensor
 
     @typed

@@ -119,7 +119,7 @@ class ELBO(TraceEnum_ELBO):
     :meth:`state`           kept by ``fit`` in ``last/``, and given to :meth:`load_state` when a run is resumed
     ``scheduled``           names of attributes that change from step to step: in a compiled graph inputs, as
                             ``kl_weight`` is
-    ``couples_data``        True if the loss is no mean of terms of each datum alone, so that processes cannot share it
+    ``couples_batch``       True if the loss is no mean of terms of each datum alone, so that processes cannot share it
     ======================= ========================================================================================
 
     References: Frantzeska Lavda, Magda Gregorova and Alexandros Kalousis, Improving VAE generations of multimodal data
@@ -151,7 +151,7 @@ class ELBO(TraceEnum_ELBO):
     """Weight of the KL, set from outside by a schedule: for all latent sites or by site name; the bound has 1."""
 
     scheduled: ClassVar[tuple[str, ...]] = ()
-    couples_data: ClassVar[bool] = False
+    couples_batch: ClassVar[bool] = False
 
     def begin(self, num_data: int, seed: int) -> None:
         """Fill in what depends on the training data and was not given, and forget what a training has left."""

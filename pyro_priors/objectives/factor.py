@@ -75,7 +75,7 @@ class Factor(ELBO):
     Reference: Hyunjik Kim and Andriy Mnih, Disentangling by factorising, ICML 2018, arXiv:1802.05983.
     """
 
-    couples_data: ClassVar[bool] = True
+    couples_batch: ClassVar[bool] = True
 
     @typed
     def __init__(

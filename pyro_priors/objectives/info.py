@@ -61,7 +61,7 @@ class Info(ELBO):
     autoencoders, AAAI 2019, arXiv:1706.02262. Arthur Gretton et al., A kernel two-sample test, JMLR 13, 2012 (lemma 6).
     """
 
-    couples_data: ClassVar[bool] = True
+    couples_batch: ClassVar[bool] = True
 
     @typed
     def __init__(

@@ -74,7 +74,7 @@ class TotalCorrelation(ELBO):
     variational autoencoders, NeurIPS 2018, arXiv:1802.04942.
     """
 
-    couples_data: ClassVar[bool] = True
+    couples_batch: ClassVar[bool] = True
 
     @typed
     def __init__(

@@ -1,4 +1,4 @@
-"""Priors: modules that return a Pyro distribution over z, for the model to sample from, and the options that build them.
+"""Priors: modules that return a Pyro distribution over z, and the options that build them.
 
 Names such as ``"flow"`` stand for the options here, ``Flow()``. Each prior is in one file, for every context: none, a
 category, a condition (:class:`Prior`).

@@ -66,7 +66,7 @@ class GaussianPrior(Prior):
         self.loc = nn.Parameter(torch.randn(shape) / z_dim**0.5 if num_categories else torch.zeros(shape))
         self.raw_scale = nn.Parameter(torch.full(shape, raw_of(1.0)))
         num_lower = z_dim * (z_dim - 1) // 2 if covariance == "full" else 0
-        self.lower = nn.Parameter(torch.zeros(*shape[:-1], num_lower)) if covariance == "full" else None
+        self.lower = nn.Parameter(torch.zeros(*shape[:-1], num_lower)) if num_lower else None
 
     def forward(self, context: Tensor | None = None) -> dist.Distribution:
         """
@@ -102,7 +102,8 @@ class ConditionalGaussianPrior(Prior):
         num_features: Any = network.out_dim
         self.network = network
         self.head = GaussianHead(num_features, z_dim)
-        self.lower = JoinedLinear(num_features, z_dim * (z_dim - 1) // 2) if covariance == "full" else None
+        num_lower = z_dim * (z_dim - 1) // 2 if covariance == "full" else 0
+        self.lower = JoinedLinear(num_features, num_lower) if num_lower else None
         if self.lower is not None:
             nn.init.zeros_(self.lower.input.weight)
 

@@ -95,13 +95,13 @@ class VampPrior(Prior):
         x_shape: Sequence[int],
         num_components: int = 500,
         learnable_weights: bool = False,
-        x_range: Sequence[float] = (0.0, 1.0),
+        x_range: tuple[float, float] = (0.0, 1.0),
         num_categories: int = 0,
     ) -> None:
         super().__init__()
         check_sizes(num_components=num_components)
         self.encoder, self.num_categories = encoder, num_categories
-        self.x_range = (float(x_range[0]), float(x_range[1]))
+        self.x_range = x_range
         left = (num_categories,) if num_categories else ()
         mean, std = _STARTS.get(self.x_range, (0.0, 1.0))
         self.free_pseudo_inputs = nn.Parameter(mean + std * torch.randn(*left, num_components, *x_shape))
@@ -168,7 +168,7 @@ class VampPrior(Prior):
         self.set_pseudo_inputs(x[rows.to(x.device)].reshape(free.shape))
         drawn = torch.randn(free.shape, generator=generator, dtype=free.dtype, device="cpu")
         free.add_(noise * drawn.to(free.device))
-        free.clamp_(*(None if isinf(end) else end for end in self.x_range)) if not all(map(isinf, self.x_range)) else ()
+        free.clamp_(*self.x_range)
 
     def forward(self, context: Tensor | None = None) -> dist.Distribution:
         """
@@ -214,9 +214,11 @@ class ConditionalVampPrior(Prior):
     """
 
     @typed
-    def __init__(self, encoder: nn.Module, network: ComponentNetwork, x_range: Sequence[float] = (0.0, 1.0)) -> None:
+    def __init__(
+        self, encoder: nn.Module, network: ComponentNetwork, x_range: tuple[float, float] = (0.0, 1.0)
+    ) -> None:
         super().__init__()
-        self.encoder, self.x_range = encoder, (float(x_range[0]), float(x_range[1]))
+        self.encoder, self.x_range = encoder, x_range
         self.network = network
 
     def components(self, condition: Tensor) -> tuple[Tensor, Tensor]:

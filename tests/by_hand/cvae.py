@@ -32,7 +32,9 @@ def decode(state: dict[str, Tensor], z: Tensor, condition: Tensor) -> Tensor:
 
 def components(state: dict[str, Tensor], condition: Tensor, z_dim: int) -> list[tuple[Tensor, Tensor]]:
     """loc and scale of each component of the prior, one by one."""
-    rows = affine(state, "model.prior.network.components", perceptron(state, "model.prior.network.trunk", condition))
+    rows = affine(
+        state, "model.prior.network.components", perceptron(state, "model.prior.network.trunk.mlp", condition)
+    )
     if "model.prior.decoder.out.input.weight" in state:  # CDV, equation 4
         each = rows.split(z_dim, -1)
         targets = [1 / (1 + torch.exp(-decode(state, z_k, condition))) for z_k in each]
@@ -48,7 +50,7 @@ def log_mixture(state: dict[str, Tensor], z: Tensor, condition: Tensor) -> Tenso
     each = components(state, condition, z.shape[-1])
     weights = [torch.full((len(z),), 1 / len(each))] * len(each)
     if "model.prior.network.weights.input.weight" in state:
-        h = perceptron(state, "model.prior.network.trunk", condition)
+        h = perceptron(state, "model.prior.network.trunk.mlp", condition)
         odds = torch.exp(affine(state, "model.prior.network.weights", h))
         weights = [odds[:, k] / odds.sum(-1) for k in range(len(each))]
     return torch.log(sum(w * torch.exp(log_normal(z, *part)) for w, part in zip(weights, each, strict=True)))
@@ -72,8 +74,8 @@ def elbo_by_hand(
         if "model.prior.network.components.input.weight" in state:
             kl = log_normal(z, loc, scale) - log_mixture(state, z, condition)
         else:
-            h = perceptron(state, "model.prior.network.trunk", condition)
-            prior = gaussian(affine(state, "model.prior.network.head.parameters_of_z", h))
+            h = perceptron(state, "model.prior.network.mlp", condition)
+            prior = gaussian(affine(state, "model.prior.head.parameters_of_z", h))
             sampled = log_normal(z, loc, scale) - log_normal(z, *prior)
             kl = kl_normal(loc, scale, *prior) if analytic else sampled
         losses.append((weight * kl - log_bernoulli(x, decode(state, z, condition))).mean())

@@ -33,8 +33,8 @@ def elbo_by_hand(
         h = branched(state, "guide.encoder_z1.trunk", x, z_2)
         loc_1, scale_1 = gaussian(affine(state, "guide.encoder_z1.head.parameters_of_z", h))
         z_1 = loc_1 + scale_1 * epsilon_1
-        h = perceptron(state, "model.prior_z1.network.trunk", z_2)
-        prior_1 = gaussian(affine(state, "model.prior_z1.network.head.parameters_of_z", h))
+        h = perceptron(state, "model.prior_z1.network.mlp", z_2)
+        prior_1 = gaussian(affine(state, "model.prior_z1.head.parameters_of_z", h))
         logits = affine(state, "model.decoder.out", branched(state, "model.decoder.trunk", z_1, z_2))
         if analytic:
             kl_1 = kl_normal(loc_1, scale_1, *prior_1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .formulae import affine, gaussian, kl_normal, log_normal, perceptron, scale_of, softplus
+from .sigma_cvae_nf import flow as flow_to_base
 
 
 def encode(state: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +53,11 @@ def log_mixture(state: dict[str, Tensor], z: Tensor, loc: Tensor, scale: Tensor)
 
 
 def log_flow(state: dict[str, Tensor], z: Tensor) -> Tensor:
-    """log N(g(z); 0, I) + log|det dg/dz| (Bhalodia et al. 2019): the transforms undone, the last first."""
+    """log N(g(z); 0, I) + log|det dg/dz| (Bhalodia et al. 2019): the transforms undone, the last first; those of De
+    (2025) go to the base, the first first."""
+    if "model.prior.networks.0.move.weight" in state:
+        g, log_det = flow_to_base(state, z, z)
+        return log_normal(g, torch.zeros_like(g), torch.ones_like(g)) + log_det
     num_transforms = 1 + max(int(name.split(".")[3]) for name in state if name.startswith("model.prior.networks."))
     log_det = torch.zeros(len(z))
     for index in reversed(range(num_transforms)):

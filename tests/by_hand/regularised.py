@@ -62,8 +62,8 @@ def hvae(state, x, condition, noise, analytic):
     h = branched(state, "guide.encoder_z1.trunk", x, z_2)
     loc_1, scale_1 = gaussian(affine(state, "guide.encoder_z1.head.parameters_of_z", h))
     z_1 = loc_1 + scale_1 * noise[1]
-    h = perceptron(state, "model.prior_z1.network.trunk", z_2)
-    prior_1 = gaussian(affine(state, "model.prior_z1.network.head.parameters_of_z", h))
+    h = perceptron(state, "model.prior_z1.network.mlp", z_2)
+    prior_1 = gaussian(affine(state, "model.prior_z1.head.parameters_of_z", h))
     logits = affine(state, "model.decoder.out", branched(state, "model.decoder.trunk", z_1, z_2))
     kl_1 = kl_normal(loc_1, scale_1, *prior_1)
     if not analytic:
@@ -78,8 +78,8 @@ def cvae(state, x, condition, noise, analytic):
     encoder, network, decoder = "guide.encoder", "model.prior.network", "model.decoder"
     h = perceptron(state, f"{encoder}.trunk", x, condition @ state[f"{encoder}.trunk.first.condition.weight"].T)
     loc, scale = gaussian(affine(state, f"{encoder}.head.parameters_of_z", h))
-    h = perceptron(state, f"{network}.trunk", condition)
-    prior = gaussian(affine(state, f"{network}.head.parameters_of_z", h))
+    h = perceptron(state, f"{network}.mlp", condition)
+    prior = gaussian(affine(state, "model.prior.head.parameters_of_z", h))
     z = loc + scale * noise[0]
     seen = condition @ state[f"{decoder}.trunk.first.condition.weight"].T
     logits = affine(state, f"{decoder}.out", perceptron(state, f"{decoder}.trunk", z, seen))

@@ -41,7 +41,7 @@ def flow(state: dict[str, Tensor], z: Tensor, h: Tensor) -> tuple[Tensor, Tensor
         z = z.flip(-1) if index % 2 else z
         half = z.shape[-1] // 2
         first, second = z[:, :half], z[:, half:]
-        moved = move(state, f"model.prior.couplings.{index}", first, h)
+        moved = move(state, f"model.prior.networks.{index}", first, h)
         t, s = moved[:, : second.shape[-1]], torch.tanh(moved[:, second.shape[-1] :])
         s = s if s.shape[-1] else torch.zeros_like(t)  # volume-preserving
         z = torch.cat([first, second * torch.exp(s) + t], -1)
@@ -56,7 +56,7 @@ def inverse(state: dict[str, Tensor], g: Tensor, h: Tensor) -> Tensor:
         g = g.flip(-1) if index % 2 else g
         half = g.shape[-1] // 2
         first, second = g[:, :half], g[:, half:]
-        moved = move(state, f"model.prior.couplings.{index}", first, h)
+        moved = move(state, f"model.prior.networks.{index}", first, h)
         t, s = moved[:, : second.shape[-1]], torch.tanh(moved[:, second.shape[-1] :])
         s = s if s.shape[-1] else torch.zeros_like(t)
         g = torch.cat([first, (second - t) * torch.exp(-s)], -1)
@@ -64,10 +64,16 @@ def inverse(state: dict[str, Tensor], g: Tensor, h: Tensor) -> Tensor:
     return g
 
 
+def base(state: dict[str, Tensor], h: Tensor) -> tuple[Tensor, Tensor]:
+    """Location and scale of the Gaussian that a condition's features give, at the end of the flow or without one."""
+    flow = "base." if any(name.startswith("model.prior.networks") for name in state) else ""
+    return gaussian(affine(state, f"model.prior.{flow}head.parameters_of_z", h))
+
+
 def sample_by_hand(state: dict[str, Tensor], condition: Tensor, noise: Tensor) -> Tensor:
     """z of p(z|condition): the inverse of f at mu_p + sigma_p eps."""
     h = features(state, condition)
-    mu_p, sigma_p = gaussian(affine(state, "model.prior.head.parameters_of_z", h))
+    mu_p, sigma_p = base(state, h)
     return inverse(state, mu_p + sigma_p * noise, h)
 
 
@@ -83,8 +89,8 @@ def elbo_by_hand(
     """:param noise: standard normal, shape ``(num_particles, batch, z_dim)``"""
     mu_q, sigma_q = encode(state, x, condition)
     h = features(state, condition)
-    mu_p, sigma_p = gaussian(affine(state, "model.prior.head.parameters_of_z", h))
-    has_flow = any(name.startswith("model.prior.couplings") for name in state)
+    mu_p, sigma_p = base(state, h)
+    has_flow = any(name.startswith("model.prior.networks") for name in state)
     weight = beta * weight_of(kl_weights, "z")
     draws = [mu_q + sigma_q * epsilon for epsilon in noise]
     kls = []
