@@ -288,9 +288,7 @@ def test_resume_is_exact_with_a_running_scale(tmp_path, monkeypatch, step, bent)
 
 def test_several_processes_have_no_common_optimum():
     data = runs.small_data(binarise="none")
-    with pytest.raises(
-        ValueError, match="num_processes is 2, but OptimalGaussianLikelihood computes with a whole batch"
-    ):
+    with pytest.raises(ValueError, match="num_processes is 2, but OptimalGaussianLikelihood computes with a whole"):
         pp.fit(runs.small_pair("sigma_vae", data), data, num_processes=2, max_epochs=1, progress=False)
 
 

@@ -433,10 +433,10 @@ def _diversity(context: _Context) -> dict[str, Estimate]:
 
 def _scale(context: _Context) -> dict[str, Estimate]:
     """Scale of a Gaussian p(x|z) that is one number, or has one for each channel: their root mean square."""
-    likelihood = getattr(getattr(context.pair.model, "decoder", None), "likelihood", None)
+    likelihood: Any = getattr(getattr(context.pair.model, "decoder", None), "likelihood", None)
     if not getattr(likelihood, "has_scale", False):
         return {}
-    given: Any = cast(Any, likelihood)(next(context.pair.parameters()).new_zeros(1, *context.data.x_shape))
+    given: Any = likelihood(next(context.pair.parameters()).new_zeros(1, *context.data.x_shape))
     return {"scale": Estimate(given.variance.mean().sqrt().item(), None, "standard deviation of p(x|z), units of x")}
 
 
