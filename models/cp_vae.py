@@ -31,7 +31,7 @@ class CPVAE(nn.Module):
     ======== =================== ===========================================
 
     :param num_categories: number of categories K
-    :param prior: module from c to p(z|c), event shape ``(z_dim,)``
+    :param prior: module from keyword context, the category, to p(z|c), event shape ``(z_dim,)``
     :param decoder: module from z and keyword c to p(x|z,c), event shape ``x_shape``
     :param temperature: of the relaxed category that c is in training; None for a category always
 
@@ -70,5 +70,5 @@ class CPVAE(nn.Module):
         register("cp_vae.model", self)
         with data_plate(x, condition, size, program=self):
             c = pyro.sample("c", category_of(self.category_logits, self.temperature, self.training))
-            z = pyro.sample("z", self.prior(c))
+            z = pyro.sample("z", self.prior(context=c))
             return pyro.sample("x", self.decoder(z, c=c), obs=x)

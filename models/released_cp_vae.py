@@ -56,7 +56,7 @@ class ReleasedCPVAE(nn.Module):
                 z = pyro.sample("z", _anything_like(self.prior.loc[0]))
             else:
                 c = pyro.sample("c", dist.Categorical(logits=at_least_float32(self.category_logits)))
-                z = pyro.sample("z", self.prior.generated(c) if x is None else self.prior(c))
+                z = pyro.sample("z", self.prior.generated(c) if x is None else self.prior(context=c))
             return pyro.sample("x", self.decoder(z, c=c), obs=x)
 
 

@@ -417,11 +417,15 @@ def test_a_pair_that_is_not_of_the_zoo_says_how_to_load_it(tmp_path):
             {"prior": "flow", "flow_hidden": []},
             "flow_hidden must be a tuple of positive integers, got",
         ),
-        ("vae", {"prior": "flow", "flow": "affine"}, "flow 'affine' is unknown: choose one of affine_autoregressive, "),
+        (
+            "vae",
+            {"prior": "flow", "flow": "affine"},
+            "transform 'affine' is unknown: choose one of additive_coup",
+        ),
         (
             "vae",
             {"prior": "flow", "flow": "spline_copling"},
-            "flow 'spline_copling' is unknown: did you mean 'spline_co",
+            "transform 'spline_copling' is unknown: did you mean 'spline_co",
         ),
         ("vae", {"prior": "flow", "z_dim": 1}, "a flow needs z_dim of at least 2, got 1: use prior='mixture'"),
         (

@@ -80,7 +80,7 @@ def test_samples_are_the_gaussian_s_through_the_inverse(float64, kind):
 def test_a_new_flow_is_near_its_gaussian(float64, kind):
     condition, z = torch.randn(6, *CONDITION), torch.randn(6, 3)
     fresh = Flow(**KINDS[kind]).build(parts(kind, 3))
-    assert_close(to_base(fresh, condition, z), z, rtol=0, atol=0.15)
+    assert_close(to_base(fresh, condition, z), z, rtol=0, atol=0.3)
 
 
 @each_flow

@@ -245,7 +245,7 @@ def test_a_posterior_that_is_no_gaussian_is_refused(name):
             return dist.StudentT(5.0, x[..., :2], 1.0).to_event(1)
 
     pair = create(name, encoder=StudentEncoder())
-    with pytest.raises(ValueError, match=r"the encoder returns StudentT, and .*diagonal Gaussians: .*or use cmog_cvae"):
+    with pytest.raises(ValueError, match=r"the encoder returns StudentT, .*Gaussians: .*or use prior='mixture'"):
         pair.sample(2, torch.zeros(8))
 
 

@@ -102,8 +102,8 @@ def test_errors():
     refuses("permutation must be one of random, reverse, got 'shuffle'", permutation="shuffle")
     refuses(r"actnorm=True belongs to prior='flow', got prior='mixture'", prior="mixture", actnorm=True)
     refuses(r"flow 'zuko.NFS' is unknown: did you mean 'zuko.NSF'\?", flow="zuko.NFS")
-    refuses(r"flow 'zuko.NSF' is zuko's as a whole: leave permutation and actnorm out", flow="zuko.NSF", actnorm=True)
-    refuses(r"flow 'qqqq' is unknown: choose one of .*, zuko.NAME", flow="qqqq")
+    refuses(r"transform 'zuko.NSF' is zuko's as a whole: leave perm", flow="zuko.NSF", actnorm=True)
+    refuses(r"transform 'qqqq' is unknown: choose one of .*, zuko.NAME", flow="qqqq")
 
 
 # zuko

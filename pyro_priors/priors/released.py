@@ -35,13 +35,13 @@ class ReleasedCategoryPrior(nn.Module):
         self.register_buffer("loc", torch.rand(num_categories, z_dim))
         self.register_buffer("raw_scale", torch.rand(num_categories, z_dim))
 
-    def forward(self, c: Tensor) -> dist.TorchDistribution:
+    def forward(self, context: Tensor) -> dist.TorchDistribution:
         """p(z|c) as the training reads it.
 
-        :param c: category numbers, shape ``left_shape``
+        :param context: category numbers, shape ``left_shape``
         :returns: distribution with batch shape ``left_shape`` and event shape ``(z_dim,)``
         """
-        loc, raw_scale = self._of(c)
+        loc, raw_scale = self._of(context)
         return dist.Normal(loc, 1 + (raw_scale / 2).exp()).to_event(1)
 
     def generated(self, c: Tensor) -> dist.TorchDistribution:
