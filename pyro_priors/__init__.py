@@ -13,6 +13,7 @@ from ._compile import EagerWarning
 from .checkpoint import CheckpointError
 from .citations import citation
 from .clusters import start_at_clusters
+from .nn import likelihoods
 from .objectives import compiled
 from .pair import Pair
 from .registration import data_plate, register
@@ -38,6 +39,7 @@ __all__ = [
     "data_plate",
     "experiments",
     "fit",
+    "likelihoods",
     "load",
     "metrics",
     "names",

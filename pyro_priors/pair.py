@@ -28,7 +28,7 @@ from ._precision import at_least_float32, convert_draws, with_float32_parameters
 from ._records import SavedPair
 from ._rng import alone, own_generators
 from ._sites import FromBase, Mode, is_transformed, sample_sites
-from .nn.likelihoods import check_binary
+from .nn import Likelihood
 from .objectives import ELBO, log_importance_weights
 from .progress import progress_bar
 from .registration import check_batch
@@ -120,6 +120,12 @@ class Pair(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+    @property
+    def likelihood(self) -> Likelihood | None:
+        """What the decoder's output is read as; None where a decoder of your own has no ``likelihood``."""
+        found = getattr(getattr(self.model, "decoder", None), "likelihood", None)
+        return found if isinstance(found, Likelihood) else None
 
     @property
     def takes_condition(self) -> bool:
@@ -287,9 +293,8 @@ class Pair(nn.Module):
         if not pyro.settings.get("validate_distributions_torch"):
             return
         _check_finite("x", x)
-        own_decoder = "decoder" in ((self.recipe or {}).get("own_networks") or ())
-        if self._configured("likelihood") == "bernoulli" and not own_decoder:
-            check_binary(x)
+        if self.likelihood is not None:
+            self.likelihood.check(x)
 
     def _row_each(self, name: str, value: Tensor, size: int, event_dim: int) -> Tensor:
         value = value.to(self.device)

@@ -40,6 +40,7 @@ from ._precision import first_rounded
 from ._rng import seeded
 from ._sites import check_latent, sample_sites
 from .data import DataConfig, Levels, Splits
+from .data.units import WHITE
 from .loop import History, Training, TrainingDiverged, summary_writer, to_like
 from .objectives import ELBO, options_of
 from .pair import Pair
@@ -404,26 +405,14 @@ def _check_fits(pair: Pair, data: Splits) -> None:
             f"{data.condition_shape}: make it with condition_shape=data.condition_shape, or load the data with other "
             "condition_rows or condition_labels"
         )
-    likelihood = None if "decoder" in (pair.recipe or {}).get("own_networks", ()) else config.get("likelihood")
-    if likelihood in ("continuous_bernoulli", "discretised_logistic"):
-        for name, part in data.parts.items():
-            if isinstance(part.x, Levels):  # k/255 as they are
-                continue
-            if part.x.min() < 0 or part.x.max() > 1:
-                raise ValueError(
-                    f"likelihood='{likelihood}' needs x in [0, 1], but the {name} part of {data.name} has values from "
-                    f"{part.x.min():.4g} to {part.x.max():.4g}: rescale them, or use likelihood='gaussian'"
-                )
-            if likelihood == "discretised_logistic" and ((255 * part.x).round() - 255 * part.x).abs().max() > 1e-3:
-                raise ValueError(
-                    f"likelihood='discretised_logistic' needs grey levels k/255, but the {name} part of {data.name} "
-                    "has others: use likelihood='continuous_bernoulli'"
-                )
-    if likelihood == "bernoulli" and data.likelihood != "bernoulli":
-        raise ValueError(
-            f"likelihood='bernoulli' needs x of 0 and 1, but {data.name} has other values: "
-            f"use likelihood='{data.likelihood}'"
-        )
+    if pair.likelihood is None or data.binarise:  # of binarized data x is drawn as 0 and 1
+        return
+    for name, part in data.parts.items():
+        x = part.x.levels.unique() / WHITE if isinstance(part.x, Levels) else part.x
+        try:
+            pair.likelihood.check(x)
+        except ValueError as error:
+            raise ValueError(f"the {name} part of {data.name} does not fit the pair: {error}") from None
 
 
 def _check_memory(pair: Pair, data: Splits, objective: infer.ELBO, batch_size: int) -> None:

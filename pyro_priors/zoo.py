@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from ._records import SavedPair
 from ._rng import seeded
 from .data import Splits
 from .nn import (
-    CALIBRATIONS,
     CONDITION_NETWORKS,
     MLP,
     NORMALISATIONS,
@@ -42,9 +40,8 @@ from .nn import (
     ReleasedGaussianHead,
     Temperature,
     he_,
-    make_calibrated,
+    likelihoods,
     make_condition_network,
-    make_likelihood,
 )
 from .nn.conv import is_image
 from .objectives import ELBO, EnumELBO
@@ -262,6 +259,10 @@ class MixtureCVAEConfig(CVAEConfig):
     """Number of components K."""
     trained_weights: bool = False
     """Weights of the components that depend on the condition, or 1/K each, as published."""
+
+
+CALIBRATIONS = ("fixed", "learned", "learned_by_channel", "optimal")
+"""Ways to find the scale of a Gaussian likelihood."""
 
 
 @dataclass(frozen=True)
@@ -619,7 +620,7 @@ def _options_of_prior(config: VAEConfig) -> priors.PriorOptions:
 
 
 def _parts(config: PairConfig, encoder: nn.Module | None = None, **options: Any) -> Parts:
-    x_range = (-math.inf, math.inf) if config.likelihood == "gaussian" else (0.0, 1.0)
+    x_range = likelihoods.make_likelihood(config.likelihood, config.x_shape).x_range
     return Parts(
         config.z_dim,
         x_shape=config.x_shape,
@@ -639,6 +640,28 @@ def _condition_network(config: PairConfig, shape: Sequence[int]) -> nn.Module:
 
 def _of_conv(config: PairConfig) -> dict[str, Any]:
     return {"channels": config.channels, "normalisation": config.normalisation}
+
+
+def _options_of_likelihood(config: PairConfig) -> likelihoods.LikelihoodOptions:
+    if isinstance(config, _CalibratedConfig):
+        scale: float | str = {"learned_by_channel": "per_channel"}.get(config.calibration, config.calibration)
+        if scale == "fixed":
+            scale = 1.0 if config.scale is None else config.scale
+        elif config.scale is not None:
+            raise ValueError(
+                f"scale={config.scale} belongs to calibration='fixed', got calibration='{config.calibration}': leave "
+                "it out"
+            )
+        return likelihoods.Gaussian(scale, config.start_scale)
+    if config.likelihood == "gaussian":
+        return likelihoods.Gaussian("learned" if config.scale is None else config.scale, config.start_scale)
+    for option in ("scale", "start_scale"):
+        if (value := getattr(config, option)) is not None:
+            raise ValueError(
+                f"{option}={value:g} belongs to likelihood='gaussian', got likelihood='{config.likelihood}': leave it "
+                "out"
+            )
+    return likelihoods.LIKELIHOODS[config.likelihood]()
 
 
 def _encoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Module:
@@ -662,10 +685,7 @@ def _made_encoder(
 def _decoder(config: PairConfig, networks: Networks, **options: Any) -> nn.Module:
     if networks.decoder is not None:
         return networks.decoder
-    if isinstance(config, _CalibratedConfig):
-        likelihood = make_calibrated(config.calibration, config.x_shape, config.scale, config.start_scale)
-    else:
-        likelihood = make_likelihood(config.likelihood, len(config.x_shape), config.scale, config.start_scale)
+    likelihood = _options_of_likelihood(config).build(config.x_shape)
     z_dim = options.pop("z_dim", config.z_dim)
     if config.networks == "conv":
         options.pop("branched", None)

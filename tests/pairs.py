@@ -161,6 +161,8 @@ def batch(name: str, size: int = BATCH, **options: Any) -> tuple[Tensor, ...]:
             x = (x * 255).round() / 255
         case "gaussian":
             x = torch.randn_like(x)
+        case "poisson" | "negative_binomial":
+            x = torch.poisson(3 * x)
     return (x, torch.randn(size, *options["condition_shape"])) if "condition_shape" in options else (x,)
 
 

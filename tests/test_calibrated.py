@@ -14,7 +14,8 @@ import runs
 from pairs import CALIBRATED, batch, create, randomise
 from pyro_priors import loop
 from pyro_priors.data import Augment, batches
-from pyro_priors.nn import CALIBRATIONS, OptimalGaussianLikelihood, OptimalNormal, make_calibrated
+from pyro_priors.nn import OptimalGaussianLikelihood, OptimalNormal
+from pyro_priors.nn.likelihoods import Gaussian
 
 
 def optimal(**options):
@@ -150,18 +151,17 @@ def test_expanding_keeps_what_it_is():
     assert_close(likelihood.squared_error, torch.tensor(4.0))
 
 
-@pytest.mark.parametrize("calibration", CALIBRATIONS)
-def test_every_calibration_makes_a_gaussian_over_images(calibration):
-    likelihood = make_calibrated(calibration, (3, 2, 2))
+@pytest.mark.parametrize(("scale", "num"), [(0.5, 0), ("learned", 1), ("per_channel", 3), ("optimal", 0)])
+def test_every_scale_makes_a_gaussian_over_images(scale, num):
+    likelihood = Gaussian(scale).build((3, 2, 2))
     d = likelihood(torch.zeros(5, 1, 3, 2, 2))
     assert (d.batch_shape, d.event_shape) == ((5,), (3, 2, 2))
     assert d.log_prob(torch.ones(5, 3, 2, 2)).isfinite().all()
-    numbers = {"fixed": 0, "learned": 1, "learned_by_channel": 3, "optimal": 0}
-    assert sum(p.numel() for p in likelihood.parameters()) == numbers[calibration]
+    assert sum(p.numel() for p in likelihood.parameters()) == num
 
 
 def test_each_channel_has_its_own_scale(float64):
-    likelihood = make_calibrated("learned_by_channel", (2, 1, 3))
+    likelihood = Gaussian("per_channel").build((2, 1, 3))
     with torch.no_grad():
         likelihood.raw_scale.copy_(torch.tensor([0.3, 1.2])[:, None, None])
     x = torch.randn(4, 2, 1, 3)
@@ -170,29 +170,24 @@ def test_each_channel_has_its_own_scale(float64):
     assert_close(found, sum(log_normal(x[:, i, 0], torch.zeros(3), scales[i]) for i in range(2)))
 
 
-def test_the_fixed_scale_is_1_or_the_one_given():
-    assert make_calibrated("fixed", (4,)).fixed_scale == 1.0
-    assert make_calibrated("fixed", (4,), 0.3).fixed_scale == 0.3
-
-
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("options", "message"),
     [
-        (("optimum", (4,)), "calibration 'optimum' is unknown: did you mean 'optimal'"),
-        (("xyz", (4,)), "calibration 'xyz' is unknown: choose one of fixed, learned, "),
-        (("optimal", (4,), None, 0.3), r"start_scale=0\.3 belongs to calibration='learned', got calibration='optimal'"),
-        (("fixed", (4,), 0.3, 0.3), r"start_scale=0\.3 belongs to calibration='learned', got calibration='fixed'"),
-        (("optimal", (4,), 0.3), r"scale=0\.3 belongs to calibration='fixed', got calibration='optimal'"),
+        ({"calibration": "optimum"}, "calibration 'optimum' is unknown: did you mean 'optimal'"),
+        ({"calibration": "xyz"}, "calibration 'xyz' is unknown: choose one of fixed, learned, "),
         (
-            ("learned_by_channel", (4,)),
-            r"needs images, x_shape=\(channels, height, width\), got \(4,\): load them with",
+            {"start_scale": 0.3},
+            r"init_scale=0\.3 is of a learned scale, and scale is optimal: leave one of the two out",
         ),
+        ({"calibration": "fixed", "scale": 0.3, "start_scale": 0.3}, "init_scale=0.3 is of a learned scale, and scale"),
+        ({"scale": 0.3}, r"scale=0\.3 belongs to calibration='fixed', got calibration='optimal'"),
+        ({"calibration": "learned_by_channel"}, r"needs images, x_shape=\(channels, height, width\), got \(4,\): load"),
     ],
     ids=["near", "far", "start of optimal", "start of fixed", "scale", "channels"],
 )
-def test_errors_name_the_remedy(arguments, message):
+def test_errors_name_the_remedy(options, message):
     with pytest.raises(ValueError, match=message):
-        make_calibrated(*arguments)
+        pp.create("sigma_vae", x_shape=(4,), **options)
 
 
 # in pairs

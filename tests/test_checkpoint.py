@@ -305,7 +305,7 @@ def test_a_pair_with_networks_of_ones_own_needs_them_again(tmp_path):
     """They are not in the record; with them the load is complete."""
     torch.manual_seed(1)
     encoder = Encoder((6,), 2, (5,))
-    decoder = Decoder(2, (6,), make_likelihood("bernoulli", 1), (5,), gated=False)
+    decoder = Decoder(2, (6,), make_likelihood("bernoulli", (1,)), (5,), gated=False)
     pair = pp.create("vae", **SIZES, encoder=encoder, decoder=decoder)
     assert pair.guide.encoder is encoder and pair.model.decoder is decoder
     assert pair.recipe["own_networks"] == ["encoder", "decoder"]
@@ -316,7 +316,7 @@ def test_a_pair_with_networks_of_ones_own_needs_them_again(tmp_path):
         pp.load(tmp_path)
     own = {
         "encoder": Encoder((6,), 2, (5,)),
-        "decoder": Decoder(2, (6,), make_likelihood("bernoulli", 1), (5,), gated=False),
+        "decoder": Decoder(2, (6,), make_likelihood("bernoulli", (1,)), (5,), gated=False),
     }
     with pytest.raises(ValueError, match=r"own decoder: load it from Python, load\(path, decoder=\.\.\.\)"):
         pp.load(tmp_path, encoder=own["encoder"])
@@ -326,7 +326,7 @@ def test_a_pair_with_networks_of_ones_own_needs_them_again(tmp_path):
 
 
 def test_networks_of_ones_own_are_modules_and_options_of_the_zoos_are_told():
-    decoder = Decoder(2, (6,), make_likelihood("gaussian", 1), (5,))
+    decoder = Decoder(2, (6,), make_likelihood("gaussian", (1,)), (5,))
     with pytest.raises(ValueError, match=r"encoder must be a torch.nn.Module, got the class Encoder: give an instance"):
         pp.create("vae", **SIZES, encoder=Encoder)
     with pytest.warns(UserWarning, match=r"scale=0.1 is of the zoo's own decoder, and does nothing to yours"):
@@ -353,7 +353,7 @@ def test_a_network_without_layers_is_a_network():
 
 def test_a_pair_that_is_not_of_the_zoo_says_how_to_load_it(tmp_path):
     def build():
-        decoder = Decoder(2, (6,), make_likelihood("bernoulli", 1), (5,))
+        decoder = Decoder(2, (6,), make_likelihood("bernoulli", (1,)), (5,))
         return Pair(VAE(StandardPrior(2), decoder), VAEGuide(Encoder((6,), 2, (5,))))
 
     pair, other = build(), build()

@@ -548,7 +548,7 @@ MISTAKES = {
     "objective option": ("train vae --data digits --out new --objective.beta 2", r"--objective\.beta"),
     "bernoulli": (
         "train vae --data moons --out new --pair.likelihood bernoulli",
-        r"likelihood='bernoulli' needs x of 0 and 1",
+        r"does not fit the pair: x must be 0 or 1 for likelihood='bernoulli'",
     ),
     "rows": ("train cvae --data digits --out new --data.condition-rows 8", r"condition_rows must be below .* 8, got 8"),
     "no images": (

@@ -97,12 +97,13 @@ def test_weights(name):
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_pseudo_targets_are_where_the_data_are(likelihood):
-    """Of any size under a Gaussian likelihood, and in [0, 1] under the others, as the decoder's means are."""
+    """Of any size under a Gaussian likelihood, 0 or more of counts, and in [0, 1] under the others."""
     for name in POSTERIORS:
         prior = randomise(create(name, likelihood=likelihood), 5.0).model.prior
         _, target = prior.components(torch.randn(BATCH, 8))
         assert target.shape == (BATCH, K, 6)
-        assert ((target < 0) | (target > 1)).any() == (likelihood == "gaussian")
+        assert (target < 0).any() == (likelihood == "gaussian")
+        assert (target > 1).any() == (likelihood in ("gaussian", "poisson", "negative_binomial"))
 
 
 # gradients, ties

@@ -31,7 +31,7 @@ def test_plans_are_those_of_the_released_code(name):
     assert trunk(torch.rand(2, *image)).shape == (2, trunk.out_dim) == (2, sizes[-1][0] * sizes[-1][1] ** 2)
     assert seen == [(channels, side, side) for channels, side in sizes]
     assert trunk.slope == slope and isinstance(trunk.norms[0], nn.GroupNorm) is normalised
-    decoder = ConvDecoder(2, image, make_likelihood("gaussian", 3), hidden=())
+    decoder = ConvDecoder(2, image, make_likelihood("gaussian", (1, 1, 1)), hidden=())
     back = []
     for layer in decoder.layers:
         layer.register_forward_hook(lambda *args: back.append(tuple(args[-1].shape[1:])))
@@ -64,7 +64,7 @@ def test_trunk_equals_its_layers_by_hand(float64, image):
 @pytest.mark.parametrize("image", [(1, 28, 28), (3, 32, 32), (2, 7, 5), (1, 18, 28)], ids=str)
 @pytest.mark.parametrize("upsampling", ["auto", "resize", "transposed"])
 def test_decoders_give_every_size_back(image, upsampling):
-    decoder = ConvDecoder(3, image, make_likelihood("discretised_logistic", 3), upsampling=upsampling)
+    decoder = ConvDecoder(3, image, make_likelihood("discretised_logistic", (1, 1, 1)), upsampling=upsampling)
     found = decoder(torch.randn(4, 5, 3))
     assert found.batch_shape == (4, 5) and found.event_shape == image
     loss = -found.log_prob((found.mean * 255).round() / 255).sum()
@@ -75,7 +75,7 @@ def test_decoders_give_every_size_back(image, upsampling):
 @pytest.mark.parametrize("image", [(3, 64, 64), (2, 24, 40), (1, 28, 28)], ids=str)
 def test_resizing_equals_its_parts(float64, image):
     """Upsampling, edges repeated, a 3x3 convolution: where the size doubles, by one transposed convolution."""
-    decoder = ConvDecoder(3, image, make_likelihood("gaussian", 3), channels=(4, 5, 6), upsampling="resize")
+    decoder = ConvDecoder(3, image, make_likelihood("gaussian", (1, 1, 1)), channels=(4, 5, 6), upsampling="resize")
     z = torch.randn(3, decoder.first_shape[0] * decoder.first_shape[1] * decoder.first_shape[2])
     h, seen = z.unflatten(-1, decoder.first_shape).requires_grad_(), []
     for layer in decoder.layers:
@@ -143,7 +143,7 @@ def test_conditions_broadcast(float64, kind):
     """Conditions of left shape (1, 5) with x and z of (4, 5), and with the same conditions repeated."""
     shape = CONDITIONS[kind]
     encoder = ConvEncoder((1, 12, 10), 3, condition_shape=shape)
-    decoder = ConvDecoder(3, (1, 12, 10), make_likelihood("bernoulli", 3), condition_shape=shape)
+    decoder = ConvDecoder(3, (1, 12, 10), make_likelihood("bernoulli", (1, 1, 1)), condition_shape=shape)
     condition, x, z = torch.randn(1, 5, *shape), torch.rand(4, 5, 1, 12, 10), torch.randn(4, 5, 3)
     repeated = condition.expand(4, 5, *shape)
     assert_close(encoder(x, condition).mean, encoder(x, repeated).mean)
@@ -168,7 +168,7 @@ def test_a_vector_is_constant_maps(float64):
 
 
 def test_categories_broadcast(float64):
-    decoder = ConvDecoder(3, (1, 8, 8), make_likelihood("bernoulli", 3), num_categories=4)
+    decoder = ConvDecoder(3, (1, 8, 8), make_likelihood("bernoulli", (1, 1, 1)), num_categories=4)
     z, c = torch.randn(4, 5, 3), torch.arange(4)[:, None]
     found = decoder(z, c=c).mean
     for k in range(4):

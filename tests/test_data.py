@@ -433,10 +433,10 @@ def _bad(index, value):
             {"x_train": X, "label_train": np.eye(40, dtype=int)},
             r"got \(40, 40\): for one-hot rows use .argmax",
         ),
-        ({"x_train": X, "likelihood": "poisson"}, r"likelihood must be one of bernoulli, .*, got 'poisson'"),
+        ({"x_train": X, "likelihood": "poison"}, r"likelihood 'poison' is unknown: did you mean 'poisson'"),
         (
             {"x_train": X, "likelihood": "bernoulli"},
-            r"'bernoulli' must hold only 0 and 1, got grey levels: binarise",
+            r"x_train does not fit likelihood='bernoulli': x must be 0 or 1",
         ),
         (
             {"x_train": X - 2, "likelihood": "continuous_bernoulli"},

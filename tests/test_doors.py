@@ -44,7 +44,7 @@ def test_gray_levels_from_tensors_and_of_two_values():
         again = from_arrays(masks, likelihood="gaussian")
     assert again.likelihood == "gaussian" and isinstance(again.train.x, Levels)
     assert from_arrays(again.train.x, again.valid.x, again.test.x).likelihood == "bernoulli", "without a second line"
-    with pytest.raises(ValueError, match=r"x_train with likelihood='bernoulli' must hold only 0 and 1, got"):
+    with pytest.raises(ValueError, match=r"x_train does not fit likelihood='bernoulli': x must be 0 or 1"):
         from_arrays(IMAGES.astype("u1"), likelihood="bernoulli")
 
 

@@ -6,6 +6,7 @@ import math
 import pyro.distributions as dist
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -13,6 +14,7 @@ from torch.testing import assert_close
 
 import pyro_priors as pp
 from by_hand import formulae, hvae
+from pyro_priors import likelihoods
 from pyro_priors.nn import (
     LIKELIHOODS,
     MLP,
@@ -27,7 +29,6 @@ from pyro_priors.nn import (
     GaussianLikelihood,
     JoinedLinear,
     JointBernoulli,
-    make_calibrated,
     make_likelihood,
     positive,
 )
@@ -257,7 +258,7 @@ def test_many_bernoullis_at_once_expand_validate_and_take_half_precision():
 def test_means_are_the_samplers(name):
     """The mean of n = 20,000 draws is the distribution's mean at 4 standard errors, for 24 values: fails at
     15 of 10,000 seeds."""
-    likelihood = make_likelihood(name, 2)
+    likelihood = make_likelihood(name, (4, 6))
     raw = 1.5 * torch.randn(likelihood.num_outputs, 4, 6)
     d = likelihood(raw)
     draws = d.sample((20_000,))
@@ -270,7 +271,7 @@ def test_means_are_the_samplers(name):
 @pytest.mark.parametrize("size", [0.0, 1e-30, 20.0, 1e4])
 def test_extreme_outputs_of_a_decoder_give_finite_densities_and_gradients(name, size):
     """Values at both rims of the support, decoder outputs of both signs up to 1e4, float32."""
-    likelihood = make_likelihood(name, 1)
+    likelihood = make_likelihood(name, (1,))
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 2).T  # (2, 4)
     raw = (size * signs[: likelihood.num_outputs]).requires_grad_()
     for value in (torch.zeros(4), torch.ones(4)):
@@ -282,7 +283,7 @@ def test_extreme_outputs_of_a_decoder_give_finite_densities_and_gradients(name, 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_likelihoods_have_the_shapes_that_they_name(name):
     """Left dimensions are batch, and ``expand``, which a plate calls, keeps the numbers."""
-    likelihood = make_likelihood(name, 2)
+    likelihood = make_likelihood(name, (2, 3))
     d = likelihood(torch.randn(7, 1, likelihood.num_outputs, 2, 3))
     assert (d.batch_shape, d.event_shape) == ((7, 1), (2, 3))
     wide = d.expand((7, 5))
@@ -295,7 +296,7 @@ def test_likelihoods_have_the_shapes_that_they_name(name):
 def test_values_outside_the_support_are_refused(name):
     """Grey data in a Bernoulli, or numbers outside [0, 1], are the most frequent silent mistakes of this
     trade."""
-    likelihood = make_likelihood(name, 1)
+    likelihood = make_likelihood(name, (1,))
     d = likelihood(torch.zeros(likelihood.num_outputs, 3))
     bad = torch.full((3,), 0.5 if name == "bernoulli" else 1.5)
     with pytest.raises(ValueError, match="support|x must be 0 or 1"):
@@ -304,28 +305,74 @@ def test_values_outside_the_support_are_refused(name):
 
 def test_errors_of_likelihoods_name_the_remedy():
     with pytest.raises(ValueError, match="likelihood 'bernouli' is unknown: did you mean 'bernoulli'"):
-        make_likelihood("bernouli", 1)
+        make_likelihood("bernouli", (1,))
     with pytest.raises(ValueError, match="likelihood 'xyz' is unknown: choose one of bernoulli, "):
-        make_likelihood("xyz", 1)
-    with pytest.raises(ValueError, match="scale=0.1 belongs to likelihood='gaussian', got likelihood='bernoulli'"):
-        make_likelihood("bernoulli", 1, scale=0.1)
-    with pytest.raises(ValueError, match="start_scale=0.1 belongs to likelihood='gaussian', got likelihood='bern"):
-        make_likelihood("bernoulli", 1, start_scale=0.1)
-    with pytest.raises(ValueError, match="start_scale=0.1 is of a learned scale, and scale=0.2 is fixed: leave one"):
-        make_likelihood("gaussian", 1, scale=0.2, start_scale=0.1)
+        make_likelihood("xyz", (1,))
+    with pytest.raises(ValueError, match=r"init_scale=0\.1 is of a learned scale, and scale is 0\.2: leave one of the"):
+        likelihoods.Gaussian(0.2, init_scale=0.1)
     with pytest.raises(ValueError, match=r"scale must be positive, got 0\.0: give scale=0\.1"):
-        make_likelihood("gaussian", 1, scale=0.0)
-    with pytest.raises(ValueError, match="start_scale must be a finite number or None, got nan"):
-        make_likelihood("gaussian", 1, start_scale=math.nan)
+        likelihoods.Gaussian(0.0)
+    with pytest.raises(
+        ValueError, match="scale must be a positive number or one of learned, optimal, per_channel, got"
+    ):
+        likelihoods.Gaussian("best")
+    with pytest.raises(ValueError, match="init_scale must be a finite number or None, got nan"):
+        likelihoods.Gaussian(init_scale=math.nan)
+    with pytest.raises(ValueError, match=r"scale='per_channel' needs images, .*, got \(4,\): load them with"):
+        likelihoods.Gaussian("per_channel").build((4,))
     for start in (0.0, -1.0, 1e4):
-        with pytest.raises(ValueError, match=f"start_scale must be from 0.001 to 100, got {start:g}: give about"):
-            make_likelihood("gaussian", 1, start_scale=start)
+        with pytest.raises(ValueError, match=f"init_scale must be from 0.001 to 100, got {start:g}: give about"):
+            make_likelihood(likelihoods.Gaussian(init_scale=start), (1,))
+
+
+COUNTS = torch.tensor([0.0, 1.0, 2.0, 7.0, 300.0])
+
+
+def test_counts_have_the_probabilities_of_scipy(float64):
+    """Poisson by its rate, negative binomial by its mean and inverse dispersion; softplus of the outputs, less a floor."""
+    raw, mean = torch.linspace(-3, 40, 5), F.softplus(torch.linspace(-3, 40, 5)) + 1e-4
+    found = make_likelihood("poisson", (5,))(raw[None]).log_prob(COUNTS)
+    assert_close(found.item(), stats.poisson.logpmf(COUNTS, mean).sum(), rtol=1e-12, atol=0)
+    likelihood = make_likelihood("negative_binomial", (5,)).double()
+    with torch.no_grad():
+        likelihood.raw_inverse_dispersion.copy_(torch.linspace(-2, 5, 5))
+    r = F.softplus(torch.linspace(-2, 5, 5)) + 1e-4
+    d = likelihood(raw[None])
+    assert_close(d.log_prob(COUNTS).item(), stats.nbinom.logpmf(COUNTS, r, r / (r + mean)).sum(), rtol=1e-9, atol=0)
+    assert_close(d.mean, mean)
+    assert_close(d.variance, mean + mean.square() / r)
+
+
+@pytest.mark.parametrize("name", ["poisson", "negative_binomial"])
+@pytest.mark.parametrize("wrong", [-1.0, 0.5, math.nan])
+def test_what_is_no_count_is_named(name, wrong):
+    x = torch.tensor([0.0, wrong, 3.0])
+    with pytest.raises(
+        ValueError, match=rf"x must be counts 0, 1, 2, \.\.\. for likelihood='{name}', got {wrong:g}: use"
+    ):
+        make_likelihood(name, (3,)).check(x)
+    make_likelihood(name, (3,)).check(torch.tensor([0.0, 2.0, 1e6]))
+
+
+@pytest.mark.parametrize("name", ["poisson", "negative_binomial"])
+def test_pairs_of_counts_train(name):
+    x = torch.poisson(torch.rand(60, 6) * 5)
+    data = pp.data.from_arrays(x, likelihood=name)
+    pair = pp.create("vae", x_shape=(6,), z_dim=2, hidden=(8,), likelihood=name, prior="vamp", num_components=4)
+    assert pair.model.prior.x_range == (0.0, math.inf)
+    history = pp.fit(pair, data, max_epochs=5, batch_size=20, learning_rate=1e-2, progress=False)
+    assert history.epochs[-1]["valid_bound"] > history.epochs[0]["valid_bound"]
+    found = pp.metrics.evaluate(pair, data, ["bound", "log_likelihood"], num_samples=50, progress=False)
+    assert found["bits_per_dim"].unit == "bits per dimension, of counts"
+    assert torch.equal(pair.sample(5)["x"], pair.sample(5)["x"].round()) or pair.sample(5)["x"].min() >= 0
+    with pytest.raises(ValueError, match="does not fit the pair: x must be counts"):
+        pp.fit(pair, pp.data.from_arrays(x + 0.5), max_epochs=1, progress=False)
 
 
 @pytest.mark.parametrize("start", [1e-3, 0.1, 1.0, 100.0])
 def test_a_learned_scale_starts_where_it_is_said(start):
     pair = pp.create("cvae", x_shape=(2,), condition_shape=(3,), z_dim=2, likelihood="gaussian", start_scale=start)
-    by_channel = make_calibrated("learned_by_channel", (3, 4, 4), None, start)
+    by_channel = likelihoods.Gaussian("per_channel", start).build((3, 4, 4))
     scale = pair.model.decoder(torch.zeros(1, 2), condition=torch.zeros(1, 3)).base_dist.scale
     assert_close(scale, torch.full_like(scale, start), rtol=1e-5, atol=0)
     assert_close(positive(by_channel.raw_scale), torch.full((3, 1, 1), start), rtol=1e-5, atol=0)
@@ -420,7 +467,7 @@ def test_mlp_needs_a_layer():
 def test_an_enumerated_category_broadcasts_through_decoder_and_head(float64):
     """c of shape (K, 1) against a batch, also under a dimension of particles: each slice is the network at
     that c."""
-    decoder = Decoder(2, (2, 3), make_likelihood("discretised_logistic", 2), (5, 4), num_categories=3)
+    decoder = Decoder(2, (2, 3), make_likelihood("discretised_logistic", (1, 1)), (5, 4), num_categories=3)
     head = GaussianHead(5, 2, num_categories=3)
     z, h = torch.randn(3, 7, 4, 2), torch.randn(4, 5)
     c = torch.arange(3).reshape(3, 1, 1)

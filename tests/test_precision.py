@@ -230,7 +230,7 @@ def test_levels_of_a_discretised_logistic_sum_to_one_for_half_outputs(dtype):
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_likelihoods_convert_what_they_read(name, dtype):
-    likelihood = make_likelihood(name, 1)
+    likelihood = make_likelihood(name, (1,))
     raw = (3 * torch.randn(likelihood.num_outputs, 50)).to(dtype)
     x = (torch.rand(50) < 0.5).float()
     found, expected = likelihood(raw).log_prob(x), likelihood(raw.float()).log_prob(x)
@@ -493,6 +493,6 @@ def test_gray_levels_in_half_precision_are_refused(dtype):
 
 def test_a_learned_scale_of_bfloat16_is_read_in_float32():
     """softplus of the parameter in bfloat16 would be off by one part in 256, which is 1 nat of 784 values."""
-    likelihood = GaussianLikelihood(1, start_scale=0.1).bfloat16()
+    likelihood = GaussianLikelihood(1, init_scale=0.1).bfloat16()
     exact = positive(likelihood.raw_scale.double()).item()
     assert likelihood(torch.zeros(1, 3).bfloat16()).base_dist.scale.double()[0].item() == pytest.approx(exact, rel=1e-6)

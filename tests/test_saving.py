@@ -175,7 +175,7 @@ def test_a_pair_of_other_options_is_not_saved_into_a_run(place, other, match, da
 
 
 def _own_programs():
-    decoder = Decoder(2, (6,), make_likelihood("bernoulli", 1), (5,))
+    decoder = Decoder(2, (6,), make_likelihood("bernoulli", (1,)), (5,))
     return pp.Pair(VAE(StandardPrior(2), decoder), VAEGuide(Encoder((6,), 2, (5,))))
 
 

@@ -420,7 +420,9 @@ def test_data_that_do_not_fit_are_refused(digits, tmp_path, name, created_for, m
 def test_bernoulli_on_grey_data_is_refused():
     data = runs.small_data(binarise="none")
     pair = runs.small_pair("vae", data, likelihood="bernoulli")
-    with pytest.raises(ValueError, match="likelihood='bernoulli' needs x of 0 and 1.*'continuous_bernoulli'"):
+    with pytest.raises(
+        ValueError, match="does not fit the pair: x must be 0 or 1 for likelihood='bernoulli', .*'continuous_bernoulli'"
+    ):
         pp.fit(pair, data, progress=False)
 
 

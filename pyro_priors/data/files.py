@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .._limits import PickledError, decoding, read_arrays
 from .._options import Seed, shown, typed
+from ..nn import make_likelihood
 from .levels import Levels
 from .splits import (
     AS_NUMBERS,
@@ -24,17 +25,15 @@ from .splits import (
     check_attributes,
     check_labels,
     check_num_labels,
-    check_unit_interval,
     check_values,
     read_numbers,
 )
-from .units import gray_levels, strange_units
+from .units import WHITE, gray_levels, strange_units
 
 __all__ = ["from_arrays", "read_npz"]
 
 Values = ArrayLike | Tensor
 LONGEST_NAME = 200
-LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "discretised_logistic", "gaussian")
 PARTS = ("train", "valid", "test")
 KINDS = ("x", "condition", "label", "attributes")
 CLASSES_AS_LABELS = f"{AS_NUMBERS}, or give classes as labels, with condition_labels (--data.condition-labels)"
@@ -209,16 +208,13 @@ def _likelihood(parts: dict[str, Part], likelihood: str | None) -> str:
             isinstance(part.x, Levels) or (part.x.min() >= 0 and part.x.max() <= 1) for part in parts.values()
         )
         return "continuous_bernoulli" if in_unit_interval else "gaussian"
-    if likelihood not in LIKELIHOODS:
-        raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, got {likelihood!r}")
     for name, part in parts.items():
-        if likelihood != "gaussian" and not isinstance(part.x, Levels):
-            check_unit_interval(f"x_{name} with likelihood='{likelihood}'", part.x)
-        if likelihood == "bernoulli" and not _is_binary(part.x):
-            raise ValueError(
-                f"x_{name} with likelihood='bernoulli' must hold only 0 and 1, got grey levels: "
-                "binarise them, or use likelihood='continuous_bernoulli'"
-            )
+        fits = make_likelihood(likelihood, part.x.shape[1:])
+        x = part.x.levels.unique() / WHITE if isinstance(part.x, Levels) else part.x
+        try:
+            fits.check(x)
+        except ValueError as error:
+            raise ValueError(f"x_{name} does not fit likelihood='{likelihood}': {error}") from None
     return likelihood
 
 

@@ -237,8 +237,8 @@ def _log_likelihood(context: _Context) -> dict[str, Estimate]:
     results = {"log_likelihood": _mean(log_p)}
     if context.data.likelihood != "bernoulli":
         size = math.prod(context.data.x_shape)
-        likelihood = ((context.pair.recipe or {}).get("config") or {}).get("likelihood")
-        kind = "of 256 levels" if likelihood == "discretised_logistic" else "of a density"
+        likelihood = context.pair.likelihood
+        kind = f"of {'a density' if likelihood is None else likelihood.values}"
         if kind == "of a density" and context.data.image_shape is not None:
             kind += " of values from 0 to 1, not dequantised (of levels from 0 to 255 it is log2 255 = 7.99 more)"
         results["bits_per_dim"] = _mean(-log_p / (size * math.log(2)), f"bits per dimension, {kind}")
@@ -433,8 +433,8 @@ def _diversity(context: _Context) -> dict[str, Estimate]:
 
 def _scale(context: _Context) -> dict[str, Estimate]:
     """Scale of a Gaussian p(x|z) that is one number, or has one for each channel: their root mean square."""
-    likelihood: Any = getattr(getattr(context.pair.model, "decoder", None), "likelihood", None)
-    if not getattr(likelihood, "has_scale", False):
+    likelihood = context.pair.likelihood
+    if likelihood is None or not likelihood.has_scale:
         return {}
     given: Any = likelihood(next(context.pair.parameters()).new_zeros(1, *context.data.x_shape))
     return {"scale": Estimate(given.variance.mean().sqrt().item(), None, "standard deviation of p(x|z), units of x")}

@@ -1,27 +1,24 @@
 """Networks that return distributions: encoders, decoders, and the likelihoods that decoders end in."""
 
-from .calibrated import CALIBRATIONS, OptimalGaussianLikelihood, OptimalNormal, make_calibrated
 from .conditions import CONDITION_NETWORKS, AttributeConv, ConditionMLP, make_condition_network
 from .conv import NORMALISATIONS, UPSAMPLING, ConvDecoder, ConvEncoder, ConvTrunk
+from .distributions import ContinuousBernoulli, DiscretisedLogistic, JointBernoulli
+from .likelihood import LIKELIHOODS, Likelihood, LikelihoodOptions, make_likelihood, register_likelihood
 from .likelihoods import (
-    LIKELIHOODS,
     BernoulliLikelihood,
-    ContinuousBernoulli,
     ContinuousBernoulliLikelihood,
-    DiscretisedLogistic,
     DiscretisedLogisticLikelihood,
     GaussianLikelihood,
-    JointBernoulli,
-    Likelihood,
-    make_likelihood,
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
 )
 from .mlp import MLP, BranchedMLP, JoinedLinear, positive, raw_of
 from .networks import CategoricalHead, CategoryEncoder, Decoder, Encoder, GaussianHead
+from .optimal import OptimalGaussianLikelihood, OptimalNormal
 from .relaxed import RelaxedCategorical, Temperature, category_of, chosen
 from .released import ReleasedCategoricalHead, ReleasedGaussianHead, he_
 
 __all__ = [
-    "CALIBRATIONS",
     "CONDITION_NETWORKS",
     "LIKELIHOODS",
     "MLP",
@@ -47,8 +44,11 @@ __all__ = [
     "JoinedLinear",
     "JointBernoulli",
     "Likelihood",
+    "LikelihoodOptions",
+    "NegativeBinomialLikelihood",
     "OptimalGaussianLikelihood",
     "OptimalNormal",
+    "PoissonLikelihood",
     "RelaxedCategorical",
     "ReleasedCategoricalHead",
     "ReleasedGaussianHead",
@@ -56,9 +56,9 @@ __all__ = [
     "category_of",
     "chosen",
     "he_",
-    "make_calibrated",
     "make_condition_network",
     "make_likelihood",
     "positive",
     "raw_of",
+    "register_likelihood",
 ]

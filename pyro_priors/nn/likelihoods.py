@@ -1,101 +1,178 @@
-"""Likelihoods p(x|z): the distributions that a decoder's output is read as, one per kind of data."""
+"""Likelihoods p(x|z): what a decoder's output is read as, one per kind of data, and the options that build them.
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+Names such as ``"gaussian"`` stand for the options here, ``Gaussian()``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
-from pyro.distributions import constraints
-from torch import Size, Tensor
+from torch import Tensor
 
-from .._hints import hint
 from .._options import typed
-from .._precision import HALF, at_least_float32, with_float32_parameters
-from .._sites import apply
+from . import distributions
+from .likelihood import (
+    LIKELIHOODS,
+    Likelihood,
+    LikelihoodOptions,
+    make_likelihood,
+    register_likelihood,
+)
 from .mlp import positive, raw_of
-
-if TYPE_CHECKING:
-    from torch.types import _size
+from .optimal import OptimalGaussianLikelihood
 
 __all__ = [
     "LIKELIHOODS",
+    "Bernoulli",
     "BernoulliLikelihood",
     "ContinuousBernoulli",
     "ContinuousBernoulliLikelihood",
     "DiscretisedLogistic",
     "DiscretisedLogisticLikelihood",
+    "Gaussian",
     "GaussianLikelihood",
-    "JointBernoulli",
     "Likelihood",
-    "check_binary",
+    "LikelihoodOptions",
+    "NegativeBinomial",
+    "NegativeBinomialLikelihood",
+    "OptimalGaussianLikelihood",
+    "Poisson",
+    "PoissonLikelihood",
     "make_likelihood",
+    "register_likelihood",
 ]
 
 
-class Likelihood(nn.Module):
-    """Base: a map from a decoder's output to a distribution over x.
+@register_likelihood("bernoulli")
+@dataclass(frozen=True)
+class Bernoulli(LikelihoodOptions):
+    """Binary data: independent Bernoulli distributions."""
 
-    A call converts an output in half precision to float32 before :meth:`forward` reads it.
-
-    :param event_dim: number of dimensions of one datum, ``len(x_shape)``
-    """
-
-    num_outputs = 1
-    """Numbers that the decoder must produce for each value of x."""
-
-    has_scale = False
-    """Whether p(x|...) is a Gaussian whose scale does not depend on z, which is then a metric."""
-
-    @typed
-    def __init__(self, event_dim: int) -> None:
-        super().__init__()
-        self.event_dim = event_dim
-
-    def __call__(self, raw: Tensor) -> Any:
-        return super().__call__(at_least_float32(raw))
-
-    def forward(self, raw: Tensor) -> dist.Distribution:
-        """
-        :param raw: the decoder's output, shape ``left_shape + (num_outputs,) + x_shape``
-        :returns: distribution with batch shape ``left_shape`` and event shape ``x_shape``
-        """
-        raise NotImplementedError
+    def build(self, x_shape: Sequence[int]) -> BernoulliLikelihood:
+        return BernoulliLikelihood(len(x_shape))
 
 
 class BernoulliLikelihood(Likelihood):
     """Binary data: independent Bernoulli with the decoder's output as logits. x must be 0 or 1."""
 
-    def forward(self, raw: Tensor) -> dist.Distribution:
-        return JointBernoulli(dist.Bernoulli(logits=self._only(raw)), self.event_dim)
-
-    def _only(self, raw: Tensor) -> Tensor:
-        return raw.squeeze(-1 - self.event_dim)
-
-
-class ContinuousBernoulliLikelihood(BernoulliLikelihood):
-    """Grey levels in [0, 1]: a Bernoulli with its missing normalising constant (:class:`ContinuousBernoulli`)."""
+    values = "binary values"
 
     def forward(self, raw: Tensor) -> dist.Distribution:
-        return ContinuousBernoulli(self._only(raw)).to_event(self.event_dim)
+        return distributions.JointBernoulli(dist.Bernoulli(logits=self._only(raw)), self.event_dim)
+
+    def check(self, x: Tensor) -> None:
+        distributions.check_binary(x)
 
 
+@register_likelihood("continuous_bernoulli")
+@dataclass(frozen=True)
+class ContinuousBernoulli(LikelihoodOptions):
+    """Grey levels in [0, 1]: a Bernoulli with its normalizing constant (Loaiza-Ganem and Cunningham 2019)."""
+
+    def build(self, x_shape: Sequence[int]) -> ContinuousBernoulliLikelihood:
+        return ContinuousBernoulliLikelihood(len(x_shape))
+
+
+class ContinuousBernoulliLikelihood(Likelihood):
+    """Grey levels in [0, 1]: a Bernoulli with its missing normalising constant
+    (:class:`~pyro_priors.nn.ContinuousBernoulli`)."""
+
+    def forward(self, raw: Tensor) -> dist.Distribution:
+        return distributions.ContinuousBernoulli(self._only(raw)).to_event(self.event_dim)
+
+
+@register_likelihood("discretised_logistic")
+@dataclass(frozen=True)
+class DiscretisedLogistic(LikelihoodOptions):
+    """Grey levels k/255: a logistic density integrated over each of 256 bins (Kingma et al. 2016)."""
+
+    def build(self, x_shape: Sequence[int]) -> DiscretisedLogisticLikelihood:
+        return DiscretisedLogisticLikelihood(len(x_shape))
+
+
+class DiscretisedLogisticLikelihood(Likelihood):
+    """Grey levels k/255: a logistic density integrated over each of 256 bins
+    (:class:`~pyro_priors.nn.DiscretisedLogistic`)."""
+
+    num_outputs, values = 2, "256 levels"
+
+    def forward(self, raw: Tensor) -> dist.Distribution:
+        loc, scale = raw.unbind(-1 - self.event_dim)
+        return distributions.DiscretisedLogistic(torch.sigmoid(loc), positive(scale, floor=1e-2)).to_event(
+            self.event_dim
+        )
+
+    def check(self, x: Tensor) -> None:
+        distributions.check_levels(x)
+        super().check(x)
+        if x.numel() and ((255 * x).round() - 255 * x).abs().max() > 1e-3:
+            raise ValueError(
+                "x must be gray levels k/255 for likelihood='discretised_logistic', got others: use "
+                "likelihood='continuous_bernoulli'"
+            )
+
+
+SCALES = ("learned", "optimal", "per_channel")
 START_SCALES = (1e-3, 1e2)
 """Least and greatest, of a learned scale."""
 
 
-class GaussianLikelihood(BernoulliLikelihood):
+@register_likelihood("gaussian")
+@dataclass(frozen=True)
+class Gaussian(LikelihoodOptions):
+    """Real data: a Gaussian whose scale is fixed, learned, or optimal."""
+
+    scale: float | str = "learned"
+    """Scale in units of x: a number, learned, per_channel (learned, one for each channel of images), or optimal (that
+    of each batch, in closed form; Rybkin et al. 2021)."""
+    init_scale: float | None = None
+    """Start of a learned scale; 1 when left out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.scale, str):
+            if self.scale not in SCALES:
+                raise ValueError(f"scale must be a positive number or one of {', '.join(SCALES)}, got '{self.scale}'")
+        elif not self.scale > 0:
+            raise ValueError(f"scale must be positive, got {self.scale}: give scale=0.1, or leave it out to learn it")
+        if self.init_scale is not None and self.scale not in ("learned", "per_channel"):
+            raise ValueError(
+                f"init_scale={self.init_scale:g} is of a learned scale, and scale is {self.scale}: leave one of the two "
+                "out"
+            )
+
+    def build(self, x_shape: Sequence[int]) -> GaussianLikelihood | OptimalGaussianLikelihood:
+        if self.scale == "optimal":
+            return OptimalGaussianLikelihood(len(x_shape))
+        if self.scale == "per_channel" and len(x_shape) != 3:
+            raise ValueError(
+                f"scale='per_channel' needs images, x_shape=(channels, height, width), got {tuple(x_shape)}: load them "
+                "with flatten=False (--data.no-flatten), or use scale='learned'"
+            )
+        fixed = None if isinstance(self.scale, str) else self.scale
+        num_channels = x_shape[0] if self.scale == "per_channel" else None
+        return GaussianLikelihood(
+            len(x_shape), fixed, num_channels, 1.0 if self.init_scale is None else self.init_scale
+        )
+
+
+class GaussianLikelihood(Likelihood):
     """Real data: N(loc, scale^2) with the decoder's output as loc and one scale for all values, or for each channel.
 
-    :param event_dim: number of dimensions of one datum
+    :param event_dim: number of dimensions of one example
     :param scale: the fixed scale, in units of x; learned when None
     :param num_channels: size of x's first dimension, each value of which learns a scale; None for one scale
-    :param start_scale: where a learned scale starts. Where it is far above the scale of the data, codes are worth less
+    :param init_scale: where a learned scale starts. Where it is far above the scale of the data, codes are worth less
         than their KL until it has fallen, and may carry nothing ever after
     """
 
-    has_scale = True
+    x_range, has_scale = (-math.inf, math.inf), True
 
     @typed
     def __init__(
@@ -103,294 +180,89 @@ class GaussianLikelihood(BernoulliLikelihood):
         event_dim: int,
         scale: float | None = None,
         num_channels: int | None = None,
-        start_scale: float = 1.0,
+        init_scale: float = 1.0,
     ) -> None:
         super().__init__(event_dim)
         if scale is not None and not scale > 0:
             raise ValueError(f"scale must be positive, got {scale}: give scale=0.1, or leave it out to learn it")
-        if not START_SCALES[0] <= start_scale <= START_SCALES[1]:
+        if not START_SCALES[0] <= init_scale <= START_SCALES[1]:
             raise ValueError(
-                f"start_scale must be from {START_SCALES[0]:g} to {START_SCALES[1]:g}, got {start_scale:g}: give about "
+                f"init_scale must be from {START_SCALES[0]:g} to {START_SCALES[1]:g}, got {init_scale:g}: give about "
                 "the standard deviation that a good reconstruction leaves"
             )
         self.fixed_scale = scale
         shape = () if num_channels is None else (num_channels, *(1,) * (event_dim - 1))
-        self.raw_scale = nn.Parameter(torch.full(shape, raw_of(start_scale))) if scale is None else None
+        self.raw_scale = nn.Parameter(torch.full(shape, raw_of(init_scale))) if scale is None else None
 
     def forward(self, raw: Tensor) -> dist.Distribution:
         scale: Any = self.fixed_scale if self.raw_scale is None else positive(self.raw_scale)
         return dist.Normal(self._only(raw), scale).to_event(self.event_dim)
 
 
-class DiscretisedLogisticLikelihood(Likelihood):
-    """Grey levels k/255: a logistic density integrated over each of 256 bins (:class:`DiscretisedLogistic`)."""
+@register_likelihood("poisson")
+@dataclass(frozen=True)
+class Poisson(LikelihoodOptions):
+    """Counts: independent Poisson distributions."""
 
-    num_outputs = 2
+    def build(self, x_shape: Sequence[int]) -> PoissonLikelihood:
+        return PoissonLikelihood(len(x_shape))
+
+
+class PoissonLikelihood(Likelihood):
+    """Counts 0, 1, 2, ...: independent Poisson distributions, whose rates are softplus of the decoder's output."""
+
+    x_range, values = (0.0, math.inf), "counts"
 
     def forward(self, raw: Tensor) -> dist.Distribution:
-        loc, scale = raw.unbind(-1 - self.event_dim)
-        return DiscretisedLogistic(torch.sigmoid(loc), positive(scale, floor=1e-2)).to_event(self.event_dim)
+        return distributions.Poisson(positive(self._only(raw))).to_event(self.event_dim)
+
+    def check(self, x: Tensor) -> None:
+        _check_counts(x, "poisson")
 
 
-def check_binary(x: Tensor) -> None:
-    """Refuse what is no datum of a Bernoulli likelihood.
+@register_likelihood("negative_binomial")
+@dataclass(frozen=True)
+class NegativeBinomial(LikelihoodOptions):
+    """Counts that vary more than Poisson's: independent negative binomial distributions of learned dispersion."""
 
-    :raises ValueError: if a value is neither 0 nor 1
+    def build(self, x_shape: Sequence[int]) -> NegativeBinomialLikelihood:
+        return NegativeBinomialLikelihood(x_shape)
+
+
+class NegativeBinomialLikelihood(Likelihood):
+    r"""Counts 0, 1, 2, ...: negative binomial distributions with the mean of each value from the decoder.
+
+    .. math:: p(x) = \frac{\Gamma(x + r)}{x!\, \Gamma(r)} \Big(\frac{r}{r + m}\Big)^r \Big(\frac{m}{r + m}\Big)^x,
+        \qquad \mathrm{var}\, x = m + m^2 / r
+
+    with the mean m, softplus of the decoder's output, and for each value of x one learned r, the inverse dispersion,
+    which starts at 1. That is the parametrization of single-cell models (Lopez et al. 2018).
+
+    :param x_shape: shape of one example
+
+    Reference: Romain Lopez, Jeffrey Regier, Michael B. Cole, Michael I. Jordan and Nir Yosef, Deep generative modeling
+    for single-cell transcriptomics, Nature Methods 2018.
     """
-    wrong = x[(x != 0) & (x != 1)]
+
+    x_range, values = (0.0, math.inf), "counts"
+
+    @typed
+    def __init__(self, x_shape: Sequence[int]) -> None:
+        super().__init__(len(x_shape))
+        self.raw_inverse_dispersion = nn.Parameter(torch.full(tuple(x_shape), raw_of(1.0)))
+
+    def forward(self, raw: Tensor) -> dist.Distribution:
+        mean, r = positive(self._only(raw)), positive(self.raw_inverse_dispersion)
+        return distributions.NegativeBinomial(r, logits=mean.log() - r.log()).to_event(self.event_dim)
+
+    def check(self, x: Tensor) -> None:
+        _check_counts(x, "negative_binomial")
+
+
+def _check_counts(x: Tensor, name: str) -> None:
+    wrong = x[(x < 0) | (x != x.round())]
     if wrong.numel():
         raise ValueError(
-            f"x must be 0 or 1 for likelihood='bernoulli', got {wrong[0].item():g}: binarise it with "
-            "(x > 0.5).float(), or make the pair with likelihood='continuous_bernoulli' for values from 0 to 1, or "
-            "'gaussian' for any"
+            f"x must be counts 0, 1, 2, ... for likelihood='{name}', got {wrong[0].item():g}: use "
+            "likelihood='gaussian' for other numbers"
         )
-
-
-def check_levels(x: Tensor) -> None:
-    """Refuse gray levels in a precision that rounds them.
-
-    :raises ValueError: if x is in half precision and a value is neither 0 nor 1
-    """
-    wrong = x[(x != 0) & (x != 1)] if x.dtype in HALF else x[:0]
-    if wrong.numel():
-        raise ValueError(
-            f"x must be gray levels k/255, of which {x.dtype} holds 0 and 1 alone, got {wrong[0].item():g}: give x and "
-            "the pair in float32"
-        )
-
-
-class JointBernoulli(dist.Independent):
-    r"""Independent Bernoullis as one event, whose density takes one logarithm for 32 values.
-
-    .. math:: \log p(x) = \sum_i (x_i - [l_i > 0])\, l_i - \log\big(1 + e^{-|l_i|}\big), \qquad l = \mathrm{logits}
-
-    The factors :math:`1 + e^{-|l_i|}` are multiplied in pairs. Each is stored as its excess over 1, by
-    :math:`(1 + a)(1 + b) - 1 = a + b + ab`, so that a small one keeps its digits. Value and derivatives equal those of
-    ``Bernoulli(logits=...).to_event()`` to rounding. Logits in half precision are converted to float32.
-
-    :param base_dist: Bernoulli with the event's dimensions among its batch dimensions
-    :param reinterpreted_batch_ndims: number of the event's dimensions
-    """
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        logits, num = at_least_float32(self.base_dist.logits), self.reinterpreted_batch_ndims
-        if not num:
-            return with_float32_parameters(self.base_dist).log_prob(value)
-        if self.base_dist._validate_args:
-            try:
-                self.base_dist._validate_sample(value)
-            except ValueError:
-                check_binary(value)
-                raise
-        dtype = torch.promote_types(logits.dtype, value.dtype)
-        logits, x = torch.broadcast_tensors(logits.to(dtype), value.to(dtype))
-        return apply(_LogBernoulli, logits.flatten(-num), x.flatten(-num))
-
-
-class _LogBernoulli(torch.autograd.Function):
-    """Sum over the last dimension of the log-probabilities of x under these logits, both of one shape."""
-
-    generate_vmap_rule = True
-    num_doublings = 5
-    """One logarithm serves ``2**5`` factors of at most 2; float32 holds products of 127 of them."""
-
-    @staticmethod
-    def forward(logits: Tensor, x: Tensor) -> Tensor:
-        excess, left_over = torch.exp(-logits.abs()), []
-        for _ in range(_LogBernoulli.num_doublings):
-            half = excess.shape[-1] // 2
-            if not half:
-                break
-            a, b, *odd = excess.split(half, -1)
-            excess = torch.addcmul(a + b, a, b)
-            left_over += odd
-        # x * logits and relu(logits) cancel exactly where the sign of the logit is right
-        return (x * logits - logits.relu()).sum(-1) - torch.cat([excess, *left_over], -1).log1p().sum(-1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
-        logits, x = ctx.saved_tensors
-        gradient = gradient.unsqueeze(-1)
-        right = (logits > 0).to(logits.dtype)
-        small = torch.sigmoid(logits - 2 * logits.relu())  # sigmoid(-|logits|), differentiable at 0 too
-        slope = (x - right) + (2 * right - 1) * small  # x - sigmoid(logits), exact where the difference is small
-        return gradient * slope, gradient * logits if ctx.needs_input_grad[1] else None
-
-
-class ContinuousBernoulli(dist.TorchDistribution):
-    r"""Continuous Bernoulli that stays a density where the logits are large.
-
-    .. math:: p(x) = \frac{\eta\, e^{\eta x}}{e^{\eta} - 1}, \qquad 0 \le x \le 1, \quad \eta = \mathrm{logits}
-
-    torch's class takes its constant from probabilities that it clamps one rounding step away from 0 and 1: in float32
-    it integrates to 0.80 at logits 20 and to 0.16 at logits 100, and its mean stops at 0.937. Here all is computed from
-    the logits, by series near 0. Logits in half precision are converted to float32.
-
-    :param logits: shape ``batch_shape``
-
-    Reference: Gabriel Loaiza-Ganem and John P. Cunningham, The continuous Bernoulli: fixing a pervasive error in
-    variational autoencoders, NeurIPS 2019, arXiv:1907.06845.
-    """
-
-    arg_constraints = {"logits": constraints.real}
-    support = constraints.unit_interval
-    has_rsample = False
-
-    def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
-        self.logits = at_least_float32(logits)
-        super().__init__(logits.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: "_size", _instance: object = None) -> "ContinuousBernoulli":
-        return ContinuousBernoulli(self.logits.expand(batch_shape), validate_args=False)
-
-    def _by_size(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return where the series apply, the logits to evaluate them at, and the size to evaluate other formulas at.
-
-        Both are bounded a little beyond where they apply. So each formula has a finite gradient where ``torch.where``
-        discards it; an infinite one times 0 is NaN.
-        """
-        size = self.logits.abs()
-        return size < 0.1, F.hardtanh(self.logits, -0.2, 0.2), F.threshold(size, 0.05, 0.05)
-
-    @property
-    def mean(self) -> Tensor:
-        small, eta, size = self._by_size()
-        square = eta.square()
-        series = 0.5 + eta * (1 / 12 - square * (1 / 720 - square / 30240))
-        lower = 1 / size + torch.exp(-size) / torch.expm1(-size)  # of negative logits
-        return torch.where(small, series, torch.where(self.logits > 0, 1 - lower, lower))
-
-    def sample(self, sample_shape: "_size" = ()) -> Tensor:
-        with torch.no_grad():
-            u = torch.rand(self._extended_shape(Size(sample_shape)), dtype=self.logits.dtype, device=self.logits.device)
-            size = self.logits.abs().clamp(min=1e-4)  # uniform to one part in 10^4 there
-            x = (-torch.log1p(u * torch.expm1(-size)) / size).clamp(0, 1)  # of density falling in x
-            return torch.where(self.logits < 0, x, 1 - x)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        value = at_least_float32(value)
-        small, eta, size = self._by_size()
-        square = eta.square()
-        series = eta * (value - 0.5) - square * (1 / 24 - square * (1 / 2880 - square / 181440))
-        # relative to the end that the density rises to, where no large numbers are subtracted from each other
-        of_end = (value - (self.logits > 0).to(value.dtype)) * self.logits
-        return torch.where(small, series, of_end - torch.log(-torch.expm1(-size) / size))
-
-
-class _Levels(constraints.Constraint):
-    """The unit interval, of which half precision holds no gray level but 0 and 1."""
-
-    def check(self, value: Tensor) -> Tensor:
-        return (value == 0) | (value == 1) if value.dtype in HALF else (value >= 0) & (value <= 1)
-
-
-class DiscretisedLogistic(dist.TorchDistribution):
-    r"""Logistic distribution rounded to the grey levels 0, 1/255, ..., 1.
-
-    .. math::
-        P(k/255) = \sigma\!\left(\tfrac{(k + 1/2)/255 - \mathrm{loc}}{\mathrm{scale}}\right)
-                 - \sigma\!\left(\tfrac{(k - 1/2)/255 - \mathrm{loc}}{\mathrm{scale}}\right)
-
-    with the lower tail added to level 0 and the upper to level 1, so that the levels sum to one. In words: each level
-    has the mass of the logistic density between the middles to its neighbours. The difference is computed as
-    :math:`\sigma(a)\,\sigma(-b)\,(1 - e^{b-a})`, which is exact far out in the tails.
-
-    Parameters in half precision are converted to float32. Half precision rounds all levels but 0 and 1, so that other
-    values in it are refused.
-
-    The public code that this replaces (vae_vampprior) uses bins of width 1/256 on levels spaced by 1/255 and an
-    additive 1e-7 in the logarithm; neither sums to one.
-
-    :param loc: shape ``batch_shape``, in units of x
-    :param scale: positive, broadcastable with loc
-    :raises ValueError: in use, while validation is on, for a value outside [0, 1], or one in half precision that is
-        neither 0 nor 1
-
-    Reference: Diederik P. Kingma et al., Improving variational inference with inverse autoregressive flow, NIPS 2016,
-    arXiv:1606.04934.
-    """
-
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
-    support = _Levels()
-    has_rsample = False
-    levels = 256
-
-    def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
-        self.loc, self.scale = torch.broadcast_tensors(at_least_float32(loc), at_least_float32(scale))
-        super().__init__(self.loc.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: "_size", _instance: object = None) -> "DiscretisedLogistic":
-        return DiscretisedLogistic(self.loc.expand(batch_shape), self.scale.expand(batch_shape), validate_args=False)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean, less what rounding to the levels changes: below 2e-5 for scales of 0.01 and more."""
-        upper, lower = F.softplus(self.loc / self.scale), F.softplus((self.loc - 1) / self.scale)
-        # the same for a wide logistic, of which the difference keeps no digits
-        wide = -torch.log1p(torch.sigmoid(self.loc / self.scale) * torch.expm1(-1 / self.scale.clamp(min=1)))
-        return (self.scale * torch.where(self.scale < 1, upper - lower, wide)).clamp(0, 1)
-
-    def sample(self, sample_shape: "_size" = ()) -> Tensor:
-        shape = self._extended_shape(Size(sample_shape))
-        with torch.no_grad():
-            u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).clamp(min=1e-12)
-            x = self.loc + self.scale * (u.log() - (-u).log1p())
-            return (x.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            try:
-                self._validate_sample(value)
-            except ValueError:
-                check_levels(value)
-                raise
-        value = at_least_float32(value)
-        half = 0.5 / (self.levels - 1)
-        upper = (value + half - self.loc) / self.scale
-        lower = (value - half - self.loc) / self.scale
-        inner = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-2 * half / self.scale))
-        below_top = torch.where(value < half, F.logsigmoid(upper), inner)
-        return torch.where(value > 1 - half, F.logsigmoid(-lower), below_top)
-
-
-LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
-    "bernoulli": BernoulliLikelihood,
-    "continuous_bernoulli": ContinuousBernoulliLikelihood,
-    "discretised_logistic": DiscretisedLogisticLikelihood,
-    "gaussian": GaussianLikelihood,
-}
-
-
-@typed
-def make_likelihood(
-    name: str, event_dim: int, scale: float | None = None, start_scale: float | None = None
-) -> Likelihood:
-    """The likelihood of that name.
-
-    :param name: one of ``LIKELIHOODS``
-    :param event_dim: number of dimensions of one datum, ``len(x_shape)``
-    :param scale: the fixed scale of the Gaussian, learned when None
-    :param start_scale: where the learned scale of the Gaussian starts, at 1 when None
-    :raises ValueError: if the name is unknown, a scale is out of range, or given to another likelihood than the
-        Gaussian, or both are given
-    """
-    if name not in LIKELIHOODS:
-        raise ValueError(f"likelihood '{name}' is unknown: {hint(name, LIKELIHOODS)}")
-    if scale is not None and start_scale is not None:
-        raise ValueError(
-            f"start_scale={start_scale:g} is of a learned scale, and scale={scale:g} is fixed: leave one of the two out"
-        )
-    if name == "gaussian":
-        return GaussianLikelihood(event_dim, scale, start_scale=1.0 if start_scale is None else start_scale)
-    for option, value in (("scale", scale), ("start_scale", start_scale)):
-        if value is not None:
-            raise ValueError(
-                f"{option}={value:g} belongs to likelihood='gaussian', got likelihood='{name}': leave it out"
-            )
-    return LIKELIHOODS[name](event_dim)

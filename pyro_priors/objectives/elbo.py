@@ -27,7 +27,7 @@ from .._options import typed
 from .._precision import at_least_float32, with_float32_parameters
 from .._reading import RESTORE
 from .._sites import base_of, check_latent, is_categorical, is_enumerated, is_normal, sample_sites
-from ..nn.likelihoods import DiscretisedLogistic, check_levels
+from ..nn.distributions import DiscretisedLogistic, check_levels
 from .categories import Chunk, SomeCategories, Sparse
 from .kl_weight import KLWeightOfPair, Weight
 

@@ -1,6 +1,7 @@
-"""Gaussian likelihoods whose scale is calibrated: the best one in closed form, a learned one, or a fixed one."""
+"""The Gaussian likelihood whose scale is the best one of each batch, in closed form."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pyro.distributions as dist
@@ -8,18 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._hints import hint
 from .._options import typed
 from .._precision import HALF, at_least_float32
-from .likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+from .likelihood import Likelihood
 
 if TYPE_CHECKING:
     from torch.types import _size
 
-__all__ = ["CALIBRATIONS", "OptimalGaussianLikelihood", "OptimalNormal", "make_calibrated"]
+__all__ = ["OptimalGaussianLikelihood", "OptimalNormal"]
 
 
-class OptimalGaussianLikelihood(BernoulliLikelihood):
+class OptimalGaussianLikelihood(Likelihood):
     r"""N(loc, scale^2) with the decoder's output as loc and the scale that makes the batch most probable.
 
     .. math::
@@ -59,7 +59,7 @@ class OptimalGaussianLikelihood(BernoulliLikelihood):
 
     squared_error: Tensor
     num_values: Tensor
-    has_scale = True
+    x_range, has_scale = (-math.inf, math.inf), True
 
     @typed
     def __init__(self, event_dim: int, momentum: float = 0.1, min_log_scale: float = -6.0) -> None:
@@ -127,50 +127,3 @@ class OptimalNormal(dist.Normal):
         squared_error = error.mean()
         self.likelihood.observe(squared_error, error.numel())
         return dist.Normal(self.loc, self.likelihood.scale(squared_error)).log_prob(value)
-
-
-CALIBRATIONS = ("fixed", "learned", "learned_by_channel", "optimal")
-"""Ways to find the scale of a Gaussian likelihood."""
-
-
-@typed
-def make_calibrated(
-    calibration: str, x_shape: Sequence[int], scale: float | None = None, start_scale: float | None = None
-) -> Likelihood:
-    """The Gaussian likelihood whose scale is found in one of these ways.
-
-    ====================== ===========================================================
-    ``optimal``            in closed form, :class:`OptimalGaussianLikelihood`
-    ``learned``            one parameter, as :class:`GaussianLikelihood` has it
-    ``learned_by_channel`` one for each channel of images, the first dimension of x
-    ``fixed``              ``scale``, 1 when left out
-    ====================== ===========================================================
-
-    :param calibration: one of ``CALIBRATIONS``
-    :param x_shape: shape of one datum
-    :param scale: the fixed scale, in units of x
-    :param start_scale: where a learned scale starts, at 1 when None
-    :raises ValueError: if the name is unknown, x has no channels, a scale is given that is not fixed, or the start of
-        one that is not learned
-    """
-    if calibration not in CALIBRATIONS:
-        raise ValueError(f"calibration '{calibration}' is unknown: {hint(calibration, CALIBRATIONS)}")
-    if scale is not None and calibration != "fixed":
-        raise ValueError(f"scale={scale} belongs to calibration='fixed', got calibration='{calibration}': leave it out")
-    if start_scale is not None and not calibration.startswith("learned"):
-        raise ValueError(
-            f"start_scale={start_scale:g} belongs to calibration='learned', got calibration='{calibration}': leave it "
-            "out"
-        )
-    if calibration == "learned_by_channel" and len(x_shape) != 3:
-        raise ValueError(
-            "calibration='learned_by_channel' needs images, x_shape=(channels, height, width), got "
-            f"{tuple(x_shape)}: load them with flatten=False (--data.no-flatten), or use calibration='learned'"
-        )
-    if calibration == "optimal":
-        return OptimalGaussianLikelihood(len(x_shape))
-    if scale is not None and not scale > 0:
-        raise ValueError(f"scale must be positive, got {scale}: give scale=0.1, or leave it out for 1")
-    fixed = (1.0 if scale is None else scale) if calibration == "fixed" else None
-    num_channels = x_shape[0] if calibration == "learned_by_channel" else None
-    return GaussianLikelihood(len(x_shape), fixed, num_channels, 1.0 if start_scale is None else start_scale)
