@@ -194,7 +194,9 @@ def test_what_is_refused_comes_with_a_remedy(damage, tmp_path):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "pair"):
-        with pytest.raises(ValueError, match=f"^the folder {path} cannot be made .*: choose another place to write to"):
+        with pytest.raises(
+            ValueError, match=f"^the folder {path} cannot be created .*: choose another place to write to"
+        ):
             create("vae").save(path)
 
 

@@ -100,7 +100,7 @@ def test_it_is_trained_once_and_kept(digits, trained, tmp_path, monkeypatch):
     tensors.write_bytes(content[:-1])
     monkeypatch.undo()
     with pytest.warns(
-        RuntimeWarning, match="the classifier is made again, the cache is damaged: .* truncated or alter"
+        RuntimeWarning, match="the classifier is made again, because the cache is damaged: .* truncated or alter"
     ):
         made_again = quick(digits, folder)
     assert runs.same_bits(runs.state(made_again), runs.state(network)) and tensors.read_bytes() == content
@@ -116,7 +116,7 @@ def test_of_two_that_need_it_one_trains(tmp_path, capsys):
         checkpoint.write(folder, "linear", checkpoint.module_state(theirs), {})
     other.join(30)
     assert torch.equal(network.weight, theirs.weight)
-    assert capsys.readouterr().err == f"waiting for another process that is at work in {folder}\n"
+    assert capsys.readouterr().err == f"waiting for another process that is using {folder}\n"
 
 
 def test_attributes(tmp_path):

@@ -604,7 +604,10 @@ MISTAKES = {
         "plot NODATA",
         r"config\.json cannot be read \(data must be an object or null, got 3\): .* restore",
     ),
-    "sample below a file": ("sample RUN --out bad.npz/x.npz", r"the folder bad\.npz cannot be made \(it is a file\)"),
+    "sample below a file": (
+        "sample RUN --out bad.npz/x.npz",
+        r"the folder bad\.npz cannot be created \(it is a file\)",
+    ),
     "unfinished": (
         "evaluate UNFINISHED",
         r"UNFINISHED has no finished pair yet: go on training it \(pyro-priors resume UNFINISHED\)",

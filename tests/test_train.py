@@ -140,7 +140,9 @@ def test_warmup_of_an_unknown_site_is_refused(digits, tmp_path, objective):
 
 def test_an_unfinished_warmup_leaves_the_pairs_elbo_at_weight_1(digits):
     pair = runs.small_pair("vae", digits)
-    with pytest.warns(UserWarning, match=r"warmup_epochs is 10 and max_epochs 1: training ends at a KL weight of 0\.1,"):
+    with pytest.warns(
+        UserWarning, match=r"warmup_epochs is 10 and max_epochs 1: training ends at a KL weight of 0\.1,"
+    ):
         pp.fit(pair, digits, max_epochs=1, warmup_epochs=10, **QUICK)
     assert pair.elbo.kl_weight == 1.0
 

@@ -261,7 +261,7 @@ def test_a_lock_keeps_others_out(tmp_path):
         thread = threading.Thread(target=try_it)
         thread.start()
         thread.join()
-        assert caught == [f"another process is at work in {tmp_path}"]
+        assert caught == [f"another process is using {tmp_path}"]
         child = forked(lambda: pytest.raises(BlockingIOError, locked(tmp_path / ".", wait=False).__enter__))
         assert ended(child) == 0
     assert not any(path.stat().st_size for path in tmp_path.iterdir())
@@ -338,7 +338,7 @@ def test_a_file_system_without_locks_is_warned_of_once(number, tmp_path, monkeyp
         pair.save(tmp_path / "one")
         pair.save(tmp_path / "other")
     assert [str(one.message) for one in warned] == [
-        "a file system has no locks: let one process at a time write into a folder there"
+        "the file system does not support locks: let only one process at a time write to a folder on it"
     ]
     assert runs.same_bits(runs.state(pp.load(tmp_path / "other")), runs.state(pair))
     monkeypatch.undo()
@@ -348,9 +348,7 @@ def test_a_file_system_without_locks_is_warned_of_once(number, tmp_path, monkeyp
 def test_a_lock_that_is_a_link_is_refused_and_leaves_what_it_points_to(tmp_path):
     (tmp_path / "precious").write_text("kept")
     (tmp_path / ".pair.lock").symlink_to(tmp_path / "precious")
-    with pytest.raises(
-        ValueError, match=r"\.pair\.lock is not a regular file, so that it cannot be a lock: remove it$"
-    ):
+    with pytest.raises(ValueError, match=r"\.pair\.lock is not a regular file and cannot serve as a lock: remove it$"):
         create("vae").save(tmp_path)
     assert (tmp_path / "precious").read_text() == "kept"
     (tmp_path / ".pair.lock").unlink()

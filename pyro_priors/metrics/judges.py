@@ -197,8 +197,8 @@ def kept(
             checkpoint.write(folder, name, checkpoint.module_state(network), {**trained_by, **found})
         except OSError as error:
             warnings.warn(
-                f"the {name} is not kept, {folder} cannot be written ({error.strerror or error}): it will be trained "
-                "again",
+                f"the {name} is not cached, because {folder} cannot be written ({error.strerror or error}): it will be "
+                "trained again",
                 RuntimeWarning,
                 stacklevel=2,
             )
