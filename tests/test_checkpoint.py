@@ -187,7 +187,7 @@ def test_what_is_refused_comes_with_a_remedy(damage, tmp_path):
     with pytest.raises(CheckpointError) as error:
         pp.load(tmp_path)
     assert "\n" not in str(error.value)
-    remedies = (checkpoint.RESTORE, "give a folder that pair.save wrote, or that of a run that has ended")
+    remedies = (checkpoint.RESTORE, "give a folder that pair.save wrote, or the folder of a completed run")
     assert str(error.value).endswith(remedies) or "another network" in str(error.value)
 
 
@@ -204,7 +204,7 @@ def test_another_network_s_save_is_refused_and_nothing_is_loaded(tmp_path):
     """Other names, or other shapes; the pair keeps all its tensors, also those that would have fitted."""
     _saved(tmp_path / "vae", "vae")
     for other, message in (
-        (create("cp_vae"), "saved from another network: '.*' is only in one of the two"),
+        (create("cp_vae"), "saved from another network: '.*' is in only one of the two"),
         (create("vae", hidden=(7, 5)), r"'.*' has shape \(.*\) there and \(.*\) here"),
     ):
         before = {key: value.clone() for key, value in other.state_dict().items()}

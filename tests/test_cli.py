@@ -593,7 +593,7 @@ MISTAKES = {
     "negative category": ("sample RUN --category -1", r"c must be a category from 0 to 3, got -1|--category"),
     "category word": ("sample RUN --category three", r"c must be a category, .*'aggregate'.*got 'three'"),
     "condition": ("sample RUN --condition 0", "--condition 0: this pair takes no condition"),
-    "broken pair": ("plot BROKEN", r"pair-.*safetensors does not have the checksum .*truncated or altered"),
+    "broken pair": ("plot BROKEN", r"pair-.*safetensors does not match the checksum .*truncated or altered"),
     "broken config": ("plot UNREADABLE", r"config\.json cannot be read .*truncated or altered"),
     "empty config": ("evaluate EMPTY", r"config\.json cannot be read \(\w+ is missing\): .* restore it from a copy"),
     "list in config": (

@@ -554,6 +554,6 @@ def test_two_damaged_states_on_the_command_line(tmp_path, capsys):
         assert main(command(run, "--quiet", "--resume", epochs=1)) == 2
     *warned, error = capsys.readouterr().err.splitlines()
     assert re.match(
-        r"pyro-priors: error: .*state-.*\.safetensors does not have the checksum .* truncated or altered", error
+        r"pyro-priors: error: .*state-.*\.safetensors does not match the checksum .* truncated or altered", error
     )
     assert len(warned) == 1 and warned[0].startswith("pyro-priors: warning: ")

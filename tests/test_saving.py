@@ -468,11 +468,11 @@ def quantized():
     return torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.quint8)
 
 
-NOT_HELD = r"cannot be saved: a safetensors file cannot hold it \({}\): keep a dense tensor of real numbers$"
+NOT_HELD = r"cannot be saved: a safetensors file cannot store it \({}\): use a dense tensor of real numbers$"
 REFUSED = {
     "lazy": (
         replaced(lambda linear: nn.LazyLinear(6)),
-        r"'model\.decoder\.linear\.weight' cannot be saved: it is of a lazy module .*: call that network once",
+        r"'model\.decoder\.linear\.weight' cannot be saved: it belongs to a lazy module .*: call that network once",
     ),
     "sparse": (
         buffer(lambda: torch.eye(6).to_sparse(), name="table"),
@@ -508,7 +508,7 @@ REFUSED = {
     ),
     "extra state": (
         replaced(lambda linear: WithState(2, 6)),
-        r"'model\.decoder\.linear\._extra_state' cannot be saved: .* gives a dict that is not a parameter or buffer",
+        r"'model\.decoder\.linear\._extra_state' cannot be saved: .* contains a dict that is not a parameter or buffer",
     ),
 }
 

@@ -473,7 +473,7 @@ STATES = {
     "a weight of one value": (tensor(f"pair/{WEIGHT}", lambda one: torch.zeros(1)), r"has shape \(1,\) there"),
     "a weight in double": (tensor(f"pair/{WEIGHT}", lambda one: one.double()), "is float64 there and float32 here"),
     "a complex weight": (tensor(f"pair/{WEIGHT}", lambda one: one.bool()), "is bool there and float32 here"),
-    "no weight": (lambda t: t.pop(f"pair/{WEIGHT}"), "is only in one of the two"),
+    "no weight": (lambda t: t.pop(f"pair/{WEIGHT}"), "is in only one of the two"),
     "a best weight of one value": (tensor(f"best/{WEIGHT}", lambda one: torch.zeros(1)), r"has shape \(1,\) there"),
     "a best weight of infinity": (
         tensor(f"best/{WEIGHT}", lambda one: with_value(one, torch.inf)),
@@ -649,9 +649,7 @@ def test_files_of_tensors_that_are_none(run):
         name = f"pair-{digest[:16]}.safetensors"
         (run / "pair" / name).write_bytes(content)
         (run / "pair" / "pair.json").write_text(json.dumps(record | {"tensors": name, "sha256": digest}))
-        with pytest.raises(
-            CheckpointError, match=f"{name} cannot be read: it is not the content of a safetensors file"
-        ):
+        with pytest.raises(CheckpointError, match=f"{name} cannot be read: it is not a valid safetensors file"):
             pp.load(run)
 
 
@@ -919,7 +917,7 @@ def test_a_link_in_place_of_a_lock_is_refused(tmp_path):
 
 @pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "y" * 300, "a\0b"])
 def test_paths_that_the_system_cannot_have_are_told(path, capsys):
-    with pytest.raises(ValueError, match="^path is no path of this system"):
+    with pytest.raises(ValueError, match="^path is not a valid path here"):
         pp.load(path)
     assert main(["evaluate", path]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
