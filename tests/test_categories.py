@@ -564,7 +564,7 @@ def test_the_released_code_meets_an_honest_bound_in_evaluation():
             "num_enumerated=3 belongs to category='sparse' or 'relaxed', got category='enumerated'",
         ),
         ({"category": "sparse", "released_code": True}, "category='sparse' has no released_code"),
-        ({"category": "sparse", "num_enumerated": 0}, "num_enumerated must be a whole number of at least 1, got 0"),
+        ({"category": "sparse", "num_enumerated": 0}, "num_enumerated must be a positive integer, got 0"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):

@@ -194,7 +194,7 @@ def test_mistakes_are_named(digits, tmp_path):
         ({"learning_rat": 0.1}, "classifier has no option 'learning_rat': did you mean 'learning_rate'?"),
         ({"epochs": 3}, "classifier has no option 'epochs': did you mean 'max_epochs'?"),
         ({"xyz": 3}, "classifier has no option 'xyz': choose one of seed, max_epochs, patience, batch_size, learning_"),
-        ({"max_epochs": 0}, "max_epochs must be a whole number of at least 1, got 0"),
+        ({"max_epochs": 0}, "max_epochs must be a positive integer, got 0"),
         ({"max_epochs": 2.0}, "max_epochs must be an integer, got 2.0"),
         ({"patience": -1}, "patience must be a whole number of at least 0, got -1"),
         ({"batch_size": 1}, "batch_size must be a whole number of at least 2, got 1"),

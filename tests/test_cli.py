@@ -301,7 +301,7 @@ def test_data_that_changed_or_went_since_the_training_are_refused(tmp_path, caps
             f"pyro-priors: error: {file} has changed since {run} was trained on it: put that file back\n"
         )
     assert main(merged(train, ["--resume", "--train.max-epochs", "2"])) == 2
-    assert "error: the data are not those that the run in" in capsys.readouterr().err
+    assert "error: the run in" in capsys.readouterr().err
     file.unlink()
     assert main(["evaluate", str(run)]) == 2
     assert capsys.readouterr().err == (
@@ -539,7 +539,7 @@ MISTAKES = {
         r"num_components is 500, more than the 96 data that .* start at: make the prior with 96 or fewer",
     ),
     "likelihood": ("train vae --data digits --out new --pair.likelihood bernouli", r"likelihood.*bernouli"),
-    "z_dim": ("train vae --data digits --out new --pair.z-dim 0", r"z_dim must be .* of at least 1, got 0"),
+    "z_dim": ("train vae --data digits --out new --pair.z-dim 0", r"z_dim must be a positive integer, got 0"),
     "objective": (
         "train vae --data digits --out new --objective bta",
         r"objective 'bta' is unknown: did you mean 'beta'\?",
@@ -562,7 +562,7 @@ MISTAKES = {
     "limit": ("train vae --data digits --out new --data.limit -3", r"limit must be an integer of 0 or more, got -3"),
     "taken": (
         "train cp_vae --data digits --out RUN",
-        r"RUN holds a run already: resume it \(--resume.*or choose another --out",
+        r"RUN already contains a run: resume it \(--resume.*or choose another --out",
     ),
     "other options": (
         "train vae --data digits --out RUN --resume",
@@ -570,7 +570,7 @@ MISTAKES = {
     ),
     "out is a file": ("train vae --data digits --out bad.npz", r"out is bad\.npz, which is a file"),
     "out below a file": ("train vae --data digits --out bad.npz/run", r"bad\.npz/run"),
-    "no run": ("evaluate new", r"new is no run folder: it has no config\.json"),
+    "no run": ("evaluate new", r"new is not a run folder: it has no config\.json"),
     "metric": ("evaluate RUN --metrics bond", r"metric 'bond' is unknown: did you mean 'bound'\?"),
     "metric of other data": (
         "evaluate RUN --metrics factors",
@@ -586,7 +586,7 @@ MISTAKES = {
     ),
     "part": ("evaluate RUN --part tets", r"--part.*tets|tets.*--part"),
     "num_samples": ("evaluate RUN --num-samples 0", r"--num-samples must be a positive integer or None, got 0"),
-    "sample no run": ("sample new", r"new is no run folder"),
+    "sample no run": ("sample new", r"new is not a run folder"),
     "suffix": ("sample RUN --out samples.jpg", r"--out must end in \.png or \.npz, got 'samples\.jpg'"),
     "num": ("sample RUN --num 0", r"--num must be a positive integer or None, got 0"),
     "category": ("sample RUN --category 7", r"c must be a category from 0 to 3, got 7"),
@@ -612,7 +612,7 @@ MISTAKES = {
         "evaluate UNFINISHED",
         r"UNFINISHED has no finished pair yet: go on training it \(pyro-priors resume UNFINISHED\)",
     ),
-    "resume no run": ("resume new", r"new is no run folder: it has no config\.json"),
+    "resume no run": ("resume new", r"new is not a run folder: it has no config\.json"),
     "resume a list": ("resume LIST", r"config\.json cannot be read \(it must be an object, got \[1\]\)"),
     "resume to less": ("resume RUN --train.max-epochs 1", r"max_epochs is 1, but the run in RUN has trained 2 epochs"),
     "resume on no device": ("resume RUN --train.device cuda", r"device is 'cuda', but torch finds no CUDA device here"),
@@ -621,7 +621,7 @@ MISTAKES = {
     "resume an option": ("resume --train.max-epochs 3", r"resume needs a run folder first"),
     "resume with others": (
         "resume RUN --train.batch-size 3",
-        r"train\.batch_size is 3 but the run in RUN was started with 32: give that",
+        r"train\.batch_size is 3, but the run in RUN was started with 32: give that",
     ),
     "surplus": ("plot RUN more", r"more"),
     "list": ("list everything", r"everything"),

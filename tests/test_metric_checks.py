@@ -66,7 +66,7 @@ REFUSED = {
     ),
     "shares k": (
         lambda: metrics.precision_recall_density_coverage(normal(9, 4), normal(9, 4), k=0),
-        "k must be a whole number of at least 1, got 0",
+        "k must be a positive integer, got 0",
     ),
     "pairwise one": (lambda: metrics.mean_pairwise_distance(normal(1, 4)), "features must have at least 2 rows, got 1"),
     "pairwise nan": (
@@ -115,10 +115,10 @@ REFUSED = {
         "site must be a latent site of the pair with a density, got 'z2': did you mean 'z'",
     ),
     "draws site": (lambda: metrics.posterior_draws(vae(), "y", batch("vae")[0]), "site must be a latent .*, got 'y'"),
-    "draws num": (lambda: metrics.prior_samples(vae(), "z", 0), "num must be a whole number of at least 1, got 0"),
+    "draws num": (lambda: metrics.prior_samples(vae(), "z", 0), "num must be a positive integer, got 0"),
     "low": (
         lambda: metrics.low_posterior_samples(vae(), mixture(), "z", 0),
-        "num must be a whole number of at least 1",
+        "num must be a positive integer",
     ),
     "high": (
         lambda: metrics.high_posterior_samples(vae(), mixture(), "z", 5, 0),

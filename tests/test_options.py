@@ -509,7 +509,7 @@ def test_arguments_of_sample_and_log_prob_are_converted():
         (lambda: pair.sample(True), "size must be an integer, got True"),
         (lambda: pair.log_prob(x, num_samples=None), "num_samples must be an integer, got None"),
         (lambda: pair.log_prob(x, progress="no"), "progress must be True or False, got 'no'"),
-        (lambda: pair.model(size=3.0), "size must be a whole number of at least 1, got 3.0"),
+        (lambda: pair.model(size=3.0), "size must be a positive integer, got 3.0"),
         (lambda: pp.compiled(pair, max_graphs=2.0), "max_graphs must be a positive integer, got 2.0"),
         (lambda: pp.Pair(pair.model, pair.guide, num_categories=2.0), "num_categories must be an integer, got 2.0"),
     ):

@@ -569,7 +569,7 @@ REFUSED = {
         lambda: TotalCorrelation(estimator="mss"),
         "estimator must be one of stratified, weighted, got",
     ),
-    "num-data": (lambda: TotalCorrelation(num_data=0), "num_data must be a whole number of at least 1, got 0"),
+    "num-data": (lambda: TotalCorrelation(num_data=0), "num_data must be a positive integer, got 0"),
     "alpha": (lambda: Info(alpha=1.5), "alpha must be at most 1, got 1.5"),
     "lambd": (lambda: Info(alpha=0.5, lambd=0.2), "lambd must be at least 1 - alpha = 0.5, got 0.2"),
     "kernel": (lambda: Info(kernel="rbf"), "kernel must be one of gaussian, inverse_multiquadratic, got 'rbf'"),

@@ -379,10 +379,10 @@ def test_damaged_lines_are_told_and_kept_aside(run):
     first, second = (run / "metrics.jsonl").read_text().splitlines()
     cut, repeated = second[: len(second) // 2], first
     (run / "metrics.jsonl").write_text(f"{first}\n{cut}\n{repeated}\n{second}\n")
-    with pytest.warns(RuntimeWarning, match=r"damaged lines, which are left out: line 2 \(Unterminated .* and 1 more"):
+    with pytest.warns(RuntimeWarning, match=r"damaged lines, which are skipped: line 2 \(Unterminated .* and 1 more"):
         assert [line["epoch"] for line in RunFolder(run).history()] == [0, 1]
     assert not RunFolder(run).damaged_file.exists(), "reading changes nothing"
-    with pytest.warns(RuntimeWarning, match=r"damaged in line 2 .*: its 2 damaged lines are kept in metrics\.damaged"):
+    with pytest.warns(RuntimeWarning, match=r"damaged in line 2 .*; damaged lines \(2\) are kept in metrics\.damaged"):
         resume(run, max_epochs=3)
     assert RunFolder(run).damaged_file.read_text() == f"{cut}\n{repeated}\n"
     assert [line["epoch"] for line in RunFolder(run).history()] == [0, 1, 2]
@@ -392,7 +392,7 @@ def test_a_lost_line_is_kept_aside_too(run):
     first, second = (run / "metrics.jsonl").read_text().splitlines()
     altered = first.replace('"valid_bound": -', '"valid_bound": -1')
     (run / "metrics.jsonl").write_text(f"{altered}\n{second}")
-    with pytest.warns(RuntimeWarning, match="lost the lines of 1 of 2 epochs.*; its 1 damaged lines are kept in"):
+    with pytest.warns(RuntimeWarning, match="lacks the lines of 1 of 2 epochs.*; damaged lines .1. are kept in"):
         resume(run)
     assert RunFolder(run).damaged_file.read_text() == f"{altered}\n"
 
