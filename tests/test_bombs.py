@@ -401,7 +401,7 @@ def test_a_one_hot_condition_is_not_allocated_beyond_the_limit(tmp_path, monkeyp
     config = pp.data.DataConfig(condition_labels=True)
     for num_labels, size in ((num, "86.4 GB"), (2**40, "1.58e+09 GB")):
         splits = Splits("own", part, part, part, likelihood="gaussian", num_labels=num_labels)
-        said = f"condition_labels, 180000 rows of {num_labels} classes, would take {size} of memory, more than"
+        said = f"condition_labels with 180000 rows of {num_labels} classes would take {size} of memory, more than"
         refused(lambda splits=splits: arrange(splits, config), said)
     splits = Splits("own", part, part, part, likelihood="gaussian", num_labels=5)
     refused(lambda: arrange(splits, config), "label_train must be integers from 0 to 4, got 5")

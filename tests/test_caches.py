@@ -163,7 +163,7 @@ def test_damaged_images_are_decoded_again(celeba, cache, monkeypatch, name):
     with counted_decoding(monkeypatch) as calls:
         for number, damaged in enumerate(damages(content).values(), 1):
             (entry / name).write_bytes(damaged)
-            found = warned("celeba, decoded, is made again, because the cache is damaged: ", images_of, celeba)
+            found = warned("the decoded data set celeba is made again, because the cache is dam", images_of, celeba)
             assert torch.equal(found, before) and len(calls) == number * NUM
             assert torch.equal(images_of(celeba), before) and len(calls) == number * NUM
             assert {path.name for path in entry.iterdir()} >= {"images.npy", "images.json"}
@@ -184,7 +184,7 @@ def test_a_full_disk_below_decoded_images(celeba, cache, monkeypatch, preallocat
         monkeypatch.delattr(os, "posix_fallocate")
     capsys.readouterr()
     with counted_decoding(monkeypatch) as calls, full_disk(wanted.numel() // 2):
-        found = warned("celeba, decoded, is not cached, ", images_of, celeba)
+        found = warned("the decoded data set celeba is not cached, ", images_of, celeba)
     assert torch.equal(found, wanted)
     assert len(calls) == NUM if preallocates else NUM < len(calls) < 2 * NUM
     assert "celeba: decoding 12 images once, into memory (0 MB)\n" in capsys.readouterr().err
@@ -728,5 +728,5 @@ def test_a_process_on_a_full_disk_ends_well(celeba, cache):
         command = [sys.executable, "-c", FULL_DISK, str(celeba), str(size)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 0 and int(ended.stdout) == wanted, ended.stderr
-        assert "celeba, decoded, is not cached" in ended.stderr and not list(cache.rglob("images*"))
+        assert "the decoded data set celeba is not cached" in ended.stderr and not list(cache.rglob("images*"))
         cache.mkdir(exist_ok=True)

@@ -532,7 +532,7 @@ MISTAKES = {
     ),
     "no pseudo-inputs": (
         "train vae --data digits --out new --train.pseudo-inputs data",
-        r"pseudo_inputs is 'data', but the pair has no VampPrior with trained .*--pair\.prior vamp.*or leave",
+        r"pseudo_inputs is 'data', but the pair has no VampPrior with learnable .*--pair\.prior vamp.*or leave",
     ),
     "too few data": (
         "train vae --data digits --data.limit 96 --out new --pair.prior vamp --train.pseudo-inputs data",
@@ -553,7 +553,7 @@ MISTAKES = {
     "rows": ("train cvae --data digits --out new --data.condition-rows 8", r"condition_rows must be below .* 8, got 8"),
     "no images": (
         "train cvae --data moons --out new --data.condition-rows 1",
-        r"condition_rows=1 needs a set of images, moons",
+        r"condition_rows=1 needs a data set of images, but moons",
     ),
     "no condition": (
         "train cvae --data digits --out new",

@@ -486,13 +486,13 @@ def test_frozen_parts_that_are_none():
             {"frozen": (torch.nn.Linear(2, 2),), "frozen_epochs": 1},
             r"frozen must be a tuple of strings, got \(Linear",
         ),
-        ({"warmup_sites": "z"}, r"warmup_sites must be names of latent sites, got 'z': give \('z',\)"),
+        ({"warmup_sites": "z"}, r"warmup_sites must be a tuple of names of latent sites, got 'z': give \('z',\)"),
         ({"frozen": ("guide.category",)}, r"frozen=\('guide.category',\) and frozen_epochs=0 belong together"),
         ({"frozen_epochs": 2}, r"frozen=\(\) and frozen_epochs=2 belong together"),
         ({"frozen": ("guide.category",), "frozen_epochs": -1}, r"frozen_epochs must be 0 or more, got -1"),
         (
             {"frozen": "guide.category", "frozen_epochs": 1},
-            r"frozen must be names of parts, got 'guide.category': give \('guide.category',\)",
+            r"frozen must be a tuple of names of parts, got 'guide.category': give \('guide.category',\)",
         ),
     ):
         with pytest.raises(ValueError, match=message):

@@ -122,7 +122,7 @@ REFUSED = {
     ),
     "high": (
         lambda: metrics.high_posterior_samples(vae(), mixture(), "z", 5, 0),
-        "of must be a whole number of at leas",
+        "of must be a positive integer",
     ),
     "aggregate": (lambda: metrics.aggregate_posterior(vae(), normal(5, 6, bad=NAN)), "x has NaN or infinite values"),
     "aggregate none": (lambda: metrics.aggregate_posterior(vae(), normal(0, 6)), "x must hold at least one datum"),
@@ -299,7 +299,7 @@ def test_evaluations_refuse_what_is_no_data_and_values_that_are_not_finite():
     with pytest.raises(ValueError, match=r"data must be Splits, got Tensor: give pyro_priors.data.from_arrays\("):
         metrics.evaluate(pair, data.test.x)
     data.test.x[3, 0, 1, 2] = NAN
-    with pytest.raises(ValueError, match=r"x has NaN or infinite values, the first at \[3, 0, 1, 2\]: leave such rows"):
+    with pytest.raises(ValueError, match=r"x has NaN or infinite values, the first at \[3, 0, 1, 2\]: leave out"):
         metrics.evaluate(pair, data, progress=False)
 
 

@@ -109,7 +109,7 @@ def test_fit_refuses_an_elbo_without_a_differentiable_loss():
     ("data", "likelihood", "message"),
     [
         ("moons", "continuous_bernoulli", "needs x in .0, 1., but the train part of moons has values from"),
-        ("digits", "discretised_logistic", "needs grey levels k/255, but the train part of digits has others"),
+        ("digits", "discretised_logistic", "needs gray levels k/255, but the train part of digits has other values"),
     ],
 )
 def test_values_that_a_likelihood_cannot_have_are_refused(data, likelihood, message):

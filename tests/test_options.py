@@ -321,7 +321,7 @@ TRAINING_REFUSED = [
     ({"tensorboard": 1}, "tensorboard must be True or False, got 1"),
     ({"schedule": None}, r"schedule must be a string, got None \(for example, 'constant'\)"),
     ({"frozen": (3,)}, r"frozen must be a tuple of strings, got \(3,\)"),
-    ({"warmup_sites": "z"}, r"warmup_sites must be names of latent sites, got 'z': give \('z',\)"),
+    ({"warmup_sites": "z"}, r"warmup_sites must be a tuple of names of latent sites, got 'z': give \('z',\)"),
     ({"clip_norm": math.nan}, "clip_norm must be a number, got nan"),
     ({"resume": 1, "out": "x"}, "resume must be True or False, got 1"),
     ({"config": {"max_epochs": 1}}, r"config must be a TrainConfig, got \{'max_epochs': 1\}: give TrainConfig\("),

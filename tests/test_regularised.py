@@ -563,7 +563,7 @@ REFUSED = {
     ),
     "gamma": (lambda: Capacity(gamma=0), "gamma must be above 0, got 0"),
     "capacity": (lambda: Capacity(capacity=-1), "capacity must be 0 or more, got -1"),
-    "steps": (lambda: Capacity(num_steps=-1), "num_steps must be a whole number of 0 or more, got -1"),
+    "steps": (lambda: Capacity(num_steps=-1), "num_steps must be a non-negative integer, got -1"),
     "beta": (lambda: TotalCorrelation(beta=-1), "beta must be 0 or more, got -1"),
     "estimator": (
         lambda: TotalCorrelation(estimator="mss"),

@@ -489,7 +489,7 @@ def stop(process, number, status, run):
     assert process.returncode == status, errors
     assert "Traceback" not in output + errors
     if number != signal.SIGKILL:
-        text = rf"stopped by {number.name} at step (\d+), its state is in .*run: go on with --resume"
+        text = rf"stopped by {number.name} at step (\d+); its state is in .*run: continue with --resume"
         saved = checkpoint.read(run / "last", "state")[1]["progress"]["step"]
         assert saved == int(re.search(text, errors)[1])
 

@@ -646,8 +646,8 @@ def test_a_full_disk_during_training_leaves_the_last_state(run, tmp_path):
     assert status == 2 and re.fullmatch(r"trained 1 epochs; best validation bound .*, of epoch 0\n", output)
     found = re.fullmatch(
         rf"pyro-priors: error: {out}/last/state-[0-9a-f]{{16}}\.safetensors cannot be written \(File too large\): free "
-        r"at least ([0-9,]+) bytes there, or choose another place to write to; resume the run then, whose last state "
-        r"is of step 2\n",
+        r"at least ([0-9,]+) bytes there, or choose another place to write to; then resume the run, whose last state "
+        r"is from step 2\n",
         errors,
     )
     assert found, errors
@@ -665,7 +665,7 @@ def test_a_full_disk_at_the_end_of_a_training_shows_its_result(run, tmp_path):
 
     status, errors, output = trained_on_a_disk_that_fills("save_pair", 1, 1000, arguments)
     assert status == 2 and errors.count("\n") == 1 and "pair/pair-" in errors
-    assert errors.endswith("; resume the run then, whose last state is of step 9\n")
+    assert errors.endswith("; then resume the run, whose last state is from step 9\n")
     best = max(runs.records(run), key=lambda line: line["valid_bound"])
     bound = f"best validation bound {best['valid_bound']:.3f} nats per datum, of epoch {best['epoch']}\n"
     assert output == f"trained 3 epochs; {bound}"
