@@ -497,7 +497,7 @@ def test_load_errors(name, config, message):
         (
             {"x_train": X},
             {"condition_labels": True},
-            r"condition_labels needs labels, own has none: give label_train",
+            r"condition_labels needs labels, but own has none: give label_train",
         ),
         ({"x_train": X}, {"condition_rows": 1}, r"needs a data set of images, but own has x_shape \(3,\)"),
         (
