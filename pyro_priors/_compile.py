@@ -421,9 +421,12 @@ def _machine_code(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable
     # itself some sizes would stay open
     mode = FakeTensorMode(shape_env=ShapeEnv())
     fixed: list[Any] = [mode.from_tensor(value, static_shapes=True) for value in inputs]
+    # random numbers by torch's own generators, so that they are the eager ones
+    options: dict[str, Any] = {"fallback_random": True}
+    if torch.__version__ < "2.8":  # there a graph that is found in the cache raises an error outside of torch.compile
+        options["fx_graph_cache"] = False
     with tracing(TracingContext(mode)):
-        # random numbers by torch's own generators, so that they are the eager ones
-        return torch._inductor.compile(graph, fixed, options={"fallback_random": True})
+        return torch._inductor.compile(graph, fixed, options=options)
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1) -> Any:

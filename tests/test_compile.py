@@ -855,8 +855,10 @@ def test_machine_code_for_every_variant(variant: Variant):
 
 
 FIRST_CALL = """
+import warnings
 import torch
 import pyro_priors as pp
+warnings.simplefilter("error", pp.EagerWarning)
 pair = pp.create("vae", x_shape=(6,), z_dim=2, hidden=(7,))
 pp.compiled(pair)(torch.ones(5, 6)).backward()
 from torch._dynamo.utils import counters
@@ -866,11 +868,14 @@ print(counters["inductor"]["fxgraph_cache_hit"])
 
 @pytest.mark.slow
 def test_the_next_process_finds_what_was_compiled(tmp_path):
-    """Inductor's cache of whole graphs is in use, which it leaves out without a word where it dislikes a graph."""
+    """Inductor's cache of whole graphs is in use, which it leaves out without a word where it dislikes a graph.
+
+    It is not in use before torch 2.8; the second process compiles there too.
+    """
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", FIRST_CALL]
     hits = [subprocess.run(command, env=environment, check=True, capture_output=True).stdout for _ in range(2)]
-    assert [int(hit) for hit in hits] == [0, 1]
+    assert [int(hit) for hit in hits] == [0, int(torch.__version__ >= "2.8")]
 
 
 # in training and evaluation
