@@ -600,7 +600,7 @@ def test_a_row_that_diverges_in_its_first_validation_is_marked(tmp_path, monkeyp
     wild = dataclasses.replace(ROWS[0], train=one_step)
     monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, rows=(wild, ROWS[2])))
     found = cells(reproduce(tmp_path).table)[1]
-    assert re.search(r"diverged: .* at step 1 \(epoch 0\): the pair holds", found["digits-vae"]["negative bound"])
+    assert re.search(r"diverged: .* at step 1 \(epoch 0\): the pair has", found["digits-vae"]["negative bound"])
     assert found["digits-g"]["epochs"] == "2"
 
 

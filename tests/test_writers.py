@@ -694,7 +694,7 @@ def test_a_training_that_diverges_on_a_full_disk_says_both(tmp_path, monkeypatch
 
     monkeypatch.setattr(RunFolder, "save_pair", full)
     options = {"max_epochs": 3, "progress": False, "device": "cpu", "compile": "never", "batch_size": 32}
-    match = r"became nan.* from epoch 0, which are not saved \(.*pair.json cannot be written \(No space left on device\)"
+    match = r"nan.* from epoch 0, which are not saved \(.*pair.json cannot be written \(No space left on device\)"
     with pytest.raises(pp.TrainingDiverged, match=match):
         pp.fit(pair, data, out=tmp_path / "run", **options)
 

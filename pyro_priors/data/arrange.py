@@ -31,7 +31,7 @@ def arrange(splits: Splits, config: DataConfig) -> Splits:
     if splits.binarise:
         splits = _binarise(splits, config.binarise)
     elif config.binarise == "fixed":
-        raise ValueError(f"binarise='fixed' needs a data set of gray images, but {splits.name} is not: leave it out")
+        raise ValueError(f"binarise='fixed' needs a data set of gray images, but {splits.name} is not one: drop it")
     if config.condition_rows:
         splits = _condition_on_rows(splits, config.condition_rows)
     if config.condition_labels:
