@@ -18,6 +18,8 @@ from pyro_priors import checkpoint, loop
 from pyro_priors.cli import main
 
 # 3 steps an epoch, the last of them smaller
+pytestmark = pytest.mark.filterwarnings("ignore:warmup_epochs is")  # trainings are cut short here
+
 OPTIONS = {"progress": False, "batch_size": 32, "learning_rate": 1e-2, "max_epochs": 4, "warmup_epochs": 2, "seed": 7}
 
 
