@@ -1,6 +1,6 @@
-"""The command line's arguments, checked before tyro converts them.
+"""Checks of the command-line arguments before tyro converts them.
 
-What is misspelled, missing, given twice or of another type ends in one line that names the option and the value.
+An option that is misspelled, missing, given twice or of the wrong type gives a one-line error with its name and value.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["check_arguments", "check_once", "integer", "merged"]
 
 
 def integer(text: str) -> int | None:
-    """The integer that a text is in the digits 0 to 9, or None."""
+    """Return the integer that a string represents in the digits 0 to 9, or None."""
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,4000}(_[0-9]{1,9})*", text) else None
 
 
 def groups(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield the name of each option with its tokens, up to the next option; the first name is ``""``.
+    """Yield the name of each option with its tokens up to the next option; the first name is ``""``.
 
-    The names are in one spelling: that of ``--train.no-tensorboard`` and ``--train.tensorboard`` is the same.
+    Names are normalized: ``--train.no-tensorboard`` and ``--train.tensorboard`` have the same name.
     """
     name = ""
     tokens: list[str] = []
@@ -46,16 +46,16 @@ def groups(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 def check_once(arguments: Sequence[str], may_repeat: Collection[str] = ()) -> None:
     """Refuse options that are given twice, and arguments with control characters.
 
-    :param arguments: of the command line
-    :param may_repeat: names of options that may be given again
-    :raises ValueError: with both values
+    :param arguments: the command-line arguments
+    :param may_repeat: names of options that may be repeated
+    :raises ValueError: if an argument is refused; for a repeated option the message has both values
     """
     seen: dict[str, str] = {}
     for name, tokens in groups(arguments):
         given = " ".join(tokens)
         if control := re.search(r"[\x00-\x1f\x7f-\x9f]", given):
             what = f"--{name}" if name else "the argument"
-            raise ValueError(f"{what} has the control character {control[0]!r} in {given!r}: leave it out")
+            raise ValueError(f"{what} contains the control character {control[0]!r} in {given!r}: leave it out")
         if name in seen and name not in may_repeat:
             raise ValueError(f"--{name} is given twice, as {seen[name]} and {given}: give it once")
         if name:
@@ -63,10 +63,10 @@ def check_once(arguments: Sequence[str], may_repeat: Collection[str] = ()) -> No
 
 
 def merged(old: Sequence[str], new: Sequence[str]) -> list[str]:
-    """Arguments with some of their options replaced.
+    """Return arguments with some of their options replaced.
 
-    :param old: all arguments
-    :param new: options; those of the same names in ``old`` are left out, and of several in ``old`` all but the last
+    :param old: all arguments; of an option that is repeated in them, only the last one is kept
+    :param new: options that replace those of the same names in ``old``
     """
     found = dict(groups(old)) | {name: tokens for name, tokens in groups(new) if name}
     return [token for tokens in found.values() for token in tokens]
@@ -88,12 +88,12 @@ class _Option:
 
 
 def check_arguments(options: type, arguments: Sequence[str], command: str) -> None:
-    """Refuse arguments that name no option, or give one no value, two, or one of another type.
+    """Refuse unknown options, and options without a value, with two values, or with a value of the wrong type.
 
-    :param options: the dataclass that tyro makes of them
-    :param arguments: of the command line, without the command
-    :param command: the words before them
-    :raises ValueError: with the option, the value and what is possible
+    :param options: the dataclass into which tyro parses the arguments
+    :param arguments: the command-line arguments without the command
+    :param command: the words before the arguments
+    :raises ValueError: with the option, the value and the possible values
     """
     known: dict[str, _Option] = {}
     positional: dict[str, _Option] = {}
@@ -116,7 +116,7 @@ def check_arguments(options: type, arguments: Sequence[str], command: str) -> No
                 raise ValueError(f"{given} takes no value, got {value!r}: give {given} or --{_negated(name)}")
             surplus += values
         elif option.takes_several:
-            # sizes in a group may be none, such as the hidden layers of a network
+            # sizes in a group may be empty, such as the hidden layers of a network
             if not values and ("." not in name or str in get_args(_bare(option.declared))):
                 raise ValueError(f"{given} needs at least one value: give one, or leave it out ({see})")
             for one in values:
@@ -151,7 +151,7 @@ def _check_value(name: str, text: str, option: _Option, several: bool = False) -
 
 
 def _read(text: str, declared: Any) -> Any:
-    """The value that a text stands for in the command line, if it is one of this type."""
+    """Return the value that a command-line string represents in the declared type, or :data:`REFUSED`."""
     origin, arguments = get_origin(declared), get_args(declared)
     if origin is Annotated:
         return _read(text, arguments[0])
@@ -173,7 +173,7 @@ def _read(text: str, declared: Any) -> Any:
 
 
 def _bare(declared: Any, keep: bool = False) -> Any:
-    """The type without what tyro is told of it; with ``keep``, other annotations stay."""
+    """Return the type without tyro's annotations; with ``keep``, other annotations are kept."""
     while get_origin(declared) is Annotated:
         inner, *metadata = get_args(declared)
         if keep and all(isinstance(one, str) for one in metadata):
@@ -183,7 +183,7 @@ def _bare(declared: Any, keep: bool = False) -> Any:
 
 
 def _collect(owner: type, prefix: str, known: dict[str, _Option], positional: dict[str, _Option]) -> None:
-    """Fill in the options of a dataclass, or of a class by the arguments of its constructor."""
+    """Collect the options of a dataclass, or of a class from the arguments of its constructor."""
     if dataclasses.is_dataclass(owner):
         declared = get_type_hints(owner, include_extras=True)
         defaults = {

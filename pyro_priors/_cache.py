@@ -1,4 +1,4 @@
-"""Caches: folders that keep what can be made again. They are checked when read, and never a reason to fail.
+"""Caches: folders of results that can be recomputed. Entries are verified when read, and a bad cache is never an error.
 
 =============== ============================= =====================================================================
 below           each entry is                 its name contains a checksum of
@@ -7,8 +7,8 @@ below           each entry is                 its name contains a checksum of
 ``classifiers`` a classifier of images        the data, the options of its training and the version of the format
 =============== ============================= =====================================================================
 
-An entry is a folder. Whoever writes to it holds its lock, and writes the record, which completes it, last. Compiled
-code is in the cache of ``torch.compile``, which other programs share.
+An entry is a folder. A writer holds its lock, and writes the record last, which completes the entry. Compiled code is
+in the cache of ``torch.compile``, which other programs share.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ __all__ = [
 VARIABLE = "PYRO_PRIORS_CACHE"
 
 KINDS = {"decoded": "decoded images", "classifiers": "classifier for image metrics"}
-"""What the entries below each folder are."""
+"""Description of the entries in each folder."""
 
 COMPILED = "compiled"
-"""Name of the entry that stands for the cache of ``torch.compile``."""
+"""Name of the entry that represents the cache of ``torch.compile``."""
 
 COMPILED_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 ROOM = 2**20
-"""Bytes that a folder must have room for to be of use."""
+"""Bytes of free space that a folder must have to be usable."""
 
 TEMPORARY = re.compile(r"\..+\.tmp", re.DOTALL)
-"""Names of files that a process is writing, or was writing when it was killed."""
+"""Pattern of the names of files that a process is writing, or was writing when it was killed."""
 
 T = TypeVar("T")
 
@@ -67,8 +67,9 @@ T = TypeVar("T")
 def cache_folder() -> Path:
     """Return the folder of the caches.
 
-    It is the environment variable PYRO_PRIORS_CACHE, or ``pyro_priors`` in XDG_CACHE_HOME or, by default, in
-    ``~/.cache``. A relative XDG_CACHE_HOME is ignored, as the XDG Base Directory Specification demands.
+    It is the value of the environment variable PYRO_PRIORS_CACHE if that is set. Otherwise it is ``pyro_priors`` in
+    XDG_CACHE_HOME, or in ``~/.cache`` by default. A relative XDG_CACHE_HOME is ignored, as the XDG Base Directory
+    Specification requires.
     """
     if given := os.environ.get(VARIABLE):
         return Path(os.path.expanduser(given)).absolute()
@@ -82,15 +83,15 @@ def cache_folder() -> Path:
 
 
 def cached(folder: Path, what: str, read: Callable[[], T | None], write: Callable[[], T], make: Callable[[], T]) -> T:
-    """Return what a folder keeps; make it, and keep it there, where it is missing or damaged.
+    """Return the content of a cache entry. If it is missing or damaged, make it and store it.
 
-    Of several processes that need it one makes it, and the others wait.
+    If several processes need the entry, one makes it and the others wait.
 
-    :param folder: of the entry
-    :param what: subject of a warning
-    :param read: returns None where the folder keeps nothing, and raises :class:`CheckpointError` where that is damaged
-    :param write: makes it, writes it into the folder, which exists, and returns it
-    :param make: makes it without writing it, where the folder cannot be written
+    :param folder: folder of the entry
+    :param what: subject of the warnings
+    :param read: reads the entry; returns None if there is none, and raises :class:`CheckpointError` if it is damaged
+    :param write: makes the content, writes it into the existing folder, and returns it
+    :param make: makes the content without writing it, for a folder that cannot be written
     """
     damage: CheckpointError | None = None
     try:
@@ -106,12 +107,13 @@ def cached(folder: Path, what: str, read: Callable[[], T | None], write: Callabl
                     return found
             if damage is not None:
                 warnings.warn(
-                    f"{what} is made again, the cache is damaged: {damage.what}", RuntimeWarning, stacklevel=2
+                    f"{what} is made again, because the cache is damaged: {damage.what}", RuntimeWarning, stacklevel=2
                 )
             return write()
     except OSError as error:
         warnings.warn(
-            f"{what} is not kept, {folder} cannot be written ({_reason(error)}): set {VARIABLE} to another folder",
+            f"{what} is not cached, because {folder} cannot be written ({_reason(error)}): set {VARIABLE} to another "
+            "folder",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -123,9 +125,9 @@ def _reason(error: OSError) -> str:
 
 
 def sweep(folder: Path, record: str) -> None:
-    """Remove what killed processes have left in entries; those that a process is writing to are left.
+    """Remove what killed processes have left in entries. Entries that a process is writing are not touched.
 
-    :param folder: of a kind of entries
+    :param folder: folder with entries of one kind
     :param record: name of the file that completes an entry
     """
     for entry in _listed(folder):
@@ -149,13 +151,13 @@ def _listed(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the command ``pyro-priors cache`` shows of an entry.
+    """A cache entry, as the command ``pyro-priors cache`` lists it.
 
-    :param name: to clear it by
+    :param name: name by which the entry is cleared
     :param path: its folder
-    :param what: what it is for
-    :param size: in bytes
-    :param last_use: seconds since the epoch
+    :param what: its purpose
+    :param size: its size in bytes
+    :param last_use: time of its last use, in seconds since the epoch
     """
 
     name: str
@@ -166,9 +168,10 @@ class Entry:
 
 
 def compiled_folder() -> Path:
-    """Return the folder in which ``torch.compile`` keeps machine code.
+    """Return the folder in which ``torch.compile`` stores machine code.
 
-    It is found as torch does. Torch itself is not asked, since importing its compiler fails if there is no such folder.
+    This repeats torch's own rule. Torch itself cannot be asked, because importing its compiler fails without the
+    folder.
     """
     if given := os.environ.get(COMPILED_VARIABLE):
         return Path(given).absolute()
@@ -181,10 +184,10 @@ def compiled_folder() -> Path:
 
 
 def ensure_compiled_folder() -> None:
-    """Give torch's compiler a temporary folder for this process if it cannot write to its own, after a warning.
+    """Give torch's compiler a temporary folder for this process if its own folder is not writable, with a warning.
 
-    Without one the compiler cannot be imported, and torch imports it with the first optimizer. If the disk is full the
-    temporary folder is of no use: programs then run eagerly.
+    Without a folder the compiler cannot be imported, and torch imports it with the first optimizer. On a full disk a
+    temporary folder does not help, and programs run eagerly.
     """
     folder = compiled_folder()
     if not (why := why_unwritable(folder)):
@@ -200,14 +203,15 @@ def ensure_compiled_folder() -> None:
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     os.environ[COMPILED_VARIABLE] = temporary
     warnings.warn(
-        f"compiled code is not kept, {folder} cannot be written ({why}): set {COMPILED_VARIABLE} to another folder",
+        f"compiled code is not cached, because {folder} cannot be written ({why}): set {COMPILED_VARIABLE} to another "
+        "folder",
         RuntimeWarning,
         stacklevel=2,
     )
 
 
 def why_unwritable(folder: Path) -> str:
-    """Return why a folder cannot be written, as on a full disk; an empty string if it can. It is made if missing."""
+    """Create a folder if missing. Return why it cannot be written, such as a full disk, or ``""`` if it can."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -219,7 +223,7 @@ def why_unwritable(folder: Path) -> str:
 
 
 def entries() -> list[Entry]:
-    """Return all entries, and the cache of ``torch.compile`` as the last one."""
+    """Return all entries, with the cache of ``torch.compile`` last."""
     found = []
     for kind, what in KINDS.items():
         for path in _listed(cache_folder() / kind):
@@ -235,7 +239,7 @@ def entries() -> list[Entry]:
 
 
 def _measured(path: Path) -> tuple[int, float]:
-    """Bytes, and time of the last change, of the files at and below a path."""
+    """Return the total size in bytes, and the time of the last change, of the files at and below a path."""
     size, last = 0, 0.0
     for file in _files(path):
         try:
@@ -257,9 +261,10 @@ def _files(path: Path) -> Iterator[str]:
 def clear(names: Sequence[str] = ()) -> list[Entry]:
     """Remove entries.
 
-    :param names: of entries or kinds; by default all but the cache of ``torch.compile``, which other programs share
-    :returns: the entries that are removed; those that a process is writing to are left, after a warning
-    :raises ValueError: if there is no entry of a name, or one cannot be removed
+    :param names: names of entries or kinds; by default all except the cache of ``torch.compile``, which other programs
+        share
+    :returns: the removed entries; an entry that a process is writing is kept, with a warning
+    :raises ValueError: if no entry has a given name, or an entry cannot be removed
     """
     known = entries()
     kinds = {entry.name.split("/")[0] for entry in known}
@@ -277,7 +282,7 @@ def clear(names: Sequence[str] = ()) -> list[Entry]:
 def _removed(entry: Entry) -> bool:
     if entry.name == COMPILED and not entry.path.name.startswith("torchinductor"):  # it may be anybody's folder
         raise ValueError(
-            f"{entry.path} is not removed, since {COMPILED_VARIABLE} may name any folder: remove it yourself"
+            f"{entry.path} is not removed, because {COMPILED_VARIABLE} may name any folder: remove it yourself"
         )
     try:
         if entry.path.is_symlink() or not entry.path.is_dir():
@@ -288,7 +293,9 @@ def _removed(entry: Entry) -> bool:
             with checkpoint.locked(entry.path, wait=False):
                 shutil.rmtree(entry.path)
     except (BlockingIOError, TimeoutError):
-        warnings.warn(f"{entry.name} is left, another process is writing to it", RuntimeWarning, stacklevel=3)
+        warnings.warn(
+            f"{entry.name} is not removed, because another process is writing to it", RuntimeWarning, stacklevel=3
+        )
         return False
     except FileNotFoundError:  # removed by another process
         return True

@@ -1,4 +1,4 @@
-"""Tell whether a training diverged by its numbers, never by the words of an error."""
+"""Decide whether a training diverged from its numbers, never from the text of an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ._compile import NO_VALIDATION
 
 __all__ = ["TrainingDiverged", "became_infinite", "cause", "refused_parameters"]
 
-_linalg: Any = torch.linalg  # whose stubs leave the error out
+_linalg: Any = torch.linalg  # its stubs lack the error
 NUMERICAL = (_linalg.LinAlgError, OverflowError, FloatingPointError)
 """Errors that arithmetic raises."""
 
@@ -28,28 +28,29 @@ NUMERICAL = (_linalg.LinAlgError, OverflowError, FloatingPointError)
 class TrainingDiverged(ArithmeticError):
     """The loss, a gradient or a parameter became NaN or infinite, or a distribution refused what the networks compute.
 
-    The pair holds the best weights of the training, or those that it started from where no epoch has ended.
+    The pair holds the best weights of the training, or its initial weights if no epoch has ended.
     """
 
 
 def cause(error: Exception, again: Callable[[], object], first_step: bool) -> TrainingDiverged | None:
-    """Find the divergence that an error comes from.
+    """Return the divergence that caused an error, if there is one.
 
     The computation that raised the error runs once more, without validation. The training diverged if the second run
 
     * ends with a loss or gradient that is not finite, or
-    * raises after a network, a distribution or an argument of torch's functions had NaN or infinity, or
-    * raises an arithmetic error, such as that of a matrix without a Cholesky factor,
+    * raises after a network, a distribution or an argument of a torch function contained NaN or infinity, or
+    * raises an arithmetic error, such as for a matrix without a Cholesky factor.
 
-    or if the error is that of a distribution that refused its parameters, such as a scale of -1.
+    It also diverged if a distribution refused its parameters, such as a scale of -1.
 
-    Before the first step has ended, nothing has been trained, and only NaN or infinity from the networks count: a
-    scale of -1 is then a mistake in the network. Data outside the support of a finite distribution never count.
+    Before the first step has ended, nothing has been trained. Then only NaN or infinity from the networks count, and a
+    scale of -1 is a mistake in the network. Data outside the support of a finite distribution never count.
 
-    :param error: what was raised
-    :param again: runs the computation; raises :class:`TrainingDiverged` if its result is not finite
+    :param error: the error that was raised
+    :param again: repeats the computation, and raises :class:`TrainingDiverged` if its result is not finite
     :param first_step: whether no step has ended yet
-    :returns: the error itself if it is a :class:`TrainingDiverged`; None if it has another cause
+    :returns: the divergence, which is ``error`` itself if that is a :class:`TrainingDiverged`; None if the error has
+        another cause
     """
     if isinstance(error, TrainingDiverged):
         return error
@@ -72,7 +73,7 @@ def cause(error: Exception, again: Callable[[], object], first_step: bool) -> Tr
 
 
 def became_infinite(tensors: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> str | None:
-    """Describe the first tensor with numbers that are NaN or infinite now and were not before."""
+    """Describe the first tensor with values that are NaN or infinite now and were finite before."""
     for name, tensor in tensors.items():
         bad = ~tensor.isfinite()
         if name in before:
@@ -98,10 +99,10 @@ class _Refusals(TorchFunctionMode):
 
 
 class _Watch(Messenger):
-    """Note the first NaN or infinity in what modules return, and in the distributions and values of sites.
+    """Record the first NaN or infinity in outputs of modules, and in the distributions and values of sites.
 
-    Infinity in what a module returns is ignored: networks mask values and measure distances with it. So are infinite
-    attributes of distributions, such as bounds: those that matter make the loss infinite.
+    Infinity in the output of a module is ignored, because networks mask values and measure distances with it. Infinite
+    attributes of distributions, such as bounds, are ignored too: those that matter make the loss infinite.
     """
 
     def __init__(self) -> None:
@@ -138,7 +139,7 @@ class _Watch(Messenger):
 
 
 def _not_finite(value: Any, infinity: bool) -> Iterator[float]:
-    """Yield NaN, and if asked for plus infinity, from nested tensors and distributions."""
+    """Yield NaN, and optionally plus infinity, from nested tensors and distributions."""
     if isinstance(value, Tensor):
         if value.is_floating_point():
             bad = value.isnan() | value.isposinf() if infinity else value.isnan()
@@ -156,7 +157,7 @@ def _not_finite(value: Any, infinity: bool) -> Iterator[float]:
 
 
 def refused_parameters(error: BaseException) -> bool:
-    """Whether the error, or what it was raised from, comes from the checks of a distribution's parameters."""
+    """Return whether the error, or its cause, comes from the checks of a distribution's parameters."""
     while error.__cause__ is not None:  # Pyro raises errors again, with the shapes of the trace
         error = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)  # none where an error was made and not raised

@@ -1,8 +1,8 @@
-"""What writes every file: whole or not at all, by one process at a time, with one line that says why it failed.
+"""Functions that write every file: atomically, one process at a time, with a one-line error if a write fails.
 
-A file is written under a temporary name and renamed. A process that is killed leaves a temporary file at most, which
-the next writer in the folder removes. Locks are empty files, ``.lock`` or ``.NAME.lock``, which stay in the folder. The
-system frees a lock when its process ends, however it ends. Readers need no lock.
+A file is written under a temporary name and then renamed. A killed process leaves at most a temporary file, which the
+next writer in the folder removes. Locks are empty files, ``.lock`` or ``.NAME.lock``, which stay in the folder. The
+system releases a lock when its process ends, even if it is killed. Readers need no lock.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = 2.0
-"""Seconds that one waits for a lock that is held for a write, before a line says so."""
+"""Seconds to wait for the lock of a write before a message says so."""
 
 TRIES = 5
-"""Most times that a file is written whose temporary file another process removes."""
+"""Maximum number of attempts to write a file whose temporary file another process removes."""
 
 FORGOTTEN = 3600.0
-"""Age in seconds from which a temporary file is a leftover, also where its process seems to run."""
+"""Age in seconds at which a temporary file counts as a leftover, even if its process seems to be running."""
 
 HOST = f"{zlib.crc32(platform.node().encode()):08x}"
-"""This machine, in the names of temporary files."""
+"""Identifier of this machine in the names of temporary files."""
 
 LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})-([1-9][0-9]*)-[0-9a-f]{8}\.tmp", re.DOTALL)
-"""Names of temporary files, with their machine and process."""
+"""Pattern of the names of temporary files, which contain machine and process."""
 
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -67,10 +67,10 @@ _in_use: set[str] = set()
 
 
 class CheckpointError(RuntimeError):
-    """A file that is missing, truncated, altered, or made for something else.
+    """A file is missing, truncated or altered, or was written for another purpose.
 
     :param what: what is wrong
-    :param remedy: what to do about it, where that does not depend on who reads the file
+    :param remedy: what to do about it; empty if the caller adds the remedy
     """
 
     def __init__(self, what: str, remedy: str = "") -> None:
@@ -79,17 +79,17 @@ class CheckpointError(RuntimeError):
 
 
 class WriteError(CheckpointError, OSError):
-    """A file that cannot be written. The file that was there before is as it was.
+    """A file cannot be written. A previous file of that name is unchanged.
 
     :param path: the file
-    :param number: the system's number of the error
-    :param why: the system's words for it
-    :param size: bytes to write
-    :param then: what to do after that
+    :param number: the system's error number
+    :param why: the system's error message
+    :param size: number of bytes to write
+    :param then: text appended to the remedy, such as what to do next
     """
 
     history: Any = None
-    """What :func:`pyro_priors.fit` has trained, where it raises this error."""
+    """The history of the training so far, if :func:`pyro_priors.fit` raises this error."""
 
     def __init__(self, path: Path, number: int | None, why: str, size: int, then: str = "") -> None:
         remedy = "choose another place to write to"
@@ -100,51 +100,51 @@ class WriteError(CheckpointError, OSError):
         super().__init__(f"{path} cannot be written ({why})", remedy + then)
         self.message = str(self.args[0])
         self.errno = number
-        self.args = (path, number, why, size, then)  # from which it is made in another process
+        self.args = (path, number, why, size, then)  # from which another process recreates the error
 
     def __str__(self) -> str:
         return self.message
 
     @classmethod
     def of(cls, error: OSError, path: Path, size: int) -> WriteError:
-        """Return an error of the system as one of a file."""
+        """Return a system error as a :class:`WriteError` for a file."""
         return cls(path, error.errno, error.strerror or str(error), size)
 
     def and_then(self, what: str) -> WriteError:
-        """Return the same error with one more thing to do."""
+        """Return the same error with a further step appended to the remedy."""
         path, number, why, size, then = self.args
         return WriteError(path, number, why, size, f"{then}; {what}")
 
 
 class FolderError(ValueError, OSError):
-    """A folder that cannot be made."""
+    """A folder cannot be created."""
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, if missing.
+    """Create a folder if it is missing.
 
-    :raises FolderError: if it cannot be made
+    :raises FolderError: if it cannot be created
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         why = "it is a file" if folder.is_file() else str(error.strerror).lower()
-        raise FolderError(f"the folder {folder} cannot be made ({why}): choose another place to write to") from None
+        raise FolderError(f"the folder {folder} cannot be created ({why}): choose another place to write to") from None
 
 
 @contextmanager
 def locked(folder: Path, wait: bool, name: str = "", patience: float = 0.0) -> Iterator[None]:
-    """Keep other processes and threads out of what they do under the same lock.
+    """Exclude other processes and threads that use the same lock.
 
-    A process that is killed frees its locks. A thread may take a lock again that it holds. Where the folder cannot be
-    written to there is no lock, and the write that follows says so. Where the file system has no locks, a warning says
-    that once.
+    A killed process releases its locks. A thread may acquire a lock that it already holds. If the folder is not
+    writable, no lock is taken, and the write that follows raises the error. If the file system does not support locks,
+    a warning is given once.
 
-    :param folder: made if missing
-    :param wait: wait for the lock, with a line on standard error that says so
-    :param name: of the lock, one of several in the folder
-    :param patience: seconds of waiting before that line
-    :raises BlockingIOError: if another process holds the lock, and this one does not wait
+    :param folder: the folder, created if missing
+    :param wait: wait for the lock, with a message on standard error
+    :param name: name of the lock, if the folder has several
+    :param patience: seconds to wait before that message
+    :raises BlockingIOError: if another process holds the lock and ``wait`` is False
     """
     from filelock import FileLock, Timeout
 
@@ -156,15 +156,15 @@ def locked(folder: Path, wait: bool, name: str = "", patience: float = 0.0) -> I
         yield
         return
     if os.path.lexists(path) and not (os.path.isfile(path) and not os.path.islink(path)):
-        raise FolderError(f"{path} is not a regular file, so that it cannot be a lock: remove it")
-    # for everybody who can write to the folder; a soft lock would outlive a process that is killed
+        raise FolderError(f"{path} is not a regular file and cannot serve as a lock: remove it")
+    # for everybody who can write to the folder; a soft lock would outlive a killed process
     lock = FileLock(path, mode=0o666, fallback_to_soft=False)
     try:
         lock.acquire(timeout=patience if wait else 0)
     except Timeout:
         if not wait:
-            raise BlockingIOError(f"another process is at work in {folder}") from None
-        print(f"waiting for another process that is at work in {folder}", file=sys.stderr, flush=True)
+            raise BlockingIOError(f"another process is using {folder}") from None
+        print(f"waiting for another process that is using {folder}", file=sys.stderr, flush=True)
         lock.acquire()
     except (OSError, NotImplementedError) as error:
         if getattr(error, "errno", None) not in UNWRITABLE | FULL:
@@ -181,18 +181,18 @@ def locked(folder: Path, wait: bool, name: str = "", patience: float = 0.0) -> I
 @cache  # once is enough
 def _warn_of_no_locks() -> None:
     warnings.warn(
-        "a file system has no locks: let one process at a time write into a folder there",
+        "the file system does not support locks: let only one process at a time write to a folder on it",
         RuntimeWarning,
         stacklevel=4,
     )
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: temporary file, fsync, rename.
+    """Write a file atomically: temporary file, fsync, rename.
 
-    What killed processes have left in the folder is removed.
+    Temporary files of killed processes in the folder are removed.
 
-    :raises WriteError: if it cannot be written; the file is then as it was
+    :raises WriteError: if the file cannot be written; a previous file of that name is then unchanged
     """
     remove_leftovers(path.parent)
     for tries_left in reversed(range(TRIES)):
@@ -235,7 +235,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _runs(process: int) -> bool:
-    """Whether another process of this machine may run."""
+    """Return whether another process of this machine may still be running."""
     if process == os.getpid():  # of an older process with this one's number
         return False
     if os.name != "posix":  # cannot be asked without ending it
@@ -250,7 +250,7 @@ def _runs(process: int) -> bool:
 
 
 def append(path: Path, lines: str | bytes) -> None:
-    """Add lines to a file, whole or not at all.
+    """Append lines to a file: all of them or none.
 
     :raises WriteError: if they cannot be written
     """
@@ -269,10 +269,10 @@ def append(path: Path, lines: str | bytes) -> None:
 
 
 def save_figure(figure: Figure, path: Path, **options: Any) -> None:
-    """Save a figure as :meth:`matplotlib.figure.Figure.savefig`, whole or not at all.
+    """Save a figure atomically, as :meth:`matplotlib.figure.Figure.savefig` does.
 
-    :param options: for ``savefig``
-    :raises WriteError: if it cannot be written
+    :param options: passed to ``savefig``
+    :raises WriteError: if the file cannot be written
     """
     buffer = BytesIO()
     figure.savefig(buffer, format=path.suffix.removeprefix("."), **options)
@@ -280,9 +280,9 @@ def save_figure(figure: Figure, path: Path, **options: Any) -> None:
 
 
 def retried_while_saved(read: Callable[Concatenate[Path, str, P], T]) -> Callable[Concatenate[Path, str, P], T]:
-    """Let a function that reads ``folder/name.json`` and the file that it names read again what is replaced meanwhile.
+    """Retry a function that reads ``folder/name.json`` and the file that it names, if a save replaces them meanwhile.
 
-    A save removes the tensor file of the record that it replaces. A reader that has read the old record finds it gone.
+    A save removes the tensor file of the record that it replaces. A reader of the old record then finds the file gone.
     """
 
     def saved(folder: Path, name: str) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""What to say of a name that is unknown, or of a size that is not one."""
+"""Messages about unknown names and invalid sizes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ __all__ = ["check_sizes", "hint", "is_size"]
 
 
 def hint(name: object, known: Iterable[str]) -> str:
-    """What an error says after an unknown name: the nearest known one, or all of them."""
+    """Return the end of an error about an unknown name: the nearest known name, or all of them."""
     known = tuple(known)
     near = get_close_matches(name, known, n=1) if isinstance(name, str) else []
     return f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(known)}"
 
 
 def is_size(value: object) -> bool:
-    """Whether it is a whole number of at least 1."""
+    """Return whether a value is a positive integer."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def check_sizes(**sizes: object) -> None:
-    """Refuse what is no size.
+    """Refuse sizes that are not positive integers.
 
-    :param sizes: by the name of the argument
-    :raises ValueError: if one is no whole number of at least 1
+    :param sizes: the sizes by the names of the arguments
+    :raises ValueError: if one of them is not a positive integer
     """
     for name, value in sizes.items():
         if not is_size(value):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}: give 10, say")
+            raise ValueError(f"{name} must be a positive integer, got {value!r} (for example, 10)")

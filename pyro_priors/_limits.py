@@ -1,4 +1,4 @@
-"""Limits on what a file declares, checked before it is decoded: a few bytes of a file can stand for terabytes."""
+"""Limits on the sizes that a file declares, checked before decoding: a few bytes of a file can declare terabytes."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ __all__ = [
 ]
 
 VARIABLE = "PYRO_PRIORS_MAX_GB"
-"""Environment variable with the most gigabytes that a file may take in memory."""
+"""Environment variable with the maximum number of gigabytes that a file may take in memory."""
 
 MEMORY = 16 * 10**9
-"""Bytes of memory that are assumed where the system does not tell."""
+"""Bytes of memory that are assumed if the system does not report its memory."""
 
 GIGABYTE = 10**9
 
 
 class Refused(ValueError):
-    """A file that is refused by what it declares, with a message for the user."""
+    """A file is refused because of what it declares. The message is for the user."""
 
 
 class PickledError(Refused):
-    """An array of Python objects, which would have to be unpickled.
+    """An array contains Python objects, which would have to be unpickled.
 
-    :param name: of the array
+    :param name: name of the array
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} holds Python objects")
+        super().__init__(f"{name} contains Python objects")
         self.name = name
 
 
@@ -59,7 +59,7 @@ def _memory() -> int:
 
 
 def most_bytes() -> int:
-    """Return how many bytes one file may take when it is decoded: half of the memory, since values are copied once.
+    """Return how many bytes one decoded file may take: by default half of the memory, because values are copied once.
 
     :raises ValueError: if the environment variable ``PYRO_PRIORS_MAX_GB`` is not a positive number
     """
@@ -76,11 +76,11 @@ def most_bytes() -> int:
 
 
 def check_bytes(what: str, size: int) -> None:
-    """Refuse what would take more memory than the limit.
+    """Refuse data that would take more memory than the limit.
 
     :param what: subject of the message
-    :param size: in bytes
-    :raises ValueError: with size, limit and remedy
+    :param size: size in bytes
+    :raises ValueError: if the size exceeds the limit; the message has size, limit and remedy
     """
     most = most_bytes()
     if size <= most:
@@ -98,12 +98,12 @@ def check_bytes(what: str, size: int) -> None:
 
 @contextmanager
 def decoding(path: object, what: str, remedy: str = "replace it") -> Iterator[None]:
-    """Report whatever a decoder raises in one line; decoders refuse damaged files by errors of every kind.
+    """Report any error of a decoder in one line; decoders raise errors of every type for damaged files.
 
     :param path: the file
-    :param what: what it should be, such as ``"a readable image"``
+    :param what: what the file should be, such as ``"a readable image"``
     :param remedy: what to do about it
-    :raises ValueError: with the three and the decoder's reason; a :class:`Refused` passes as it is
+    :raises ValueError: with these three and the decoder's reason; a :class:`Refused` is raised unchanged
     """
     try:
         yield
@@ -121,12 +121,12 @@ _HEADERS: dict[tuple[int, int], Callable[..., tuple[tuple[int, ...], bool, np.dt
 
 
 def read_arrays(path: Path, wanted: Container[str]) -> tuple[dict[str, NDArray], list[str]]:
-    """Read arrays of an ``.npz`` file by name. Nothing is unpickled, and no array is read before all are checked.
+    """Read arrays of an ``.npz`` file by name. Nothing is unpickled, and all arrays are checked before any is read.
 
     :param path: the file
     :param wanted: names of the arrays to read
-    :returns: the arrays by name, and the names of the others
-    :raises ValueError: if their sizes exceed the limit, differ from their headers', or they hold Python objects
+    :returns: the arrays by name, and the names of the other arrays
+    :raises ValueError: if the arrays exceed the limit, differ in size from their headers, or contain Python objects
     """
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
@@ -142,11 +142,11 @@ def read_arrays(path: Path, wanted: Container[str]) -> tuple[dict[str, NDArray],
 
 
 def _check_header(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> None:
-    """Refuse an array whose header declares other than its file holds: numpy allocates by the header."""
+    """Refuse an array whose header does not match the size of its file: numpy allocates by the header."""
     with archive.open(info) as stream:
         version = np.lib.format.read_magic(stream)
         if version not in _HEADERS:
-            raise ValueError(f"{name} is in version {version[0]}.{version[1]} of numpy's format")
+            raise ValueError(f"{name} has version {version[0]}.{version[1]} of NumPy's format, which is not supported")
         shape, _, dtype = _HEADERS[version](stream)
         held = info.file_size - stream.tell()
     if dtype.hasobject:
@@ -155,23 +155,23 @@ def _check_header(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) ->
     declared = num_values * dtype.itemsize
     if declared != held or (num_values and not dtype.itemsize):
         raise ValueError(
-            f"{name} declares shape {shorten(str(shape), 60)} of {dtype}, {min(declared, 10**30):.4g} bytes, and holds "
-            f"{held}"
+            f"{name} declares shape {shorten(str(shape), 60)} of {dtype}, {min(declared, 10**30):.4g} bytes, but "
+            f"contains {held}"
         )
 
 
 _BYTES = {"double": 8, "int64": 8, "uint64": 8, "single": 4, "int32": 4, "uint32": 4, "int16": 2, "uint16": 2} | (
     dict.fromkeys(("int8", "uint8", "logical", "char"), 1)
 )
-"""Bytes of a value of MATLAB's classes of arrays; cells, structures and sparse matrices are not read."""
+"""Bytes per value for each of MATLAB's numeric classes; cells, structures and sparse matrices are not read."""
 
 
 def read_mat(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
     """Read arrays of a ``.mat`` file by name.
 
     :param path: the file
-    :param wanted: names of the arrays to read; those that the file lacks are left out
-    :raises ValueError: if they exceed the limit, or are not arrays of numbers
+    :param wanted: names of the arrays to read; names that the file lacks are skipped
+    :raises ValueError: if the arrays exceed the limit, or are not arrays of numbers
     """
     from scipy.io import loadmat, whosmat
 
@@ -187,12 +187,12 @@ def read_mat(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
 
 @contextmanager
 def open_image(source: Any, formats: Sequence[str] = ("JPEG", "PNG")) -> Iterator[Any]:
-    """Open an image by Pillow without decoding it, so that its size can be checked first.
+    """Open an image with Pillow without decoding it, so that its size can be checked first.
 
-    Images above Pillow's own limit of 89 million pixels, where it only warns, are refused.
+    Images above 89 million pixels, Pillow's own limit, are refused. Pillow itself only warns.
 
     :param source: path or binary file
-    :param formats: other formats are refused; some of Pillow's start other programs
+    :param formats: allowed formats; some of Pillow's other formats start external programs
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""The lock that serializes threads: every function of this package holds it while it runs a program.
+"""The lock that serializes threads. Every function of this package holds it while it runs a Pyro program.
 
 Pyro has one stack of effect handlers and one parameter store for the whole process. Torch has one random generator for
 each device, and a module has one mode. Two programs that run at once corrupt each other through all four. One
@@ -9,21 +9,21 @@ and are sent to other processes.
 in several threads                        what happens
 ========================================= ==============================================================================
 methods of pairs, ``metrics``, ``plots``, Any number of threads may call them, on one pair or on several. The calls run
-``control``, ``compiled(pair)(x)``, our   one after the other, each to its end, so that all of a result comes from the
+``control``, ``compiled(pair)(x)``, our   one after the other, each to its end, so that a whole result comes from the
 own objectives                            same weights. ``backward`` needs no lock.
-``fit``, ``reproduce``,                   The same, and a training lets other threads run after each step and after each
+``fit``, ``reproduce``,                   The same, but a training lets other threads run after each step and after each
 ``start_at_clusters``                     batch of its validation. It ends with the bits of a training that runs alone.
 ``SVI``, ``Predictive``, objectives of    No lock. Pyro is not thread-safe: run them, and calls of ``pair.model`` and
 Pyro's own, calls of programs             ``pair.guide``, in one thread while no other thread uses this package.
-distributions that a method returned      Those of a flow prior share its transforms, which remember their last value:
-                                          use them in one thread.
-draws of yours, ``torch.manual_seed``     No lock. ``fit`` and ``metrics.evaluate`` notice numbers that another thread
+distributions that a method returned      The distributions of a flow prior share its transforms, which remember their
+                                          last value: use them in one thread.
+your own draws, ``torch.manual_seed``     No lock. ``fit`` and ``metrics.evaluate`` detect numbers that another thread
                                           draws while they compute, and raise ValueError (:mod:`pyro_priors._rng` says
                                           what they miss). The noise of other functions changes.
 ========================================= ==============================================================================
 
 Threads get the lock in turn. A process that forks waits for its turn, so that its child finds the lock free and Pyro's
-state whole.
+state consistent.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Exchange = Callable[[], None]
 class _Lock(ContextDecorator):
     """A re-entrant lock that threads get in turn, and that its owner can pass on without leaving its contexts.
 
-    It is a context manager, and a decorator of functions that hold it while they run.
+    It is a context manager, and a decorator for functions that hold it while they run.
     """
 
     def __init__(self) -> None:
@@ -66,11 +66,11 @@ class _Lock(ContextDecorator):
 
     @property
     def is_owned(self) -> bool:
-        """Whether this thread holds the lock."""
+        """Whether the current thread holds the lock."""
         return self._owner == threading.get_ident()
 
     def acquire(self) -> None:
-        """Wait for the lock; a thread that holds it already gets it at once."""
+        """Acquire the lock; a thread that already holds it does not wait."""
         if not self.is_owned:
             with self._next:
                 self._lock.acquire()
@@ -86,9 +86,9 @@ class _Lock(ContextDecorator):
             self._lock.release()
 
     def give_way(self) -> None:
-        """Let a thread that waits run first, if there is one; it finds what the owner found.
+        """Let a waiting thread run first, if there is one. It finds the state that the owner found.
 
-        What :func:`exchanging` has put in place is taken back for as long as other threads run.
+        While other threads run, the exchanges of :func:`exchanging` are undone.
         """
         if not self._next.locked() or not self.is_owned or runtime._PYRO_STACK:  # handlers would see the others' sites
             return
@@ -110,12 +110,12 @@ class _Lock(ContextDecorator):
             raise interruption
 
     def after_fork_in_parent(self) -> None:
-        """Undo the acquire before the fork."""
+        """Undo, in the parent process, the acquire before the fork."""
         if self.is_owned:  # it is not where the wait for it was interrupted
             self.release()
 
     def after_fork_in_child(self) -> None:
-        """The same in the child, where the forking thread is the only one that is left."""
+        """Undo the acquire in the child, where only the forking thread is left."""
         self._lock, self._next = threading.Lock(), threading.Lock()  # other threads may have held the old ones
         if self.is_owned:
             self._lock.acquire()
@@ -124,7 +124,7 @@ class _Lock(ContextDecorator):
             self._owner, self._depth, self._exchanges = None, 0, []
 
     def try_alone(self, function: Callable[[], None]) -> None:
-        """Call a function if no thread holds the lock, this one included."""
+        """Call a function if no thread holds the lock, including the current one."""
         if self._lock.acquire(blocking=False):
             try:
                 function()
@@ -136,13 +136,13 @@ LOCK = _Lock()
 """The lock of this process."""
 
 _dropped: list[str] = []
-"""What the names in the store begin with that belonged to modules which nobody holds any more."""
+"""Prefixes of the names in the store that belonged to modules without references."""
 
 
 def drop_with(module: nn.Module, prefix: str) -> None:
-    """Remove a module's parameters from the store when nobody holds the module any more.
+    """Remove a module's parameters from the store when the module is garbage-collected.
 
-    :param prefix: what their names in the store begin with
+    :param prefix: prefix of their names in the store
     """
     weakref.finalize(module, _drop, prefix).atexit = False
 
@@ -167,9 +167,9 @@ if hasattr(os, "register_at_fork"):  # Windows does not fork
 
 @contextmanager
 def exchanging(exchange: Exchange) -> Iterator[None]:
-    """Hold the lock, with a part of the process's state exchanged for the caller's own.
+    """Hold the lock while a part of the process's state is exchanged for the caller's own.
 
-    :param exchange: exchanges the two; called at the end, and twice whenever other threads run in between
+    :param exchange: swaps the two; called at the end, and twice whenever other threads run in between
     """
     with LOCK:
         LOCK._exchanges.append(exchange)
@@ -182,7 +182,7 @@ def exchanging(exchange: Exchange) -> Iterator[None]:
 
 @contextmanager
 def own_store() -> Iterator[None]:
-    """Hold the lock, with an empty parameter store; afterwards the store is as before."""
+    """Hold the lock with an empty parameter store, and restore the store at the end."""
     store = pyro.get_param_store()
     other: Any = {"params": {}, "constraints": {}}
 

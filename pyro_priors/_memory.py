@@ -1,6 +1,7 @@
-"""Sizes that exhaust the memory, refused before anything is allocated.
+"""Checks that refuse sizes that exhaust the memory, before anything is allocated.
 
-A process that asks for too much is killed without a word. Estimates here are lower bounds: what they refuse cannot fit.
+The system kills a process that allocates too much, without a message. The estimates here are lower bounds: what they
+refuse cannot fit.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from torch.overrides import TorchFunctionMode
 __all__ = ["TRAINED", "TooLarge", "Within", "check_memory", "is_exhausted", "refusing_too_many_bytes", "total_memory"]
 
 TRAINED = 5
-"""Copies of the parameters that a training holds: they, their gradients, Adam's two moments, and the best so far."""
+"""Copies of the parameters that a training holds: parameters, gradients, Adam's two moments, and the best weights."""
 
 LEAST = 1024
-"""What a function of torch counts for at least, so that many small tensors end as well."""
+"""Minimum number of values counted for each call of a torch function, so that many small tensors are limited too."""
 
 FACTORIES = ("empty", "full", "ones", "rand", "randn", "zeros")
 
 
 def total_memory() -> float:
-    """Return the bytes of memory of this machine or container; infinity where the system does not tell."""
+    """Return the memory of this machine or container in bytes; infinity if the system does not report it."""
     found = math.inf
     with suppress(AttributeError, OSError, ValueError):
         found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -39,22 +40,22 @@ def total_memory() -> float:
 
 
 def check_memory(num_bytes: float, what: str, remedy: str) -> None:
-    """Refuse what needs more memory than there is.
+    """Refuse a size that needs more memory than the machine has.
 
-    :param num_bytes: that it needs at least
+    :param num_bytes: lower bound of the memory needed
     :param what: the argument and its value
     :param remedy: what to give instead
-    :raises ValueError: with both numbers
+    :raises ValueError: if the memory does not suffice; the message has both numbers
     """
     if num_bytes > (total := total_memory()):
         raise ValueError(
-            f"{what} needs more than {num_bytes / 2**30:,.0f} GiB of memory, and there are {total / 2**30:,.1f}: "
-            f"{remedy}"
+            f"{what} needs more than {num_bytes / 2**30:,.0f} GiB of memory, but the machine has "
+            f"{total / 2**30:,.1f} GiB: {remedy}"
         )
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Whether an error says that there was not enough memory."""
+    """Return whether an error means that memory ran out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
@@ -73,7 +74,7 @@ class _Counter(TorchFunctionMode):
 
 
 def _size(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[int]:
-    """The size that a factory of torch was given, as one argument or as several."""
+    """Return the size that a torch factory function received, as one argument or several."""
     given = [kwargs["size"]] if "size" in kwargs else [one for one in args if not isinstance(one, Tensor)]
     if given and isinstance(given[0], list | tuple):
         given = list(given[0])
@@ -82,12 +83,12 @@ def _size(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[int]:
 
 @contextmanager
 def refusing_too_many_bytes(copies: int, what: str, remedy: str) -> Iterator[None]:
-    """Count the bytes of the tensors that are made, and refuse the first that would not fit any more.
+    """Count the bytes of the tensors that are created, and refuse the first one that would not fit.
 
-    :param copies: how many times each will be held
+    :param copies: number of copies of each tensor that will be held
     :param what: the argument that decides the sizes, and its value
     :param remedy: what to give instead
-    :raises ValueError: within, before that tensor is allocated
+    :raises ValueError: inside the context, before that tensor is allocated
     """
     with _Counter(copies, what, remedy):
         yield
@@ -98,10 +99,11 @@ class TooLarge(ValueError):
 
 
 class Within(TorchFunctionMode):
-    """A context in which torch's functions may make a number of values in total, over those they are given.
+    """A context that limits how many values torch functions may create in total, beyond their inputs.
 
-    :param most: that number
-    :raises TooLarge: in use, when it is exceeded; large memory is reserved by then, but not yet written to
+    :param most: the limit
+    :raises TooLarge: inside the context, when the limit is exceeded; large memory may be reserved, but is not written
+        yet
     """
 
     def __init__(self, most: int) -> None:
@@ -113,12 +115,12 @@ class Within(TorchFunctionMode):
         if made := _values(result):
             self.left -= max(LEAST, made - _values(args) - _values(kwargs))
             if self.left < 0:
-                raise TooLarge(f"it needs more than {self.most} values, which are not in its tensors")
+                raise TooLarge(f"it needs more than {self.most} values that are not in its tensors")
         return result
 
 
 def _values(value: Any) -> int:
-    """How many values the tensors in nested lists, tuples and dictionaries have."""
+    """Return the number of values in the tensors of nested lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
         return value.numel()
     if isinstance(value, dict):

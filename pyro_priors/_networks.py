@@ -1,4 +1,4 @@
-"""Whether a pair's networks can do what trainings and evaluations ask of them, found out on two rows of data."""
+"""Checks, on two rows of data, that a pair's networks support trainings and evaluations."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = ["check_networks", "check_smallest_batch", "explaining", "same_buffers
 
 
 def check_networks(pair: Pair, x: Tensor, condition: Tensor | None) -> None:
-    """Run the programs with all categories and two samples for each row, as ``log_prob`` runs them.
+    """Run the programs with all categories and two samples for each row, as ``log_prob`` does.
 
-    Programs that do not name their networks are left out. So is what fails in a plain call too: a training says that
-    better.
+    Programs that do not name their networks are skipped. Programs that fail in a plain call are skipped too, because
+    the training raises a clearer error.
 
     :param pair: the pair
     :param x: one or two rows of data
@@ -52,14 +52,14 @@ def check_networks(pair: Pair, x: Tensor, condition: Tensor | None) -> None:
     if error is not None:
         raise NetworkError(
             f"{_place_of(error, pair)} cannot handle dimensions to the left of the batch, which samples and categories "
-            f"add ({_line_of(error)}): compute with z.flatten(0, -2), return .reshape(*z.shape[:-1], *x_shape) of the "
-            "result, and expand a condition or category to z.shape[:-1]"
+            f"add ({_line_of(error)}): make it compute with z.flatten(0, -2), return the result as "
+            ".reshape(*z.shape[:-1], *x_shape), and expand a condition or category to z.shape[:-1]"
         ) from error
 
 
 @contextmanager
 def explaining(pair: Pair, x: Tensor, condition: Tensor | None) -> Iterator[None]:
-    """Where an error raises what :func:`check_networks` has to say about it instead, if anything."""
+    """Replace an error by that of :func:`check_networks`, if the networks fail that check."""
     try:
         yield
     except NetworkError:
@@ -72,15 +72,15 @@ def explaining(pair: Pair, x: Tensor, condition: Tensor | None) -> Iterator[None
 def check_smallest_batch(
     pair: Pair, x: Tensor, condition: Tensor | None, num_data: int, batch_size: int, num_processes: int
 ) -> None:
-    """Run the programs in training mode on one row, if a training will do so.
+    """Run the programs in training mode on one row, if the training will have a batch of one row.
 
     :param pair: the pair
-    :param x: two rows of data, or one where there are no more
+    :param x: two rows of data, or one if there is only one
     :param condition: as many conditions, or None
     :param num_data: number of training data
     :param batch_size: data per step, over all processes
     :param num_processes: number of processes that share a batch
-    :raises ValueError: if they fail on one row and not on two, as batch statistics do
+    :raises ValueError: if they fail on one row but not on two, as batch statistics do
     """
     if _smallest_share(num_data, batch_size, num_processes) > 1:
         return
@@ -93,14 +93,14 @@ def check_smallest_batch(
     nearest = sorted(range(1, num_data + 1), key=lambda size: abs(size - batch_size))
     better = next((size for size in nearest if _smallest_share(num_data, size, num_processes) > 1), None)
     raise ValueError(
-        f"batch_size={batch_size} leaves {share} of 1 of the {num_data} training data, on which "
+        f"batch_size={batch_size} leaves {share} of 1 of the {num_data} training examples, on which "
         f"{_place_of(error, pair)} cannot be trained ({_line_of(error)}): give "
         f"{'more data' if better is None else f'batch_size={better}'}"
     ) from error
 
 
 def _smallest_share(num_data: int, batch_size: int, num_processes: int) -> int:
-    """Fewest data on which a process runs the programs in a step; one that gets none runs them on one."""
+    """Return the smallest number of data in a step of a process; a process that gets none runs the programs on one."""
     last = num_data % batch_size or batch_size
     return max(1, min(num_data, batch_size, last) // num_processes)
 
@@ -111,7 +111,7 @@ def _run(pair: Pair, x: Tensor, condition: Tensor | None) -> None:
 
 
 def _error_of(run: Callable[[], object]) -> Exception | None:
-    """What is raised, if it does not name the network itself, and memory did not run out."""
+    """Return the error that ``run`` raises, unless memory ran out; errors that name the network are raised."""
     try:
         run()
     except NetworkError:
@@ -123,7 +123,7 @@ def _error_of(run: Callable[[], object]) -> Exception | None:
 
 @contextmanager
 def _training(pair: Pair) -> Iterator[None]:
-    """Training mode; afterwards modes, buffers and the parameter store are as before."""
+    """Put the pair in training mode; restore modes, buffers and the parameter store at the end."""
     with pair.evaluating(), same_buffers(pair):
         pair.train()
         yield
@@ -131,7 +131,7 @@ def _training(pair: Pair) -> Iterator[None]:
 
 @contextmanager
 def same_buffers(pair: Pair) -> Iterator[None]:
-    """Copies stand in for the buffers, in which networks may count their calls; afterwards the buffers are back."""
+    """Replace the buffers by copies, because networks may count their calls in them; restore the buffers at the end."""
     before = [(module, dict(module._buffers)) for module in pair.modules()]
     copies = {buffer: buffer if is_lazy(buffer) else buffer.clone() for buffer in pair.buffers()}
     try:
@@ -145,12 +145,12 @@ def same_buffers(pair: Pair) -> Iterator[None]:
 
 
 def of_network(error: Exception, pair: Pair) -> Exception:
-    """Return the error in one line that names the network, where a distribution refused what the network computed."""
+    """Return a one-line error that names the network if a distribution refused its output, or the error itself."""
     if isinstance(error, NetworkError) or not refused_parameters(error):
         return error
     found = NetworkError(
-        f"{_place_of(error, pair)} computes parameters that their distribution refuses "
-        f"({_line_of(error).removesuffix(', but found invalid values:')}): make them valid, for example a scale with "
+        f"{_place_of(error, pair)} computes parameters that the distribution refuses "
+        f"({_line_of(error).removesuffix(', but found invalid values:')}): make them valid, for example a scale by "
         "torch.nn.functional.softplus"
     )
     found.__cause__ = error
@@ -158,7 +158,7 @@ def of_network(error: Exception, pair: Pair) -> Exception:
 
 
 def _place_of(error: BaseException, pair: Pair) -> str:
-    """Name and class of the innermost module of the pair in which an error was raised."""
+    """Return the name and class of the innermost module of the pair in which an error was raised."""
     names, found = {module: name for name, module in pair.named_modules() if name}, "a network"
     for frame, _ in traceback.walk_tb(_cause_of(error).__traceback__):
         module = frame.f_locals.get("self")
@@ -173,7 +173,7 @@ def _line_of(error: BaseException) -> str:
 
 
 def _cause_of(error: BaseException) -> BaseException:
-    """The error without the table of shapes that Pyro's handlers add to it."""
+    """Return the error without the table of shapes that Pyro's handlers add."""
     while error.__cause__ is not None and str(error).startswith(str(error.__cause__)):
         error = error.__cause__
     return error

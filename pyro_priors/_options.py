@@ -1,4 +1,4 @@
-"""Options as they are declared: each is converted to its type where it is given, or refused in one line."""
+"""Conversion of options to their declared types. A value that does not fit gives a one-line error."""
 
 from __future__ import annotations
 
@@ -40,26 +40,27 @@ R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
 MAY_BE_INFINITE = "may be infinite"
-"""Declares a number that may be infinite: ``Annotated[float, MAY_BE_INFINITE]``."""
+"""Declare a number that may be infinite: ``Annotated[float, MAY_BE_INFINITE]``."""
 
 SIZE, SEED = "at least 1", "a seed"
 Size = Annotated[int, SIZE]
 """A positive integer."""
 
 Seed = Annotated[int, SEED]
-"""An integer that torch's generators take as a seed."""
+"""An integer that torch's generators accept as a seed."""
 
 
 def typed(function: Callable[P, R]) -> Callable[P, R]:
     """Convert the arguments of a function or constructor to the types that its signature declares.
 
-    The types are ``int``, ``float``, ``bool``, ``str``, :data:`Size`, :data:`Seed`, ``Literal``, tuples and sequences
-    of these, and ``None`` next to them. Numbers and strings of numpy, tensors and arrays without dimensions become
-    Python's own. An integer serves as a float; a bool is not an integer. Tensors, devices, mappings, sequences of other
-    things and classes that are :func:`checked` are passed on as they are, as are arguments of other declared types.
+    The supported types are ``int``, ``float``, ``bool``, ``str``, :data:`Size`, :data:`Seed`, ``Literal``, tuples and
+    sequences of these, and optional ``None``. NumPy scalars and zero-dimensional tensors and arrays become Python
+    values. An integer is accepted as a float; a bool is not accepted as an integer. Tensors, devices, mappings,
+    sequences of other types and classes that are :func:`checked` are passed on unchanged, like arguments of other
+    declared types.
 
-    :raises ValueError: in use, if an argument has an unknown name, is of another type, NaN, infinite without being
-        declared :data:`MAY_BE_INFINITE`, or an integer of more than 64 bits
+    :raises ValueError: when the function is called, if an argument has an unknown name or the wrong type, is NaN, is
+        infinite without being declared :data:`MAY_BE_INFINITE`, or is an integer of more than 64 bits
     """
 
     @wraps(function)
@@ -82,9 +83,9 @@ def typed(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def checked(what: str, example: str) -> Callable[[C], C]:
-    """Decorator of a class: functions that are :func:`typed` refuse arguments of other types where they declare it.
+    """Decorate a class so that functions that are :func:`typed` check the arguments declared with it.
 
-    A module that ``torch.compile`` has wrapped is taken for the one in it.
+    A module that ``torch.compile`` has wrapped counts as the module inside.
 
     :param what: what an argument must be, for the message
     :param example: an expression that makes one, for the message
@@ -103,8 +104,8 @@ _CLASSES: dict[Any, tuple[str, str]] = {}
 def convert_fields(config: Any) -> None:
     """Convert the fields of a frozen dataclass to their declared types, as :func:`typed` converts arguments.
 
-    :param config: the instance, within its ``__post_init__``
-    :raises ValueError: if a field is of another type
+    :param config: the instance; call this in its ``__post_init__``
+    :raises ValueError: if a field has the wrong type
     """
     config_class: Any = type(config)
     declared = _fields(config_class)
@@ -116,11 +117,11 @@ def convert_fields(config: Any) -> None:
 
 
 def path_of(argument: str, path: str | os.PathLike[str], example: str = "runs/vae") -> Path:
-    """A path with ``~`` expanded.
+    """Return a path with ``~`` expanded.
 
-    :param argument: its name, for the message
-    :param example: what the message gives as one
-    :raises ValueError: if it is empty, not a path, of a user who is not there, or one that the system cannot have
+    :param argument: name of the argument, for the message
+    :param example: an example path, for the message
+    :raises ValueError: if the path is empty, not a path, invalid on this system, or names the home of an unknown user
     """
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise ValueError(f"{argument} must be a path, got {shown(path)} (for example, {example!r})")
@@ -130,12 +131,12 @@ def path_of(argument: str, path: str | os.PathLike[str], example: str = "runs/va
             os.lstat(found)
     except (RuntimeError, OSError, ValueError) as error:  # an unknown user, a name that is too long, a null byte
         why = (getattr(error, "strerror", None) or str(error)).lower()
-        raise ValueError(f"{argument} is no path of this system ({why}), got {shown(path)}: give another") from None
+        raise ValueError(f"{argument} is not a valid path here ({why}), got {shown(path)}: give another") from None
     return found
 
 
 def plain(value: Any) -> Any:
-    """A scalar of numpy or torch as Python's own value; anything else as it is."""
+    """Return a NumPy or torch scalar as a Python value; anything else is returned unchanged."""
     if isinstance(value, torch.Tensor):
         readable = value.dim() == 0 and not value.is_meta and not value.is_complex()
         return value.detach().item() if readable else value
@@ -155,7 +156,7 @@ def plain(value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value as a message of one line shows it."""
+    """Return a value as a one-line message shows it."""
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:
         return f"{type(value).__name__} of shape {tuple(shape)}"
@@ -169,13 +170,13 @@ def shown(value: Any) -> str:
 
 
 REFUSED = object()
-"""Stands for a value that is not of the declared type."""
+"""Marker for a value that does not have the declared type."""
 
 _EXAMPLES: dict[Any, Any] = {bool: True, int: 10, float: 0.1, torch.device: "cpu"}
 
 
 def _converted(name: str, value: Any, declared: Any, default: Any) -> Any:
-    """The value as declared, or one line that says what the option must be."""
+    """Return the value as declared, or raise a one-line error that says what the option must be."""
     if declared is None:
         return value
     found = as_declared(value, declared)
@@ -185,7 +186,7 @@ def _converted(name: str, value: Any, declared: Any, default: Any) -> Any:
 
 
 def refusal(name: str, value: Any, declared: Any, default: Any = None) -> str:
-    """Say what an option must be."""
+    """Return a message that says what an option must be."""
     example = _example(declared, value, default)
     remedy = "" if example is None else f" (for example, {example!r})"
     for one in reversed((declared, *get_args(declared))):
@@ -203,7 +204,7 @@ def refusal(name: str, value: Any, declared: Any, default: Any = None) -> str:
 
 
 def as_declared(value: Any, declared: Any) -> Any:
-    """The value as the declared type, or :data:`REFUSED`."""
+    """Return the value as the declared type, or :data:`REFUSED`."""
     origin, arguments = get_origin(declared), get_args(declared)
     if origin is Annotated and arguments[1] in (SIZE, SEED):
         number = as_declared(value, arguments[0])
@@ -272,7 +273,7 @@ def _is_class(declared: Any) -> bool:
 
 
 def _is_ours(declared: Any) -> bool:
-    """Whether the declared type is made of those that are converted."""
+    """Return whether the declared type consists of types that are converted."""
     origin, arguments = get_origin(declared), get_args(declared)
     if origin is Annotated:
         return _is_ours(arguments[0])
@@ -294,7 +295,7 @@ def _described(declared: Any) -> list[str]:
     if origin is Annotated:
         return ["a number"] if MAY_BE_INFINITE in arguments[1:] else _described(arguments[0])
     if declared is torch.device or torch.device in arguments:
-        return ["a device of torch"]
+        return ["a torch device"]
     if origin in (Union, types.UnionType):
         return [text for one in arguments for text in _described(one)]
     if origin in (tuple, Sequence):
@@ -311,7 +312,7 @@ def _described(declared: Any) -> list[str]:
 
 
 def _example(declared: Any, value: Any, default: Any = None) -> Any:
-    """What an option of this type can look like: as its default, if that says something, or None."""
+    """Return an example value of this type: the default if it is informative; None if there is no example."""
     origin, arguments = get_origin(declared), get_args(declared)
     if origin is Literal:  # all of them are named
         return None
@@ -330,9 +331,9 @@ def _example(declared: Any, value: Any, default: Any = None) -> Any:
 
 @cache
 def _signature(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any], list[str], list[str] | None]:
-    """Declared types and defaults by argument, the arguments that can be given by their place, and those by name.
+    """Return declared types and defaults by argument, then the positional arguments and the keyword arguments.
 
-    The last is None where any name is one.
+    The last is None if the function takes arbitrary keyword arguments.
     """
     parameters = inspect.signature(function).parameters.values()
     of_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -349,7 +350,7 @@ def _signature(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, 
 
 @cache
 def _fields(config_class: type) -> dict[str, Any]:
-    """Declared type of each field, those of base classes included."""
+    """Return the declared type of each field, including those of base classes."""
     found: dict[str, Any] = {}
     for one in reversed(config_class.__mro__):
         space = vars(sys.modules[one.__module__]) if one.__module__ in sys.modules else {}
@@ -358,7 +359,7 @@ def _fields(config_class: type) -> dict[str, Any]:
 
 
 def _evaluated(annotations: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
-    """The annotations that are types of ours; one that names what is not there at run time is not one."""
+    """Return the annotations that are supported types; names that do not exist at run time are skipped."""
     found = {}
     for name, annotation in annotations.items():
         try:

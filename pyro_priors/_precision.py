@@ -1,9 +1,9 @@
-"""Densities in float32 or wider, whatever precision the networks run in.
+"""Densities in float32 or wider, regardless of the precision of the networks.
 
-A network that runs in bfloat16 or float16, under autocast or by its weights, gives numbers of 8 or 11 binary digits.
-Its output is converted once, where it becomes the parameters of a distribution. All that is computed from them
-(densities, entropies, KL terms, log-determinants, draws) is then in float32. A pair in half precision makes the
-networks of its programs convert draws to the precision of their own weights (:func:`convert_draws`).
+A network that runs in bfloat16 or float16, under autocast or because of its weights, returns numbers of 8 or 11 binary
+digits. Its output is converted once, where it becomes the parameters of a distribution. Everything computed from these
+parameters (densities, entropies, KL terms, log-determinants, draws) is then in float32. In a pair in half precision,
+the networks convert draws to the precision of their own weights (:func:`convert_draws`).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ __all__ = [
 ]
 
 HALF = (torch.bfloat16, torch.float16)
-"""Precisions too coarse for densities: hundreds of nats have no decimals in bfloat16."""
+"""Precisions that are too coarse for densities: bfloat16 cannot represent decimals of hundreds of nats."""
 
 
 INVERSE: Any = type(ExpTransform().inv)
-"""The class of torch's inverses, which has no public name."""
+"""The class of torch's inverse transforms, which has no public name."""
 
 
 def at_least_float32(value: Tensor) -> Tensor:
@@ -44,10 +44,10 @@ def at_least_float32(value: Tensor) -> Tensor:
 
 
 def in_precision_of(network: nn.Module, value: Tensor) -> Tensor:
-    """Return the tensor in the precision of a network's weights where these are narrower than float32.
+    """Return the tensor in the precision of a network's weights if that is narrower than float32.
 
-    :param network: what the tensor is an input of
-    :param value: a draw, or what was computed from one
+    :param network: the network that receives the tensor
+    :param value: a draw, or a value computed from one
     """
     weight = next(network.parameters(), None)
     return value.to(weight.dtype) if weight is not None and weight.dtype in HALF else value
@@ -56,7 +56,7 @@ def in_precision_of(network: nn.Module, value: Tensor) -> Tensor:
 def convert_draws(programs: Iterable[nn.Module]) -> None:
     """Make networks in half precision convert their positional inputs, which may be draws in float32.
 
-    :param programs: whose networks are meant; those in float32 or wider stay as they are
+    :param programs: the programs with these networks; networks in float32 or wider are not changed
     """
     for program in programs:
         for name in sorted(set(getattr(program, "networks", {}).values())):
@@ -74,7 +74,7 @@ def _to_own_precision(network: nn.Module, args: tuple[Any, ...]) -> tuple[Any, .
 
 
 def first_rounded(x: Tensor, dtype: torch.dtype) -> tuple[float, float] | None:
-    """Return the first value of x that a precision rounds, and what it becomes there; None if it holds all values."""
+    """Return the first value of x that a precision rounds, and the rounded value; None if all values are exact."""
     rounded = x.to(dtype).to(x.dtype)
     if torch.equal(rounded, x):
         return None
@@ -83,18 +83,19 @@ def first_rounded(x: Tensor, dtype: torch.dtype) -> tuple[float, float] | None:
 
 
 def with_float32_parameters(fn: Any) -> Any:
-    """Return the distribution with its parameters in float32 where they are narrower.
+    """Return the distribution with its parameters in float32 if they are narrower.
 
-    The library's own distributions do this when they are made. This function is for those that users' networks return.
+    The library's own distributions do this on construction. This function is for distributions that users' networks
+    return.
 
     :param fn: a distribution of torch or Pyro
-    :returns: the distribution itself where there is nothing to convert
+    :returns: the distribution itself if there is nothing to convert
     """
     return _in_float32(fn)
 
 
 def _in_float32(value: Any) -> Any:
-    """Convert a tensor, and a copy of a distribution or transform that has narrow ones; anything else is itself."""
+    """Convert a tensor, or a copy of a distribution or transform with narrow tensors; keep anything else."""
     if isinstance(value, Tensor):
         return at_least_float32(value)
     if isinstance(value, list):
@@ -121,7 +122,7 @@ def _in_float32(value: Any) -> Any:
 
 
 def _normalize(fn: Any) -> None:
-    """Give a categorical probabilities that sum to one: they were divided by a sum of fewer digits."""
+    """Normalize the probabilities of a categorical, which were divided by a sum in lower precision."""
     if fn._param is vars(fn).get("probs"):
         name, param = "probs", fn._param / fn._param.sum(-1, keepdim=True)
     else:
@@ -133,13 +134,13 @@ def _normalize(fn: Any) -> None:
 
 
 def pair_in_precision_of(values: Any, pair: Pair) -> Pair:
-    """Return the pair, or a copy of it in the precision of some values if its own is another.
+    """Return the pair, or a copy in the precision of the given values if the pair has another precision.
 
-    What is computed of data is computed in their precision, float32 unless you chose another, whatever the pair was
-    trained in: the command line does the same, and half precision holds no decimals of hundreds of nats.
+    Results are computed in the precision of the data (float32 unless you chose another), whatever the precision of the
+    training. The command line does the same. Half precision cannot represent decimals of hundreds of nats.
 
     :param values: a floating-point tensor, or :class:`~pyro_priors.data.Levels`
-    :param pair: the pair, which stays as it is
+    :param pair: the pair, which is not changed
     """
     own = next((value.dtype for value in pair.parameters() if value.is_floating_point()), values.dtype)
     if own is values.dtype or not values.dtype.is_floating_point:

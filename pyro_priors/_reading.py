@@ -1,4 +1,4 @@
-"""Opening files that somebody else may have written: regular files inside one folder, up to a size."""
+"""Functions that open files that strangers may have written: only regular files in one folder, up to a maximum size."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ __all__ = ["RESTORE", "check_inside", "read_file"]
 
 
 RESTORE = "restore it from a copy, or train and save again"
-"""What is left to do about a damaged file."""
+"""The remedy for a damaged file."""
 
 
 def check_inside(path: Path, within: Path) -> None:
-    """Refuse a path that links lead out of a folder.
+    """Refuse a path that leads out of a folder through links.
 
-    :param path: of a file or folder, which need not exist
-    :param within: the folder; it may be a link itself
+    :param path: path of a file or folder, which need not exist
+    :param within: the folder, which may itself be a link
     :raises CheckpointError: if the path is outside
     """
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(within)):
-        raise CheckpointError(f"{path} is a link to a place outside {within}", "put the files themselves there")
+        raise CheckpointError(
+            f"{path} is a link to a place outside {within}", "put the files themselves there instead of links"
+        )
 
 
 def read_file(path: Path, within: Path, most: int) -> bytes:
     """Return the content of a regular file.
 
-    A pipe or device is refused before it is read, since reading one can wait forever or change something.
+    A pipe or device is refused before it is read, because reading it can block forever or have side effects.
 
     :param path: the file
-    :param within: folder that no link may lead out of
-    :param most: largest size, in bytes
+    :param within: folder that contains the file; a link that leads out of it is refused
+    :param most: maximum size in bytes
     :raises FileNotFoundError: if there is no such file
     :raises NotADirectoryError: if a folder of the path is a file
-    :raises CheckpointError: if it is not a regular file, lies outside ``within``, is larger, or cannot be read
+    :raises CheckpointError: if it is not a regular file, lies outside ``within``, is too large, or cannot be read
     """
     check_inside(path, within)
     flags = os.O_RDONLY
@@ -53,7 +55,7 @@ def read_file(path: Path, within: Path, most: int) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise CheckpointError(f"{path} cannot be read: it is not a regular file", RESTORE)
         if status.st_size > most:
-            what = f"{path} cannot be read: it has {status.st_size} bytes, and at most {most} are read"
+            what = f"{path} cannot be read: it has {status.st_size} bytes, more than the maximum of {most}"
             raise CheckpointError(what, RESTORE)
         with open(handle, "rb", closefd=False) as file:
             return file.read(status.st_size)

@@ -1,15 +1,16 @@
 """The JSON files of a run folder: what each may hold, and the checksum that it carries.
 
 Each file has one dataclass, whose annotations are its schema: types, ranges, lengths and characters. A field without a
-default must be there. :func:`read` returns the record as a dict, without the fields that it does not have, so that an
-option that is newer than a run can be told from one at its default.
+default must be present. :func:`read` returns the record as a dict that contains only the fields in the file. A caller
+can thus distinguish an option that is newer than the run from an option at its default.
 
-Keys that a schema does not know are kept at the top of a record, where another version may have written them. In the
-records inside they are refused. Files are bounded in size and depth, and text has no control characters.
+Unknown keys are kept at the top level of a record, because another version may have written them. In nested records
+they are refused. Files are bounded in size and depth, and strings must not contain control characters.
 
 ``config.json``, ``evaluation.json``, ``start.json`` and each line of ``metrics.jsonl`` carry a checksum of the rest
-(:func:`seal`), as ``pair.json`` and ``state.json`` carry one of themselves and their tensors. It finds accidents: a
-flipped bit, a cut line, an edit by hand. It is not a signature, since whoever writes a file can compute it.
+(:func:`seal`). The checksums in ``pair.json`` and ``state.json`` cover the record and its tensors. A checksum detects
+accidents: a flipped bit, a truncated line, an edit by hand. It is not a signature, because whoever writes a file can
+compute its checksum.
 """
 
 from __future__ import annotations
@@ -46,24 +47,24 @@ __all__ = [
 ]
 
 LARGEST_FILE = 4 * 2**20
-"""Bytes of a file that is one record."""
+"""Maximum size of a file with one record, in bytes."""
 LARGEST_LINE = 2**16
-"""Bytes of a line of ``metrics.jsonl``."""
+"""Maximum size of a line of ``metrics.jsonl``, in bytes."""
 LARGEST_HISTORY = 2**28
-"""Bytes of ``metrics.jsonl``."""
+"""Maximum size of ``metrics.jsonl``, in bytes."""
 DEEPEST = 32
-"""Lists and objects inside each other."""
+"""Maximum nesting depth of lists and objects."""
 DIGITS_OF_A_LINE = 16
-"""Hexadecimal digits of the checksum of a line; a file has all 64."""
+"""Hexadecimal digits in the checksum of a line; the checksum of a file has all 64."""
 
 
 class WrongRecord(ValueError):
-    """What is wrong with the content of a file, in words for the brackets of a message."""
+    """The content of a file violates its schema. The message is worded for the parentheses of another message."""
 
 
 @dataclass(frozen=True)
 class Between:
-    """Range of a number."""
+    """The range of a number."""
 
     least: float
     most: float = math.inf
@@ -71,11 +72,11 @@ class Between:
 
 @dataclass(frozen=True)
 class Like:
-    """Form of a text.
+    """The form of a string.
 
-    :param pattern: regular expression of the whole text; None for any
-    :param what: the same in words
-    :param most: largest number of characters
+    :param pattern: regular expression that the whole string must match; None for no constraint
+    :param what: the pattern in words, for messages
+    :param most: maximum number of characters
     """
 
     pattern: str | None
@@ -85,10 +86,10 @@ class Like:
 
 @dataclass(frozen=True)
 class OptionsOf:
-    """A dict whose values have the types of a dataclass's fields, as far as it has such fields.
+    """A dict whose values must have the types of the fields of the same names in a dataclass.
 
-    :param module: of the package
-    :param name: of the dataclass, which is imported when it is first needed
+    :param module: the module of this package that defines the dataclass
+    :param name: the name of the dataclass, which is imported when it is first needed
     """
 
     module: str
@@ -96,7 +97,7 @@ class OptionsOf:
 
 
 ANY_NUMBER = "may be infinite or NaN"
-"""Declares a number that a computation may have made infinite or NaN."""
+"""Declare a computed number, which may be infinite or NaN."""
 
 # fields
 
@@ -104,7 +105,7 @@ Count = Annotated[int, Between(0, 2**63 - 1)]
 Number = Annotated[float, ANY_NUMBER]
 Digest = Annotated[str, Like("[0-9a-f]{64}", "a checksum of 64 hexadecimal digits")]
 Name = Annotated[str, Like(r"[\w.+-]{1,200}", "a name of letters, digits and . _ + -")]
-Message = Annotated[str, Like(None, "a text", 100_000)]
+Message = Annotated[str, Like(None, "a string", 100_000)]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class _Recipe:
 
 @dataclass(frozen=True)
 class _Data:
-    """Data as they were loaded, or as arrays in memory."""
+    """The data of a run: how they were loaded, or the digests of in-memory arrays."""
 
     name: str
     config: Annotated[dict[str, Any] | None, OptionsOf("data", "DataConfig")]
@@ -141,7 +142,7 @@ class _Estimate:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is; what it means together is checked against the training that goes on."""
+    """The progress of a training. :mod:`pyro_priors._resume` compares it with the training that resumes."""
 
     epoch: Count
     step: Count
@@ -174,7 +175,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``evaluation.json``: estimates, what they are of, and how they were computed."""
+    """``evaluation.json``: estimates, what they estimate, and how they were computed."""
 
     part: Literal["train", "valid", "test"]
     seed: Count
@@ -193,7 +194,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A line of ``metrics.jsonl``. Other parts of the loss and the bound are numbers, finite or not."""
+    """A line of ``metrics.jsonl``. Further terms of the loss and the bound are numbers, finite or not."""
 
     epoch: Count
     step: Count
@@ -217,10 +218,10 @@ class Start:
 
 @dataclass(frozen=True)
 class Tensors:
-    """A record of tensors in a file of their own."""
+    """A record that names a separate file of tensors."""
 
     format: Literal[1]
-    tensors: Annotated[str, Like(r"[\w.+-]+\.safetensors", "the name of a file .safetensors in the same folder", 255)]
+    tensors: Annotated[str, Like(r"[\w.+-]+\.safetensors", "the name of a .safetensors file in the same folder", 255)]
     sha256: Digest
 
 
@@ -234,7 +235,7 @@ class SavedPair(Tensors):
 
 @dataclass(frozen=True)
 class State(Tensors):
-    """``state.json``: where a training goes on."""
+    """``state.json``: the state from which a training resumes."""
 
     progress: Progress
     param_groups: tuple[dict[str, Any], ...]
@@ -242,7 +243,7 @@ class State(Tensors):
 
 @dataclass(frozen=True)
 class Pictures:
-    """The text inside the picture of a row: what its images are."""
+    """The text stored inside a row's picture, which describes its images."""
 
     weights: Name
     labels: tuple[str, ...]
@@ -253,30 +254,30 @@ class Pictures:
 
 
 def digest_of(record: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of what a record holds besides ``sha256``, in hexadecimal digits."""
+    """Return the SHA-256 of all of a record except ``sha256``, in hexadecimal digits."""
     rest = {key: value for key, value in record.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def seal(record: Mapping[str, Any], digits: int = 64) -> dict[str, Any]:
-    """Return a record with the checksum of the rest as ``sha256``. It finds accidents, and is not a signature.
+    """Return a record with its checksum added as ``sha256``. The checksum detects accidents; it is not a signature.
 
-    :param record: what JSON can hold; what becomes of it in JSON (no tuples) is returned
-    :param digits: length of the checksum
+    :param record: values that JSON can represent; they are returned as JSON reads them back, with lists for tuples
+    :param digits: number of hexadecimal digits of the checksum
     """
     record = json.loads(json.dumps(record))
     return {**record, "sha256": digest_of(record)[:digits]}
 
 
 def read(path: Path, schema: type, within: Path, sealed: bool = True) -> dict[str, Any]:
-    """Return the record that a file holds.
+    """Return the record in a file.
 
     :param path: the file
     :param schema: a dataclass of this module
-    :param within: folder that no link may lead out of
-    :param sealed: the file carries the checksum of :func:`seal`, which is compared and left out of the result
+    :param within: folder that contains the file; a link that leads out of it is refused
+    :param sealed: whether the file carries the checksum of :func:`seal`, which is verified and removed from the result
     :raises FileNotFoundError: if there is no such file
-    :raises CheckpointError: if it cannot be read, or is not what the schema says
+    :raises CheckpointError: if the file cannot be read, or violates the schema
     """
     content = read_file(path, within, LARGEST_FILE)
     try:
@@ -286,15 +287,15 @@ def read(path: Path, schema: type, within: Path, sealed: bool = True) -> dict[st
 
 
 def parse(content: bytes, schema: type, digits: int = 64) -> dict[str, Any]:
-    """Return the record that some text holds, without its checksum.
+    """Return the record in some content, without its checksum.
 
     :param content: JSON in UTF-8
     :param schema: a dataclass of this module
-    :param digits: length of the checksum; 0 for a record that :func:`seal` did not make
-    :raises WrongRecord: if it is not what the schema says
+    :param digits: number of hexadecimal digits of the checksum; 0 for a record that :func:`seal` did not make
+    :raises WrongRecord: if the content violates the schema
     """
     if _depth(content) > DEEPEST:
-        raise WrongRecord(f"its brackets are nested more than {DEEPEST} deep")
+        raise WrongRecord(f"its brackets are nested more than {DEEPEST} levels deep")
     try:
         record = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
@@ -302,20 +303,20 @@ def parse(content: bytes, schema: type, digits: int = 64) -> dict[str, Any]:
     _check(record, schema, "", top=True)
     if digits:
         if not isinstance(found := record.get("sha256"), str) or not re.fullmatch(f"[0-9a-f]{{{digits}}}", found):
-            raise WrongRecord(f"sha256 must be its checksum of {digits} hexadecimal digits, got {shown(found)}")
+            raise WrongRecord(f"sha256 must be a checksum of {digits} hexadecimal digits, got {shown(found)}")
         if digest_of(record)[:digits] != found:
-            raise WrongRecord("it does not have the checksum that it states")
+            raise WrongRecord("its content does not match its checksum")
         del record["sha256"]
     return record
 
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+\\?(?:"|\Z)', re.DOTALL)
-"""A JSON string, or what is left of one at the end."""
+"""A JSON string, or an unfinished one at the end."""
 _OTHERS = bytes(set(range(256)) - set(b"[{]}"))
 
 
 def _depth(text: bytes) -> int:
-    """How deep brackets are nested; json.loads would go as deep before it fails."""
+    """Return how deeply brackets are nested. ``json.loads`` would recurse as deeply before it fails."""
     depth = deepest = 0
     for mark in _STRING.sub(b"", text).translate(None, _OTHERS):
         depth += 1 if mark in b"[{" else -1
@@ -324,11 +325,11 @@ def _depth(text: bytes) -> int:
 
 
 def _check(value: Any, declared: Any, place: str, top: bool = False) -> None:
-    """Compare a value with a type and its constraints.
+    """Compare a value with a declared type and its constraints.
 
-    :param place: what the value is, such as ``pair.config``; empty for the whole file
-    :param top: keys that a dataclass does not have may be there
-    :raises WrongRecord: if it is something else
+    :param place: where the value is, such as ``pair.config``; empty for the whole file
+    :param top: allow keys that are not fields of the dataclass
+    :raises WrongRecord: if the value does not fit
     """
     if declared is Any:
         return _check_anything(value, place)
@@ -378,7 +379,7 @@ def _check_fields(value: Any, schema: type, place: str, top: bool) -> None:
     for key in value.keys() - declared.keys():
         _check_text(key, f"a key of {place or 'the record'}", _KEY)
         if not top:
-            raise WrongRecord(f"{place} has no {key!r}")
+            raise WrongRecord(f"{place} has an unknown key {key!r}")
         _check_anything(value[key], key)
 
 
@@ -409,7 +410,7 @@ def _check_annotated(value: Any, declared: Any, constraints: tuple[Any, ...], pl
 
 
 def _check_anything(value: Any, place: str) -> None:
-    """Options of any kind: their text has no control characters."""
+    """Check that no string in an option of any type contains control characters."""
     if isinstance(value, str):
         _check_text(value, place, _TEXT)
     elif isinstance(value, dict):
@@ -427,12 +428,12 @@ def _check_text(value: str, place: str, like: Like) -> None:
     if like.pattern is not None and not re.fullmatch(like.pattern, value):
         raise WrongRecord(f"{place} must be {like.what}, got {shown(value)}")
     if like is not _MESSAGE and _CONTROL.search(value):
-        raise WrongRecord(f"{place} must be a text without control characters, got {shown(value)}")
+        raise WrongRecord(f"{place} must be a string without control characters, got {shown(value)}")
 
 
-_TEXT, _KEY = Like(None, "a text"), Like(None, "a text", 200)
+_TEXT, _KEY = Like(None, "a string"), Like(None, "a string", 200)
 _MESSAGE = get_args(Message)[1]
-"""What is printed with its white space folded."""
+"""The constraint of texts that are printed with their whitespace folded."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -465,7 +466,7 @@ def _is_finite(value: float) -> bool:
 _WORDS = {
     int: "an integer",
     float: "a finite number",
-    str: "a text",
+    str: "a string",
     bool: "true or false",
     dict: "an object",
     list: "a list",
@@ -475,7 +476,7 @@ _WORDS = {
 
 @cache
 def _kinds(declared: Any) -> tuple[type, ...]:
-    """Python's types of the JSON values that a type stands for."""
+    """Return the Python types of the JSON values that represent a declared type."""
     origin, arguments = get_origin(declared), get_args(declared)
     if dataclasses.is_dataclass(declared) or origin is dict:
         return (dict,)

@@ -1,6 +1,6 @@
-"""Checks of a resume state against the training that is to go on from it, before anything of it is loaded.
+"""Checks of a resume state against the training that resumes from it, before any of it is loaded.
 
-An optimizer believes the shapes that it is given: the fused Adam writes past the end of a moment that is too small.
+An optimizer trusts the shapes of its state: fused Adam writes past the end of a moment that is too small.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ __all__ = ["check_finite", "check_optimizer", "check_progress", "check_shapes"]
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 DEPENDS_ON_DEVICE = ("capturable", "differentiable", "foreach", "fused")
-"""How an optimizer computes, which may differ where the training goes on."""
+"""Options that decide how an optimizer computes. They may differ on the machine that resumes the training."""
 
 
 def _refuse(source: str, what: str) -> NoReturn:
-    raise CheckpointError(f"{source} cannot be resumed ({what}): it is altered", RESTORE)
+    raise CheckpointError(f"{source} cannot be resumed ({what}): it was altered", RESTORE)
 
 
 def check_finite(source: str, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor] | None = None) -> None:
     """Refuse tensors with NaN or infinite values.
 
     :param source: where they come from, for the message
-    :param like: tensors of the same names, at whose own NaN and infinite values they may be so too
-    :raises CheckpointError: with the name of the first
+    :param like: tensors of the same names; where these are NaN or infinite, ``tensors`` may be too
+    :raises CheckpointError: with the name of the first such tensor
     """
     for name, tensor in tensors.items():
         bad = ~tensor.isfinite()
         if like is not None and name in like:
             bad &= like[name].to(tensor.device).isfinite()
         if bad.any():
-            _refuse(source, f"'{name}' holds {tensor[bad][0].item()}")
+            _refuse(source, f"'{name}' contains {tensor[bad][0].item()}")
 
 
 def check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
     """Compare the tensors of an objective's state with what that objective writes.
 
-    :param wanted: shape and type of each, by name
-    :raises CheckpointError: if names, shapes, types or values (NaN and infinite ones) are others
+    :param wanted: shape and type of each tensor, by name
+    :raises CheckpointError: if names, shapes or types differ, or a value is NaN or infinite
     """
     source = "the objective"
     if other := sorted(state.keys() ^ wanted.keys()):
-        _refuse(source, f"'{other[0][:100]}' is only in one of the state and the objective")
+        _refuse(source, f"'{other[0][:100]}' is in only one of the state and the objective")
     for name, (shape, dtype) in wanted.items():
         if tuple(state[name].shape) != shape or state[name].dtype is not dtype:
-            like = f"{str(dtype).removeprefix('torch.')} tensor of shape {shape}"
-            _refuse(source, f"'{name}' must be a {like}, got {_described(state[name])}")
+            like = f"of type {str(dtype).removeprefix('torch.')} and shape {shape}"
+            _refuse(source, f"'{name}' must be {like}, got {_described(state[name])}")
     check_finite(source, state)
 
 
@@ -67,45 +67,47 @@ def check_optimizer(
     finite: bool = True,
     frozen: Iterable[Tensor] = (),
 ) -> list[dict[str, Any]]:
-    """Compare the state dict of an Adam with the optimizer that it is to be loaded into.
+    """Compare the state dict of an Adam optimizer with the optimizer into which it will be loaded.
 
-    :param source: where it comes from, for the message
-    :param state: ``state`` and ``param_groups``
-    :param own_groups: those of the optimizer's own state dict, as it was made
-    :param parameters: what it optimizes, in its order
-    :param most_steps: steps of the training
-    :param finite: whether moments must be finite; they need not be in a training that has diverged
+    :param source: where the state comes from, for the message
+    :param state: the state dict, with ``state`` and ``param_groups``
+    :param own_groups: ``param_groups`` of the newly created optimizer
+    :param parameters: the parameters that it optimizes, in its order
+    :param most_steps: number of steps that were trained
+    :param finite: whether moments must be finite; they need not be if the training has diverged
     :param frozen: parameters that were not trained in any of these steps
-    :returns: the optimizer's own groups with the learning rates of the state
-    :raises CheckpointError: if names, shapes, types or values are not those of such an optimizer
+    :returns: the optimizer's own groups, with the learning rates of the state
+    :raises CheckpointError: if names, shapes, types or values do not fit the optimizer
     """
     parameters = list(parameters)
     untrained = set(frozen)
     trained = [parameter for parameter in parameters if parameter.requires_grad and parameter not in untrained]
     if most_steps and trained and not state["state"]:
-        _refuse(source, f"its optimizer remembers nothing of {most_steps} steps")
+        _refuse(source, f"its optimizer state is empty after {most_steps} steps")
     for index, values in state["state"].items():
         if not 0 <= index < len(parameters):
-            _refuse(source, f"its optimizer has a parameter {index}, and the pair has {len(parameters)}")
+            _refuse(
+                source, f"its optimizer has a parameter {index}, but the pair has only {len(parameters)} parameters"
+            )
         place, parameter = f"optimizer/{index}", parameters[index]
         if values.keys() != {"step", *MOMENTS}:
             _refuse(source, f"{place} must have step, {' and '.join(MOMENTS)}, got {', '.join(sorted(values))}")
         step = values["step"]
         if step.shape != () or step.dtype not in (torch.float32, torch.float64):
-            _refuse(source, f"{place}/step must be a single float, got {_described(step)}")
+            _refuse(source, f"{place}/step must be a scalar float tensor, got {_described(step)}")
         if not (1 <= step.item() <= most_steps and step.item().is_integer()):
             _refuse(
-                source, f"{place}/step must be from 1 to {most_steps}, the steps of the training, got {step.item()}"
+                source, f"{place}/step must be an integer from 1 to {most_steps}, the steps trained, got {step.item()}"
             )
         for name in MOMENTS:
             moment = values[name]
             if moment.shape != parameter.shape or moment.dtype is not parameter.dtype:
-                wanted = f"{_described(parameter)}, as its parameter"
-                _refuse(source, f"{place}/{name} must be a {wanted}, got {_described(moment)}")
+                wanted = f"of {_described(parameter)}, like its parameter"
+                _refuse(source, f"{place}/{name} must be {wanted}, got {_described(moment)}")
             if finite:
                 check_finite(source, {f"{place}/{name}": moment})
         if finite and bool((values["exp_avg_sq"] < 0).any()):
-            _refuse(source, f"{place}/exp_avg_sq has negative values, and is a mean of squares")
+            _refuse(source, f"{place}/exp_avg_sq has negative values, but it is a mean of squares")
     return _groups(source, state["param_groups"], own_groups)
 
 
@@ -116,7 +118,7 @@ def _groups(source: str, groups: Any, own_groups: Sequence[Mapping[str, Any]]) -
     for index, (found, own) in enumerate(zip(groups, own_groups, strict=True)):
         rate = found.get("lr")
         if type(rate) not in (int, float) or not (math.isfinite(rate) and rate >= 0):
-            _refuse(source, f"param_groups[{index}].lr must be a finite number of 0 or more, got {str(rate)[:80]}")
+            _refuse(source, f"param_groups[{index}].lr must be a finite, non-negative number, got {str(rate)[:80]}")
         for name in own.keys() & found.keys() - {"lr", *DEPENDS_ON_DEVICE}:
             value = list(own[name]) if isinstance(own[name], tuple) else own[name]
             if found[name] != value:
@@ -128,21 +130,25 @@ def _groups(source: str, groups: Any, own_groups: Sequence[Mapping[str, Any]]) -
 def check_progress(
     source: str, progress: Mapping[str, Any], num_data: int, batch_size: int, steps_per_epoch: int
 ) -> None:
-    """Refuse counters that no training of so many data and steps can have.
+    """Refuse counters that are impossible for a training with this number of data and steps.
 
     :param source: where they come from, for the message
-    :param progress: of the schema's types and ranges
-    :raises CheckpointError: with the name of the first
+    :param progress: the counters, with the types and ranges of the schema
+    :raises CheckpointError: with the name of the first impossible counter
     """
     epoch, in_epoch = progress["epoch"], progress["step_in_epoch"]
     shown = min(in_epoch * batch_size, num_data)
     best, sums = progress["best_bound"], progress["sums"]
     for name, holds, wanted in (
-        ("step_in_epoch", in_epoch <= steps_per_epoch, f"at most {steps_per_epoch}, the steps of an epoch"),
+        ("step_in_epoch", in_epoch <= steps_per_epoch, f"at most {steps_per_epoch}, the number of steps in an epoch"),
         ("step", progress["step"] == epoch * steps_per_epoch + in_epoch, f"{epoch * steps_per_epoch + in_epoch}"),
-        ("count", progress["count"] == shown, f"{shown}, the data of {in_epoch} steps"),
+        ("count", progress["count"] == shown, f"{shown}, the number of data in {in_epoch} steps"),
         ("best_epoch", progress["best_epoch"] < max(epoch, 0) or progress["best_epoch"] == -1, f"below {epoch}"),
-        ("sums", bool(sums) == (shown > 0) and all(map(math.isfinite, sums.values())), f"those of {shown} data"),
+        (
+            "sums",
+            bool(sums) == (shown > 0) and all(map(math.isfinite, sums.values())),
+            f"finite sums over {shown} data, or empty for none",
+        ),
         ("wait", progress["wait"] <= epoch + 1, f"at most {epoch + 1}"),
         ("best_bound", best < math.inf and (best > -math.inf or progress["best_epoch"] < 0), "finite"),
     ):
@@ -151,4 +157,4 @@ def check_progress(
 
 
 def _described(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} tensor of shape {tuple(tensor.shape)}"
+    return f"type {str(tensor.dtype).removeprefix('torch.')} and shape {tuple(tensor.shape)}"

@@ -1,4 +1,4 @@
-"""Torch's random generators, seeded for a while and then as they were."""
+"""Temporary seeding of torch's random generators, and detection of draws by other threads."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["Draws", "alone", "noticing", "own_generators", "seed_generators", "s
 T = TypeVar("T")
 
 BLOCK = 624
-"""Numbers that the CPU's generator makes at a time; its state says how many of the last block are left."""
+"""Numbers that the CPU generator makes at a time; its state tells how many of the last block are left."""
 
 
 @contextmanager
 def own_generators(device: torch.device | str = "cpu") -> Iterator[None]:
-    """Hold the lock of :mod:`pyro_priors._lock`, and leave the generators of the CPU and of one device as they were.
+    """Hold the lock of :mod:`pyro_priors._lock`, and restore the generators of the CPU and of one device at the end.
 
-    :param device: where else than on the CPU random numbers are drawn
+    :param device: the device, besides the CPU, on which random numbers are drawn
     """
     device = torch.device(device)
     with LOCK:
@@ -60,7 +60,7 @@ def _restore(states: list[Tensor], device: torch.device) -> None:
 
 
 def seed_generators(seed: int, device: torch.device | str = "cpu") -> None:
-    """Seed the generator of the CPU, and those of all other devices where ``device`` is one of them."""
+    """Seed the CPU generator, and the generators of all other devices if ``device`` is not the CPU."""
     if torch.device(device).type == "cpu":
         torch.default_generator.manual_seed(seed)
     else:
@@ -69,12 +69,12 @@ def seed_generators(seed: int, device: torch.device | str = "cpu") -> None:
 
 @contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Seed torch's generators; afterwards those of the CPU and of one device are as they were before.
+    """Seed torch's generators, and restore those of the CPU and of one device at the end.
 
-    Meanwhile the lock of :mod:`pyro_priors._lock` is held: no other thread of this package draws from them.
+    The lock of :mod:`pyro_priors._lock` is held meanwhile, so that no other thread of this package draws from them.
 
     :param seed: the seed
-    :param device: where else than on the CPU random numbers are drawn
+    :param device: the device, besides the CPU, on which random numbers are drawn
     """
     with own_generators(device):
         seed_generators(seed, device)
@@ -82,13 +82,13 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 
 
 class Draws:
-    """Notice numbers that other threads draw from torch's generators while a seeded computation draws its own.
+    """Detect numbers that other threads draw from torch's generators during a seeded computation.
 
-    All threads share these generators. A computation is known by how many numbers it draws: as many as before, and as
-    many again from the same seed. Others' numbers go unnoticed where a multiple of 624 of them comes at once from the
-    CPU's generator, where a computation comes once only and no other thread is known to run, and from daemon threads.
+    All threads share these generators. A computation of one kind draws the same number of random numbers each time, and
+    the same number when it is repeated from the same seed. Three cases go undetected: a multiple of 624 numbers drawn
+    at once on the CPU, a computation that occurs only once while no other thread is known to run, and daemon threads.
 
-    :param device: where the computation draws
+    :param device: device on which the computation draws
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -96,7 +96,7 @@ class Draws:
         self.counts: dict[Hashable, int] = {}
 
     def position(self) -> int:
-        """Return how many numbers were drawn, on the CPU up to multiples of 624."""
+        """Return how many numbers were drawn; on the CPU, up to multiples of 624."""
         if self.device.type == "cuda":
             index = torch.cuda.current_device() if self.device.index is None else self.device.index
             return torch.cuda.default_generators[index].get_offset()
@@ -104,15 +104,15 @@ class Draws:
         return -int.from_bytes(bytes(state[8:12].tolist()), "little")  # the state begins with the seed
 
     def check(self, kind: Hashable, count: int, again: Callable[[], int], what: str) -> None:
-        """Compare how many numbers a computation drew with how many others of its kind did.
+        """Compare the number of draws of a computation with that of earlier computations of the same kind.
 
-        Where they differ, or where it is the first of its kind and other threads run, it runs again from the same
-        seed. How many numbers a Gamma distribution draws depends on the seed, and it draws as many again. A computation
-        that no other thread could disturb is never refused.
+        If they differ, or if the computation is the first of its kind, it is repeated from the same seed, provided that
+        other threads run. The number of draws of some distributions, such as the Gamma, depends on the seed. The
+        repetition then draws the same number. A computation that no other thread could disturb is never refused.
 
-        :param kind: what decides how many numbers are drawn, such as the size of a batch
-        :param count: how many were drawn
-        :param again: computes once more from the same seed, and returns how many were drawn
+        :param kind: what decides how many numbers are drawn, such as the batch size
+        :param count: how many numbers were drawn
+        :param again: repeats the computation from the same seed, and returns how many numbers were drawn
         :param what: what was computed, for the message
         :raises ValueError: if another thread has drawn numbers
         """
@@ -120,19 +120,19 @@ class Draws:
             return
         if _others_run() and again() != count:
             raise ValueError(
-                f"another thread drew random numbers of torch during {what}, which changes its noise: give that thread "
-                "a torch.Generator of its own, or let it wait"
+                f"another thread drew random numbers from torch's generator during {what}, which changes its noise: "
+                "give that thread its own torch.Generator, or let it wait"
             )
         self.counts[kind] = count
 
     def alone(self, kind: Hashable, run: Callable[[], T], what: str, confirm: bool = True) -> T:
-        """Return what ``run`` returns, computed while no other thread drew numbers.
+        """Return what ``run`` returns, and make sure that no other thread drew numbers meanwhile.
 
         :param kind: as for :meth:`check`
-        :param run: draws from the generators as they are
+        :param run: the computation, which draws from the current state of the generators
         :param what: as for :meth:`check`
-        :param confirm: where other threads run, compute the first of a kind twice
-        :raises ValueError: as :meth:`check`
+        :param confirm: run the first computation of a kind twice if other threads run
+        :raises ValueError: if another thread has drawn numbers
         """
         states = _states(self.device)
 
@@ -161,7 +161,7 @@ _DRAWS: ContextVar[Draws | None] = ContextVar("draws", default=None)
 
 @contextmanager
 def noticing(device: torch.device) -> Iterator[Draws]:
-    """Let :func:`alone` notice numbers that other threads draw."""
+    """Make :func:`alone` detect numbers that other threads draw."""
     token = _DRAWS.set(Draws(device))
     try:
         yield _DRAWS.get()  # type: ignore[misc]
@@ -170,7 +170,7 @@ def noticing(device: torch.device) -> Iterator[Draws]:
 
 
 def alone(kind: Hashable, run: Callable[[], T], what: str) -> T:
-    """As :meth:`Draws.alone` within :func:`noticing`; elsewhere ``run`` is called, and nothing else."""
+    """Do the same as :meth:`Draws.alone` inside :func:`noticing`; elsewhere, only call ``run``."""
     draws = _DRAWS.get()
     return run() if draws is None else draws.alone(kind, run, what)
 
@@ -180,7 +180,7 @@ _of_libraries: WeakSet[threading.Thread] = WeakSet()
 
 @contextmanager
 def starting_threads() -> Iterator[None]:
-    """Know the threads that start within for those of a library, which draw no numbers."""
+    """Mark the threads that start inside this context as threads of a library, which draw no random numbers."""
     before = set(threading.enumerate())
     try:
         yield
@@ -189,6 +189,6 @@ def starting_threads() -> Iterator[None]:
 
 
 def _others_run() -> bool:
-    """Whether threads run that are not daemons, as those of notebooks are, and not those of the compiler."""
+    """Return whether other threads run, except daemons (such as those of notebooks) and threads of the compiler."""
     own = threading.current_thread()
     return any(one is not own and not one.daemon and one not in _of_libraries for one in threading.enumerate())

@@ -1,4 +1,4 @@
-"""The command ``pyro-priors cache``: what is kept to be used again, and how it is removed."""
+"""The command ``pyro-priors cache``, which lists and removes cache entries."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["run"]
 
 HELP = f"""usage: pyro-priors cache [--clear [NAME ...]]
 
-Shows the entries of the caches: name, size, last use, what they are for. Whatever is removed is made again when it is
-needed. Data sets and runs are not in the caches, and are left as they are.
+List the cache entries with name, size, last use and purpose. A removed entry is made again when it is needed. Data sets
+and runs are not in the caches, and this command does not change them.
 
-  --clear             remove all entries but {COMPILED}, which other programs share
-  --clear NAME ...    remove these entries, or all of a kind: decoded, classifiers, {COMPILED}
+  --clear             remove all entries except {COMPILED}, which other programs share
+  --clear NAME ...    remove these entries, or all entries of a kind: decoded, classifiers, {COMPILED}
 
-The caches are in the folder PYRO_PRIORS_CACHE, or by default in ~/.cache/pyro_priors."""
+The caches are in the folder PYRO_PRIORS_CACHE, by default ~/.cache/pyro_priors."""
 
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command.
 
-    :param arguments: those after ``cache``
+    :param arguments: the arguments after ``cache``
     :raises ValueError: if an argument is wrong, or an entry is unknown or cannot be removed
     """
     if any(argument in ("-h", "--help") for argument in arguments):
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def size_of(num_bytes: int) -> str:
-    """Return a size in the unit that fits it, such as ``2.5 GB``."""
+    """Return a size with a suitable unit, such as ``2.5 GB``."""
     size, units = float(num_bytes), ["B", "kB", "MB", "GB"]
     while size >= 999.95 and len(units) > 1:
         size, units = size / 1000, units[1:]

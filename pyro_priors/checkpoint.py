@@ -1,7 +1,7 @@
-"""Files that survive: tensors in safetensors beside a JSON record, replaced in one atomic step and checked on reading.
+"""Saves that survive crashes: a safetensors file and a JSON record, replaced atomically and verified on reading.
 
-A save writes ``NAME-DIGEST.safetensors`` first and then renames ``NAME.json``, which names it, into place: a process
-killed in between leaves the last good pair of files untouched. No pickle is ever written or read.
+A save first writes ``NAME-DIGEST.safetensors``, and then renames ``NAME.json``, which names that file, into place. If
+the process is killed in between, the last complete save is unchanged. Pickle is never written or read.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ __all__ = [
 def pack(tensors: dict[str, Tensor]) -> bytes:
     """Return the content of a safetensors file.
 
-    :param tensors: dense tensors on any device; each is written whole, also where several share memory
+    :param tensors: dense tensors on any device; each is written in full, even if several share memory
     """
     places: set[int] = set()
     packed = {}
@@ -72,15 +72,15 @@ def pack(tensors: dict[str, Tensor]) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors that :func:`pack` was given.
+    """Return the tensors that :func:`pack` has packed.
 
-    :raises CheckpointError: if the header declares other than the content holds
+    :raises CheckpointError: if the content is invalid, for example if the header does not match the data
     """
     try:
         return safetensors.torch.load(content)
     except Exception as error:  # safetensors and torch have many ways to refuse a header
         why = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"it is not the content of a safetensors file ({why})", RESTORE) from None
+        raise CheckpointError(f"it is not a valid safetensors file ({why})", RESTORE) from None
 
 
 def write(
@@ -88,17 +88,17 @@ def write(
 ) -> str:
     """Write tensors and a record as ``folder/name.json`` and the tensor file that it names.
 
-    Nothing is removed but the tensor file of the record that is replaced, and what a killed save has left. Saves of
-    several processes or threads come one after the other.
+    Only the tensor file of the replaced record, and what a killed save has left, are removed. Saves of several
+    processes or threads run one after the other.
 
-    :param folder: made if missing
-    :param name: stem of the files
+    :param folder: the folder, created if missing
+    :param name: stem of the file names
     :param tensors: as for :func:`pack`
-    :param record: what JSON can hold
-    :param keep_previous: keep the save before this one as ``name.previous.json``
+    :param record: values that JSON can represent
+    :param keep_previous: keep the previous save as ``name.previous.json``
     :returns: the checksum in the record
-    :raises ValueError: if the folder cannot be made, or has a ``name.json`` of another kind
-    :raises WriteError: if a file cannot be written; the save before is then as it was
+    :raises ValueError: if the folder cannot be created, or contains a ``name.json`` that is not a save
+    :raises WriteError: if a file cannot be written; the previous save is then unchanged
     """
     _check_ours(folder / f"{name}.json")
     content = pack(tensors)
@@ -125,7 +125,7 @@ def write(
 
 
 def _check_ours(file: Path) -> None:
-    """Refuse to replace a JSON file that another program wrote; what cannot be read may be a damaged save."""
+    """Refuse to replace a JSON file that another program wrote. An unreadable file may be a damaged save."""
     try:
         record = json.loads(read_file(file, file.parent, LARGEST_FILE))
     except (OSError, ValueError, CheckpointError, RecursionError):
@@ -139,7 +139,7 @@ def _reason(error: OSError) -> str:
 
 
 def restore_previous(folder: Path, name: str) -> None:
-    """Restore the save that ``keep_previous`` has kept, and remove the one after it."""
+    """Restore the save that ``keep_previous`` has kept, and remove the later one."""
     with locked(folder, wait=True, name=name, patience=PATIENCE):
         _mark(folder, _named(folder, name))
         write_atomically(folder / f"{name}.json", (folder / f"{name}.previous.json").read_bytes())
@@ -147,7 +147,7 @@ def restore_previous(folder: Path, name: str) -> None:
 
 
 def remove_unfinished(folder: Path, name: str) -> None:
-    """Remove what killed saves of a name have left in a folder, if it is there."""
+    """Remove what killed saves of a name have left in a folder, if the folder exists."""
     if folder.is_dir():
         remove_leftovers(folder)
         with locked(folder, wait=True, name=name, patience=PATIENCE), suppress(OSError):
@@ -155,7 +155,7 @@ def remove_unfinished(folder: Path, name: str) -> None:
 
 
 def digest_of(tensors: dict[str, Tensor], record: dict[str, Any]) -> str:
-    """Return the checksum that :func:`write` would give to these."""
+    """Return the checksum that :func:`write` would compute for these tensors and this record."""
     return _digest(pack(tensors), record)
 
 
@@ -165,7 +165,7 @@ def _digest(content: bytes, record: dict[str, Any]) -> str:
 
 
 def _named(folder: Path, name: str) -> set[str]:
-    """The tensor files that the records of a name point to, as far as a save of that name may have written them."""
+    """Return the tensor files that the records of a name refer to, if a save of that name may have written them."""
     found = set()
     for path in (folder / f"{name}.json", folder / f"{name}.previous.json"):
         try:
@@ -178,8 +178,10 @@ def _named(folder: Path, name: str) -> set[str]:
 
 
 def _mark(folder: Path, files: set[str]) -> None:
-    """Note in the folder that tensor files are to be removed when no record names them: by this save after it has
-    written its record, or by the next one if this process is killed."""
+    """Mark tensor files for removal when no record names them any more.
+
+    This save removes them after it has written its record, or the next save does if this process is killed.
+    """
     for file in files:
         (folder / f".{file}.tmp").touch()
 
@@ -197,7 +199,7 @@ def _sweep(folder: Path, name: str) -> None:
 
 
 LARGEST_TENSORS = 2**36
-"""Bytes of a file of tensors."""
+"""Maximum size of a file of tensors, in bytes."""
 
 
 @retried_while_saved
@@ -206,11 +208,11 @@ def read(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`write` wrote.
 
-    The name of the tensor file is made of the checksum, as :func:`write` makes it, so that a record cannot name another
-    file.
+    The name of the tensor file must contain the checksum, as :func:`write` makes it, so that a record cannot name any
+    other file.
 
-    :param schema: dataclass of :mod:`pyro_priors._records` that says what the record may hold
-    :param within: folder that no link may lead out of; ``folder`` itself when left out
+    :param schema: dataclass of :mod:`pyro_priors._records` that describes the record
+    :param within: folder that contains the files; a link that leads out of it is refused. By default ``folder``
     :returns: tensors and record
     :raises CheckpointError: if a file is missing, truncated or altered, is not a regular file, or lies elsewhere
     """
@@ -221,16 +223,16 @@ def read(
         record = read_record(path, schema, within, sealed=False)
         names = {f"{stem}-{record['sha256'][:16]}.safetensors" for stem in (name, name.removesuffix(".previous"))}
         if record["tensors"] not in names:
-            what = f"{path} names the tensor file '{record['tensors']}', which is not that of the checksum it states"
+            what = f"{path} names the tensor file '{record['tensors']}', which does not match its checksum"
             raise CheckpointError(f"{what}: it is truncated or altered", RESTORE)
         tensor_file = folder / record["tensors"]
         content = read_file(tensor_file, within, LARGEST_TENSORS)
     except (FileNotFoundError, NotADirectoryError) as error:
         what = f"{error.filename} is missing: there is no complete save in {folder}"
-        raise CheckpointError(what, "give a folder that pair.save wrote, or that of a run that has ended") from None
+        raise CheckpointError(what, "give a folder that pair.save wrote, or the folder of a completed run") from None
     if _digest(content, record) != record["sha256"]:
         raise CheckpointError(
-            f"{tensor_file} does not have the checksum that {path.name} states: it is truncated or altered", RESTORE
+            f"{tensor_file} does not match the checksum in {path.name}: it is truncated or altered", RESTORE
         )
     try:
         return unpack(content), record
@@ -242,7 +244,7 @@ def read(
 class _Named:
     """A tensor under one of its names in a state dict.
 
-    :param one: the same for all names of one tensor, as far as they stay names of one tensor under ``to``
+    :param one: a key that is the same for all names of one tensor that remain one tensor under ``to``
     """
 
     tensor: Tensor
@@ -250,26 +252,26 @@ class _Named:
 
 
 def _named_tensors(module: nn.Module) -> dict[str, _Named]:
-    """Each name of a module's state dict, without the names of what ``torch.compile`` has put around modules.
+    """Return the tensors of a module's state dict by name, without the prefixes that ``torch.compile`` adds.
 
-    :raises ValueError: if the state dict has what is not a parameter or buffer of a module
+    :raises ValueError: if the state dict has an entry that is not a parameter or buffer of a module
     """
     owned: dict[str, _Named] = {}
     for prefix, part in module.named_modules(remove_duplicate=False):
         prefix = f"{prefix}." if prefix else ""
         owned |= {f"{prefix}{name}": _Named(p, id(p)) for name, p in part._parameters.items() if p is not None}
-        # of a buffer in two modules `to` makes two, of a module in two places it does not
+        # `to` makes two buffers of one in two modules, but keeps a module in two places one module
         owned |= {f"{prefix}{name}": _Named(b, (id(part), name)) for name, b in part._buffers.items() if b is not None}
     found: dict[str, _Named] = {}
     for key, value in module.state_dict(keep_vars=True).items():
         name = _plain(key)
         if key not in owned or value is not owned[key].tensor:
             raise ValueError(
-                f"'{name}' cannot be saved: the state_dict of its module gives a {type(value).__name__} that is not a "
-                "parameter or buffer of the module: register it as a buffer"
+                f"'{name}' cannot be saved: the state_dict of its module contains a {type(value).__name__} that is not "
+                "a parameter or buffer of the module: register it as a buffer"
             )
         if name in found:
-            raise ValueError(f"'{key}' cannot be saved: '{name}' is the name of another tensor too: rename one of them")
+            raise ValueError(f"'{key}' cannot be saved: another tensor has the name '{name}' too: rename one of them")
         found[name] = owned[key]
     return found
 
@@ -280,19 +282,19 @@ def _plain(key: str) -> str:
 
 
 def module_state(module: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors of a module's state dict, a shared parameter or module once, under its first name.
+    """Return the tensors of a module's state dict. A shared parameter or module appears once, under its first name.
 
-    Modules that went through ``torch.compile`` have the names that they had before.
+    Modules that ``torch.compile`` has wrapped keep their original names.
 
-    :raises ValueError: if the state dict has what is not a parameter or buffer, or a tensor has no values yet
+    :raises ValueError: if the state dict has an entry that is not a parameter or buffer, or a tensor has no values yet
     """
     seen: set[Any] = set()
     state = {}
     for name, named in _named_tensors(module).items():
         if is_lazy(named.tensor):
             raise ValueError(
-                f"'{name}' cannot be saved: it is of a lazy module and has no values yet: call that network once, with "
-                "one batch of its input, before you make the pair"
+                f"'{name}' cannot be saved: it belongs to a lazy module and has no values yet: call that network once, "
+                "with one batch of its input, before you make the pair"
             )
         if named.one not in seen:
             seen.add(named.one)
@@ -303,11 +305,11 @@ def module_state(module: nn.Module) -> dict[str, Tensor]:
 def check_module(module: nn.Module, to_file: bool) -> None:
     """Refuse a module that could not be saved or restored, before it is trained.
 
-    The state is loaded into the module that it comes from, and one value of each tensor is packed and unpacked. This
-    costs as much as copying the tensors in memory once.
+    The check loads the state into its own module, and packs and unpacks one value of each tensor. This costs as much as
+    copying the tensors in memory once.
 
-    :param to_file: whether it is to be saved, and not only restored
-    :raises ValueError: with the name of the tensor, and what is the matter with it
+    :param to_file: whether the module will be saved to a file, and not only restored
+    :raises ValueError: with the name of the tensor and the reason
     """
     state = module_state(module)
     for name, tensor in state.items():
@@ -322,15 +324,15 @@ def check_module(module: nn.Module, to_file: bool) -> None:
 
 
 def check_tensors(tensors: dict[str, Tensor]) -> None:
-    """Refuse tensors that a file cannot hold, and complex ones, which a change of precision makes real.
+    """Refuse tensors that a file cannot store, and complex tensors, which a change of precision would make real.
 
-    :raises ValueError: with the name and type of the first
+    :raises ValueError: with the name and type of the first such tensor
     """
     for name, tensor in tensors.items():
         if tensor.is_complex():
             raise ValueError(
                 f"'{name}' cannot be saved: it is complex ({tensor.dtype}): keep its real and imaginary parts as two "
-                "tensors, for example by torch.view_as_real"
+                "tensors, for example with torch.view_as_real"
             )
         try:
             piece = tensor[(slice(0, 1),) * tensor.dim()]
@@ -340,22 +342,22 @@ def check_tensors(tensors: dict[str, Tensor]) -> None:
         if not held:
             kind = f"{tensor.dtype} tensor, {tensor.layout}, on {tensor.device}".replace("torch.", "")
             raise ValueError(
-                f"'{name}' cannot be saved: a safetensors file cannot hold it ({kind}): keep a dense tensor of real "
+                f"'{name}' cannot be saved: a safetensors file cannot store it ({kind}): use a dense tensor of real "
                 "numbers"
             )
 
 
 OLD_NAMES = {"num_batches": "num_values"}
-"""New names of tensors by those of older saves: of the running estimate of an optimal scale, which counted batches."""
+"""Current names of tensors by their names in older saves, whose estimate of an optimal scale counted batches."""
 
 
 def load_module_state(module: nn.Module, state: dict[str, Tensor], source: str, in_its_precision: bool = False) -> None:
-    """Copy a state into the module's own tensors; ties and devices stay as they are.
+    """Copy a state into the module's own tensors. Shared tensors stay shared, and devices do not change.
 
     :param state: from :func:`module_state`
     :param source: where the state comes from, for the message
-    :param in_its_precision: give each floating-point tensor the precision that it has in the state
-    :raises CheckpointError: if names, shapes or kinds of numbers are not the module's; nothing is copied then
+    :param in_its_precision: convert each floating-point tensor of the module to its precision in the state
+    :raises CheckpointError: if names, shapes or types do not fit the module; then nothing is copied
     """
     fitting = fit_to_module(module, state, source)
     own = _named_tensors(module)
@@ -365,12 +367,12 @@ def load_module_state(module: nn.Module, state: dict[str, Tensor], source: str, 
 
 
 def fit_to_module(module: nn.Module, state: dict[str, Tensor], source: str, exact: bool = False) -> dict[str, Tensor]:
-    """Return a state under the names that :func:`load_module_state` copies it by, one for each tensor of the module.
+    """Return a state under the names that :func:`load_module_state` uses, one for each tensor of the module.
 
     :param state: from :func:`module_state`
     :param source: where the state comes from, for the message
-    :param exact: each tensor must have the type that it has in the module
-    :raises CheckpointError: if names, shapes or types are not the module's
+    :param exact: require that each tensor has the same type as in the module
+    :raises CheckpointError: if names, shapes or types do not fit the module
     """
     own = _named_tensors(module)
     state = {_plain(key): value for key, value in state.items()}
@@ -383,7 +385,7 @@ def fit_to_module(module: nn.Module, state: dict[str, Tensor], source: str, exac
         names.setdefault(id(named.tensor), []).append(name)
     given = {of_one[0]: [name for name in of_one if name in state] for of_one in names.values()}
     if missing := sorted({*(state.keys() - own.keys()), *(first for first, found in given.items() if not found)}):
-        raise CheckpointError(f"{source} was saved from another network: '{missing[0]}' is only in one of the two")
+        raise CheckpointError(f"{source} was saved from another network: '{missing[0]}' is in only one of the two")
     for name, *others in given.values():
         tensor, value = own[name].tensor, state[name]
         if not is_lazy(tensor) and tensor.shape != value.shape:
@@ -406,7 +408,7 @@ def fit_to_module(module: nn.Module, state: dict[str, Tensor], source: str, exac
 
 
 def _may_become(there: torch.dtype, here: torch.dtype) -> bool:
-    """Whether a tensor of one type is copied into one of another: numbers of a precision that pairs are trained in."""
+    """Return whether a tensor of one type may be copied into another type: both are floats, or both are integers."""
     floats = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
     integers = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
     return any(there in kinds and here in kinds for kinds in (floats, integers))

@@ -337,7 +337,7 @@ def _run_folder(run: str) -> RunFolder:
     if path.is_file():
         raise ValueError(f"run is {run}, which is a file: give the run folder, such as runs/vae")
     if not (path / "config.json").exists():
-        raise FileNotFoundError(f"{run} is no run folder: it has no config.json; give a folder that train wrote")
+        raise FileNotFoundError(f"{run} is not a run folder: it has no config.json; give a folder that train wrote")
     return RunFolder(path)
 
 

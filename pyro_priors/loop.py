@@ -48,21 +48,21 @@ __all__ = ["History", "Training", "TrainingDiverged", "summary_writer", "to_like
 TRAINING, VALIDATION, CALIBRATION = 1, 2, 3  # streams of noise from one seed
 VALIDATION_BATCH_SIZE = 500
 NUM_CALIBRATED = 2000
-"""Most training data from which the scale of an epoch is found, where the batches' images are bent."""
+"""Maximum number of training data from which the scale is estimated after an epoch with augmented images."""
 
 STEPS_THAT_PAY = 5000
-"""Steps of a training from which on ``compile="auto"`` compiles: fewer gain less than the seconds that it takes. It
-depends on nothing measured and is remembered, so that a run computes the same wherever it is interrupted."""
+"""Minimum number of steps for which ``compile="auto"`` compiles; for fewer, compiling takes longer than it saves. The
+choice depends on no measurement and is stored, so that a run computes the same wherever it is interrupted."""
 
 
 @dataclass
 class History:
-    """What a training did.
+    """The history of a training.
 
-    :param epochs: one record per epoch, the lines of ``metrics.jsonl``; losses and bounds in nats per datum
-    :param best_epoch: epoch whose weights the pair holds: that of the best validation bound, or with ``keep="last"``
+    :param epochs: one record per epoch, the lines of ``metrics.jsonl``; losses and bounds are in nats per datum
+    :param best_epoch: epoch whose weights the pair has: the one with the best validation bound, or with ``keep="last"``
         the last one
-    :param stopped: why it ended: ``"max_epochs"`` or ``"patience"``
+    :param stopped: why training ended: ``"max_epochs"`` or ``"patience"``
     """
 
     epochs: list[dict[str, Any]]
@@ -71,7 +71,7 @@ class History:
 
 
 class Training:
-    """The loop: epochs of steps, a validation after each, and a state on disk from which it goes on exactly."""
+    """The training loop: epochs of steps, a validation after each, and a state on disk for exact resume."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Training:
             self.history = folder.history_before(self.progress.epoch)
         if config.compile != "auto":
             self.progress.compile = config.compile == "always"
-        elif self.progress.compile is None:  # a run that goes on, for more epochs perhaps, computes as it did
+        elif self.progress.compile is None:  # a resumed run computes as before, even with more epochs
             self.progress.compile = total >= STEPS_THAT_PAY
         if not self.best:  # before the first validation, a training that diverges leaves these weights
             self.best = self.copy_of_pair()
@@ -125,10 +125,10 @@ class Training:
         self.last_saved = time.monotonic()
 
     def load(self, saved: ResumeState, folder: RunFolder) -> None:
-        """Take over a saved state, after all of it was compared with this training.
+        """Load a saved state, after it has been compared with this training.
 
-        :raises CheckpointError: if it is not a state of such a training; nothing is loaded then
-        :raises ValueError: if it has more epochs than this training
+        :raises CheckpointError: if the state does not fit this training; then nothing is loaded
+        :raises ValueError: if the state has more epochs than this training
         """
         source, config = str(folder.path / "last"), self.config
         progress = _Progress(**saved.progress)
@@ -158,7 +158,7 @@ class Training:
         if self.objective is not None:
             self.objective.load_state(saved.objective, self.fabric.device)
         elif saved.objective:
-            raise CheckpointError(f"{source} has tensors of an objective, and this one has none", RESTORE)
+            raise CheckpointError(f"{source} has tensors of an objective, but this objective has none", RESTORE)
         self.progress = progress
         if not config.patience or progress.wait < config.patience:  # the patience may be larger now
             progress.stopped = ""
@@ -167,23 +167,23 @@ class Training:
         self.optimizer.load_state_dict({"state": saved.optimizer["state"], "param_groups": groups})
 
     def run(self) -> History:
-        """Train to the end and leave the best weights in the pair.
+        """Train to the end, and leave the best weights in the pair.
 
-        :raises TrainingDiverged: if it diverges, or did so before it was resumed
-        :raises WriteError: if a file of the run cannot be written; the last state is then as it was
+        :raises TrainingDiverged: if the training diverges, or diverged before it was resumed
+        :raises WriteError: if a file of the run cannot be written; the last state is then unchanged
         """
         try:
             return self.train_to_the_end()
         except WriteError as error:
             then = "nothing of the training is saved yet"
             if self.saved_step >= 0:
-                then = f"resume the run then, whose last state is of step {self.saved_step}"
+                then = f"then resume the run, whose last state is from step {self.saved_step}"
             failed = error.and_then(then)
             failed.history = self.done()
             raise failed from None
 
     def train_to_the_end(self) -> History:
-        """Train what is left, and save it."""
+        """Train the remaining epochs, and save the result."""
         progress, config = self.progress, self.config
         if self.writer is not None:  # what came after the saved state is trained again
             self.writer.rewrite_history(self.history)
@@ -210,15 +210,15 @@ class Training:
         return self.done()
 
     def done(self) -> History:
-        """Return what was trained so far."""
+        """Return the history of the training so far."""
         return History(self.history, self.progress.best_epoch, self.progress.stopped or "max_epochs")
 
     def save_pair(self, writer: RunFolder) -> None:
-        """Write the pair, which then knows the checksum of what was written."""
+        """Write the pair, and store the checksum of the save in it."""
         self.pair.saved_digest = writer.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
 
     def train_epoch(self) -> None:
-        """The steps of one epoch that are still to be done."""
+        """Run the remaining steps of one epoch."""
         progress, config, world_size = self.progress, self.config, self.fabric.world_size
         learning_rate = config.learning_rate * _schedule(config.schedule, progress.epoch / config.max_epochs)
         for group in self.optimizer.param_groups:
@@ -257,12 +257,12 @@ class Training:
             self.give_way()
 
     def give_way(self) -> None:
-        """Let a thread that waits run its programs, if there is one."""
+        """Let a waiting thread run its programs, if there is one."""
         if self.is_outermost:  # a context around the training holds the lock for a purpose of its own
             LOCK.give_way()
 
     def train_step(self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int) -> None:
-        """One step on this process's share of a batch of ``batch_size``, after the generators were seeded."""
+        """Run one step on this process's share of a batch of ``batch_size``, after the generators were seeded."""
         progress, config = self.progress, self.config
         self.loss_module.kl_weight = _kl_weight(config, progress.step, self.steps_per_epoch)
         if self.objective is not None:
@@ -295,11 +295,11 @@ class Training:
         progress.add({key: value.item() for key, value in values.items()}, batch_size, norm)
 
     def check_draws(self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int) -> None:
-        """Refuse numbers that another thread drew from the generators during the step.
+        """Refuse a step during which another thread drew from the generators.
 
-        :raises ValueError: if it did
+        :raises ValueError: if another thread drew numbers
         """
-        if self.fabric.world_size > 1:  # these processes have no threads but their own
+        if self.fabric.world_size > 1:  # these processes run no other threads of the user
             return
 
         def again() -> int:
@@ -313,7 +313,7 @@ class Training:
     def backward(
         self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-        """The loss and its parts, the gradients in the parameters, and the gradients' norm where it comes with them."""
+        """Compute loss, parts and gradients. Return loss, parts, and the norm of the gradients if it is known."""
         norm: Tensor | None = None
         error: Exception | None = None
         in_one = self.loss_module.in_one and self.fabric.world_size == 1
@@ -341,7 +341,7 @@ class Training:
         return loss, parts, norm
 
     def step_again(self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int) -> None:
-        """Compute the step's loss and gradients once more, eagerly.
+        """Compute the loss and gradients of the step again, eagerly.
 
         :raises TrainingDiverged: if they are not finite
         """
@@ -358,7 +358,7 @@ class Training:
                 raise TrainingDiverged(f"the gradient of {what}")
 
     def seed(self, seed: int) -> None:
-        """Seed the generators that programs draw from; :func:`torch.manual_seed` takes 90 times as long."""
+        """Seed the generators that programs use; :func:`torch.manual_seed` takes 90 times as long."""
         device = self.fabric.device
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
@@ -367,16 +367,16 @@ class Training:
             torch.mps.manual_seed(seed)
 
     def noise_of(self, batch_size: int) -> AbstractContextManager:
-        """Where several processes share a batch: noise for the whole of it, of which this one keeps its rows."""
+        """Return a context in which several processes draw noise for the whole batch, and each keeps its own rows."""
         rank, world_size = self.fabric.global_rank, self.fabric.world_size
         return SharedNoise(batch_size, rank * batch_size // world_size) if world_size > 1 else nullcontext()
 
     def all_reduce(self, value: Tensor, how: str) -> Tensor:
-        """The value's mean, sum or maximum over the processes."""
+        """Return the mean, sum or maximum of a value over the processes."""
         return cast(Tensor, self.fabric.all_reduce(value.to(self.fabric.device), reduce_op=how)).cpu()
 
     def raise_together(self, error: Exception | None) -> None:
-        """Raise an error of one process in all of them, so that none waits for the others' gradients."""
+        """Raise an error of one process in all processes, so that none waits for the gradients of another."""
         if self.fabric.world_size > 1:
             number = 0 if error is None else self.fabric.global_rank + 1
             number = int(self.all_reduce(torch.tensor(float(number), device="cpu"), "max"))
@@ -391,10 +391,10 @@ class Training:
             raise error
 
     def judged(self, error: Exception, again: Callable[[], object]) -> Exception:
-        """Return a :class:`TrainingDiverged` if an error comes from a divergence, otherwise the error itself.
+        """Return a :class:`TrainingDiverged` if an error is caused by a divergence, otherwise the error itself.
 
-        :param error: what was raised
-        :param again: computes once more what raised it
+        :param error: the error that was raised
+        :param again: repeats the computation that raised it
         """
         try:
             if not isinstance(error, TrainingDiverged):
@@ -402,7 +402,7 @@ class Training:
             found = cause(error, again, first_step=not self.progress.step)
         except TrainingDiverged as diverged:
             found = diverged
-        except Exception:  # nothing can be computed any more: the error says more than this one
+        except Exception:  # the original error is more helpful than this one
             found = None
         if found is None or found is error:
             return of_network(error, self.pair)
@@ -412,7 +412,7 @@ class Training:
     def check_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Compare tensors of the pair with the best weights.
 
-        :raises TrainingDiverged: if one of them has NaN or infinity where the best weights have none
+        :raises TrainingDiverged: if a tensor is NaN or infinite where the best weights are finite
         """
         if what := became_infinite(tensors, self.best):
             raise TrainingDiverged(what)
@@ -420,10 +420,10 @@ class Training:
     def guarded(self, compute: Callable[[], Any], again: Callable[[], object] | None = None) -> Any:
         """Return what ``compute`` returns. If it raises in one process, all processes raise.
 
-        :param compute: called once
-        :param again: the same, but raises :class:`TrainingDiverged` if the result is not finite; left out if
-            ``compute`` does so
-        :raises TrainingDiverged: if the training has diverged; pair and folder are left as :meth:`diverged` leaves them
+        :param compute: the computation, which is called once
+        :param again: the same computation, but raises :class:`TrainingDiverged` if the result is not finite; by default
+            ``compute``
+        :raises TrainingDiverged: if the training has diverged, after :meth:`diverged` has restored pair and folder
         """
         result, error = None, None
         try:
@@ -437,7 +437,7 @@ class Training:
         return result
 
     def end_epoch(self, seconds: float) -> None:
-        """Validate, remember the best, count the patience, write the epoch's record."""
+        """Validate, remember the best weights, update the patience and write the record of the epoch."""
         progress, config = self.progress, self.config
         self.guarded(self.check_parameters)
         if self.data.augment is not None:
@@ -484,10 +484,10 @@ class Training:
     def check_parameters(self) -> None:
         """Check the parameters after the last step of an epoch.
 
-        :raises TrainingDiverged: if one that is trained has become NaN or infinite
+        :raises TrainingDiverged: if a trained parameter has become NaN or infinite
         """
         named = {name: value.detach() for name, value in self.pair.named_parameters() if value.requires_grad}
-        # one number tells, unless finite ones have an infinite norm
+        # one number suffices, unless finite values have an infinite norm
         if not nn.utils.get_total_norm(list(named.values())).isfinite():
             self.check_tensors(named)
 
@@ -517,10 +517,11 @@ class Training:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Means of the bound at weight 1 and of its parts over the validation part, at the same noise every time.
+        """Return the means of the bound at weight 1 and of its parts over the validation part, always at the same
+        noise.
 
-        Where the guide marks a category ``num_enumerated`` the bound is the training's own estimate, which costs no sum
-        over all categories; :func:`~pyro_priors.metrics.evaluate` takes that sum.
+        If the guide marks a category with ``num_enumerated``, the bound is the estimate of the training, which does not
+        sum over all categories. :func:`~pyro_priors.metrics.evaluate` computes the full sum.
         """
 
         def again() -> None:
@@ -558,11 +559,11 @@ class Training:
         return sums
 
     def save_is_due(self) -> bool:
-        """Whether the last writing of the state is long enough ago."""
+        """Return whether it is time to save the state again."""
         return time.monotonic() - self.last_saved >= self.config.checkpoint_seconds
 
     def save(self) -> None:
-        """Write the state from which :meth:`run` goes on."""
+        """Save the state from which :meth:`run` resumes."""
         if self.writer is not None:
             tensors = checkpoint.module_state(self.pair)
             record = dataclasses.asdict(self.progress)
@@ -572,18 +573,18 @@ class Training:
         self.last_saved = time.monotonic()
 
     def stop_if_asked(self) -> None:
-        """After SIGINT or SIGTERM: write the state and end with what the signal stands for."""
+        """After SIGINT or SIGTERM, save the state and raise KeyboardInterrupt or SystemExit."""
         number = self.signals.received
         if self.fabric.world_size > 1:  # all processes must leave at the same step
             number = int(self.all_reduce(torch.tensor(float(number), device="cpu"), "max"))
         if number:
             self.save()
-            hint = "" if self.folder is None else f", its state is in {self.folder.path}: go on with --resume"
+            hint = "" if self.folder is None else f"; its state is in {self.folder.path}: continue with --resume"
             self.bar.note(f"stopped by {signal.Signals(number).name} at step {self.progress.step}{hint}")
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     def diverged(self, error: TrainingDiverged) -> NoReturn:
-        """Leave the best weights in pair and folder, remember in the state what happened, and raise it.
+        """Restore the best weights in pair and folder, record the divergence in the state, and raise it.
 
         :raises TrainingDiverged: always
         """
@@ -599,10 +600,10 @@ class Training:
         raise self.outcome() from error
 
     def outcome(self, before: str = "", not_saved: str = "") -> TrainingDiverged:
-        """Describe a training that has diverged: how, where, and which weights the pair holds."""
-        kept = "the pair holds the weights that it started from"
+        """Describe a training that has diverged: how, where, and which weights the pair has now."""
+        kept = "the pair has its initial weights"
         if self.progress.best_epoch >= 0:
-            kept = f"the pair holds the {self.config.keep} weights, of epoch {self.progress.best_epoch}"
+            kept = f"the pair has the {self.config.keep} weights, from epoch {self.progress.best_epoch}"
         remedy = "a smaller learning_rate or clip_norm=1 may help"
         if not_saved:
             kept += f", which are not saved ({not_saved})"
@@ -613,15 +614,16 @@ class Training:
 
 
 class _Batch:
-    """In here Fabric does not look: in mixed precision it would round the data to bfloat16, where 200/255 is no grey
-    level any more. Casts are for the products."""
+    """A batch whose tensors Fabric does not see. In mixed precision Fabric would round the data to bfloat16, where
+    200/255
+    is no longer a gray level. Only the matrix products are cast."""
 
     def __init__(self, x: Tensor, condition: Tensor | None) -> None:
         self.x, self.condition = x, condition
 
 
 class _Loss(nn.Module):
-    """The objective as a module from batch to loss, so that Fabric can wrap it."""
+    """The objective as a module from batch to loss, which Fabric can wrap."""
 
     def __init__(self, objective: CompiledObjective) -> None:
         super().__init__()
@@ -642,18 +644,18 @@ class _Loss(nn.Module):
 
     @property
     def in_one(self) -> bool:
-        """Whether :meth:`backward` serves: compiled, and with nothing to do to the loss but to differentiate it."""
+        """Whether :meth:`backward` can be used: the step is compiled, and the loss only needs differentiation."""
         return self.compiled and self.share == 1 and isinstance(self.objective.objective, ELBO)
 
     def backward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Loss and parts, the gradients in the parameters, and the norm of the gradients."""
+        """Compute the gradients of the parameters. Return the loss, its parts, and the norm of the gradients."""
         outputs = self.objective.outputs(x, condition, self.kl_weight, backward=True)
         return outputs.pop("loss"), outputs, outputs.pop(GRADIENT_NORM)
 
 
 @dataclass
 class _Progress:
-    """Where the training is; what the loop must remember between two steps besides tensors."""
+    """The progress of a training: what the loop must remember between two steps, besides tensors."""
 
     epoch: int = 0
     step: int = 0
@@ -689,7 +691,7 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_like(part: Part, like: Tensor) -> Part:
-    """x and condition of the part on the device and in the precision of another tensor."""
+    """Return x and condition of a part on the device and in the precision of another tensor."""
     return Part(part.x.to(like), None if part.condition is None else part.condition.to(like))
 
 
@@ -698,7 +700,7 @@ def _seed_of(seed: int, purpose: int, step: int) -> int:
 
 
 def _schedule(name: str, done: float) -> float:
-    """Factor of the learning rate when the share ``done`` of the epochs is done."""
+    """Return the factor of the learning rate after a fraction ``done`` of the epochs."""
     return {"constant": 1.0, "linear": 1.0 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[name]
 
 
@@ -723,7 +725,7 @@ def _check_finite(loss: Tensor, parts: dict[str, Tensor]) -> None:
 
 
 def _clip(pair: Pair, parameters: list[nn.Parameter], clip_norm: float, total: Tensor | None) -> float:
-    """Clip the gradients to the norm, 0 for none, and return the norm that they had, ``total`` if it is known."""
+    """Clip the gradients to a norm (0: do not clip). Return their norm before, which is ``total`` if that is known."""
     if total is None:
         total = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     norm = total.item()
@@ -737,14 +739,14 @@ def _clip(pair: Pair, parameters: list[nn.Parameter], clip_norm: float, total: T
 
 
 def _binarised(train: Part, data: Splits, config: TrainConfig) -> Tensor:
-    """The training data as one epoch shows them."""
+    """Return the training data as the model sees them in one epoch."""
     if not data.binarise:
         return train.x
     return torch.cat([x for x, _ in batches(train, 1000, seed=config.seed, epoch=0, binarise=True, shuffle=False)])
 
 
 def summary_writer() -> Any:
-    """TensorBoard's writer, or an error that says how to install it."""
+    """Return TensorBoard's writer class, or raise an error that says how to install it."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,4 +1,4 @@
-"""A pair: the model and the guide of one variational autoencoder, and what one does with them."""
+"""A pair: the model and the guide of one variational autoencoder, with methods to sample, evaluate and save them."""
 
 from __future__ import annotations
 
@@ -37,41 +37,41 @@ from .run_folder import find_pair, save_pair
 __all__ = ["Pair"]
 
 ROWS_PER_CALL = 2**12
-"""Rows (data x samples x categories) that go through a network in one call of an evaluation: memory is bounded, and the
-activations of a perceptron of some hundred units stay in the caches."""
+"""Rows (data x samples x categories) that pass a network in one call of an evaluation. This bounds the memory and keeps
+the activations of a perceptron with some hundred units in the processor's caches."""
 
 VALUES_PER_CALL = 2**23
-"""Values of x in one such call, where that allows fewer rows: convolutions hold many features for each."""
+"""Maximum number of values of x in such a call, if that means fewer rows: convolutions have many features per value."""
 
 ROWS_AT_ONCE = 2**15
-"""Most rows (data x categories) of one call of the programs in evaluations that hold all categories at once."""
+"""Maximum number of rows (data x categories) in one call of the programs that holds all categories at once."""
 
 ROWS_THAT_PAY = 2**21
-"""Rows from which on an evaluation is compiled: on fewer it gains less than the seconds that compiling takes."""
+"""Minimum number of rows for which an evaluation is compiled; for fewer, compiling takes longer than it saves."""
 
 
 @checked("a Pair", "pyro_priors.create('vae', x_shape=(784,))")
 class Pair(nn.Module):
-    """Model and guide of one variational autoencoder, with the ELBO that fits them.
+    """The model and the guide of one variational autoencoder, with the ELBO that trains them.
 
-    Both halves are modules whose ``forward(x=None, condition=None, size=None)`` is a Pyro program; a network that they
-    share is one module in both, and stays one under ``to``, ``copy.deepcopy``, ``save`` and ``load``. The pairs of the
-    zoo come from :func:`pyro_priors.create`; any two programs of this form make a pair too.
+    Both halves are modules whose ``forward(x=None, condition=None, size=None)`` is a Pyro program. A network that they
+    share is one module in both, and remains one under ``to``, ``copy.deepcopy``, ``save`` and ``load``. Pairs of the
+    zoo come from :func:`pyro_priors.create`. You can also make a pair from any two programs of this form.
 
-    The methods below run the programs in evaluation mode, leave Pyro's parameter store untouched, need no gradient,
-    and take and return tensors on the device of the pair.
+    The methods below run the programs in evaluation mode. They do not change Pyro's parameter store and compute no
+    gradients. They take and return tensors on the device of the pair.
 
-    Several threads may call them, on one pair or on several, also while a pair is in training: the calls run one after
-    the other, and a training lets them run between two of its steps. Calls of ``model`` and ``guide``, and of Pyro's
-    ``SVI``, are not protected: make them in one thread. The distributions that :meth:`encode` and
-    :meth:`posterior_and_prior` return may share the transforms of a flow prior: use them in one thread, too.
+    Several threads may call these methods on one or several pairs, even during a training. The calls run one after the
+    other, and a training lets them run between its steps. Calls of ``model`` and ``guide``, and of Pyro's ``SVI``, are
+    not protected: make them in one thread. The distributions that :meth:`encode` and :meth:`posterior_and_prior` return
+    may share the transforms of a flow prior: use them in one thread, too.
 
-    :param model: generative half; latent sites and the site ``"x"`` in the plate ``"data"``
+    :param model: generative half, with latent sites and the site ``"x"`` in the plate ``"data"``
     :param guide: inference half
-    :param elbo: the ELBO of this pair; :class:`~pyro_priors.objectives.ELBO` if left out
+    :param elbo: the ELBO of this pair; by default :class:`~pyro_priors.objectives.ELBO`
     :param num_categories: number of categories of site ``"c"``, 0 if there is none
-    :param recipe: how :func:`pyro_priors.create` built it, for saving
-    :raises ValueError: if a half is no module
+    :param recipe: name and options with which :func:`pyro_priors.create` built the pair, for saving
+    :raises ValueError: if a half is not a module
     """
 
     @typed
@@ -88,7 +88,7 @@ class Pair(nn.Module):
             if not isinstance(program, nn.Module):
                 raise ValueError(
                     f"{name} must be a torch.nn.Module whose forward(x=None, condition=None, size=None) is a Pyro "
-                    f"program, got {shown(program)}: give one, such as those of pyro_priors.models and .guides"
+                    f"program, got {shown(program)}: give one, for example from pyro_priors.models or .guides"
                 )
         self.model = model
         self.guide = guide
@@ -109,7 +109,7 @@ class Pair(nn.Module):
 
     @property
     def saved_digest(self) -> str | None:
-        """Checksum of the save that the weights come from, or went to last. Training resets it; None without a save."""
+        """Checksum of the last save that the weights were loaded from or saved to. Training resets it to None."""
         return self._saved[0]
 
     @saved_digest.setter
@@ -118,7 +118,7 @@ class Pair(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     @property
@@ -129,46 +129,47 @@ class Pair(nn.Module):
 
     @property
     def takes_condition(self) -> bool:
-        """Whether the programs read a condition; of a pair of one's own that is taken for granted."""
+        """Whether the programs take a condition; assumed to be True for a pair of your own programs."""
         return bool(self.recipe is None or self._configured("condition_shape"))
 
     @property
     def batch_at_once(self) -> int:
-        """Most data for one call of the programs that enumerates all categories."""
+        """Maximum number of data in one call of the programs that enumerates all categories."""
         return max(1, ROWS_AT_ONCE // max(1, self.num_categories))
 
     @LOCK
     @torch.no_grad()
     @typed
     def sample(self, size: int = 1, condition: ArrayLike | Tensor | None = None, **fixed: Any) -> dict[str, Tensor]:
-        """Ancestral samples.
+        """Return ancestral samples.
 
         Example::
 
             >>> pair.sample(64, c=3)["x"].shape      # 64 data of category 3
             >>> pair.sample(64, c="aggregate")       # c from the aggregate posterior, as the figures of Lavda et al.
-            >>> pair.sample(64, z0=torch.zeros(2))   # of a flow prior: from this point of its base
+            >>> pair.sample(64, z0=torch.zeros(2))   # with a flow prior: from this point of its base
 
         :param size: number of samples
-        :param condition: one condition, shape ``condition_shape``, for all, or one each, ``(size,) + condition_shape``
-        :param fixed: values for sites, each one value for all samples or ``size`` values. For ``c`` also
-            ``"aggregate"``, drawn from the aggregate posterior (equation 14) that training or :meth:`set_aggregate`
-            left, or ``"prior"``, which is the same as leaving it out. With a flow as the prior also ``z0``, points of
-            its base (the generation space of Bhalodia et al. 2019), which decide the site that it is the prior of
-        :returns: one tensor of ``size`` rows for each site, and ``"x_mean"``, the mean of p(x|...), which is what one
-            shows of a Bernoulli
-        :raises ValueError: if a name is no site of the model, a value no finite number or of the wrong shape, or a
+        :param condition: one condition for all samples, shape ``condition_shape``, or one for each, shape
+            ``(size,) + condition_shape``
+        :param fixed: values for sites: one value for all samples, or ``size`` values. For ``c`` also ``"aggregate"``,
+            which draws from the aggregate posterior (equation 14) that training or :meth:`set_aggregate` has set, or
+            ``"prior"``, which is the default. With a flow prior also ``z0``, points of its base (the generation space
+            of Bhalodia et al. 2019), which determine the value of the flow prior's site
+        :returns: one tensor of ``size`` rows for each site, and ``"x_mean"``, the mean of p(x|...), which is usually
+            shown for a Bernoulli likelihood
+        :raises ValueError: if a name is not a site of the model, a value is not finite or has the wrong shape, or a
             condition is given to a pair that takes none
         """
         if size < 1:
-            raise ValueError(f"size must be a whole number of at least 1, got {size!r}")
+            raise ValueError(f"size must be a positive integer, got {size!r} (for example, 64)")
         if condition is None and self._configured("condition_shape"):
-            raise ValueError("condition is None, and this pair needs it: give one condition, or one for each sample")
+            raise ValueError("condition is None, but this pair needs one: give one condition, or one for each sample")
         if condition is not None and not self.takes_condition:
             raise ValueError("condition was given, but this pair takes none: leave it out, or train a conditional pair")
         widest = max((module.out_features for module in self.modules() if isinstance(module, nn.Linear)), default=0)
         of_one = 2 * math.prod(self._configured("x_shape") or ()) + widest  # x, its mean, and a layer
-        check_memory(4 * size * of_one, f"size={size} (--num)", "draw fewer samples, several times")
+        check_memory(4 * size * of_one, f"size={size} (--num)", "draw fewer samples at a time")
         if condition is not None:
             condition = self._conditions(condition, size)
         if isinstance(c := plain(fixed.get("c")), str) and c == "prior":
@@ -182,9 +183,9 @@ class Pair(nn.Module):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Put the pair in evaluation mode, with an empty parameter store, and keep other threads from running programs.
+        """Put the pair in evaluation mode with an empty parameter store, and keep other threads from running programs.
 
-        Modes and store are as before afterwards.
+        Modes and store are restored at the end.
         """
         with LOCK:
             modes = {module: module.training for module in self.modules()}
@@ -215,9 +216,9 @@ class Pair(nn.Module):
             if name not in (*shapes, "z0"):
                 raise ValueError(f"'{name}' is not a site of this model: its sites are {', '.join(shapes)}")
             if name == "z0" and of_flow is None:
-                raise ValueError("z0 was given, but the prior of this pair is no flow: give z, or use prior='flow'")
+                raise ValueError("z0 was given, but the prior of this pair is not a flow: give z, or use prior='flow'")
             if name == "z0" and of_flow in fixed:
-                raise ValueError(f"z0 and {of_flow} were both given: z0 decides {of_flow}, give one of them")
+                raise ValueError(f"z0 and {of_flow} were both given, but z0 determines {of_flow}: give only one")
             site = of_flow if of_flow is not None and name == "z0" else name
             shape = shapes[site]
             value = self._numbers(name, fixed[name]).to(next(self.parameters()))
@@ -235,14 +236,14 @@ class Pair(nn.Module):
         if isinstance(value, str):
             if value != "aggregate" or self.aggregate_c is None:
                 raise ValueError(
-                    f"c must be a category, 'prior', or in a pair with categories 'aggregate', got '{value}'"
+                    f"c must be a category, 'prior', or, if the pair has categories, 'aggregate', got '{value}'"
                 )
             return dist.Categorical(probs=at_least_float32(self.aggregate_c)).sample((size,))
         if not self.num_categories:
-            raise ValueError("c was given, but this pair has no category: it belongs to pairs such as cp_vae")
+            raise ValueError("c was given, but this pair has no category: leave it out, or use a pair such as cp_vae")
         value = self._numbers("c", value)
         numbers = not (value.is_floating_point() or value.is_complex() or value.dtype is torch.bool)
-        c = value.long() if numbers else value  # others than int64 do not index, or not as numbers
+        c = value.long() if numbers else value  # other types than int64 do not index, or index as a mask
         if not numbers or not c.numel() or c.min() < 0 or c.max() >= self.num_categories:
             raise ValueError(f"c must be a category from 0 to {self.num_categories - 1}, got {value.tolist()}")
         return self._row_each("c", c, size, 0)
@@ -255,14 +256,14 @@ class Pair(nn.Module):
             raise ValueError(f"{name} must be a tensor of numbers, got {value!r}") from None
 
     def _conditions(self, condition: Any, size: int) -> Tensor:
-        """A condition for each of ``size`` samples."""
+        """Return a condition for each of ``size`` samples."""
         like = next(self.parameters())
         given = self._numbers("condition", condition)
         condition = given.to(like)
         shape = tuple(self._configured("condition_shape") or ())
         if shape and tuple(condition.shape) not in (shape, (size, *shape)):
             classes = given.dim() < 2 and not given.is_floating_point() and len(shape) == 1 < shape[0]
-            one_hot = f"; of class numbers torch.nn.functional.one_hot(condition, {shape[0]})" if classes else ""
+            one_hot = f"; for class numbers, give torch.nn.functional.one_hot(condition, {shape[0]})" if classes else ""
             raise ValueError(
                 f"condition must have shape {shape}, one for all samples, or {(size, *shape)}, one for each, got "
                 f"{tuple(condition.shape)}: reshape it, or give another size{one_hot}"
@@ -274,10 +275,10 @@ class Pair(nn.Module):
         return ((self.recipe or {}).get("config") or {}).get(option)
 
     def _check(self, x: Tensor, condition: Tensor | None) -> None:
-        """Refuse what is no batch of data: one row each, floating-point, of the shapes that the pair was made for."""
+        """Refuse tensors that are not batches of floating-point rows with the shapes that the pair was made for."""
         for name, value in (("x", x), ("condition", condition)):
             if value is None and (name == "x" or self._configured("condition_shape")):
-                raise ValueError(f"{name} is None, and this pair needs it: give {name}, one row per datum")
+                raise ValueError(f"{name} is None, but this pair needs it: give {name}, one row per datum")
             if value is not None:
                 own = next(self.parameters()).dtype
                 check_batch(name, value, own, self._configured(f"{name}_shape"))
@@ -289,7 +290,7 @@ class Pair(nn.Module):
             _check_finite("condition", condition)
 
     def _check_values(self, x: Tensor) -> None:
-        """While Pyro's validation is on, refuse what no likelihood can be of."""
+        """While Pyro's validation is on, refuse values outside the support of the likelihood."""
         if not pyro.settings.get("validate_distributions_torch"):
             return
         _check_finite("x", x)
@@ -302,15 +303,15 @@ class Pair(nn.Module):
             return value.expand(size, *value.shape)
         if value.dim() == event_dim + 1 and len(value) == size:
             return value
-        raise ValueError(f"{name} must be one value or {size} of them, got shape {tuple(value.shape)}")
+        raise ValueError(f"{name} must be one value or {size} values, got shape {tuple(value.shape)}: reshape it")
 
     @LOCK
     @torch.no_grad()
     @typed
     def encode(self, x: Tensor, condition: Tensor | None = None) -> dict[str, Any]:
-        """The posterior of each latent site.
+        """Return the posterior of each latent site.
 
-        A site that depends on another is given at that one's most probable category, or mean.
+        If a site depends on another site, its posterior is given that site's most probable category or mean.
 
         Example::
 
@@ -319,7 +320,7 @@ class Pair(nn.Module):
 
         :param x: shape ``(batch,) + x_shape``
         :param condition: shape ``(batch,) + condition_shape``
-        :returns: distribution by site, each with batch shape ``(batch,)``
+        :returns: the distributions by site, each with batch shape ``(batch,)``
         """
         self._check(x, condition)
         _check_finite("x", x)
@@ -331,11 +332,12 @@ class Pair(nn.Module):
     @torch.no_grad()
     @typed
     def posterior_and_prior(self, x: Tensor, condition: Tensor | None = None) -> dict[str, tuple[Any, Any]]:
-        """The posterior of each latent site, as :meth:`encode`, beside its prior at the same values of other sites.
+        """Return the posterior of each latent site, as :meth:`encode` does, and its prior at the same values of other
+        sites.
 
         :param x: shape ``(batch,) + x_shape``
         :param condition: shape ``(batch,) + condition_shape``
-        :returns: two distributions by site
+        :returns: posterior and prior by site
         """
         self._check(x, condition)
         _check_finite("x", x)
@@ -349,7 +351,7 @@ class Pair(nn.Module):
     @torch.no_grad()
     @typed
     def reconstruct(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The mean of p(x|...) at the posterior's most probable category and mean.
+        """Return the mean of p(x|...) at the posterior's most probable category and mean.
 
         :param x: shape ``(batch,) + x_shape``
         :param condition: shape ``(batch,) + condition_shape``
@@ -381,26 +383,27 @@ class Pair(nn.Module):
         progress: bool = False,
         categories: str = "sum",
     ) -> Tensor:
-        r"""Importance-sampled log p(x), or log p(x|condition), of each datum.
+        r"""Return importance-sampled log p(x), or log p(x|condition), of each datum.
 
         .. math:: \log \frac{1}{S} \sum_{s=1}^S w_s \le \log p(x) \text{ in expectation}
 
-        with the weights of :func:`~pyro_priors.objectives.log_importance_weights`: categories are summed exactly, with
-        S draws of z for each, or drawn along with z. The estimate grows towards log p(x) with S (Burda et al. 2016,
-        arXiv:1509.00519). Memory is bounded whatever S.
+        with the weights of :func:`~pyro_priors.objectives.log_importance_weights`. Categories are summed exactly, with
+        S draws of z for each, or drawn along with z. The expected estimate increases towards log p(x) with S (Burda et
+        al. 2016, arXiv:1509.00519). Memory use does not grow with S.
 
         :param x: shape ``(batch,) + x_shape``
         :param condition: shape ``(batch,) + condition_shape``
         :param num_samples: number of samples S for each datum
-        :param compile: ``"always"``, ``"never"``, or ``"auto"``: where there is work enough to pay for it. The noise is
-            the same, the result equal up to rounding. Where nothing can be compiled, ``"auto"`` runs eagerly
-        :param progress: show a bar in a terminal
-        :param categories: ``"sum"``, or ``"draw"``, which costs 1/K and has the variance of c besides
+        :param compile: ``"always"``, ``"never"``, or ``"auto"``, which compiles if there is enough work to pay for it.
+            The noise is the same, and the result is equal up to rounding. If nothing can be compiled, ``"auto"`` runs
+            eagerly
+        :param progress: show a progress bar in a terminal
+        :param categories: ``"sum"``, or ``"draw"``, which costs 1/K and adds the variance of c
         :returns: shape ``(batch,)``, in nats
-        :raises ValueError: if an argument is out of range, or ``compile="always"`` cannot compile
+        :raises ValueError: if an argument is out of range, or nothing can be compiled with ``compile="always"``
         """
         if num_samples < 1:
-            raise ValueError(f"num_samples must be a whole number of at least 1, got {num_samples!r}: give 5000")
+            raise ValueError(f"num_samples must be a positive integer, got {num_samples!r} (for example, 5000)")
         if compile not in ("always", "auto", "never"):
             raise ValueError(f"compile must be one of always, auto, never, got {compile!r}")
         self._check(x, condition)
@@ -428,7 +431,7 @@ class Pair(nn.Module):
                 total = torch.full((len(part),), -math.inf, dtype=at_least, device=part.device)
                 for done in range(0, num_samples, samples):
                     num = min(samples, num_samples - done)
-                    # what is left over at the ends is too little for a graph of its own
+                    # the remainders are too small for a separate graph
                     full = num == samples and len(part) == batch
                     run = partial(in_bulk, part, given) if full else partial(log_sum, part, given, num)
                     found = alone((len(part), num), run, "the evaluation of log p(x)")
@@ -447,7 +450,7 @@ class Pair(nn.Module):
         :param condition: shape ``(num_data,) + condition_shape``
         """
         if self.aggregate_c is None:
-            raise ValueError("this pair has no category: an aggregate posterior of c belongs to pairs such as cp_vae")
+            raise ValueError("this pair has no category, and so no aggregate posterior of c: use a pair such as cp_vae")
         for name, value in (("x", x), ("condition", condition)):
             check_dense(name, value)
             if value is not None and not len(value):
@@ -463,20 +466,20 @@ class Pair(nn.Module):
     def save(self, path: str | Path) -> None:
         """Save the pair as ``pair.json`` and the safetensors file that it names.
 
-        :func:`pyro_priors.load` and :meth:`load_weights` give back what was saved last under a path, by whatever means.
-        Saving replaces the pair that is there, and leaves all other files alone.
+        :func:`pyro_priors.load` and :meth:`load_weights` return what was saved last to a path, by a training or by this
+        method. Saving replaces the pair in the folder, and does not change any other file.
 
-        A run folder of :func:`pyro_priors.fit` has one place for a pair, its folder ``pair``. Saving there replaces the
-        pair that the training left. The run is then evaluated and sampled with the new pair, and cannot be resumed
-        until you move that pair away.
+        A run folder of :func:`pyro_priors.fit` has one place for a pair, its folder ``pair``. Saving to the run folder
+        replaces the pair from the training. The run is then evaluated and sampled with the new pair, and cannot be
+        resumed until you move that pair away.
 
-        Several threads and processes may save into one folder. They do so one after the other, and whoever loads from
-        it meanwhile gets one of the pairs whole.
+        Several threads and processes may save to one folder. The saves run one after the other, and a reader always
+        gets one complete pair.
 
-        :param path: the folder, made if missing
-        :raises CheckpointError: if a file cannot be written; the pair that is there is then as it was
-        :raises ValueError: if a tensor cannot be saved, the folder cannot be made, or it is of a run whose pair has
-            other options, or whose weights are not kept
+        :param path: the folder, created if missing
+        :raises CheckpointError: if a file cannot be written; the previous pair in the folder is then unchanged
+        :raises ValueError: if a tensor cannot be saved, the folder cannot be created, or the folder belongs to a run
+            whose pair has other options, or to a run without its weights
         """
         tensors = checkpoint.module_state(self)
         checkpoint.check_tensors(tensors)
@@ -486,10 +489,10 @@ class Pair(nn.Module):
 
     @typed
     def load_weights(self, path: str | Path) -> None:
-        """Load the tensors that were saved last under a path into this pair; for pairs that are not of the zoo.
+        """Load the tensors that were last saved to a path into this pair. Use this for pairs that are not of the zoo.
 
         :param path: a folder that was given to :meth:`save`, or a run folder
-        :raises CheckpointError: if the save is incomplete or altered, or of other networks
+        :raises CheckpointError: if the save is incomplete or altered, or comes from other networks
         """
         folder = find_pair(path_of("path", path))
         tensors, record = checkpoint.read(folder, "pair", SavedPair, path_of("path", path))

@@ -1,20 +1,19 @@
-"""A run folder: everything needed to rebuild, resume and cite one training.
+"""A run folder: everything that is needed to rebuild, resume and cite one training.
 
 ::
 
     runs/NAME/  config.json  pair/ (safetensors + JSON)  last/ (resume state)
                 metrics.jsonl  evaluation.json  figures/*.png
-                evaluation-PART-seedN.json (of other parts and seeds, before the last)
-                evaluation-damaged-DIGEST.json  metrics.damaged.jsonl (what could not be read, kept aside)
+                evaluation-PART-seedN.json (earlier evaluations of other parts and seeds)
+                evaluation-damaged-DIGEST.json  metrics.damaged.jsonl (unreadable content, set aside)
                 evaluation-PART-seedN-WEIGHTS.json (of a pair that was replaced while it was evaluated)
                 .lock, .evaluation.lock, pair/.pair.lock, last/.state.lock (empty)
 
-A folder has one place for a pair, to which all that save and load agree (:func:`save_pair`, :func:`find_pair`). In a
-run folder this place is ``pair/``. Any other folder holds ``pair.json`` itself.
+A folder has one place for a pair, which :func:`save_pair` and :func:`find_pair` use. In a run folder this place is
+``pair/``. Any other folder contains ``pair.json`` itself.
 
-A folder may come from somebody else. What is read of it is checked against a schema and a checksum
-(:mod:`pyro_priors._records`), in regular files that lie in the folder. The checksums find accidents; they are not a
-signature.
+A folder may come from a stranger. Only regular files in the folder are read, and their content is checked against a
+schema and a checksum (:mod:`pyro_priors._records`). A checksum detects accidents; it is not a signature.
 """
 
 from __future__ import annotations
@@ -58,18 +57,18 @@ MAY_CHANGE = ("max_epochs", "patience", "checkpoint_seconds", "tensorboard", "de
 """Options of the training that may change when a run is resumed."""
 
 REPLACED = "replaced"
-"""Mark in the record of a run's pair that was saved over the one that the training left."""
+"""Mark in the record of a pair that was saved over the one from the training."""
 
 
 @dataclass
 class ResumeState:
-    """What a training must remember to go on exactly.
+    """The state that a training needs to resume exactly.
 
-    :param progress: counters and sums, what JSON holds exactly
+    :param progress: counters and sums, which JSON represents exactly
     :param pair: the pair's tensors
     :param best: the best pair's tensors, empty before the first validation
     :param optimizer: the optimizer's state dict
-    :param objective: tensors of the objective, such as those of a network of its own
+    :param objective: tensors of the objective, such as the weights of its own network
     """
 
     progress: dict[str, Any]
@@ -80,13 +79,13 @@ class ResumeState:
 
 
 def _line_of(record: dict[str, Any]) -> str:
-    """A line of ``metrics.jsonl``."""
+    """Return a line of ``metrics.jsonl``."""
     return json.dumps(seal(record, DIGITS_OF_A_LINE)) + "\n"
 
 
 @lru_cache(maxsize=4)
 def _lines_in(content: bytes) -> tuple[list[dict[str, Any]], list[tuple[int, str, bytes]]]:
-    """The records of the lines, and the number, defect and content of each damaged line."""
+    """Return the records of the lines, and the number, defect and content of each damaged line."""
     records: list[dict[str, Any]] = []
     damaged = []
     for number, line in enumerate(content.split(b"\n"), 1):
@@ -94,7 +93,7 @@ def _lines_in(content: bytes) -> tuple[list[dict[str, Any]], list[tuple[int, str
             continue
         try:
             if len(line) > LARGEST_LINE:
-                raise WrongRecord(f"it has {len(line)} bytes, and at most {LARGEST_LINE} are read")
+                raise WrongRecord(f"it has {len(line)} bytes, more than the maximum of {LARGEST_LINE}")
             record = parse(line, Epoch, DIGITS_OF_A_LINE)
             if records and record["epoch"] <= records[-1]["epoch"]:
                 raise WrongRecord(f"its epoch {record['epoch']} comes after epoch {records[-1]['epoch']}")
@@ -108,25 +107,25 @@ class SavedEvaluation(NamedTuple):
     """What :meth:`RunFolder.save_evaluation` did."""
 
     record: dict[str, Any]
-    """What the file holds."""
+    """The content of the file."""
     before: dict[str, Any] | None
-    """What was known before of the same pair, part and seed."""
+    """The previous evaluation of the same pair, part and seed."""
     file: Path
-    """``evaluation.json``, or another file if the run has another pair now."""
+    """``evaluation.json``, or another file if the run now has another pair."""
     set_aside: Path | None
-    """Where the last evaluation is now, if that is of another part or seed."""
+    """The file to which the last evaluation was moved, if it was of another part or seed."""
 
 
 def _of(evaluation: Mapping[str, Any]) -> str:
-    """Name of the file of an evaluation that is not the last."""
+    """Return the file name of an evaluation that is not the last one."""
     return f"evaluation-{evaluation.get('part')}-seed{evaluation.get('seed')}.json"
 
 
 class RunFolder:
-    """Reads and writes one run folder.
+    """A run folder, for reading and writing.
 
-    :param path: the folder, made when first written
-    :param command: arguments of ``pyro-priors train`` that the run is begun with, for its record
+    :param path: the folder, created when it is first written
+    :param command: arguments of ``pyro-priors train`` that started the run, for its record
     """
 
     def __init__(self, path: str | Path, command: Sequence[str] | None = None) -> None:
@@ -134,7 +133,7 @@ class RunFolder:
 
     @classmethod
     def of(cls, path: str | Path) -> RunFolder | None:
-        """The run that a path belongs to: a run folder, or the ``pair`` in one; None where it is neither."""
+        """Return the run that a path belongs to: a run folder, or its ``pair`` folder; None if it is neither."""
         folder = Path(path)
         if cls(folder).was_begun:
             return cls(folder)
@@ -143,7 +142,7 @@ class RunFolder:
 
     @property
     def was_begun(self) -> bool:
-        """Whether a training has written here, and not only a pair or another program's ``config.json``."""
+        """Whether a training has written to this folder, as opposed to a saved pair or another program."""
         if any(self.path.glob("last/state*.json")):
             return True
         try:
@@ -158,7 +157,7 @@ class RunFolder:
 
     @property
     def is_of_arrays(self) -> bool:
-        """Whether the folder holds a run that was trained on arrays in memory, whose digest it has."""
+        """Whether the folder contains a run on in-memory arrays, of which it has the digest."""
         return self.holds_a_run and "arrays" in (self.config()["data"] or {})
 
     @property
@@ -171,70 +170,70 @@ class RunFolder:
 
     @property
     def holds_a_run(self) -> bool:
-        """Whether a state or a pair was ever written; a run that ended before counts as none."""
+        """Whether a state or a pair was ever written; a run that ended before that does not count."""
         return any(self.path.glob("last/state*.json")) or any(self.path.glob("pair/pair.json"))
 
     @property
     def holds_numbers_only(self) -> bool:
-        """Whether the run was evaluated and its weights are not kept."""
+        """Whether the folder has the results of a run, but not its weights."""
         return not self.holds_a_run and all(
             (self.path / name).exists() for name in ("config.json", "metrics.jsonl", "evaluation.json")
         )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder, and keep other processes from training in it meanwhile; a process that is killed frees it.
+        """Create the folder, and lock it against trainings in other processes; a killed process releases the lock.
 
-        :raises ValueError: if another process trains in it, or the path is a file
+        :raises ValueError: if another process trains in the folder, or the path is a file
         """
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"out is {self.path}, which is a file: choose the name of a new folder")
+            raise ValueError(f"out must be a folder, but {self.path} is a file: choose the name of a new folder")
         with ExitStack() as stack:
             try:
                 stack.enter_context(checkpoint.locked(self.path, wait=False))
             except BlockingIOError:
                 raise ValueError(
-                    f"{self.path} is being trained by another process: wait for it, or choose another --out"
+                    f"another process is training in {self.path}: wait for it, or choose another --out"
                 ) from None
             yield
 
     @property
     def num_epochs(self) -> int:
-        """Epochs that ``metrics.jsonl`` goes up to."""
+        """Number of epochs up to the last line of ``metrics.jsonl``."""
         history, _ = self._history()
         return history[-1]["epoch"] + 1 if history else 0
 
     def begin(self, config: dict[str, Any], resume: bool, defaults: dict[str, Any] | None = None) -> None:
-        """Write ``config.json``, or compare it with the one of the run to be resumed.
+        """Write ``config.json``, or compare the options with those of the run to be resumed.
 
         :param config: the options of the run
-        :param resume: go on with the run that the folder holds
+        :param resume: resume the run in the folder
         :param defaults: as for :meth:`compare`
-        :raises ValueError: if the folder holds a run and ``resume`` is False, or holds one of other options, of more
-            epochs than these, or one whose weights are not kept, or files of these names that are not of a run
+        :raises ValueError: if the folder contains a run and ``resume`` is False, a run with other options or more
+            epochs, a run without its weights, or files of these names that no training wrote
         """
         if self.holds_numbers_only:
             raise ValueError(
-                f"{self.path} holds the numbers of a run whose weights are not kept, so that it cannot go on: choose "
+                f"{self.path} contains the results of a run without its weights, so that it cannot be resumed: choose "
                 "another --out, or delete the folder to train it again"
             )
         if self.holds_a_run:
             if not resume:
                 raise ValueError(
-                    f"{self.path} holds a run already: resume it (--resume, resume=True) or choose another --out"
+                    f"{self.path} already contains a run: resume it (--resume, resume=True) or choose another --out"
                 )
             self.compare(config, defaults)
             done, most = self.num_epochs, config["train"]["max_epochs"]
             if most < done:
                 raise ValueError(
                     f"max_epochs is {most}, but the run in {self.path} has trained {done} epochs: give at least "
-                    f"{done}, or train anew in another --out"
+                    f"{done}, or train again with another --out"
                 )
         elif not self.was_begun:
             for file in (self.path / "config.json", self.metrics_file):
                 if file.exists():
                     raise ValueError(
-                        f"{file} is there and was not written by a training: choose another --out, or move it away"
+                        f"{file} exists, but was not written by a training: choose another --out, or move it away"
                     )
         for folder, name in ((self.inside("last"), "state"), (self.inside("pair"), "pair")):
             checkpoint.remove_unfinished(folder, name)
@@ -244,19 +243,20 @@ class RunFolder:
         try:
             parse(json.dumps(sealed).encode(), Config)
         except WrongRecord as error:
-            raise ValueError(f"config.json of the run could not be read again ({error}): change that") from None
+            raise ValueError(f"config.json cannot record the options of the run ({error}): change that one") from None
         checkpoint.write_atomically(self.path / "config.json", json.dumps(sealed, indent=1).encode())
 
     def compare(
         self, config: dict[str, Any], defaults: dict[str, Any] | None = None, filled_in: Sequence[str] | None = None
     ) -> None:
-        """Compare options with those of the run that the folder holds.
+        """Compare options with those of the run in the folder.
 
         :param config: the options
-        :param defaults: the default of each, in the same form: an option that is newer than the run may be at it
-        :param filled_in: given where ``config`` does not name every option; those that it does not name are at their
-            defaults in the run, but for these and for what has none, which the data fill in
-        :raises ValueError: if one differs, or the run's pair was replaced by another
+        :param defaults: the default of each option, in the same form; an option that is newer than the run must be at
+            its default
+        :param filled_in: if given, ``config`` need not name every option. Missing options must be at their defaults in
+            the run, except for these, and for options without a default, which depend on the data
+        :raises ValueError: if an option differs, or the run's pair was replaced by another
         """
         old = self.config()
         # what was written is compared, not what was given: JSON has no tuples
@@ -268,37 +268,36 @@ class RunFolder:
             self._compare(group, known, options, defaults.get(group, {}), filled_in)
         if self.pair_is_replaced:
             raise ValueError(
-                f"{self.path / 'pair'} holds a pair that was saved over the one that the training left: move it to "
-                "another folder to resume the run, or train it with another out"
+                f"{self.path / 'pair'} contains a pair that was saved over the one from the training: move it to "
+                "another folder to resume the run, or train with another --out"
             )
 
     def _without_places(self, old: Any, new: dict[str, Any] | None) -> tuple[Any, Any]:
-        """What of two records of data is still to be compared when their checksums were: not where the data lie.
+        """Return the parts of two records of data that remain to be compared after the checksums, without the places.
 
         :raises ValueError: if the checksums differ
         """
-        others = f"the data are not those that the run in {self.path} was trained on"
-        remedy = "or choose another --out"
+        run, remedy = f"the run in {self.path} was trained", "or choose another --out"
         if not isinstance(new, dict) or not isinstance(old, dict):
-            # a run on arrays had no record of them once
+            # runs on arrays did not always record them
             return (None, None) if old is None and "arrays" in (new or {}) else (old, new)
         if "arrays" in old:
             if old.get("config") and new.get("config") and old["config"] != new["config"]:
-                return old, new  # loaded with other options, which says more
+                return old, new  # loaded with other options: a more helpful message
             found = new.get("arrays", {})
             for part, digest in old["arrays"].items():
                 if found.get(part) != digest:
-                    raise ValueError(f"{others} (arrays in memory, whose {part} part differs): give those, {remedy}")
+                    raise ValueError(f"{run} on other arrays (the {part} part differs): give the same arrays, {remedy}")
             return None, None
         if "arrays" in new:
             raise ValueError(
-                f"{others}: it was trained on {old.get('name')} as loaded, and these are arrays in memory: load that, "
+                f"{run} on {old.get('name')} as loaded, but these data are in-memory arrays: load {old.get('name')}, "
                 f"{remedy}"
             )
         old, new = ({**one, "config": {**one.get("config", {}), "root": None}} for one in (old, new))
         if "sha256" in old and "sha256" in new:
             if old["sha256"] != new["sha256"]:
-                raise ValueError(f"{others} (the file has changed): put that file back, {remedy}")
+                raise ValueError(f"{run} on another data file: give the original file, {remedy}")
             old["name"] = new["name"]
         return old, new
 
@@ -313,31 +312,31 @@ class RunFolder:
                     if default is None or key in filled_in:
                         continue
                     new = {**new, key: default}
-                # a default stands for what was done before there was the option
+                # the default is what runs did before the option existed
                 known = old.get(key) if key in old or isinstance(default, dict) else default
                 self._compare(f"{name}.{key}", known, new.get(key), default, filled_in)
         elif old != new:
             raise ValueError(
-                f"{name} is {new!r} but the run in {self.path} was started with {old!r}: give that to resume it, or "
-                "choose another --out"
+                f"{name} is {new!r}, but the run in {self.path} was started with {old!r}: give that value to resume "
+                "it, or choose another --out"
             )
 
     def config(self) -> dict[str, Any]:
-        """Return what ``config.json`` holds, without its checksum.
+        """Return the content of ``config.json`` without its checksum.
 
-        :raises FileNotFoundError: if this is no run folder
-        :raises CheckpointError: if it cannot be read, is not what a training wrote, or was altered
+        :raises FileNotFoundError: if this is not a run folder
+        :raises CheckpointError: if the file cannot be read, was not written by a training, or was altered
         """
-        remedy = "restore it from a copy, or train anew in another folder; pyro_priors.load reads the pair without it"
+        remedy = "restore it from a copy, or train again in another folder; pyro_priors.load reads the pair without it"
         try:
             return read_record(self.path / "config.json", Config, self.path)
         except FileNotFoundError:
-            raise FileNotFoundError(f"{self.path} is no run folder: it has no config.json") from None
+            raise FileNotFoundError(f"{self.path} is not a run folder: it has no config.json") from None
         except CheckpointError as error:
             raise CheckpointError(error.what, remedy) from None
 
     def inside(self, name: str) -> Path:
-        """Return the path of a file or folder of the run that is to be written to.
+        """Return the path of a file or folder of the run, for writing.
 
         :raises CheckpointError: if it is a link to a place outside the run folder
         """
@@ -345,7 +344,7 @@ class RunFolder:
         return self.path / name
 
     def progress(self) -> dict[str, Any] | None:
-        """Return the counters of the last state that is whole, None where none was ever written.
+        """Return the counters of the last complete state; None if no state was ever written.
 
         :raises CheckpointError: if no state can be read
         """
@@ -353,19 +352,19 @@ class RunFolder:
         return None if found is None else found[1]["progress"]
 
     def weights(self) -> str | None:
-        """Checksum of the pair in ``pair/``, None where none is."""
+        """Return the checksum of the pair in ``pair/``; None if there is no pair."""
         return self._record_of_pair().get("sha256")
 
     def _record_of_pair(self) -> dict[str, Any]:
         try:
             return read_record(self.path / "pair" / "pair.json", SavedPair, self.path, sealed=False)
-        except (FileNotFoundError, NotADirectoryError, CheckpointError):  # a damaged one is told by what reads it
+        except (FileNotFoundError, NotADirectoryError, CheckpointError):  # whatever reads a damaged pair reports it
             return {}
 
     def source(self, weights: str | None) -> dict[str, Any]:
-        """What the record of an evaluation says of the pair, taken when that is loaded.
+        """Return what the record of an evaluation says about the pair. Call this when the pair is loaded.
 
-        :param weights: checksum of the save that the pair was loaded from
+        :param weights: checksum of the save from which the pair was loaded
         """
         known = weights == self.weights() and not self.pair_is_replaced
         return {"weights": weights, "epochs": self.num_epochs if known else None}
@@ -375,12 +374,12 @@ class RunFolder:
         record: dict[str, Any],
         merge: Callable[[dict[str, Any] | None, dict[str, Any]], dict[str, Any]] | None = None,
     ) -> SavedEvaluation:
-        """Write ``evaluation.json``, or a file of its own if the run has another pair now than the evaluated one.
+        """Write ``evaluation.json``, or a separate file if the run now has another pair than the evaluated one.
 
-        Evaluations that end at the same time are written one after the other, so that each is merged with all before.
+        Evaluations that end at the same time are written one after the other, so that each is merged with those before.
 
-        :param record: what :func:`pyro_priors.metrics.record` makes, and :meth:`source`
-        :param merge: makes one record of what is known of the same pair, part and seed, and the new one
+        :param record: the record from :func:`pyro_priors.metrics.record`, and the items of :meth:`source`
+        :param merge: merges the previous record of the same pair, part and seed, or None, with the new one
         :raises WriteError: if a file cannot be written
         """
         with checkpoint.locked(self.path, wait=True, name="evaluation", patience=PATIENCE):
@@ -403,11 +402,11 @@ class RunFolder:
         return SavedEvaluation(kept, before, file, other)
 
     def evaluation(self, part: str | None = None, seed: int = 0) -> dict[str, Any] | None:
-        """What was found of the pair that is in ``pair/`` now, or, where the weights are not kept, of the last epoch.
+        """Return the evaluation of the current pair in ``pair/``, or, without its weights, of the last epoch.
 
-        :param part: of the data; the last evaluation when left out
-        :param seed: of the noise
-        :returns: None where there is none
+        :param part: part of the data; by default the last evaluation
+        :param seed: seed of the noise
+        :returns: the record, or None if there is none
         """
         last = self._evaluation("evaluation.json")
         given = {"part": part, "seed": seed}
@@ -416,25 +415,25 @@ class RunFolder:
         return self._evaluation(_of(given))
 
     def _read_evaluation(self, name: str) -> dict[str, Any] | None:
-        """An evaluation; one that cannot be read is told in a warning."""
+        """Return an evaluation; warn if it cannot be read."""
         try:
             return read_record(self.path / name, Evaluation, self.path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except CheckpointError as error:
-            warnings.warn(f"{error.what}; its numbers are not used", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"{error.what}; its results are ignored", RuntimeWarning, stacklevel=3)
             return None
 
     def _evaluation(self, name: str) -> dict[str, Any] | None:
         record = self._read_evaluation(name)
         if record is None:
             return None
-        if self.holds_numbers_only:  # those of before the epochs were written are of the last
+        if self.holds_numbers_only:  # older records have no epochs and are of the last one
             return record if record.get("epochs", self.num_epochs) == self.num_epochs else None
         return record if record.get("weights") == self.weights() else None
 
     def _keep_damaged_evaluation(self, name: str) -> None:
-        """Rename an evaluation that cannot be read, before another one takes its place."""
+        """Rename an unreadable evaluation before another one replaces it."""
         path = self.path / name
         try:
             read_record(path, Evaluation, self.path)
@@ -447,14 +446,14 @@ class RunFolder:
                 digest = "unread"
             kept = path.with_name(f"evaluation-damaged-{digest}.json")
             path.replace(kept)
-            warnings.warn(f"{error.what}; it is kept as {kept.name}", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"{error.what}; it was renamed to {kept.name}", RuntimeWarning, stacklevel=3)
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``."""
         append(self.metrics_file, _line_of(record))
 
     def history(self) -> list[dict[str, Any]]:
-        """Return the lines of ``metrics.jsonl``; those that were cut off or altered are told in a warning.
+        """Return the records in ``metrics.jsonl``. Warn of truncated and altered lines, which are skipped.
 
         :raises CheckpointError: if the file cannot be read at all
         """
@@ -463,14 +462,14 @@ class RunFolder:
             number, why, _ = damaged[0]
             more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
             warnings.warn(
-                f"{self.metrics_file} has damaged lines, which are left out: line {number} ({why}){more}",
+                f"{self.metrics_file} has damaged lines, which are skipped: line {number} ({why}){more}",
                 RuntimeWarning,
                 stacklevel=2,
             )
         return records
 
     def _history(self) -> tuple[list[dict[str, Any]], list[tuple[int, str, bytes]]]:
-        """The lines of ``metrics.jsonl``, and those that cannot be read: their numbers, why, and what they hold."""
+        """Return the records in ``metrics.jsonl``, and the number, defect and content of each damaged line."""
         try:
             content = read_file(self.metrics_file, self.path, LARGEST_HISTORY)
         except (FileNotFoundError, NotADirectoryError):
@@ -479,21 +478,21 @@ class RunFolder:
         return [dict(record) for record in records], damaged
 
     def history_before(self, epoch: int) -> list[dict[str, Any]]:
-        """The lines of the epochs before this one, with a warning where some were lost."""
+        """Return the records of the epochs before this one; warn if some are missing."""
         found, damaged = self._history()
         records = [record for record in found if record["epoch"] < epoch]
-        kept = f"its {len(damaged)} damaged lines are kept in {self.damaged_file.name}" if damaged else ""
+        kept = f"damaged lines ({len(damaged)}) are kept in {self.damaged_file.name}" if damaged else ""
         if damaged and len(records) == epoch:
             number, why, _ = damaged[0]
             warnings.warn(
-                f"{self.metrics_file} is damaged in line {number} ({why}), of an epoch that is trained again: {kept}",
+                f"{self.metrics_file} is damaged in line {number} ({why}), whose epoch is trained again; {kept}",
                 RuntimeWarning,
                 stacklevel=2,
             )
         if len(records) < epoch:
             warnings.warn(
-                f"{self.metrics_file} has lost the lines of {epoch - len(records)} of {epoch} epochs: the training "
-                "goes on as it was, without them in its curves; restore the file from a copy to have them"
+                f"{self.metrics_file} lacks the lines of {epoch - len(records)} of {epoch} epochs: the training "
+                "continues unchanged, but its curves lack these epochs; restore the file from a copy to get them back"
                 f"{kept and '; ' + kept}",
                 RuntimeWarning,
                 stacklevel=2,
@@ -501,13 +500,13 @@ class RunFolder:
         return records
 
     def rewrite_history(self, records: list[dict[str, Any]]) -> None:
-        """Replace ``metrics.jsonl`` by these lines. Damaged lines of the old one are kept in another file."""
+        """Replace ``metrics.jsonl`` by these records. Damaged lines of the old file are kept in another file."""
         if damaged := [line for _, _, line in self._history()[1]]:
             append(self.inside(self.damaged_file.name), b"".join(line + b"\n" for line in damaged))
         checkpoint.write_atomically(self.metrics_file, "".join(map(_line_of, records)).encode())
 
     def save_state(self, state: ResumeState) -> None:
-        """Write ``last/``, keeping the state before it too."""
+        """Write ``last/``, and keep the previous state."""
         tensors = {f"pair/{key}": value for key, value in state.pair.items()}
         tensors |= {f"best/{key}": value for key, value in state.best.items()}
         tensors |= {f"objective/{key}": value for key, value in state.objective.items()}
@@ -517,9 +516,9 @@ class RunFolder:
         checkpoint.write(self.inside("last"), "state", tensors, record, keep_previous=True)
 
     def load_state(self) -> ResumeState | None:
-        """The last state that is whole, or None where none was ever written.
+        """Return the last complete state, or None if no state was ever written.
 
-        A last state that is truncated or altered is refused with a warning, and the one before it is used.
+        If the last state is truncated or altered, a warning is given and the previous state is used.
 
         :raises CheckpointError: if neither can be read
         """
@@ -539,16 +538,16 @@ class RunFolder:
             group, _, name = key.partition("/")
             if group not in groups or not name:
                 what = f"{self.path / 'last' / 'state.json'} has a tensor '{key[:100]}', which no training writes"
-                raise CheckpointError(f"{what}: it is altered", RESTORE)
+                raise CheckpointError(f"{what}: it was altered", RESTORE)
             groups[group][name] = value
         optimizer = {"state": optimizer_state, "param_groups": record["param_groups"]}
         return ResumeState(record["progress"], groups["pair"], groups["best"], optimizer, groups["objective"])
 
     def _read_state(self, tell: bool = False) -> tuple[dict[str, Tensor], dict[str, Any], bool] | None:
-        """Tensors and record of the last state that is whole, and whether a later one was refused.
+        """Return tensors and record of the last complete state, and whether a later one was refused.
 
-        :param tell: warn of a refused state
-        :raises CheckpointError: if there are states and none can be read
+        :param tell: warn if a state is refused
+        :raises CheckpointError: if there are states, but none can be read
         """
         folder = self.path / "last"
         if not any(folder.glob("state*.json")):
@@ -559,7 +558,7 @@ class RunFolder:
             if not (folder / "state.previous.json").exists():
                 raise
             if tell:
-                warnings.warn(f"{error.what}; going on from the state before it", RuntimeWarning, stacklevel=3)
+                warnings.warn(f"{error.what}; continuing from the previous state", RuntimeWarning, stacklevel=3)
             return *checkpoint.read(folder, "state.previous", State, self.path), True
 
     def save_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> str:
@@ -567,23 +566,22 @@ class RunFolder:
         return checkpoint.write(self.inside("pair"), "pair", tensors, {"pair": recipe})
 
     def replace_pair(self, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> str:
-        """Write ``pair/`` with a pair that the training did not leave, and mark it as such if it is another one.
+        """Write a pair into ``pair/``, and mark it as a replacement if it differs from the pair of the training.
 
-        A marked pair is loaded and evaluated, but never taken for the result of the training. The run is not resumed,
-        and :func:`~pyro_priors.experiments.reproduce` does not show it.
+        A marked pair is loaded and evaluated, but never treated as the result of the training. The run cannot be
+        resumed, and :func:`~pyro_priors.experiments.reproduce` does not show it.
 
-        :returns: its checksum
-        :raises ValueError: if the run is not one of such a pair, or holds only its numbers
+        :returns: the checksum of the pair
+        :raises ValueError: if the run has a pair with other options, or lacks its weights
         """
         if self.holds_numbers_only:
             raise ValueError(
-                f"{self.path} holds the numbers of a run whose weights are not kept: save the pair in another folder"
+                f"{self.path} contains the results of a run without its weights: save the pair in another folder"
             )
         if other := _difference("pair", self.config()["pair"], json.loads(json.dumps(recipe))):
             name, old, new = other
             raise ValueError(
-                f"{self.path} is the folder of a run in which {name} is {old!r}, and {new!r} in this pair: save the "
-                "pair in another folder"
+                f"the run in {self.path} has {name}={old!r}, but this pair has {new!r}: save the pair in another folder"
             )
         record: dict[str, Any] = {"pair": recipe}
         digest = checkpoint.digest_of(tensors, record)
@@ -594,7 +592,7 @@ class RunFolder:
 
 
 def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
-    """The first of the options that two records share in which they differ: its name and values."""
+    """Return name and values of the first option that both records have and that differs."""
     if isinstance(old, dict) and isinstance(new, dict):
         found = (_difference(f"{name}.{key}", old[key], new[key]) for key in old if key in new)
         return next(filter(None, found), None)
@@ -602,10 +600,11 @@ def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
 
 
 def find_pair(path: str | Path) -> Path:
-    """Return the folder whose ``pair.json`` is that of a path: a run folder's own, ``path/pair``, or the path itself.
+    """Return the folder that contains the ``pair.json`` of a path: ``path/pair`` for a run folder, else the path
+    itself.
 
-    Where that holds no pair yet the other of the two is taken, so that a folder of pairs, or a run folder of which only
-    ``pair/`` is left, can be given as well.
+    If there is no pair in that folder, the other of the two is used. A run folder of which only ``pair/`` is left can
+    thus be given as well.
     """
     folder = Path(path)
     places = [folder, folder / "pair"]
@@ -617,8 +616,9 @@ def find_pair(path: str | Path) -> Path:
 def save_pair(path: str | Path, tensors: dict[str, Tensor], recipe: dict[str, Any] | None) -> str:
     """Write a pair where :func:`find_pair` finds it.
 
-    :returns: its checksum
-    :raises ValueError: as :meth:`RunFolder.replace_pair`, if the path is of a run, or if the folder cannot be made
+    :returns: the checksum of the pair
+    :raises ValueError: as :meth:`RunFolder.replace_pair` if the path belongs to a run, or if the folder cannot be
+        created
     """
     run = RunFolder.of(path)
     if run is None:

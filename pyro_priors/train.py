@@ -1,4 +1,4 @@
-"""Training: what can be chosen, and ``fit``."""
+"""Training: the options, and :func:`fit`."""
 
 from __future__ import annotations
 
@@ -62,60 +62,66 @@ PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train."""
+    """Options of a training."""
 
     max_epochs: int = 100
-    """Most epochs to train for."""
+    """Maximum number of epochs."""
     batch_size: int = 100
-    """Data per step, over all processes."""
+    """Number of data per step, over all processes."""
     learning_rate: float = 5e-4
     """Learning rate of Adam."""
     schedule: str = "constant"
-    """Learning rate over the epochs: constant, cosine or linear (the latter two fall towards 0)."""
+    """Schedule of the learning rate over the epochs: constant, cosine or linear. The last two decrease towards 0."""
     warmup_epochs: float = 0.0
-    """Epochs over which the weight of the KL rises linearly to 1."""
+    """Number of epochs over which the weight of the KL rises linearly to 1."""
     warmup_sites: tuple[str, ...] = ()
     """Latent sites whose KL is warmed up; all of them when empty."""
     frozen: tuple[str, ...] = ()
-    """Parts of the pair, such as guide.category, whose parameters are not trained for the first frozen_epochs."""
+    """Parts of the pair, such as guide.category, whose parameters are not trained during the first frozen_epochs."""
     frozen_epochs: Annotated[float, MAY_BE_INFINITE] = 0.0
-    """Epochs for which the parameters of the frozen parts stay as they are, to the step; they are trained from then on.
-    Buffers, such as the running estimate of an optimal scale, go on all the while."""
+    """Number of epochs, to the step, during which the parameters of the frozen parts do not change. They are trained
+    from
+    then on. Buffers, such as the running estimate of an optimal scale, are always updated."""
     patience: int = 0
-    """Epochs without a better validation bound, from the end of the warm-up and of frozen parts on, before training
-    stops; 0: never."""
+    """Number of epochs without a better validation bound after which training stops, counted from the end of the
+    warm-up
+    and of frozen_epochs. 0 disables early stopping."""
     keep: str = "best"
-    """Weights that training leaves: best (of the validation bound) or last (of a schedule that ends where it should, or
-    an objective that the bound does not speak for)."""
+    """Weights that the pair has after training: best (by the validation bound) or last. Use last if the schedule
+    decides
+    when to stop, or if the bound does not measure the objective."""
     clip_norm: Annotated[float, MAY_BE_INFINITE] = 0.0
-    """Largest norm of the gradient, all parameters together; 0: no clipping."""
+    """Maximum norm of the gradient of all parameters together. 0 disables clipping."""
     seed: int = 0
-    """Seed of order, binarisation and noise."""
+    """Seed of data order, binarization and noise."""
     pseudo_inputs: str = "random"
-    """Where a VampPrior's pseudo-inputs start: random (as the pair was made) or data (training data drawn by the seed,
-    with a little noise)."""
+    """Initial pseudo-inputs of a VampPrior: random (as the pair was created) or data (training data drawn with the
+    seed,
+    plus a little noise)."""
     checkpoint_seconds: Annotated[float, MAY_BE_INFINITE] = 30.0
-    """Seconds between two writings of the resume state."""
+    """Seconds between two saves of the resume state."""
     compile: str = "auto"
-    """Compile the step: auto, always or never. auto compiles where the training has steps enough to pay for it. Where
-    nothing can be compiled, auto runs eagerly after one line that says why, and always raises ValueError."""
+    """Compile the step: auto, always or never. auto compiles if the training has enough steps to pay for it. If nothing
+    can
+    be compiled, auto runs eagerly after a one-line message with the reason, and always raises ValueError."""
     tensorboard: bool = False
-    """Write TensorBoard events into the run folder."""
+    """Write TensorBoard events to the run folder."""
     device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    """Device: auto, cpu, cuda or mps."""
     num_processes: int = 1
-    """Processes that share each batch."""
+    """Number of processes that share each batch."""
     precision: str = "32-true"
-    """Precision, by Lightning Fabric's names: 32-true, 64-true, bf16-mixed or bf16-true; 64-true and bf16-true
-    leave the pair in theirs. Densities and KL terms are in float32 or wider in each of them. bf16-true refuses data
-    that bfloat16 rounds. Processors without products of bfloat16 are slower in it than in 32-true. In bfloat16 the
-    gradient of a category's posterior, a difference of sums of hundreds of nats, is mostly rounding as long as the
-    categories differ little."""
+    """Precision, by Lightning Fabric's names: 32-true, 64-true, bf16-mixed or bf16-true. 64-true and bf16-true convert
+    the pair. Densities and KL terms are in float32 or wider in all of them. bf16-true refuses data that bfloat16
+    rounds. Processors without bfloat16 instructions are slower in bfloat16 than in 32-true. In bfloat16 the gradient of
+    a category's posterior, a difference of sums of hundreds of nats, is mostly rounding error while the categories
+    differ
+    little."""
 
     def __post_init__(self) -> None:
         for name, what in (("frozen", "parts"), ("warmup_sites", "latent sites")):
             if isinstance(names := plain(getattr(self, name)), str):
-                raise ValueError(f"{name} must be names of {what}, got '{names}': give ('{names}',)")
+                raise ValueError(f"{name} must be a tuple of names of {what}, got '{names}': give ('{names}',)")
         convert_fields(self)
         for name in ("max_epochs", "batch_size", "num_processes"):
             if getattr(self, name) < 1:
@@ -139,7 +145,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'")
         if bool(self.frozen) != bool(self.frozen_epochs):
             raise ValueError(
-                f"frozen={self.frozen} and frozen_epochs={self.frozen_epochs:g} belong together: give both, or none"
+                f"frozen={self.frozen} and frozen_epochs={self.frozen_epochs:g} belong together: give both, or neither"
             )
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is 'cuda', but torch finds no CUDA device here: use auto or cpu")
@@ -159,62 +165,63 @@ def fit(
     config: TrainConfig | None = None,
     **options: Any,
 ) -> History:
-    """Train a pair with Adam; afterwards it holds the weights of the best validation bound, or with ``keep="last"`` the
-    last ones.
+    """Train a pair with Adam, and leave in it the weights with the best validation bound, or the last ones if
+    ``keep="last"``.
 
     Example::
 
         >>> history = fit(pair, pyro_priors.data.load("mnist"), max_epochs=200, warmup_epochs=100, out="runs/cp")
 
-    Validation is the bound at KL weight 1 on the validation part, at the same noise after every epoch; of a category
-    that is sparse or relaxed its estimate with the ``num_enumerated`` most probable ones summed and one drawn from the
-    rest, where an evaluation sums all. Order, binarisation and noise are functions of ``seed`` and the step: a run that
-    is killed at any moment and resumed ends with the same bits as one that was not, on the same machine. Nothing global
-    is changed: the parameter store and the state of torch's random generators are as before when it returns.
+    Validation computes the bound at KL weight 1 on the validation part, with the same noise after every epoch. For a
+    sparse or relaxed category it sums the ``num_enumerated`` most probable categories and draws one from the rest,
+    while an evaluation sums all. Order, binarization and noise are functions of ``seed`` and the step. On the same
+    machine, a run that is killed at any moment and resumed therefore ends with the same bits as an uninterrupted run.
+    No global state changes: the parameter store and torch's random generators are restored at the end.
 
-    Several processes share each batch and its noise: they end with the parameters of one process, up to the order of
-    sums, where the latent sites are Gaussian (of other sites each process draws the same noise for its own share).
-    Objectives that compare the data of a batch with each other (Capacity, TotalCorrelation, Factor, Info) are for one
+    Several processes share each batch and its noise. If the latent sites are Gaussian, they end with the parameters of
+    one process, up to the order of sums. For other sites, each process draws the same noise for its own share.
+    Objectives that compare the data of a batch with each other (Capacity, TotalCorrelation, Factor, Info) need a single
     process.
 
-    The objective is used through a copy, to which the number of training data is filled in where it needs it and was
-    not given it; what it trains itself, such as Factor's discriminator, begins anew from ``seed``.
+    ``fit`` uses a copy of the objective, and sets its number of training data if the objective needs one and has none.
+    Networks that the objective trains, such as Factor's discriminator, are initialized from ``seed``.
 
-    SIGINT and SIGTERM end the current step, write the resume state and raise KeyboardInterrupt or SystemExit. A
-    training outside the main thread does not handle them.
+    On SIGINT or SIGTERM, the training finishes the current step, writes the resume state and raises KeyboardInterrupt
+    or SystemExit. A training outside the main thread does not handle signals.
 
-    Several threads may train pairs and use this package otherwise at the same time. A training lets other threads run
-    after each step and each batch of its validation, and ends with the bits of one that runs alone. A thread that draws
-    from torch's global generators in the middle of a step would change it. The training notices, and ends with
-    ValueError: give that thread a ``torch.Generator`` of its own. Your own loop with
-    Pyro's ``SVI`` has no such protection: run it while no other thread uses this package.
+    Several threads may train pairs, and use this package otherwise, at the same time. A training lets other threads run
+    after each step and each batch of its validation, and ends with the same bits as a training that runs alone. A
+    thread that draws from torch's global generators during a step would change that step. The training detects this and
+    raises ValueError: give that thread its own ``torch.Generator``. Your own loop with Pyro's ``SVI`` has no such
+    protection: run it while no other thread uses this package.
 
-    Before the training the programs run on two rows of data as ``pair.log_prob`` runs them, with several samples, so
-    that a network that cannot handle these is found now and not after the training. If a step has a single datum, they
-    also run on one in training mode, on which batch statistics fail.
+    Before the training, the programs run on two rows of data with several samples, as in ``pair.log_prob``. A network
+    that cannot handle samples is thus found before the training, and not after it. If a step will have a single datum,
+    the programs also run on one datum in training mode, where batch statistics fail.
 
-    :param pair: what to train, in place
+    :param pair: the pair, which is trained in place
     :param data: from :func:`pyro_priors.data.load` or :func:`pyro_priors.data.from_arrays`
-    :param objective: an objective of ours, or Pyro's Trace_ELBO, TraceMeanField_ELBO or TraceEnum_ELBO (its sum over
-        the batch is divided by the batch size); ``pair.elbo`` when left out
-    :param out: run folder, by its path or as a RunFolder; without one nothing is written. Its pair is what
-        :func:`pyro_priors.load` gives from then on, also where :meth:`Pair.save` had written there before
-    :param resume: resume the run in ``out`` with the same options and data; from the beginning if it has no state yet.
-        A data file may lie elsewhere now, and arrays in memory may be other objects: their checksums are compared
-    :param progress: show a bar, or plain lines when the output is no terminal
+    :param objective: an objective of this package, or Pyro's Trace_ELBO, TraceMeanField_ELBO or TraceEnum_ELBO, whose
+        sum over the batch is divided by the batch size; by default ``pair.elbo``
+    :param out: the run folder, as a path or a RunFolder; without it nothing is written. From then on
+        :func:`pyro_priors.load` returns the trained pair, even if :meth:`Pair.save` has written to the folder before
+    :param resume: resume the run in ``out`` with the same options and data, or start it if there is no state yet. The
+        data file may have moved, and in-memory arrays may be other objects: their checksums are compared
+    :param progress: show a progress bar, or plain lines if the output is not a terminal
     :param config: all options at once
     :param options: fields of :class:`TrainConfig`
-    :raises ValueError: if an option is out of range, data and pair do not fit, a network does not return what its
-        program needs, ``batch_size`` leaves a datum alone that cannot be, a tensor of the pair could not be saved or
-        restored, ``out`` holds another run, a pair was saved over that of the run to be resumed,
-        ``compile="always"`` cannot compile, parameters or a step need more memory than there is, or another thread
-        draws from torch's generators during a step
+    :raises ValueError: if an option is out of range; data and pair do not fit; a network does not return what its
+        program needs, or cannot be trained on a batch of one datum that ``batch_size`` leaves; a tensor of the pair
+        could not be saved or restored; ``out`` contains another run, or a pair that was saved over that of the run to
+        be resumed; nothing can be compiled with ``compile="always"``; parameters or a step need more memory than the
+        machine has; or another thread draws from torch's generators during a step
     :raises TrainingDiverged: if the loss, a gradient, a parameter or the validation bound becomes NaN or infinite, or a
-        distribution refuses what the networks compute; the pair, and ``out``, hold the best weights so far, or those at
-        the start where no epoch has ended. A run that diverged and is resumed raises it at once
+        distribution refuses its parameters. The pair, and ``out``, then hold the best weights so far, or the initial
+        ones if no epoch has ended. Resuming a run that has diverged raises this at once
     :raises CheckpointError: if the run to be resumed cannot be read, or a file cannot be written, for example on a full
-        disk. The last state is then as it was, and the run can be resumed from it. The error's ``history`` is what was
-        trained; the pair holds the weights of the step that was reached, or those of the end if it was
+        disk. The last state is then unchanged, and the run can be resumed from it. The attribute ``history`` of the
+        error has the epochs so far. The pair holds the weights of the last step, or the final weights if training was
+        complete
     :raises ChildProcessError: if one of several processes was killed; a run with ``out`` can be resumed
     """
     if config is not None and not isinstance(config, TrainConfig):
@@ -227,8 +234,8 @@ def fit(
     if not hasattr(objective, "differentiable_loss"):
         given = objective if isinstance(objective, str) else type(objective).__name__
         raise ValueError(
-            f"objective {given} has no differentiable_loss: give one of pyro_priors.objectives, as Beta(4.0), or "
-            "Pyro's Trace_ELBO(), TraceMeanField_ELBO() or TraceEnum_ELBO(); others train with SVI"
+            f"objective {given} has no differentiable_loss: give one of pyro_priors.objectives, such as Beta(4.0), "
+            "or Pyro's Trace_ELBO(), TraceMeanField_ELBO() or TraceEnum_ELBO(); use SVI to train with others"
         )
     if isinstance(objective, ELBO):
         if objective.kl_weight != 1.0:
@@ -240,13 +247,13 @@ def fit(
         if objective.couples_batch and config.num_processes > 1:
             raise ValueError(
                 f"num_processes is {config.num_processes}, but {type(objective).__name__} compares the data of a batch "
-                "with each other, and each process has a share of them: give num_processes=1"
+                "with each other, and each process has only a share of them: give num_processes=1"
             )
     coupled = [type(module).__name__ for module in pair.modules() if getattr(module, "couples_batch", False)]
     if config.num_processes > 1 and coupled:
         raise ValueError(
             f"num_processes is {config.num_processes}, but {coupled[0]} computes with a whole batch, and each process "
-            "has a share of it: give num_processes=1, or of an optimal scale calibration='learned'"
+            "has only a share of it: give num_processes=1, or instead of an optimal scale calibration='learned'"
         )
     _check_fits(pair, data)
     _check_memory(pair, data, objective, config.batch_size)
@@ -261,7 +268,9 @@ def fit(
     if config.tensorboard:
         summary_writer()
     if len(data.valid) < config.num_processes:
-        raise ValueError(f"num_processes is {config.num_processes}, but the validation part has {len(data.valid)} data")
+        raise ValueError(
+            f"num_processes is {config.num_processes}, but the validation part has {len(data.valid)} data: give fewer"
+        )
     to_file = out is not None or config.num_processes > 1
     checkpoint.check_module(pair, to_file)
     if config.num_processes > 1:
@@ -269,18 +278,18 @@ def fit(
     if isinstance(objective, ELBO) and out is not None:
         checkpoint.check_tensors(objective.state())
     if resume and out is None:
-        raise ValueError("resume=True needs out, the run folder to resume")
+        raise ValueError("resume=True needs out: give the run folder to resume")
     if config.precision.startswith("bf16") and not _multiplies_bfloat16(config.device):
         warnings.warn(
-            f"precision='{config.precision}': this processor has no products of bfloat16 and is slower in it than in "
-            "32-true",
+            f"precision='{config.precision}': this processor has no bfloat16 instructions, and is slower in "
+            "bfloat16 than in 32-true",
             RuntimeWarning,
             stacklevel=3,
         )
     if config.warmup_epochs > config.max_epochs:
         warnings.warn(
             f"warmup_epochs is {config.warmup_epochs:g} and max_epochs {config.max_epochs}: training ends at a KL "
-            f"weight of {config.max_epochs / config.warmup_epochs:.2g}, below that of the bound",
+            f"weight of {config.max_epochs / config.warmup_epochs:.2g}, below the weight 1 of the bound",
             stacklevel=3,
         )
     folder = out if out is None or isinstance(out, RunFolder) else RunFolder(out)
@@ -303,7 +312,7 @@ def _train(
     resume: bool,
     progress: bool,
 ) -> History:
-    """In this process, or in as many as are wanted."""
+    """Train in this process, or in ``config.num_processes`` processes."""
     from lightning_fabric import Fabric  # a second to import, and only training needs it
 
     strategy = "auto" if config.num_processes == 1 else "ddp_spawn"
@@ -343,7 +352,7 @@ def _train(
 
 @contextmanager
 def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Within it, a logger says errors alone."""
+    """Let a logger report only errors."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -355,11 +364,11 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 def _raise_of_killed(
     error: ProcessExitedException | ProcessRaisedException, result: Path, folder: RunFolder | None
 ) -> None:
-    """Say which process was killed, if one was.
+    """Raise an error that names the killed process, if one was killed.
 
-    :param error: of one of the processes, which may be one that lost the connection to the killed one
-    :param result: each process leaves a file next to it when it begins, and one when it returns or raises
-    :param folder: the run
+    :param error: the error of one of the processes, which may have lost the connection to the killed one
+    :param result: each process writes a file next to this path when it begins, and another when it returns or raises
+    :param folder: the run folder
     :raises ChildProcessError: if a process was killed
     """
     killed, how = [], ""
@@ -380,7 +389,7 @@ def _multiplies_bfloat16(device: str) -> bool:
         return True
     try:
         return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    except (AttributeError, RuntimeError):  # a torch that does not tell: there is nothing to warn of
+    except (AttributeError, RuntimeError):  # a torch that does not report it: give no warning
         return True
 
 
@@ -397,7 +406,7 @@ def _check_fits(pair: Pair, data: Splits) -> None:
     if "x_shape" in config and tuple(config["x_shape"]) != data.x_shape:
         raise ValueError(
             f"the pair was made for x_shape={tuple(config['x_shape'])}, but {data.name} has {data.x_shape}: make it "
-            "with x_shape=data.x_shape, or give its own data"
+            "with x_shape=data.x_shape, or give data of that shape"
         )
     if "condition_shape" in config and tuple(config["condition_shape"]) != data.condition_shape:
         raise ValueError(
@@ -416,7 +425,7 @@ def _check_fits(pair: Pair, data: Splits) -> None:
 
 
 def _check_memory(pair: Pair, data: Splits, objective: infer.ELBO, batch_size: int) -> None:
-    """Refuse a training whose parameters, or whose step, cannot fit into the memory."""
+    """Refuse a training whose parameters, or whose step, cannot fit into memory."""
     held = sum(value.numel() * value.element_size() for value in pair.parameters() if not is_lazy(value))
     check_memory(TRAINED * held, f"training the pair's {held / 2**30:,.1f} GiB of parameters", "make a smaller pair")
     config = (pair.recipe or {}).get("config") or {}
@@ -427,12 +436,12 @@ def _check_memory(pair: Pair, data: Splits, objective: infer.ELBO, batch_size: i
     values = max(2 * math.prod(data.x_shape), config.get("num_components", 0) if "prior" not in config else 0)
     if config.get("prior") in ("mixture", "vamp"):
         values = max(values, config["num_components"] * config["z_dim"])
-    remedy = "give fewer, or smaller batches"
+    remedy = "give a smaller batch_size, or fewer components or categories"
     check_memory(4 * rows * values, f"batch_size={batch_size} ({rows:,} rows in a step)", remedy)
 
 
 def _check_precision(data: Splits, precision: str) -> None:
-    """Refuse data that the precision would round: the loss would be that of other data."""
+    """Refuse data that the precision would round: the loss would be that of different data."""
     if precision != "bf16-true":
         return
     for name in ("train", "valid"):
@@ -442,13 +451,13 @@ def _check_precision(data: Splits, precision: str) -> None:
             if (first := first_rounded(x, torch.bfloat16)) is not None:
                 raise ValueError(
                     f"precision='bf16-true' would round x of the {name} part, {first[0]:.6g} to {first[1]:.6g}: use "
-                    "precision='bf16-mixed', which leaves the data as they are, or '32-true'"
+                    "precision='bf16-mixed', which does not change the data, or '32-true'"
                 )
 
 
 @torch.no_grad()
 def _latent_sites(pair: Pair, data: Splits) -> dict[str, Any]:
-    """The latent sites of the guide on two examples, by name."""
+    """Return the latent sites of the guide on two examples, by name."""
     first = to_like(data.train.take(slice(2)), next(pair.parameters()))
     with seeded(0, pair.device), own_store():
         condition = None if first.condition is None else first.condition[:]  # bytes come out as numbers
@@ -466,7 +475,7 @@ def _check_frozen(pair: Pair, frozen: tuple[str, ...]) -> None:
     for name in frozen:
         if name not in parts:
             near = zoo.hint(name, parts) if get_close_matches(name, parts, n=1) else zoo.hint(name, _upper(parts))
-            raise ValueError(f"frozen names '{name}', which is no part of the pair: {near}")
+            raise ValueError(f"frozen names '{name}', which is not a part of the pair: {near}")
 
 
 def _check_chunks(pair: Pair, data: Splits, objective: infer.ELBO) -> None:
@@ -476,8 +485,8 @@ def _check_chunks(pair: Pair, data: Splits, objective: infer.ELBO) -> None:
     category = ((pair.recipe or {}).get("config") or {}).get("category")
     if category == "sparse":
         raise ValueError(
-            f"chunk_size={size} sums all categories, but the pair's are sparse (category='sparse'), of which few are "
-            "summed: leave one of the two out"
+            f"chunk_size={size} sums all categories, but the pair sums only a few (category='sparse'): leave out one "
+            "of the two"
         )
     sites = _latent_sites(pair, data)
     if not any(site["infer"].get("enumerate") == "parallel" for site in sites.values()):
@@ -487,13 +496,13 @@ def _check_chunks(pair: Pair, data: Splits, objective: infer.ELBO) -> None:
 
 
 class _Sender(pickle.Pickler):
-    """Pickles what is sent to other processes, without the values of its tensors."""
+    """Pickle what is sent to other processes, without the values of its tensors."""
 
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return NotImplemented
         if value.requires_grad and not value.is_leaf:
-            raise ValueError("a tensor that was computed from parameters is no leaf of autograd's graph")
+            raise ValueError("a tensor that was computed from parameters is not a leaf of autograd's graph")
         return type(None), ()
 
 
@@ -518,8 +527,8 @@ def _start_pseudo_inputs(pair: Pair, data: Splits, config: TrainConfig) -> None:
     starts = [module.init_from_data for module in pair.modules() if hasattr(module, "init_from_data")]
     if not starts:
         raise ValueError(
-            "pseudo_inputs is 'data', but no part of the pair can start at data, as a VampPrior with learnable "
-            "pseudo-inputs can: make a vae or hvae with prior='vamp' (--pair.prior vamp), or leave pseudo_inputs out"
+            "pseudo_inputs is 'data', but the pair has no VampPrior with learnable pseudo-inputs: make a vae or hvae "
+            "with prior='vamp' (--pair.prior vamp), or leave pseudo_inputs out"
         )
     for start in starts:
         cast(Any, start)(data.train.x, data.train.condition, config.seed)
@@ -528,9 +537,9 @@ def _start_pseudo_inputs(pair: Pair, data: Splits, config: TrainConfig) -> None:
 def record(
     pair: Pair, data: Splits, objective: infer.ELBO, config: TrainConfig, digest: bool = False
 ) -> dict[str, Any]:
-    """What ``config.json`` of a run folder holds.
+    """Return the content of ``config.json`` of a run folder.
 
-    :param digest: with the digest of the data in any case, as for :meth:`Splits.described`
+    :param digest: always include the digest of the data, as for :meth:`Splits.described`
     """
     from . import __version__
 
@@ -544,7 +553,7 @@ def record(
 
 
 def defaults(pair: str | None, objective: type[infer.ELBO]) -> dict[str, Any]:
-    """The default of each option, in the form of :func:`record`, of a pair of the zoo and an objective of ours."""
+    """Return the default of each option of a pair of the zoo and an objective, in the form of :func:`record`."""
 
     def of(config_class: type) -> dict[str, Any]:
         fields = dataclasses.fields(config_class)
@@ -561,11 +570,11 @@ def defaults(pair: str | None, objective: type[infer.ELBO]) -> dict[str, Any]:
 
 @contextmanager
 def _interpreter_left_standing() -> Iterator[None]:
-    """Ends this process without taking the interpreter down.
+    """End this process without finalizing the interpreter.
 
-    A thread of gloo may drop its last tensors after the process has gone on, and to ask for an interpreter that is
-    being taken down aborts the process. What is registered with ``atexit`` within is still called, what was registered
-    before (by imports) is not.
+    A thread of gloo may drop its last tensors late, and using an interpreter that is being finalized aborts the
+    process. Functions that are registered with ``atexit`` inside this context are still called. Functions that were
+    registered before, by imports, are not.
     """
     status = 1
 
@@ -581,10 +590,10 @@ def _interpreter_left_standing() -> Iterator[None]:
 
 @_interpreter_left_standing()
 def _train_in_process(rest: tuple[Any, ...], result: Path, fabric: Fabric, pair: Pair) -> int:
-    """What one of several processes runs; returns the exit status of a signal that stopped it, or 0."""
+    """Run the training in one of several processes. Return the exit status of a signal that stopped it, or 0."""
     from tqdm import tqdm
 
-    # the lock that it makes otherwise is a semaphore, which a killed process leaves to the system, and a warning of it
+    # by default it makes a semaphore, which a killed process leaves to the system, with a warning
     tqdm.set_lock(threading.RLock())
     result.with_name(f"began-{fabric.global_rank}").touch()
     try:
@@ -597,7 +606,7 @@ def _outcome(rest: tuple[Any, ...], result: Path, fabric: Fabric, pair: Pair) ->
     outcome: History | TrainingDiverged | CheckpointError
     try:
         outcome = Training(fabric, pair, *rest).run()
-    except (TrainingDiverged, CheckpointError) as error:  # the pair that it leaves is wanted as well
+    except (TrainingDiverged, CheckpointError) as error:  # the pair is needed as well
         outcome = error
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

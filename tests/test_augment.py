@@ -130,13 +130,17 @@ def test_data_say_what_is_done_to_them():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("moons", {"flip": True}, "flip and rotate need a set of images, moons has x_shape"),
+        ("moons", {"flip": True}, "flip and rotate need a data set of images, but moons has x_shape"),
         (
             "digits",
             {"flip": True, "condition_rows": 4},
-            "would part x from the condition that is the rest of its image",
+            "would change x but not the condition, which is the rest of its",
         ),
-        ("digits", {"rotate": 5.0, "binarise": "fixed"}, "rotate interpolates, and would leave no 0 and 1"),
+        (
+            "digits",
+            {"rotate": 5.0, "binarise": "fixed"},
+            "rotate interpolates, so that binary images would not",
+        ),
         ("digits", {"rotate": -1.0}, "rotate must be an angle from 0 to 180 degrees, got -1"),
         ("digits", {"flip": 1}, "flip must be True or False, got 1"),
     ],

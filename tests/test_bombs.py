@@ -70,18 +70,18 @@ def write_npz(path, members):
     [
         (
             npy(header_of("(1000000000000, 3)")),
-            "x_train declares shape (1000000000000, 3) of float32, 1.2e+13 bytes, and",
+            "x_train declares shape (1000000000000, 3) of float32, 1.2e+13 bytes, but",
         ),
-        (npy(header_of(f"({2**40}, {2**40})")), "and holds 480"),
-        (npy(header_of(f"(1{'0' * 400}, 3)")), "and holds 480"),
-        (npy(header_of("(-1, 3)")), "and holds 480"),
-        (npy(header_of("(4, 3)")), "declares shape (4, 3) of float32, 48 bytes, and holds 480"),
-        (npy(header_of(f"({2**40},)", "'<U0'"), b""), "0 bytes, and holds 0"),
+        (npy(header_of(f"({2**40}, {2**40})")), "but contains 480"),
+        (npy(header_of(f"(1{'0' * 400}, 3)")), "but contains 480"),
+        (npy(header_of("(-1, 3)")), "but contains 480"),
+        (npy(header_of("(4, 3)")), "declares shape (4, 3) of float32, 48 bytes, but contains 480"),
+        (npy(header_of(f"({2**40},)", "'<U0'"), b""), "0 bytes, but contains 0"),
         (npy(header_of(f"({2**40},)", "'|O'")), "x_train must hold real numbers, got Python objects"),
         (npy(header_of("(40, 3)", "[('a', '|O')]")), "x_train must hold real numbers, got Python objects"),
         (b"\x93NUMPY\x01\x00\xff\xff", "not a readable .npz file"),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}", "not a readable .npz file"),
-        (b"\x93NUMPY\x07\x00" + bytes(99), "version 7.0 of numpy's format"),
+        (b"\x93NUMPY\x07\x00" + bytes(99), "version 7.0 of NumPy's format"),
         (npy("[" * 9000), "not a readable .npz file"),
         (b"cos\nsystem\n(S'false'\ntR.", "not a readable .npz file"),
         (b"", "not a readable .npz file"),
@@ -401,7 +401,7 @@ def test_a_one_hot_condition_is_not_allocated_beyond_the_limit(tmp_path, monkeyp
     config = pp.data.DataConfig(condition_labels=True)
     for num_labels, size in ((num, "86.4 GB"), (2**40, "1.58e+09 GB")):
         splits = Splits("own", part, part, part, likelihood="gaussian", num_labels=num_labels)
-        said = f"condition_labels, 180000 rows of {num_labels} classes, would take {size} of memory, more than"
+        said = f"condition_labels with 180000 rows of {num_labels} classes would take {size} of memory, more than"
         refused(lambda splits=splits: arrange(splits, config), said)
     splits = Splits("own", part, part, part, likelihood="gaussian", num_labels=5)
     refused(lambda: arrange(splits, config), "label_train must be integers from 0 to 4, got 5")

@@ -163,13 +163,13 @@ def test_damaged_images_are_decoded_again(celeba, cache, monkeypatch, name):
     with counted_decoding(monkeypatch) as calls:
         for number, damaged in enumerate(damages(content).values(), 1):
             (entry / name).write_bytes(damaged)
-            found = warned("celeba, decoded, is made again, the cache is damaged: ", images_of, celeba)
+            found = warned("the decoded data set celeba is made again, because the cache is dam", images_of, celeba)
             assert torch.equal(found, before) and len(calls) == number * NUM
             assert torch.equal(images_of(celeba), before) and len(calls) == number * NUM
             assert {path.name for path in entry.iterdir()} >= {"images.npy", "images.json"}
         (entry / name).unlink()
         if name == "images.npy":
-            warned("is made again, the cache is damaged: ", images_of, celeba)
+            warned("is made again, because the cache is damaged: ", images_of, celeba)
         else:  # as a process that was killed between the two leaves it
             assert torch.equal(images_of(celeba), before)
         assert len(calls) == 6 * NUM
@@ -184,7 +184,7 @@ def test_a_full_disk_below_decoded_images(celeba, cache, monkeypatch, preallocat
         monkeypatch.delattr(os, "posix_fallocate")
     capsys.readouterr()
     with counted_decoding(monkeypatch) as calls, full_disk(wanted.numel() // 2):
-        found = warned("celeba, decoded, is not kept, ", images_of, celeba)
+        found = warned("the decoded data set celeba is not cached, ", images_of, celeba)
     assert torch.equal(found, wanted)
     assert len(calls) == NUM if preallocates else NUM < len(calls) < 2 * NUM
     assert "celeba: decoding 12 images once, into memory (0 MB)\n" in capsys.readouterr().err
@@ -205,7 +205,7 @@ def test_images_that_fit_neither_disk_nor_memory_are_refused(celeba, cache, monk
     monkeypatch.setenv("PYRO_PRIORS_MAX_GB", "0.0001")
     images_of(celeba)  # mapped, and therefore not limited by the memory
     shutil.rmtree(cache)
-    with full_disk(100_000), pytest.warns(RuntimeWarning, match="is not kept"), pytest.raises(ValueError) as caught:
+    with full_disk(100_000), pytest.warns(RuntimeWarning, match="is not cached"), pytest.raises(ValueError) as caught:
         images_of(celeba)
     assert str(caught.value).startswith(
         "celeba at 3x64x64 would take 0.000147 GB of memory, more than the limit of 0.00"
@@ -294,29 +294,29 @@ def test_damaged_networks_are_trained_again(cache):
         content = file.read_bytes()
         for damaged in damages(content).values():
             file.write_bytes(damaged)
-            assert warned("the linear is made again, the cache is damaged: ", linear, folder) == 1
+            assert warned("the linear is made again, because the cache is damaged: ", linear, folder) == 1
             assert file.read_bytes() == content and linear(folder) == 0
     next(folder.glob("*.safetensors")).unlink()
-    assert warned("the linear is made again, the cache is damaged: ", linear, folder) == 1
+    assert warned("the linear is made again, because the cache is damaged: ", linear, folder) == 1
 
 
 def test_networks_of_other_sizes_are_trained_again(cache):
     """Such as those of another version of the package."""
     folder = cache / "classifiers" / "own"
     checkpoint.write(folder, "linear", {"weight": torch.zeros(5, 5)}, {"data": "own"})
-    assert warned("the linear is made again, the cache is damaged: ", linear, folder) == 1
+    assert warned("the linear is made again, because the cache is damaged: ", linear, folder) == 1
     assert linear(folder) == 0
 
 
 def test_networks_that_cannot_be_written_are_used_all_the_same(cache, tmp_path, monkeypatch):
     folder = cache / "classifiers" / "own"
     with full_disk(50):
-        assert warned("the linear is not kept, ", linear, folder) == 1
+        assert warned("the linear is not cached, ", linear, folder) == 1
     assert not [path for path in folder.iterdir() if path.name.startswith("linear")]
     assert (linear(folder), linear(folder)) == (1, 0)
     (tmp_path / "file").touch()
     monkeypatch.setenv("PYRO_PRIORS_CACHE", str(tmp_path / "file"))
-    assert warned("the linear is not kept, ", linear, tmp_path / "file" / "classifiers" / "own") == 1
+    assert warned("the linear is not cached, ", linear, tmp_path / "file" / "classifiers" / "own") == 1
     with pytest.raises(ValueError, match="choose another place to write to"):  # a folder that the user named
         monkeypatch.undo()
         linear(tmp_path / "file" / "own")
@@ -395,7 +395,7 @@ def test_an_unwritable_compilers_cache_is_replaced_by_a_temporary_one(monkeypatc
     with full_disk(1000):
         _cache.ensure_compiled_folder()  # a temporary one is of no use either
     assert not list(tmp_path.glob("torchinductor_*")) and not made
-    warned("compiled code is not kept, ", _cache.ensure_compiled_folder)
+    warned("compiled code is not cached, ", _cache.ensure_compiled_folder)
     assert [_cache.compiled_folder()] == made and not list(made[0].iterdir())
     _cache.ensure_compiled_folder()  # says no more
 
@@ -521,7 +521,9 @@ def test_the_command_leaves_what_is_being_written(filled, capsys):
     with another_process_in(filled / "decoded" / "celeba_64_ab"):
         status, lines, errors = command(capsys, "--clear", "decoded/celeba_64_ab")
     assert status == 0 and lines == ["nothing to remove"]
-    assert errors == ["pyro-priors: warning: decoded/celeba_64_ab is left, another process is writing to it"]
+    assert errors == [
+        "pyro-priors: warning: decoded/celeba_64_ab is not removed, because another process is writing to it"
+    ]
     assert (filled / "decoded" / "celeba_64_ab" / "content").exists()
 
 
@@ -726,5 +728,5 @@ def test_a_process_on_a_full_disk_ends_well(celeba, cache):
         command = [sys.executable, "-c", FULL_DISK, str(celeba), str(size)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 0 and int(ended.stdout) == wanted, ended.stderr
-        assert "celeba, decoded, is not kept" in ended.stderr and not list(cache.rglob("images*"))
+        assert "the decoded data set celeba is not cached" in ended.stderr and not list(cache.rglob("images*"))
         cache.mkdir(exist_ok=True)

@@ -177,9 +177,12 @@ def test_each_channel_has_its_own_scale(float64):
         ({"calibration": "xyz"}, "calibration 'xyz' is unknown: choose one of fixed, learned, "),
         (
             {"start_scale": 0.3},
-            r"init_scale=0\.3 is of a learned scale, and scale is optimal: leave one of the two out",
+            r"init_scale=0\.3 is for a learned scale, and scale is optimal: give only one",
         ),
-        ({"calibration": "fixed", "scale": 0.3, "start_scale": 0.3}, "init_scale=0.3 is of a learned scale, and scale"),
+        (
+            {"calibration": "fixed", "scale": 0.3, "start_scale": 0.3},
+            "init_scale=0.3 is for a learned scale, and scale",
+        ),
         ({"scale": 0.3}, r"scale=0\.3 belongs to calibration='fixed', got calibration='optimal'"),
         ({"calibration": "learned_by_channel"}, r"needs images, x_shape=\(channels, height, width\), got \(4,\): load"),
     ],
@@ -307,7 +310,7 @@ def test_what_a_pair_has_no_choice_of_is_said():
     for option, value in (("num_transforms", 2), ("flow_hidden", (7,)), ("couplings_see_condition", True)):
         with pytest.raises(ValueError, match=f"{option}=.* belongs to flow='affine' or 'additive', got 'none': leave"):
             pp.create("sigma_cvae_nf", flow="none", **{option: value}, **sizes)
-    with pytest.raises(ValueError, match=r"scale must be positive, got -1: give scale=0.1, or leave it out for 1$"):
+    with pytest.raises(ValueError, match=r"scale must be positive, got -1: give scale=0.1, or leave it out"):
         pp.create("sigma_vae", x_shape=(6,), calibration="fixed", scale=-1)
 
 

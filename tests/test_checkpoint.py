@@ -187,14 +187,16 @@ def test_what_is_refused_comes_with_a_remedy(damage, tmp_path):
     with pytest.raises(CheckpointError) as error:
         pp.load(tmp_path)
     assert "\n" not in str(error.value)
-    remedies = (checkpoint.RESTORE, "give a folder that pair.save wrote, or that of a run that has ended")
+    remedies = (checkpoint.RESTORE, "give a folder that pair.save wrote, or the folder of a completed run")
     assert str(error.value).endswith(remedies) or "another network" in str(error.value)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "pair"):
-        with pytest.raises(ValueError, match=f"^the folder {path} cannot be made .*: choose another place to write to"):
+        with pytest.raises(
+            ValueError, match=f"^the folder {path} cannot be created .*: choose another place to write to"
+        ):
             create("vae").save(path)
 
 
@@ -202,7 +204,7 @@ def test_another_network_s_save_is_refused_and_nothing_is_loaded(tmp_path):
     """Other names, or other shapes; the pair keeps all its tensors, also those that would have fitted."""
     _saved(tmp_path / "vae", "vae")
     for other, message in (
-        (create("cp_vae"), "saved from another network: '.*' is only in one of the two"),
+        (create("cp_vae"), "saved from another network: '.*' is in only one of the two"),
         (create("vae", hidden=(7, 5)), r"'.*' has shape \(.*\) there and \(.*\) here"),
     ):
         before = {key: value.clone() for key, value in other.state_dict().items()}
@@ -394,14 +396,14 @@ def test_a_pair_that_is_not_of_the_zoo_says_how_to_load_it(tmp_path):
         ("vae", {"likelihood": "gausian"}, "likelihood 'gausian' is unknown: did you mean 'gaussian'?"),
         ("vae", {"scale": 0.1}, "scale=0.1 belongs to likelihood='gaussian', got likelihood='bernoulli': leave it out"),
         ("vae", {"likelihood": "gaussian", "scale": -1.0}, "scale must be positive, got -1.0: give scale=0.1"),
-        ("vae", {"z_dim": 0}, "z_dim must be a whole number of at least 1, got 0"),
+        ("vae", {"z_dim": 0}, "z_dim must be a positive integer, got 0"),
         ("vae", {"z_dim": 2.5}, "z_dim must be an integer, got 2.5 (for example, 40)"),
         ("vae", {"hidden": ()}, "hidden must be a tuple of positive integers, got ()"),
         ("vae", {"hidden": (300, -1)}, "hidden must be a tuple of positive integers, got (300, -1)"),
         ("vae", {"x_shape": ()}, "x_shape must be a tuple of positive integers, got ()"),
-        ("cp_vae", {"num_categories": 0}, "num_categories must be a whole number of at least 1, got 0"),
-        ("hvae", {"z1_dim": 0}, "z1_dim must be a whole number of at least 1, got 0"),
-        ("vae", {"prior": "vamp", "num_components": 0}, "num_components must be a whole number of at least 1, got 0"),
+        ("cp_vae", {"num_categories": 0}, "num_categories must be a positive integer, got 0"),
+        ("hvae", {"z1_dim": 0}, "z1_dim must be a positive integer, got 0"),
+        ("vae", {"prior": "vamp", "num_components": 0}, "num_components must be a positive integer, got 0"),
         (
             "vae",
             {"num_components": 9},

@@ -100,7 +100,7 @@ def test_it_is_trained_once_and_kept(digits, trained, tmp_path, monkeypatch):
     tensors.write_bytes(content[:-1])
     monkeypatch.undo()
     with pytest.warns(
-        RuntimeWarning, match="the classifier is made again, the cache is damaged: .* truncated or alter"
+        RuntimeWarning, match="the classifier is made again, because the cache is damaged: .* truncated or alter"
     ):
         made_again = quick(digits, folder)
     assert runs.same_bits(runs.state(made_again), runs.state(network)) and tensors.read_bytes() == content
@@ -116,7 +116,7 @@ def test_of_two_that_need_it_one_trains(tmp_path, capsys):
         checkpoint.write(folder, "linear", checkpoint.module_state(theirs), {})
     other.join(30)
     assert torch.equal(network.weight, theirs.weight)
-    assert capsys.readouterr().err == f"waiting for another process that is at work in {folder}\n"
+    assert capsys.readouterr().err == f"waiting for another process that is using {folder}\n"
 
 
 def test_attributes(tmp_path):
@@ -194,10 +194,10 @@ def test_mistakes_are_named(digits, tmp_path):
         ({"learning_rat": 0.1}, "classifier has no option 'learning_rat': did you mean 'learning_rate'?"),
         ({"epochs": 3}, "classifier has no option 'epochs': did you mean 'max_epochs'?"),
         ({"xyz": 3}, "classifier has no option 'xyz': choose one of seed, max_epochs, patience, batch_size, learning_"),
-        ({"max_epochs": 0}, "max_epochs must be a whole number of at least 1, got 0"),
+        ({"max_epochs": 0}, "max_epochs must be an integer of at least 1, got 0"),
         ({"max_epochs": 2.0}, "max_epochs must be an integer, got 2.0"),
-        ({"patience": -1}, "patience must be a whole number of at least 0, got -1"),
-        ({"batch_size": 1}, "batch_size must be a whole number of at least 2, got 1"),
+        ({"patience": -1}, "patience must be an integer of at least 0, got -1"),
+        ({"batch_size": 1}, "batch_size must be an integer of at least 2, got 1"),
         ({"seed": True}, "seed must be an integer, got True"),
         ({"learning_rate": float("nan")}, "learning_rate must be a finite number, got nan"),
     ],

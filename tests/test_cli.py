@@ -301,7 +301,7 @@ def test_data_that_changed_or_went_since_the_training_are_refused(tmp_path, caps
             f"pyro-priors: error: {file} has changed since {run} was trained on it: put that file back\n"
         )
     assert main(merged(train, ["--resume", "--train.max-epochs", "2"])) == 2
-    assert "error: the data are not those that the run in" in capsys.readouterr().err
+    assert "error: the run in" in capsys.readouterr().err
     file.unlink()
     assert main(["evaluate", str(run)]) == 2
     assert capsys.readouterr().err == (
@@ -532,14 +532,14 @@ MISTAKES = {
     ),
     "no pseudo-inputs": (
         "train vae --data digits --out new --train.pseudo-inputs data",
-        r"pseudo_inputs is 'data', but the pair has no VampPrior with trained .*--pair\.prior vamp.*or leave",
+        r"pseudo_inputs is 'data', but the pair has no VampPrior with learnable .*--pair\.prior vamp.*or leave",
     ),
     "too few data": (
         "train vae --data digits --data.limit 96 --out new --pair.prior vamp --train.pseudo-inputs data",
         r"num_components is 500, more than the 96 data that .* start at: make the prior with 96 or fewer",
     ),
     "likelihood": ("train vae --data digits --out new --pair.likelihood bernouli", r"likelihood.*bernouli"),
-    "z_dim": ("train vae --data digits --out new --pair.z-dim 0", r"z_dim must be .* of at least 1, got 0"),
+    "z_dim": ("train vae --data digits --out new --pair.z-dim 0", r"z_dim must be a positive integer, got 0"),
     "objective": (
         "train vae --data digits --out new --objective bta",
         r"objective 'bta' is unknown: did you mean 'beta'\?",
@@ -553,7 +553,7 @@ MISTAKES = {
     "rows": ("train cvae --data digits --out new --data.condition-rows 8", r"condition_rows must be below .* 8, got 8"),
     "no images": (
         "train cvae --data moons --out new --data.condition-rows 1",
-        r"condition_rows=1 needs a set of images, moons",
+        r"condition_rows=1 needs a data set of images, but moons",
     ),
     "no condition": (
         "train cvae --data digits --out new",
@@ -562,7 +562,7 @@ MISTAKES = {
     "limit": ("train vae --data digits --out new --data.limit -3", r"limit must be an integer of 0 or more, got -3"),
     "taken": (
         "train cp_vae --data digits --out RUN",
-        r"RUN holds a run already: resume it \(--resume.*or choose another --out",
+        r"RUN already contains a run: resume it \(--resume.*or choose another --out",
     ),
     "other options": (
         "train vae --data digits --out RUN --resume",
@@ -570,7 +570,7 @@ MISTAKES = {
     ),
     "out is a file": ("train vae --data digits --out bad.npz", r"out is bad\.npz, which is a file"),
     "out below a file": ("train vae --data digits --out bad.npz/run", r"bad\.npz/run"),
-    "no run": ("evaluate new", r"new is no run folder: it has no config\.json"),
+    "no run": ("evaluate new", r"new is not a run folder: it has no config\.json"),
     "metric": ("evaluate RUN --metrics bond", r"metric 'bond' is unknown: did you mean 'bound'\?"),
     "metric of other data": (
         "evaluate RUN --metrics factors",
@@ -586,14 +586,14 @@ MISTAKES = {
     ),
     "part": ("evaluate RUN --part tets", r"--part.*tets|tets.*--part"),
     "num_samples": ("evaluate RUN --num-samples 0", r"--num-samples must be a positive integer or None, got 0"),
-    "sample no run": ("sample new", r"new is no run folder"),
+    "sample no run": ("sample new", r"new is not a run folder"),
     "suffix": ("sample RUN --out samples.jpg", r"--out must end in \.png or \.npz, got 'samples\.jpg'"),
     "num": ("sample RUN --num 0", r"--num must be a positive integer or None, got 0"),
     "category": ("sample RUN --category 7", r"c must be a category from 0 to 3, got 7"),
     "negative category": ("sample RUN --category -1", r"c must be a category from 0 to 3, got -1|--category"),
     "category word": ("sample RUN --category three", r"c must be a category, .*'aggregate'.*got 'three'"),
     "condition": ("sample RUN --condition 0", "--condition 0: this pair takes no condition"),
-    "broken pair": ("plot BROKEN", r"pair-.*safetensors does not have the checksum .*truncated or altered"),
+    "broken pair": ("plot BROKEN", r"pair-.*safetensors does not match the checksum .*truncated or altered"),
     "broken config": ("plot UNREADABLE", r"config\.json cannot be read .*truncated or altered"),
     "empty config": ("evaluate EMPTY", r"config\.json cannot be read \(\w+ is missing\): .* restore it from a copy"),
     "list in config": (
@@ -604,12 +604,15 @@ MISTAKES = {
         "plot NODATA",
         r"config\.json cannot be read \(data must be an object or null, got 3\): .* restore",
     ),
-    "sample below a file": ("sample RUN --out bad.npz/x.npz", r"the folder bad\.npz cannot be made \(it is a file\)"),
+    "sample below a file": (
+        "sample RUN --out bad.npz/x.npz",
+        r"the folder bad\.npz cannot be created \(it is a file\)",
+    ),
     "unfinished": (
         "evaluate UNFINISHED",
         r"UNFINISHED has no finished pair yet: go on training it \(pyro-priors resume UNFINISHED\)",
     ),
-    "resume no run": ("resume new", r"new is no run folder: it has no config\.json"),
+    "resume no run": ("resume new", r"new is not a run folder: it has no config\.json"),
     "resume a list": ("resume LIST", r"config\.json cannot be read \(it must be an object, got \[1\]\)"),
     "resume to less": ("resume RUN --train.max-epochs 1", r"max_epochs is 1, but the run in RUN has trained 2 epochs"),
     "resume on no device": ("resume RUN --train.device cuda", r"device is 'cuda', but torch finds no CUDA device here"),
@@ -618,7 +621,7 @@ MISTAKES = {
     "resume an option": ("resume --train.max-epochs 3", r"resume needs a run folder first"),
     "resume with others": (
         "resume RUN --train.batch-size 3",
-        r"train\.batch_size is 3 but the run in RUN was started with 32: give that",
+        r"train\.batch_size is 3, but the run in RUN was started with 32: give that",
     ),
     "surplus": ("plot RUN more", r"more"),
     "list": ("list everything", r"everything"),

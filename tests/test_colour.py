@@ -308,7 +308,7 @@ def test_celeba_of_another_side(tmp_path, home):
     assert other.x_shape == other.image_shape == (3, 86, 86) and "at 86x86" in other.source
     assert usual.x_shape == (3, 64, 64) and len(list(home.iterdir())) == 2
     assert other.condition_shape == (40,) and torch.equal(other.test.condition, usual.test.attributes)
-    with pytest.raises(ValueError, match="side must be a whole number of at least 8 pixels, got 3"):
+    with pytest.raises(ValueError, match="side must be an integer of at least 8 pixels, got 3"):
         load("celeba", root=str(tmp_path), side=3)
 
 

@@ -270,7 +270,7 @@ def test_what_the_decoder_sees(name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_components": 0}, "num_components must be a whole number of at least 1, got 0"),
+        ({"num_components": 0}, "num_components must be a positive integer, got 0"),
         ({"num_component": 3}, "pair 'cdv_cvae' has no option 'num_component': did you mean 'num_components'?"),
         ({"condition_shape": ()}, r"condition_shape must be a tuple of positive integers, got \(\)"),
     ],

@@ -247,11 +247,11 @@ def test_mistakes_from_python():
         ),
         r"names must be a tuple of strings, got 'label'": lambda: control.grid(pair, data, "label"),
         r"names must hold at least one text, got none": lambda: control.grid(pair, data, []),
-        r"num_columns must be a whole .*, got 0": lambda: control.grid(pair, data, ["label"], num_columns=0),
-        r"num_rows must be a whole .*, got 0": lambda: control.between(pair, data, "label=3", "label=5", num_rows=0),
+        r"num_columns must be a positive integer, got 0": lambda: control.grid(pair, data, ["label"], num_columns=0),
+        r"num_rows must be a pos.*, got 0": lambda: control.between(pair, data, "label=3", "label=5", num_rows=0),
         r"steps must be at least 2, .* got 1": lambda: control.between(pair, data, "label=3", "label=5", steps=1),
         r"rows to edit .* 0 to 39, got none": lambda: control.edited(pair, data, [], "label=3"),
-        r"of class numbers .*one_hot\(condition, 10\)": lambda: pair.sample(3, torch.tensor([3, 4, 5])),
+        r"for class numbers, .*one_hot\(condition, 10\)": lambda: pair.sample(3, torch.tensor([3, 4, 5])),
     }.items():
         with pytest.raises(ValueError, match=message) as caught:
             call()

@@ -394,7 +394,7 @@ def _bad(index, value):
         ({"x_train": X, "condition_train": X[:, 0]}, r"condition_train must .* use condition_train\[:, None\]"),
         (
             {"x_train": X, "attributes_train": X},
-            r"attributes_train must be 0 or 1, .* shape \(40, 3\): of -1 and 1 give",
+            r"attributes_train must be 0 or 1, .* shape \(40, 3\): for -1 and 1, give",
         ),
         ({"x_train": X, "attributes_train": np.ones((40, 2, 2))}, r"must be 0 or 1, .* got 1 to 1, shape \(40, 2, 2\)"),
         ({"x_train": X, "attributes_train": np.ones((9, 2))}, r"attributes_train must have one row per row of x_train"),
@@ -440,7 +440,7 @@ def _bad(index, value):
         ),
         (
             {"x_train": X - 2, "likelihood": "continuous_bernoulli"},
-            r"must lie in \[0, 1\], got values from -1.*: rescale",
+            r"x must be in \[0, 1\], got values from -1.*: rescale",
         ),
     ],
 )
@@ -474,8 +474,8 @@ def test_from_arrays_errors(arrays, message):
             {"condition_rows": 4, "condition_labels": True},
             r"both set the condition: choose one of them",
         ),
-        ("moons", {"condition_rows": 1}, r"condition_rows=1 needs a set of images, moons has x_shape \(2,\)"),
-        ("moons", {"binarise": "fixed"}, r"binarise='fixed' needs a set of grey images, moons is none"),
+        ("moons", {"condition_rows": 1}, r"condition_rows=1 needs a data set of images, but moons has x_shape \(2,\)"),
+        ("moons", {"binarise": "fixed"}, r"binarise='fixed' needs a data set of gray images, but moons is not"),
     ],
 )
 def test_load_errors(name, config, message):
@@ -497,13 +497,13 @@ def test_load_errors(name, config, message):
         (
             {"x_train": X},
             {"condition_labels": True},
-            r"condition_labels needs labels, own has none: give label_train",
+            r"condition_labels needs labels, but own has none: give label_train",
         ),
-        ({"x_train": X}, {"condition_rows": 1}, r"needs a set of images, own has x_shape \(3,\)"),
+        ({"x_train": X}, {"condition_rows": 1}, r"needs a data set of images, but own has x_shape \(3,\)"),
         (
             {"x_train": X, "condition_train": X, "label_train": np.arange(40)},
             {"condition_labels": True},
-            r"condition_labels would replace the condition that own has already: drop the option",
+            r"condition_labels would replace the condition that own already has: drop the option",
         ),
     ],
 )

@@ -129,7 +129,7 @@ def test_nan_in_one_process_stops_all_with_the_best_weights_kept(tmp_path):
     data = runs.small_data(size=96)
     pair = runs.small_pair("vae", data, decoder=runs.Failing(2, 64, after=8, rank=1))
     options = OPTIONS | {"batch_size": 32, "max_epochs": 5, "precision": "32-true"}
-    with pytest.raises(pp.TrainingDiverged, match=r"at step 8 \(epoch 2\): the pair holds the best weights, of epoch"):
+    with pytest.raises(pp.TrainingDiverged, match=r"at step 8 \(epoch 2\): the pair has the best weights, from epoch"):
         pp.fit(pair, data, num_processes=2, out=tmp_path / "run", **options)
     assert runs.same_bits(runs.saved_pair(tmp_path / "run"), runs.state(pair))
     assert all(tensor.isfinite().all() for tensor in runs.state(pair).values())
@@ -141,7 +141,7 @@ def test_nan_in_the_validation_of_one_process_stops_all(tmp_path):
     data = runs.small_data(size=96)
     pair = runs.small_pair("vae", data, decoder=runs.Failing(2, 64, after=2, rank=1, in_training=False))
     options = OPTIONS | {"batch_size": 32, "max_epochs": 5, "precision": "32-true"}
-    match = r"^the validation bound became nan at step 9 \(epoch 2\): the pair holds the best weights, of epoch"
+    match = r"^the validation bound became nan at step 9 \(epoch 2\): the pair has the best weights, from epoch"
     with pytest.raises(pp.TrainingDiverged, match=match):
         pp.fit(pair, data, num_processes=2, out=tmp_path / "run", **options)
     assert runs.same_bits(runs.saved_pair(tmp_path / "run"), runs.state(pair))

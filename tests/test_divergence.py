@@ -168,7 +168,7 @@ def test_in_a_step(digits, tmp_path, traced, how, compile, validation):
     pair = gaussian_pair(digits, Spoiled(how, after=7))
     with pyro.validation_enabled(validation):
         message = diverge(pair, digits, out=tmp_path / "run", compile=compile)
-    assert re.match(r"the loss became -?(nan|inf) at site 'x' at step 7 \(epoch 2\): the pair holds the best", message)
+    assert re.match(r"the loss became -?(nan|inf) at site 'x' at step 7 \(epoch 2\): the pair has the best", message)
 
 
 @pytest.mark.parametrize("validation", [True, False], ids=["validated", "unvalidated"])
@@ -177,7 +177,7 @@ def test_in_a_step_by_an_error(digits, tmp_path, how, validation):
     pair = gaussian_pair(digits, Spoiled(how, after=7))
     with pyro.validation_enabled(validation):
         message = diverge(pair, digits, out=tmp_path / "run")
-    assert " at step 7 (epoch 2): the pair holds the best weights, of epoch " in message
+    assert " at step 7 (epoch 2): the pair has the best weights, from epoch " in message
 
 
 @pytest.mark.parametrize("validation", [True, False], ids=["validated", "unvalidated"])
@@ -186,7 +186,7 @@ def test_in_validation(digits, tmp_path, how, validation):
     pair = gaussian_pair(digits, Spoiled(how, after=1, training=False))
     with pyro.validation_enabled(validation):
         message = diverge(pair, digits, out=tmp_path / "run")
-    assert " at step 6 (epoch 1): the pair holds the best weights, of epoch 0, saved in " in message
+    assert " at step 6 (epoch 1): the pair has the best weights, from epoch 0, saved in " in message
 
 
 @pytest.mark.parametrize(("after", "training"), [(7, True), (1, False)], ids=["step", "validation"])
@@ -234,7 +234,7 @@ def test_a_prior_refuses_a_draw(digits, validation):
 def test_at_the_first_validation_the_weights_at_the_start_are_kept(digits, tmp_path, how):
     pair = gaussian_pair(digits, Spoiled(how, after=0, training=False))
     message = diverge(pair, digits, out=tmp_path / "run")
-    assert " at step 3 (epoch 0): the pair holds the weights that it started from, saved in " in message
+    assert " at step 3 (epoch 0): the pair has its initial weights, saved in " in message
 
 
 @pytest.mark.parametrize("objective", [None, Beta(beta=2.0), pyro.infer.Trace_ELBO()], ids=["elbo", "beta", "pyro"])
@@ -351,7 +351,7 @@ def test_in_the_aggregate_posterior(tmp_path, validation):
     pair.guide.category.register_forward_hook(spoil)
     with pyro.validation_enabled(validation):
         message = diverge(pair, data, out=tmp_path / "run")
-    assert "'aggregate_c' became nan at step 12 (epoch 4): the pair holds the best weights, of epoch " in message
+    assert "'aggregate_c' became nan at step 12 (epoch 4): the pair has the best weights, from epoch " in message
     assert torch.equal(pair.aggregate_c, torch.full_like(pair.aggregate_c, 1 / len(pair.aggregate_c)))
     with pytest.raises(pp.TrainingDiverged, match="has already diverged: 'aggregate_c' became nan at step 12"):
         pp.fit(runs.small_pair("cp_vae", data), data, out=tmp_path / "run", resume=True, **OPTIONS)
@@ -408,7 +408,7 @@ def test_a_matrix_that_has_no_root_at_the_first_step_is_a_mistake(digits):
 def test_nan_at_the_first_step_is_a_divergence(digits):
     for how in (nan, infinite, drawn, own_check):
         message = diverge(gaussian_pair(digits, Spoiled(how, after=0)), digits)
-        assert " at step 0 (epoch 0): the pair holds the weights that it started from" in message
+        assert " at step 0 (epoch 0): the pair has its initial weights" in message
 
 
 @pytest.mark.parametrize("part", ["train", "valid"])
@@ -473,7 +473,7 @@ def test_the_weights_at_the_start_outlive_an_interruption(digits, tmp_path, monk
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(loop.Training, "stop_if_asked", stop)
         pp.fit(pair, digits, out=tmp_path / "run", **OPTIONS)
-    with pytest.raises(pp.TrainingDiverged, match="at step 2 .* holds the weights that it started from"):
+    with pytest.raises(pp.TrainingDiverged, match="at step 2 .* has its initial weights"):
         pp.fit(pair, digits, out=tmp_path / "run", resume=True, **OPTIONS)
     assert runs.same_bits(runs.state(pair), start) and runs.same_bits(runs.saved_pair(tmp_path / "run"), start)
 
@@ -498,7 +498,7 @@ def test_one_line_and_a_status(batch_size, tmp_path, capsys):
     assert main(["train", *arguments, "--train.max-epochs", "1", "--quiet", "--out", str(run)]) == 1
     first = capsys.readouterr().err
     assert re.fullmatch(
-        r"pyro-priors: error: .* at step 1 \(epoch 0\): the pair holds the weights that it started from, saved in "
+        r"pyro-priors: error: .* at step 1 \(epoch 0\): the pair has its initial weights, saved in "
         r".*/run/pair; a smaller learning_rate or clip_norm=1 may help, in another folder\n",
         first,
     )

@@ -55,10 +55,10 @@ def test_levels_of_one_part_make_those_of_all():
         splits = from_arrays(images, np.ones_like(images[:5]))
     assert splits.valid.x[:].unique().tolist() == pytest.approx([1 / 255])
     with pytest.raises(
-        ValueError, match=r"^x_valid has torch.float32 values from 0 to 0.98.*, and another part has gray"
+        ValueError, match=r"^x_valid has torch.float32 values from 0 to 0.98.*, but another part has gray"
     ):
         from_arrays(images, (images[:5] / 255).astype("f4"))
-    with pytest.raises(ValueError, match=r"^x_valid has torch.float32 values from 0 to 1, and another part has gray"):
+    with pytest.raises(ValueError, match=r"^x_valid has torch.float32 values from 0 to 1, but another part has gray"):
         from_arrays(images, (images[:5] > 99).astype("f4"))
     with pytest.raises(ValueError, match="^x_valid must be Levels as another part is"):
         from_arrays(splits.train.x, (images[:5] / 255).astype("f4"))
@@ -89,7 +89,7 @@ def test_other_numbers_up_to_255_are_left_as_they_are_and_told(x, what):
         splits = from_arrays(x, x, x)
     assert splits.likelihood == "gaussian" and torch.equal(splits.train.x, torch.from_numpy(x).float())
     (line,) = (str(one.message) for one in told)
-    start = f"x_train holds {what}, which are taken as they are" if what else "x_train has values around"
+    start = f"x_train holds {what}, which are used unchanged" if what else "x_train has values around"
     assert line.startswith(start)
     assert "standardize" in line
 

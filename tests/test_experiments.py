@@ -245,9 +245,9 @@ def test_a_pair_that_was_saved_over_a_row_s_is_not_shown(finished, counted, tmp_
         parameter.data.mul_(1.5)
     pair.save(run)
     result, *others = reproduce(tmp_path, train=False).results
-    assert result.estimates == {} and "holds a pair that was saved over the one that the training left" in result.status
+    assert result.estimates == {} and "contains a pair that was saved over the one from the training" in result.status
     assert all(other.estimates for other in others)
-    with pytest.raises(ValueError, match="digits-vae/pair holds a pair that was saved over the one"):
+    with pytest.raises(ValueError, match="digits-vae/pair contains a pair that was saved over the one"):
         reproduce(tmp_path)
     assert counted == []
 
@@ -434,11 +434,11 @@ def test_numbers_without_weights_are_of_the_row_s_own_options(finished, counted,
     more = dataclasses.replace(EXPERIMENT, rows=(other, *ROWS[1:]), metrics=(*EXPERIMENT.metrics, "active_units"))
     monkeypatch.setitem(experiment._REGISTRY, NAME, more)
     found = cells(reproduce(tmp_path, rows=["g"], progress=True).table)[1]
-    assert found["digits-vae"]["negative bound"].startswith("not shown: pair.config.z_dim is 3 but the run in ")
+    assert found["digits-vae"]["negative bound"].startswith("not shown: pair.config.z_dim is 3, but the run in ")
     assert found["digits-g"]["negative bound"] == "not evaluated" and counted == []
     told = capsys.readouterr().err
     assert "digits-g has no active_units, and the weights are not kept: delete it to train the row again" in told
-    with pytest.raises(ValueError, match=r"pair\.config\.z_dim is 3 but the run in"):
+    with pytest.raises(ValueError, match=r"pair\.config\.z_dim is 3, but the run in"):
         reproduce(tmp_path, rows=["vae"])
 
 
@@ -448,10 +448,10 @@ def test_numbers_without_weights_are_of_the_row_s_own_options(finished, counted,
         (
             "config.json",
             {"pair": {"config": {"gated": False}}},
-            r"not shown: pair.config.gated is True but the run in ",
+            r"not shown: pair.config.gated is True, but the run in ",
         ),
-        ("config.json", {"data": {"config": {"seed": 3}}}, r"not shown: data.config.seed is 0 but the run in "),
-        ("config.json", {"train": {"clip_norm": 1.0}}, r"not shown: train.clip_norm is 0.0 but the run in "),
+        ("config.json", {"data": {"config": {"seed": 3}}}, r"not shown: data.config.seed is 0, but the run in "),
+        ("config.json", {"train": {"clip_norm": 1.0}}, r"not shown: train.clip_norm is 0.0, but the run in "),
         (
             "config.json",
             {"objective": {"config": {"num_particles": 2}}},
@@ -491,7 +491,7 @@ def test_numbers_without_weights_are_not_overwritten(finished, tmp_path, capsys)
     command = ["train", "vae", "--data", "digits", "--train.max-epochs", "1", "--quiet", "--out", str(run)]
     for how in ([], ["--resume"]):
         assert main([*command, *how]) == 2
-        assert "holds the numbers of a run whose weights are not kept" in capsys.readouterr().err
+        assert "contains the results of a run without its weights" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
@@ -600,7 +600,7 @@ def test_a_row_that_diverges_in_its_first_validation_is_marked(tmp_path, monkeyp
     wild = dataclasses.replace(ROWS[0], train=one_step)
     monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, rows=(wild, ROWS[2])))
     found = cells(reproduce(tmp_path).table)[1]
-    assert re.search(r"diverged: .* at step 1 \(epoch 0\): the pair holds", found["digits-vae"]["negative bound"])
+    assert re.search(r"diverged: .* at step 1 \(epoch 0\): the pair has", found["digits-vae"]["negative bound"])
     assert found["digits-g"]["epochs"] == "2"
 
 
@@ -615,7 +615,7 @@ def test_an_option_newer_than_the_run_may_be_at_its_default(finished, counted):
         assert reproduce(out).table == report.table
         del config["pair"]["config"]["z_dim"]  # which is not at its default
         runs.write_sealed(file, config)
-        with pytest.raises(ValueError, match=r"pair\.config\.z_dim is 2 but the run in .* was started with 40"):
+        with pytest.raises(ValueError, match=r"pair\.config\.z_dim is 2, but the run in .* was started with 40"):
             reproduce(out)
     finally:
         file.write_text(content)
@@ -758,9 +758,9 @@ def test_a_row_that_was_not_asked_for_may_be_of_other_options(finished, monkeypa
     other = dataclasses.replace(ROWS[0], pair_options=ROWS[0].pair_options | {"z_dim": 3})
     monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, rows=(other, *ROWS[1:])))
     found = cells(reproduce(finished[0], rows=["g"]).table)[1]
-    assert found["digits-vae"]["negative bound"].startswith("not shown: pair.config.z_dim is 3 but the run in ")
+    assert found["digits-vae"]["negative bound"].startswith("not shown: pair.config.z_dim is 3, but the run in ")
     assert found["digits-g"]["epochs"] == "2"
-    with pytest.raises(ValueError, match=r"pair\.config\.z_dim is 3 but the run in"):
+    with pytest.raises(ValueError, match=r"pair\.config\.z_dim is 3, but the run in"):
         reproduce(finished[0], rows=["vae"])
 
 

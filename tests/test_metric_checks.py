@@ -66,7 +66,7 @@ REFUSED = {
     ),
     "shares k": (
         lambda: metrics.precision_recall_density_coverage(normal(9, 4), normal(9, 4), k=0),
-        "k must be a whole number of at least 1, got 0",
+        "k must be a positive integer, got 0",
     ),
     "pairwise one": (lambda: metrics.mean_pairwise_distance(normal(1, 4)), "features must have at least 2 rows, got 1"),
     "pairwise nan": (
@@ -115,14 +115,14 @@ REFUSED = {
         "site must be a latent site of the pair with a density, got 'z2': did you mean 'z'",
     ),
     "draws site": (lambda: metrics.posterior_draws(vae(), "y", batch("vae")[0]), "site must be a latent .*, got 'y'"),
-    "draws num": (lambda: metrics.prior_samples(vae(), "z", 0), "num must be a whole number of at least 1, got 0"),
+    "draws num": (lambda: metrics.prior_samples(vae(), "z", 0), "num must be a positive integer, got 0"),
     "low": (
         lambda: metrics.low_posterior_samples(vae(), mixture(), "z", 0),
-        "num must be a whole number of at least 1",
+        "num must be a positive integer",
     ),
     "high": (
         lambda: metrics.high_posterior_samples(vae(), mixture(), "z", 5, 0),
-        "of must be a whole number of at leas",
+        "of must be a positive integer",
     ),
     "aggregate": (lambda: metrics.aggregate_posterior(vae(), normal(5, 6, bad=NAN)), "x has NaN or infinite values"),
     "aggregate none": (lambda: metrics.aggregate_posterior(vae(), normal(0, 6)), "x must hold at least one datum"),
@@ -299,7 +299,7 @@ def test_evaluations_refuse_what_is_no_data_and_values_that_are_not_finite():
     with pytest.raises(ValueError, match=r"data must be Splits, got Tensor: give pyro_priors.data.from_arrays\("):
         metrics.evaluate(pair, data.test.x)
     data.test.x[3, 0, 1, 2] = NAN
-    with pytest.raises(ValueError, match=r"x has NaN or infinite values, the first at \[3, 0, 1, 2\]: leave such rows"):
+    with pytest.raises(ValueError, match=r"x has NaN or infinite values, the first at \[3, 0, 1, 2\]: leave out"):
         metrics.evaluate(pair, data, progress=False)
 
 

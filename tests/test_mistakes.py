@@ -630,7 +630,7 @@ def test_sizes_that_exhaust_the_memory_are_refused_before_anything_is_allocated(
         ({"z_dim": 10**12}, "z_dim=1000000000000 needs more than"),
         ({"prior": "mixture", "num_components": 10**12}, "num_components=1000000000000 needs more than"),
     ):
-        with pytest.raises(ValueError, match=rf"^{words}.* GiB of memory, and there are .*: give a smaller"):
+        with pytest.raises(ValueError, match=rf"^{words}.* GiB of memory, but the machine has .*: give a smaller"):
             pp.create("vae", **config | options)
     for call, words in (
         (lambda: pair.sample(10**12), "size=1000000000000 .*needs more than"),
@@ -640,7 +640,7 @@ def test_sizes_that_exhaust_the_memory_are_refused_before_anything_is_allocated(
             "batch_size=100 .* rows",
         ),
     ):
-        with pytest.raises(ValueError, match=f"^{words}.* GiB of memory, and there are"):
+        with pytest.raises(ValueError, match=f"^{words}.* GiB of memory, but the machine has"):
             call()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pyro_priors._memory.total_memory", lambda: 5.5 * sum(4 * p.numel() for p in pair.parameters()))

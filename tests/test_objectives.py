@@ -108,11 +108,11 @@ def test_fit_refuses_an_elbo_without_a_differentiable_loss():
 @pytest.mark.parametrize(
     ("data", "likelihood", "message"),
     [
-        ("moons", "continuous_bernoulli", "needs x in .0, 1., but the train part of moons has values from"),
+        ("moons", "continuous_bernoulli", "the train part of moons does not fit the pair: x must be in .0, 1., got"),
         (
             "digits",
             "discretised_logistic",
-            "the train part of digits does not fit the pair: x must be gray levels k/255",
+            "the train part of digits does not fit the pair: x must be gray levels",
         ),
     ],
 )

@@ -321,7 +321,7 @@ TRAINING_REFUSED = [
     ({"tensorboard": 1}, "tensorboard must be True or False, got 1"),
     ({"schedule": None}, r"schedule must be a string, got None \(for example, 'constant'\)"),
     ({"frozen": (3,)}, r"frozen must be a tuple of strings, got \(3,\)"),
-    ({"warmup_sites": "z"}, r"warmup_sites must be names of latent sites, got 'z': give \('z',\)"),
+    ({"warmup_sites": "z"}, r"warmup_sites must be a tuple of names of latent sites, got 'z': give \('z',\)"),
     ({"clip_norm": math.nan}, "clip_norm must be a number, got nan"),
     ({"resume": 1, "out": "x"}, "resume must be True or False, got 1"),
     ({"config": {"max_epochs": 1}}, r"config must be a TrainConfig, got \{'max_epochs': 1\}: give TrainConfig\("),
@@ -510,7 +510,7 @@ def test_arguments_of_sample_and_log_prob_are_converted():
         (lambda: pair.sample(True), "size must be an integer, got True"),
         (lambda: pair.log_prob(x, num_samples=None), "num_samples must be an integer, got None"),
         (lambda: pair.log_prob(x, progress="no"), "progress must be True or False, got 'no'"),
-        (lambda: pair.model(size=3.0), "size must be a whole number of at least 1, got 3.0"),
+        (lambda: pair.model(size=3.0), "size must be a positive integer, got 3.0"),
         (lambda: pp.compiled(pair, max_graphs=2.0), "max_graphs must be a positive integer, got 2.0"),
         (lambda: pp.Pair(pair.model, pair.guide, num_categories=2.0), "num_categories must be an integer, got 2.0"),
     ):

@@ -394,7 +394,7 @@ def test_a_last_batch_of_one_is_refused_before_training_where_batch_statistics_n
     data, pair = pp.data.from_arrays(x_of(101), x_of(20), x_of(20)), right_pair(encoder=Normalized())
     before = runs.state(pair)
     message = (
-        r"^batch_size=100 leaves a last batch of 1 of the 101 training data, on which guide\.encoder\.norm "
+        r"^batch_size=100 leaves a last batch of 1 of the 101 training examples, on which guide\.encoder\.norm "
         r"\(BatchNorm1d\) cannot be trained \(Expected more than 1 value .*\): give batch_size=99$"
     )
     with pytest.raises(ValueError, match=message):
@@ -422,7 +422,7 @@ def test_a_last_batch_of_one_is_no_matter_to_other_networks():
 
 def test_a_single_datum_has_no_better_batch_size():
     data = pp.data.from_arrays(x_of(1), x_of(3), x_of(3))
-    with pytest.raises(ValueError, match=r"leaves a last batch of 1 of the 1 training data, .*: give more data$"):
+    with pytest.raises(ValueError, match=r"leaves a last batch of 1 of the 1 training examples, .*: give more data$"):
         pp.fit(right_pair(encoder=Normalized()), data, max_epochs=1, progress=False)
 
 
@@ -531,7 +531,7 @@ def test_parameters_that_a_distribution_refuses_name_the_network():
         ({"encoder": encoder}, "guide.encoder", "scale"),
         ({"decoder": decoder}, "model.decoder", "probs"),
     ):
-        message = rf"^{place} \(\w+\) computes parameters that their distribution refuses \(Expected parameter {name} "
+        message = rf"^{place} \(\w+\) computes parameters that the distribution refuses \(Expected parameter {name} "
         with pytest.raises(ValueError, match=message) as caught:
             pp.fit(right_pair(**networks), data, max_epochs=1, progress=False)
         assert "\n" not in str(caught.value)

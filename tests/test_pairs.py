@@ -251,7 +251,7 @@ def test_sample(variant):
         with pytest.raises(ValueError, match=f"^{z} {message}"):
             pair.sample(7, **{z: wrong}, **given)
     assert_close(pair.sample(7, **{z: [1, -2]}, **given)[z], fixed[z])
-    with pytest.raises(ValueError, match="size must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="size must be a positive integer, got 0"):
         pair.sample(0, **given)
 
 
@@ -359,7 +359,7 @@ def test_sample_from_points_of_a_flow_s_base(float64, name):
         pair.sample(5, z0=z0, **{site: z0})
     with pytest.raises(ValueError, match=r"z0 must have shape \(2,\), .*, got \(3,\): reshape it"):
         pair.sample(5, z0=torch.zeros(3))
-    with pytest.raises(ValueError, match="z0 was given, but the prior of this pair is no flow: give z, or use"):
+    with pytest.raises(ValueError, match="z0 was given, but the prior of this pair is not a flow: give z, or use"):
         create(name).sample(5, z0=z0)
 
 
@@ -368,7 +368,7 @@ def test_aggregate_belongs_to_pairs_with_a_category(name):
     pair = create(name)
     with pytest.raises(ValueError, match="this pair has no category"):
         pair.set_aggregate(*batch(name))
-    with pytest.raises(ValueError, match="in a pair with categories 'aggregate', got 'aggregate'|condition is None"):
+    with pytest.raises(ValueError, match="if the pair has categories, 'aggregate', got 'aggregate'|condition is None"):
         pair.sample(2, c="aggregate")
 
 
@@ -414,7 +414,7 @@ def test_log_prob(variant):
     with torch.no_grad():
         bound = pair.elbo.terms(pair.model, pair.guide, *copies).bound
     assert estimate[0] > bound.mean() - 4 * bound.std() / math.sqrt(400)
-    with pytest.raises(ValueError, match="num_samples must be a whole number of at least 1, got 0: give 5000"):
+    with pytest.raises(ValueError, match="num_samples must be a positive integer, got 0 .for example, 5000."):
         pair.log_prob(*args, num_samples=0)
     log_w = log_importance_weights(pair.model, pair.guide, *args, num_samples=3)
     assert log_w.shape == (3, BATCH)  # one weight per datum; Pyro's vectorized_importance_weights has one per batch

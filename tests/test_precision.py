@@ -454,7 +454,7 @@ def test_training_in_bfloat16_refuses_data_that_it_rounds(likelihood, tmp_path):
     data = pp.data.from_arrays(x, x[:5])
     message = (
         "^precision='bf16-true' would round x of the train part, 0.784314 to 0.785156: use precision='bf16-mixed', "
-        "which leaves the data as they are, or '32-true'$"
+        "which does not change the data, or '32-true'$"
     )
     with pytest.raises(ValueError, match=message):
         pp.fit(pair, data, max_epochs=1, precision="bf16-true", progress=False, out=out)

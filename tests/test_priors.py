@@ -515,7 +515,7 @@ def test_pseudo_inputs_need_data_enough():
 )
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "3"])
 def test_sizes_that_are_none_are_named(size, make, value):
-    wanted = "a whole number of at least 1" if type(value) is int else "an integer"
+    wanted = "a positive integer" if type(value) is int else "an integer"
     with pytest.raises(ValueError, match=f"^{size} must be {wanted}, got {value!r}"):
         make(value)
 

@@ -18,6 +18,8 @@ from pyro_priors import checkpoint, loop
 from pyro_priors.cli import main
 
 # 3 steps an epoch, the last of them smaller
+pytestmark = pytest.mark.filterwarnings("ignore:warmup_epochs is")  # trainings are cut short here
+
 OPTIONS = {"progress": False, "batch_size": 32, "learning_rate": 1e-2, "max_epochs": 4, "warmup_epochs": 2, "seed": 7}
 
 
@@ -214,7 +216,7 @@ def test_a_folder_with_a_run_is_not_overwritten(digits, tmp_path):
     run = tmp_path / "run"
     fit(run, digits, max_epochs=1)
     before = runs.snapshot(run)
-    with pytest.raises(ValueError, match=r"run holds a run already: resume it \(--resume, resume=True\) or choose"):
+    with pytest.raises(ValueError, match=r"run already contains a run: resume it \(--resume, resume=True\) or choose"):
         fit(run, digits)
     assert runs.snapshot(run) == before
 
@@ -222,9 +224,9 @@ def test_a_folder_with_a_run_is_not_overwritten(digits, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "match"),
     [
-        ({"learning_rate": 0.02}, r"train.learning_rate is 0.02 but the run in .*run was started with 0.01"),
-        ({"seed": 8}, r"train.seed is 8 .* started with 7"),
-        ({"batch_size": 30}, r"train.batch_size is 30 .* started with 32"),
+        ({"learning_rate": 0.02}, r"train.learning_rate is 0.02, but the run in .*run was started with 0.01"),
+        ({"seed": 8}, r"train.seed is 8, .* started with 7"),
+        ({"batch_size": 30}, r"train.batch_size is 30, .* started with 32"),
         ({"objective": pp.objectives.Beta(2.0)}, r"objective.name is 'beta'"),
     ],
 )
@@ -243,7 +245,7 @@ def test_a_run_from_before_an_option_existed_had_its_default(digits, tmp_path, u
     config = json.loads((run / "config.json").read_text())
     del config["train"]["pseudo_inputs"], config["train"]["warmup_sites"]
     runs.write_sealed(run / "config.json", config)
-    with pytest.raises(ValueError, match=r"train.warmup_sites is \['z'\] but .* was started with \[\]"):
+    with pytest.raises(ValueError, match=r"train.warmup_sites is \['z'\], but .* was started with \[\]"):
         fit(run, digits, resume=True, warmup_sites=("z",))
     assert_same_end(run, fit(run, digits, resume=True), uninterrupted)
     assert json.loads((run / "config.json").read_text())["train"]["pseudo_inputs"] == "random"
@@ -257,7 +259,7 @@ def test_resume_is_exact_where_pseudo_inputs_started_at_data(digits, tmp_path):
 
     state = runs.state(fit_vamp("whole"))
     fit_vamp("run", max_epochs=2)
-    with pytest.raises(ValueError, match="train.pseudo_inputs is 'random' but .* was started with 'data'"):
+    with pytest.raises(ValueError, match="train.pseudo_inputs is 'random', but .* was started with 'data'"):
         fit_vamp("run", resume=True, pseudo_inputs="random")
     assert_same_end(tmp_path / "run", fit_vamp("run", resume=True), (tmp_path / "whole", state))
 
@@ -265,10 +267,10 @@ def test_resume_is_exact_where_pseudo_inputs_started_at_data(digits, tmp_path):
 def test_resume_with_another_pair_or_other_data_is_refused(digits, tmp_path):
     run = tmp_path / "run"
     fit(run, digits, max_epochs=1)
-    with pytest.raises(ValueError, match=r"pair.config.num_categories is 4 but .* started with 10"):
+    with pytest.raises(ValueError, match=r"pair.config.num_categories is 4, but .* started with 10"):
         pair = runs.small_pair("cp_vae", digits, num_categories=4)
         pp.fit(pair, digits, out=run, resume=True, **OPTIONS)
-    with pytest.raises(ValueError, match=r"data.config.limit is 60 but .* started with 90"):
+    with pytest.raises(ValueError, match=r"data.config.limit is 60, but .* started with 90"):
         fit(run, runs.small_data(size=60), resume=True)
 
 
@@ -348,7 +350,7 @@ def test_a_damaged_state_is_refused_and_the_one_before_it_used(
     fit_until(monkeypatch, 8, run, digits)
     _damage(run, "state", kind, damage)
     with pytest.warns(
-        RuntimeWarning, match=r"state.*(missing|truncated or altered).*going on from the state before it"
+        RuntimeWarning, match=r"state.*(missing|truncated or altered).*continuing from the previous state"
     ):
         pair = fit(run, digits, resume=True)
     assert_same_end(run, pair, uninterrupted)
@@ -367,7 +369,7 @@ def test_a_damaged_state_never_becomes_the_previous_one(digits, tmp_path, monkey
         original(path, content)
 
     monkeypatch.setattr(checkpoint, "write_atomically", write_atomically)
-    with pytest.raises(Crash), pytest.warns(RuntimeWarning, match="going on from the state before it"):
+    with pytest.raises(Crash), pytest.warns(RuntimeWarning, match="continuing from the previous state"):
         fit(run, digits, resume=True, checkpoint_seconds=0)
     monkeypatch.undo()
     assert pp.train.RunFolder(run).load_state().progress["step"] == 7
@@ -402,7 +404,7 @@ def test_lines_of_the_history_that_are_lost_cost_nothing_else(digits, tmp_path, 
         lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
         (run / "metrics.jsonl").write_text("".join([*lines[:line], lines[line][:20] + "\n", *lines[line + 1 :]]))
     num = len(kept) if line is None else 1
-    with pytest.warns(RuntimeWarning, match=f"has lost the lines of {num} of {len(kept)} epochs: the training goes on"):
+    with pytest.warns(RuntimeWarning, match=f"lacks the lines of {num} of {len(kept)} epochs: the training continues"):
         pair = fit(run, digits, resume=True)
     assert runs.same_bits(runs.state(pair), uninterrupted[1])
     left = [] if line is None else [record for record in kept if record["epoch"] != line]
@@ -489,7 +491,7 @@ def stop(process, number, status, run):
     assert process.returncode == status, errors
     assert "Traceback" not in output + errors
     if number != signal.SIGKILL:
-        text = rf"stopped by {number.name} at step (\d+), its state is in .*run: go on with --resume"
+        text = rf"stopped by {number.name} at step (\d+); its state is in .*run: continue with --resume"
         saved = checkpoint.read(run / "last", "state")[1]["progress"]["step"]
         assert saved == int(re.search(text, errors)[1])
 
@@ -554,6 +556,6 @@ def test_two_damaged_states_on_the_command_line(tmp_path, capsys):
         assert main(command(run, "--quiet", "--resume", epochs=1)) == 2
     *warned, error = capsys.readouterr().err.splitlines()
     assert re.match(
-        r"pyro-priors: error: .*state-.*\.safetensors does not have the checksum .* truncated or altered", error
+        r"pyro-priors: error: .*state-.*\.safetensors does not match the checksum .* truncated or altered", error
     )
     assert len(warned) == 1 and warned[0].startswith("pyro-priors: warning: ")

@@ -147,9 +147,7 @@ def test_a_run_on_arrays_does_not_go_on_with_others(name, run_on_arrays):
     values = ARRAYS[name].copy()
     values[0] = abs(1 - values[0])
     before = runs.snapshot(run_on_arrays)
-    match = (
-        rf"data are not those that the run in .*run was trained on \(arrays in memory, whose {part} part differs\): giv"
-    )
+    match = rf"^the run in .*run was trained on other arrays \(the {part} part differs\): give the same"
     with pytest.raises(ValueError, match=match):
         fit(pp.data.from_arrays(**ARRAYS | {name: values}), run_on_arrays, epochs=2, resume=True)
     assert runs.snapshot(run_on_arrays) == before
@@ -159,7 +157,7 @@ def test_fewer_or_reshaped_arrays_are_others(run_on_arrays):
     fewer = {name: values[:-1] if name.endswith("train") else values for name, values in ARRAYS.items()}
     without = {name: values for name, values in ARRAYS.items() if not name.startswith("label")}
     for arrays, part in ((fewer, "train"), (without, "train")):
-        with pytest.raises(ValueError, match=f"whose {part} part differs"):
+        with pytest.raises(ValueError, match=f"the {part} part differs"):
             fit(pp.data.from_arrays(**arrays), run_on_arrays, epochs=2, resume=True)
 
 
@@ -169,9 +167,9 @@ def test_a_data_set_that_was_changed_in_memory_is_another(tmp_path):
     changed = dataclasses.replace(data, train=data.train.take(torch.arange(59, -1, -1)))
     fit(data, tmp_path / "loaded")
     fit(changed, tmp_path / "changed")
-    with pytest.raises(ValueError, match="trained on digits as loaded, and these are arrays in memory: load that, or"):
+    with pytest.raises(ValueError, match="trained on digits as loaded, but these data are in-memory arrays: load"):
         fit(changed, tmp_path / "loaded", epochs=2, resume=True)
-    with pytest.raises(ValueError, match=r"arrays in memory, whose train part differs"):
+    with pytest.raises(ValueError, match=r"other arrays .the train part differs"):
         fit(data, tmp_path / "changed", epochs=2, resume=True)
     fit(dataclasses.replace(changed, source="again"), tmp_path / "changed", epochs=2, resume=True)
     fit(pp.data.load("digits", limit=60, condition_rows=4), tmp_path / "loaded", epochs=2, resume=True)
@@ -237,7 +235,7 @@ def test_a_file_that_has_moved_is_given_by_its_new_place(command, old, moved, ca
     assert main([*arguments, "--data", "other.npz"]) == 2
     error = capsys.readouterr().err
     expected = (
-        "the data are not those that the run in run was trained on (the file has changed)"
+        "the run in run was trained on another data file"
         if command == "resume"
         else f"--data other.npz is not the file that run was trained on, {moved / 'a.npz'}: its checksum differs"
     )

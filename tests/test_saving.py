@@ -95,7 +95,7 @@ def test_what_was_saved_last_is_loaded(ways, data, tmp_path):
         refused = (way == "fit" and is_run) or (way == "resume" and replaced)
         before = runs.snapshot(tmp_path)
         if refused:
-            match = "holds a run already" if way == "fit" else "holds a pair that was saved over the one that the train"
+            match = "already contains a run" if way == "fit" else "contains a pair that was saved over the one"
             with pytest.raises(ValueError, match=match):
                 getattr(folder, way)()
             assert runs.snapshot(tmp_path) == before
@@ -126,7 +126,7 @@ def test_a_run_goes_on_when_the_pair_that_was_saved_over_its_own_is_moved_away(d
     fit(start, data, tmp_path / "whole", epochs=3)
     fit(pair, data, tmp_path / "run", epochs=2)
     randomise(create()).save(tmp_path / "run")
-    with pytest.raises(ValueError, match=r"run/pair holds a pair that .*: move it to another folder to resume the run"):
+    with pytest.raises(ValueError, match=r"run/pair contains a pair that .*: move it to another folder to resume"):
         fit(create(), data, tmp_path / "run", epochs=3, resume=True)
     shutil.move(tmp_path / "run" / "pair", tmp_path / "mine")
     fit(create(), data, tmp_path / "run", epochs=3, resume=True)
@@ -154,15 +154,15 @@ def test_a_pair_saved_into_an_interrupted_run_is_loaded(data, tmp_path, monkeypa
     [
         (
             lambda: create(z_dim=3),
-            r"run in which pair\.config\.z_dim is 2, and 3 in this pair: save the pair",
+            r"has pair\.config\.z_dim=2, but this pair has 3: save the pair",
         ),
         (
             lambda: pp.create("hvae", **SIZES),
-            r"run in which pair\.name is 'vae', and 'hvae' in this pair: save",
+            r"has pair\.name='vae', but this pair has 'hvae': save",
         ),
         (
             lambda: _own_programs(),
-            r"run in which pair is \{.*\}, and None in this pair: save the pair in another folder",
+            r"has pair=\{.*\}, but this pair has None: save the pair in another folder",
         ),
     ],
 )
@@ -196,7 +196,7 @@ def test_nothing_is_saved_into_a_run_of_which_only_the_numbers_are_kept(data, tm
     for name in ("pair", "last"):
         shutil.rmtree(tmp_path / name)
     assert RunFolder(tmp_path).holds_numbers_only
-    with pytest.raises(ValueError, match="holds the numbers of a run whose weights are not kept: save the pair in ano"):
+    with pytest.raises(ValueError, match="contains the results of a run without its weights: save the pair in ano"):
         create().save(tmp_path)
     assert RunFolder(tmp_path).holds_numbers_only
 
@@ -468,11 +468,11 @@ def quantized():
     return torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.quint8)
 
 
-NOT_HELD = r"cannot be saved: a safetensors file cannot hold it \({}\): keep a dense tensor of real numbers$"
+NOT_HELD = r"cannot be saved: a safetensors file cannot store it \({}\): use a dense tensor of real numbers$"
 REFUSED = {
     "lazy": (
         replaced(lambda linear: nn.LazyLinear(6)),
-        r"'model\.decoder\.linear\.weight' cannot be saved: it is of a lazy module .*: call that network once",
+        r"'model\.decoder\.linear\.weight' cannot be saved: it belongs to a lazy module .*: call that network once",
     ),
     "sparse": (
         buffer(lambda: torch.eye(6).to_sparse(), name="table"),
@@ -508,7 +508,7 @@ REFUSED = {
     ),
     "extra state": (
         replaced(lambda linear: WithState(2, 6)),
-        r"'model\.decoder\.linear\._extra_state' cannot be saved: .* gives a dict that is not a parameter or buffer",
+        r"'model\.decoder\.linear\._extra_state' cannot be saved: .* contains a dict that is not a parameter or buffer",
     ),
 }
 
@@ -728,7 +728,7 @@ def test_a_training_in_which_all_is_frozen_at_first_is_resumed(tmp_path):
 def test_a_training_leaves_files_of_other_programs_alone(tmp_path, name):
     (tmp_path / name).write_text('{"lr": 0.1}')
     data = runs.small_data()
-    with pytest.raises(ValueError, match=rf"{name} is there and was not written by a training: choose another --out"):
+    with pytest.raises(ValueError, match=rf"{name} exists, but was not written by a training: choose another --out"):
         pp.fit(runs.small_pair("vae", data), data, out=tmp_path, max_epochs=1, progress=False)
     assert (tmp_path / name).read_text() == '{"lr": 0.1}'
 

@@ -34,6 +34,8 @@ from pyro_priors.pair import Pair
 from pyro_priors.priors import StandardPrior
 from pyro_priors.registration import data_plate, register
 
+BERNOULLI = make_likelihood("bernoulli", (6,))
+
 each_pair = pytest.mark.parametrize("name", NAMES)
 
 
@@ -190,9 +192,7 @@ class EncoderPrior(nn.Module):
 
 def _tied_pair():
     encoder = Encoder((6,), 2, (5,))
-    return Pair(
-        VAE(EncoderPrior(encoder), Decoder(2, (6,), make_likelihood("bernoulli", (1,)), (5,))), VAEGuide(encoder)
-    )
+    return Pair(VAE(EncoderPrior(encoder), Decoder(2, (6,), BERNOULLI, (5,))), VAEGuide(encoder))
 
 
 def _assert_tied(pair):
@@ -466,7 +466,7 @@ def test_a_relaxed_category_with_a_factor_in_the_guide_is_counted_as_pyro_counts
 def test_a_pair_of_ones_own_trains_without_the_zoo():
     """Any two programs of the form make a pair."""
     pair = Pair(
-        VAE(StandardPrior(2), Decoder(2, (6,), make_likelihood("bernoulli", (1,)), (5,))),
+        VAE(StandardPrior(2), Decoder(2, (6,), BERNOULLI, (5,))),
         VAEGuide(Encoder((6,), 2, (5,))),
     )
     before = _state(pair)

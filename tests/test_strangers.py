@@ -173,7 +173,7 @@ def test_only_regular_files_inside_the_folder_are_opened(name, kind, run, tmp_pa
         "folder": "it is not a regular file",
         "link out": "is a link to a place outside",
         "loop": "cannot be read",
-        "large": "bytes are read|at most",
+        "large": "more than the maximum",
     }[kind]
     assert told and all(str(path) in line for line in told) and re.search(reason, told[0]), told
 
@@ -225,9 +225,9 @@ WRONG = [
     ("config.json", "pair", [], "pair must be an object or null, got []"),
     ("config.json", "pair/name", "../vae", "pair.name must be a name of letters"),
     ("config.json", "pair/own_networks", ["prior"], "pair.own_networks[0] must be one of 'encoder', 'decoder'"),
-    ("config.json", "pair/more", 1, "pair has no 'more'"),
-    ("config.json", "data/name", 3, "data.name must be a text, got 3"),
-    ("config.json", "data/name", "a\x1b[2Jb", "data.name must be a text without control characters"),
+    ("config.json", "pair/more", 1, "pair has an unknown key 'more'"),
+    ("config.json", "data/name", 3, "data.name must be a string, got 3"),
+    ("config.json", "data/name", "a\x1b[2Jb", "data.name must be a string without control characters"),
     ("config.json", "data/name", "a" * 5000, "data.name must have at most 4096 characters, got 5000"),
     ("config.json", "data/config/seed", "0", "data.config.seed must be an integer, got '0'"),
     ("config.json", "data/config/binarise", "no", "data.config.binarise must be one of 'dynamic', 'fixed', 'none'"),
@@ -240,8 +240,8 @@ WRONG = [
     ("config.json", "train/tensorboard", 1, "train.tensorboard must be true or false, got 1"),
     ("config.json", "train/warmup_sites", "z", "train.warmup_sites must be a list, got 'z'"),
     ("config.json", "command", "train", "command must be a list, got 'train'"),
-    ("config.json", "command/1", 3, "command[1] must be a text, got 3"),
-    ("config.json", "versions", {"torch": 2}, "versions.torch must be a text, got 2"),
+    ("config.json", "command/1", 3, "command[1] must be a string, got 3"),
+    ("config.json", "versions", {"torch": 2}, "versions.torch must be a string, got 2"),
     ("evaluation.json", "part", "../x", "part must be one of 'train', 'valid', 'test', got '../x'"),
     ("evaluation.json", "seed", True, "seed must be an integer, got True"),
     ("evaluation.json", "seed", -1, "seed must be at least 0"),
@@ -249,8 +249,8 @@ WRONG = [
     ("evaluation.json", "metrics/bound", 3.0, "metrics.bound must be an object, got 3.0"),
     ("evaluation.json", "metrics/bound/value", "3", "metrics.bound.value must be a number, got '3'"),
     ("evaluation.json", "metrics/bound/value", REMOVED, "metrics.bound.value is missing"),
-    ("evaluation.json", "metrics/bound/other", 1, "metrics.bound has no 'other'"),
-    ("evaluation.json", "asked", ["bound", 3], "asked[1] must be a text, got 3"),
+    ("evaluation.json", "metrics/bound/other", 1, "metrics.bound has an unknown key 'other'"),
+    ("evaluation.json", "asked", ["bound", 3], "asked[1] must be a string, got 3"),
     ("evaluation.json", "weights", "others", "weights must be a checksum of 64 hexadecimal digits, got 'others'"),
     ("evaluation.json", "epochs", 1.5, "epochs must be an integer or null, got 1.5"),
     ("evaluation.json", "aggregate_c", [2.0], "aggregate_c[0] must be at least 0 and at most 1.001, got 2.0"),
@@ -277,8 +277,8 @@ def test_a_wrong_value_is_told_with_its_file_and_field(file, place, value, messa
 CONTENTS = {
     "a list": (b"[]", "it must be an object, got []"),
     "a number": (b"3", "it must be an object, got 3"),
-    "brackets": (b"[" * 100_000, "its brackets are nested more than 32 deep"),
-    "brackets in a value": (b'{"pair": ' + b'{"a":' * 100_000, "its brackets are nested more than 32 deep"),
+    "brackets": (b"[" * 100_000, "its brackets are nested more than 32 levels deep"),
+    "brackets in a value": (b'{"pair": ' + b'{"a":' * 100_000, "its brackets are nested more than 32 levels deep"),
     "quotes": (b'"\\' * 200_000, "Unterminated string"),
     "digits": (b'{"pair": ' + b"9" * 10_000 + b"}", "Exceeds the limit"),
     "nothing": (b"", "Expecting value"),
@@ -364,12 +364,12 @@ def test_an_evaluation_on_an_altered_split_is_refused(run, capsys):
     text = (run / "config.json").read_text()
     (run / "config.json").write_text(text.replace('"limit": 64', '"limit": 63'))
     line = one_line(command(["evaluate", str(run), *EVALUATE]), capsys)
-    assert "config.json cannot be read (it does not have the checksum that it states)" in line
+    assert "config.json cannot be read (its content does not match its checksum)" in line
 
 
 def test_a_file_without_a_checksum_is_not_read(run, capsys):
     (run / "config.json").write_text(json.dumps(runs.unsealed(run / "config.json")))
-    assert "sha256 must be its checksum of 64 hexadecimal digits" in one_line(command(["plot", str(run)]), capsys)
+    assert "sha256 must be a checksum of 64 hexadecimal digits" in one_line(command(["plot", str(run)]), capsys)
 
 
 # lines and evaluations that are damaged
@@ -379,10 +379,10 @@ def test_damaged_lines_are_told_and_kept_aside(run):
     first, second = (run / "metrics.jsonl").read_text().splitlines()
     cut, repeated = second[: len(second) // 2], first
     (run / "metrics.jsonl").write_text(f"{first}\n{cut}\n{repeated}\n{second}\n")
-    with pytest.warns(RuntimeWarning, match=r"damaged lines, which are left out: line 2 \(Unterminated .* and 1 more"):
+    with pytest.warns(RuntimeWarning, match=r"damaged lines, which are skipped: line 2 \(Unterminated .* and 1 more"):
         assert [line["epoch"] for line in RunFolder(run).history()] == [0, 1]
     assert not RunFolder(run).damaged_file.exists(), "reading changes nothing"
-    with pytest.warns(RuntimeWarning, match=r"damaged in line 2 .*: its 2 damaged lines are kept in metrics\.damaged"):
+    with pytest.warns(RuntimeWarning, match=r"damaged in line 2 .*; damaged lines \(2\) are kept in metrics\.damaged"):
         resume(run, max_epochs=3)
     assert RunFolder(run).damaged_file.read_text() == f"{cut}\n{repeated}\n"
     assert [line["epoch"] for line in RunFolder(run).history()] == [0, 1, 2]
@@ -392,7 +392,7 @@ def test_a_lost_line_is_kept_aside_too(run):
     first, second = (run / "metrics.jsonl").read_text().splitlines()
     altered = first.replace('"valid_bound": -', '"valid_bound": -1')
     (run / "metrics.jsonl").write_text(f"{altered}\n{second}")
-    with pytest.warns(RuntimeWarning, match="lost the lines of 1 of 2 epochs.*; its 1 damaged lines are kept in"):
+    with pytest.warns(RuntimeWarning, match="lacks the lines of 1 of 2 epochs.*; damaged lines .1. are kept in"):
         resume(run)
     assert RunFolder(run).damaged_file.read_text() == f"{altered}\n"
 
@@ -445,13 +445,13 @@ def with_value(tensors, value):
 
 WEIGHT = "model.decoder.out.input.weight"
 STATES = {
-    "a moment of one value": (moments(lambda one: torch.zeros(1)), r"exp_avg must be a float32 tensor of shape"),
-    "a moment without values": (moments(lambda one: torch.zeros(0)), "exp_avg must be a float32 tensor of shape"),
-    "a large moment": (moments(lambda one: torch.zeros(1000, 1000)), "exp_avg must be a float32 tensor of shape"),
-    "a moment that is turned": (moments(lambda one: one.T.contiguous()), "exp_avg must be a float32 tensor of shape"),
-    "a moment in double": (moments(lambda one: one.double()), "got float64 tensor of shape"),
-    "a moment of integers": (moments(lambda one: one.long()), "got int64 tensor of shape"),
-    "a moment of NaN": (moments(lambda one: one * float("nan")), "exp_avg' holds nan"),
+    "a moment of one value": (moments(lambda one: torch.zeros(1)), r"exp_avg must be of type float32 and shape"),
+    "a moment without values": (moments(lambda one: torch.zeros(0)), "exp_avg must be of type float32 and shape"),
+    "a large moment": (moments(lambda one: torch.zeros(1000, 1000)), "exp_avg must be of type float32 and shape"),
+    "a moment that is turned": (moments(lambda one: one.T.contiguous()), "exp_avg must be of type float32 and shape"),
+    "a moment in double": (moments(lambda one: one.double()), "got type float64 and shape"),
+    "a moment of integers": (moments(lambda one: one.long()), "got type int64 and shape"),
+    "a moment of NaN": (moments(lambda one: one * float("nan")), "exp_avg' contains nan"),
     "a negative square": (tensor("optimizer/0/exp_avg_sq", lambda one: -1 - one), "has negative values"),
     "no moment": (lambda t: t.pop(largest_moment(t)), "must have step, exp_avg and exp_avg_sq, got"),
     "a moment more": (
@@ -460,22 +460,25 @@ STATES = {
     ),
     "no optimizer": (
         lambda t: [t.pop(key) for key in [*t] if key.startswith("optimizer/")],
-        "its optimizer remembers nothing of 4 steps",
+        "its optimizer state is empty after 4 steps",
     ),
     "another name of a parameter": (
         lambda t: t.update({"optimizer/00/step": torch.ones(())}),
         "which no training writes",
     ),
-    "a parameter more": (lambda t: t.update({"optimizer/999/step": torch.zeros(())}), "has a parameter 999, and the"),
-    "a step of shape (1,)": (tensor("optimizer/0/step", lambda one: one[None]), "step must be a single float"),
-    "a step of -1": (tensor("optimizer/0/step", lambda one: one * 0 - 1), "step must be from 1 to 4"),
-    "a step beyond": (tensor("optimizer/0/step", lambda one: one + 1), "step must be from 1 to 4"),
+    "a parameter more": (lambda t: t.update({"optimizer/999/step": torch.zeros(())}), "has a parameter 999, but the"),
+    "a step of shape (1,)": (tensor("optimizer/0/step", lambda one: one[None]), "step must be a scalar float"),
+    "a step of -1": (tensor("optimizer/0/step", lambda one: one * 0 - 1), "step must be an integer from 1 to 4"),
+    "a step beyond": (tensor("optimizer/0/step", lambda one: one + 1), "step must be an integer from 1 to 4"),
     "a weight of one value": (tensor(f"pair/{WEIGHT}", lambda one: torch.zeros(1)), r"has shape \(1,\) there"),
     "a weight in double": (tensor(f"pair/{WEIGHT}", lambda one: one.double()), "is float64 there and float32 here"),
     "a complex weight": (tensor(f"pair/{WEIGHT}", lambda one: one.bool()), "is bool there and float32 here"),
-    "no weight": (lambda t: t.pop(f"pair/{WEIGHT}"), "is only in one of the two"),
+    "no weight": (lambda t: t.pop(f"pair/{WEIGHT}"), "is in only one of the two"),
     "a best weight of one value": (tensor(f"best/{WEIGHT}", lambda one: torch.zeros(1)), r"has shape \(1,\) there"),
-    "a best weight of infinity": (tensor(f"best/{WEIGHT}", lambda one: with_value(one, torch.inf)), "best/.*holds inf"),
+    "a best weight of infinity": (
+        tensor(f"best/{WEIGHT}", lambda one: with_value(one, torch.inf)),
+        "best/.*contains inf",
+    ),
     "a tensor of something": (lambda t: t.update({"something": torch.zeros(1)}), "a tensor 'something', which no"),
     "a tensor of somewhere": (lambda t: t.update({"../x/y": torch.zeros(1)}), "a tensor '../x/y', which no training"),
     "a parameter with a name": (lambda t: t.update({"optimizer/x/step": torch.zeros(())}), "which no training writes"),
@@ -504,11 +507,11 @@ RECORDS = {
     "progress/wait": (9, "progress.wait must be at most 3"),
     "progress/stopped": ("never", "progress.stopped must be one of '', 'patience'"),
     "progress/sums": ({"loss": "1"}, "progress.sums.loss must be a number"),
-    "progress/more": (1, "progress has no 'more'"),
+    "progress/more": (1, "progress has an unknown key 'more'"),
     "progress/compile": ("yes", "progress.compile must be true or false or null"),
     "param_groups": ([], "param_groups must have 1 entries, got 0"),
     "param_groups/0": (3, r"param_groups\[0\] must be an object"),
-    "param_groups/0/lr": (float("nan"), r"param_groups\[0\].lr must be a finite number"),
+    "param_groups/0/lr": (float("nan"), r"param_groups\[0\].lr must be a finite, non-negative number"),
     "param_groups/0/betas": ([0.5, 0.5], r"param_groups\[0\].betas must be \[0.9, 0.999\], got \[0.5, 0.5\]"),
     "param_groups/0/params": ([0], r"param_groups\[0\].params must be \[0, 1"),
     "param_groups/0/weight_decay": (1.0, r"param_groups\[0\].weight_decay must be 0, got 1.0"),
@@ -560,16 +563,16 @@ def test_a_state_whose_weights_had_become_nan_is_one_that_diverged(run):
 
 OBJECTIVES = {
     "factor: no matrix": (Factor, lambda s: s.pop("discriminator/layers.0.weight"), "must have a matrix"),
-    "factor: other shape": (Factor, put("discriminator_layers.1.bias", None), "must be a float32 tensor of shape"),
-    "factor: NaN": (Factor, None, "holds nan"),
-    "factor: moment": (Factor, None, "exp_avg must be a float32 tensor of shape"),
-    "constrained: name": (Constrained, lambda s: s.pop("met"), "'met' is only in one of"),
+    "factor: other shape": (Factor, put("discriminator_layers.1.bias", None), "must be of type float32 and shape"),
+    "factor: NaN": (Factor, None, "contains nan"),
+    "factor: moment": (Factor, None, "exp_avg must be of type float32 and shape"),
+    "constrained: name": (Constrained, lambda s: s.pop("met"), "'met' is in only one of"),
     "constrained: beta": (Constrained, lambda s: s.update(beta=-s["beta"]), "beta must be above 0"),
-    "constrained: NaN": (Constrained, lambda s: s.update(average=s["average"] * torch.nan), "'average' holds nan"),
+    "constrained: NaN": (Constrained, lambda s: s.update(average=s["average"] * torch.nan), "'average' contains nan"),
     "constrained: shape": (
         Constrained,
         lambda s: s.update(met=torch.zeros(2)),
-        "'met' must be a float64 tensor",
+        "'met' must be of type float64",
     ),
 }
 
@@ -621,10 +624,10 @@ RECIPES = {
     "a huge code": (put("pair/config/z_dim", 10**9), "does not describe a pair"),
     "huge layers": (
         put("pair/config/hidden", [10**5, 10**5]),
-        "needs more than .* (values, which are|GiB of memory)|allocate memory",
+        "needs more than .* (values that are|GiB of memory)|allocate memory",
     ),
-    "many layers": (put("pair/config/hidden", [1] * 30_000), "needs more than .* values, which are not in its"),
-    "many categories": (put("pair/config/num_categories", 10**8), "needs more than .* values, which are not in its"),
+    "many layers": (put("pair/config/hidden", [1] * 30_000), "needs more than .* values that are not in its"),
+    "many categories": (put("pair/config/num_categories", 10**8), "needs more than .* values that are not in its"),
     "a size beyond": (put("pair/config/z_dim", 2**62), "does not describe a pair"),
 }
 
@@ -646,9 +649,7 @@ def test_files_of_tensors_that_are_none(run):
         name = f"pair-{digest[:16]}.safetensors"
         (run / "pair" / name).write_bytes(content)
         (run / "pair" / "pair.json").write_text(json.dumps(record | {"tensors": name, "sha256": digest}))
-        with pytest.raises(
-            CheckpointError, match=f"{name} cannot be read: it is not the content of a safetensors file"
-        ):
+        with pytest.raises(CheckpointError, match=f"{name} cannot be read: it is not a valid safetensors file"):
             pp.load(run)
 
 
@@ -734,7 +735,7 @@ def test_a_row_that_cannot_be_read_is_marked(tmp_path):
     file = tmp_path / "lavda2019" / damaged / "config.json"
     file.write_text(file.read_text().replace('"seed": 0', '"seed": 1', 1))
     statuses = {one.row.name: one for one in experiments.reproduce(found.name, out=tmp_path, train=False).results}
-    assert "config.json cannot be read (it does not have the checksum" in statuses[damaged].status
+    assert "config.json cannot be read (its content does not match its checksum" in statuses[damaged].status
     assert others and all(statuses[name].estimates for name in others)
 
 
@@ -909,14 +910,14 @@ def test_a_folder_that_a_stranger_s_run_names_is_not_filled_by_downloads(tmp_pat
 def test_a_link_in_place_of_a_lock_is_refused(tmp_path):
     (tmp_path / "target").write_text("")
     (tmp_path / ".lock").symlink_to(tmp_path / "target")
-    message = "[.]lock is not a regular file, so that it cannot be a lock: remove it$"
+    message = "[.]lock is not a regular file and cannot serve as a lock: remove it$"
     with pytest.raises(ValueError, match=message), locked(tmp_path, wait=False):
         pass
 
 
 @pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "y" * 300, "a\0b"])
 def test_paths_that_the_system_cannot_have_are_told(path, capsys):
-    with pytest.raises(ValueError, match="^path is no path of this system"):
+    with pytest.raises(ValueError, match="^path is not a valid path here"):
         pp.load(path)
     assert main(["evaluate", path]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

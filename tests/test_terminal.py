@@ -120,7 +120,7 @@ def test_every_command_works_on_an_ascii_terminal(tmp_path, monkeypatch):
             main(arguments)
     shown, told = written(out).decode("ascii"), written(err).decode("ascii")
     assert " +- " in shown and "e.npz" in shown and "laufe" in shown and "bild+-.npz" in shown
-    assert "nichts-da is no run folder" in told and "pair 'vae' is unknown: did you mean 'vae'?" in told
+    assert "nichts-da is not a run folder" in told and "pair 'vae' is unknown: did you mean 'vae'?" in told
     assert "--pair.z-dim" in shown
 
 

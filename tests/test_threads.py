@@ -383,17 +383,17 @@ def fitted(data, **how):
 @pytest.mark.parametrize("call", [0, 1, 5, 9])
 def test_a_draw_of_another_thread_during_a_step_is_refused(call):
     """At that step."""
-    message = r"^another thread drew random numbers of torch during step \d+, which"
+    message = r"^another thread drew random numbers from torch's generator during step \d+, which"
     with another_thread(), pytest.raises(ValueError, match=message) as error:
         fitted(runs.small_data(), calls=[call])
     step = int(str(error.value).split("step ")[1].split(",")[0])
-    assert step == call and "give that thread a torch.Generator of its own" in str(error.value)
+    assert step == call and "give that thread its own torch.Generator" in str(error.value)
 
 
 @pytest.mark.parametrize("call", [0, 1, 2])
 def test_a_draw_of_another_thread_during_a_validation_is_refused(call):
     """At the end of that epoch."""
-    message = "^another thread drew random numbers of torch during a validation, which"
+    message = "^another thread drew random numbers from torch's generator during a validation, which"
     with another_thread(), pytest.raises(ValueError, match=message):
         fitted(runs.small_data(), calls=[call], rows=40)
 
@@ -466,7 +466,9 @@ def test_a_draw_of_another_thread_during_an_evaluation_is_refused(metric):
                 draw_in_another_thread()
 
         pair.guide.encoder.register_forward_hook(disturb)
-        with pytest.raises(ValueError, match="^another thread drew random numbers of torch during the evaluation of "):
+        with pytest.raises(
+            ValueError, match="^another thread drew random numbers from torch's generator during the evaluation of "
+        ):
             metrics.evaluate(pair, data, metrics=metric, num_samples=3, progress=False)
     finally:
         done.set()

@@ -353,7 +353,7 @@ def test_nan_stops_with_the_best_weights_kept(digits, tmp_path, validation, monk
     with pyro.validation_enabled(validation):
         pair, message = _diverging(digits, tmp_path, after=7)
     # three steps an epoch: the eighth step is the second of the third epoch
-    assert "at step 7 (epoch 2)" in message and "the pair holds the best weights, of epoch" in message
+    assert "at step 7 (epoch 2)" in message and "the pair has the best weights, from epoch" in message
     assert "learning_rate" in message
     assert "the loss became nan at site 'x'" in message  # the same words with and without validation
     lines = runs.records(tmp_path / "run")
@@ -368,7 +368,7 @@ def test_nan_stops_with_the_best_weights_kept(digits, tmp_path, validation, monk
 
 def test_nan_before_the_first_validation_keeps_the_weights_at_the_start(digits, tmp_path):
     pair, message = _diverging(digits, tmp_path, after=2)
-    assert "at step 2 (epoch 0): the pair holds the weights that it started from" in message
+    assert "at step 2 (epoch 0): the pair has its initial weights" in message
     assert runs.same_bits(runs.state(pair), runs.saved_pair(tmp_path / "run"))
     assert all(tensor.isfinite().all() for tensor in runs.state(pair).values())
 
@@ -420,9 +420,7 @@ def test_data_that_do_not_fit_are_refused(digits, tmp_path, name, created_for, m
 def test_bernoulli_on_grey_data_is_refused():
     data = runs.small_data(binarise="none")
     pair = runs.small_pair("vae", data, likelihood="bernoulli")
-    with pytest.raises(
-        ValueError, match="does not fit the pair: x must be 0 or 1 for likelihood='bernoulli', .*'continuous_bernoulli'"
-    ):
+    with pytest.raises(ValueError, match="does not fit the pair: x must be 0 or 1 .*'continuous_bernoulli'"):
         pp.fit(pair, data, progress=False)
 
 
@@ -546,7 +544,7 @@ def test_precisions(digits, name, precision, dtype, rel):
 def test_bfloat16_without_its_products(digits, monkeypatch):
     """Where it is emulated: there a first epoch of hvae with a VampPrior took about 230 s for 59 in float32."""
     monkeypatch.setattr("pyro_priors.train._multiplies_bfloat16", lambda device: False)
-    with pytest.warns(RuntimeWarning, match="precision='bf16-mixed': this processor has no products of bfloat16"):
+    with pytest.warns(RuntimeWarning, match="precision='bf16-mixed': this processor has no bfloat16 instructions"):
         pp.fit(runs.small_pair("vae", digits), digits, max_epochs=1, precision="bf16-mixed", **QUICK)
 
 
@@ -577,7 +575,7 @@ def test_a_folder_is_trained_by_one_process_at_a_time(tmp_path, digits):
     with subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "locked\n"
         try:
-            with pytest.raises(ValueError, match="is being trained by another process: wait for it, or choose another"):
+            with pytest.raises(ValueError, match="another process is training in .*: wait for it, or choose another"):
                 pp.fit(runs.small_pair("vae", digits), digits, max_epochs=1, out=out, progress=False)
         finally:
             other.kill()

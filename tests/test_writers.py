@@ -261,7 +261,7 @@ def test_a_lock_keeps_others_out(tmp_path):
         thread = threading.Thread(target=try_it)
         thread.start()
         thread.join()
-        assert caught == [f"another process is at work in {tmp_path}"]
+        assert caught == [f"another process is using {tmp_path}"]
         child = forked(lambda: pytest.raises(BlockingIOError, locked(tmp_path / ".", wait=False).__enter__))
         assert ended(child) == 0
     assert not any(path.stat().st_size for path in tmp_path.iterdir())
@@ -338,7 +338,7 @@ def test_a_file_system_without_locks_is_warned_of_once(number, tmp_path, monkeyp
         pair.save(tmp_path / "one")
         pair.save(tmp_path / "other")
     assert [str(one.message) for one in warned] == [
-        "a file system has no locks: let one process at a time write into a folder there"
+        "the file system does not support locks: let only one process at a time write to a folder on it"
     ]
     assert runs.same_bits(runs.state(pp.load(tmp_path / "other")), runs.state(pair))
     monkeypatch.undo()
@@ -348,9 +348,7 @@ def test_a_file_system_without_locks_is_warned_of_once(number, tmp_path, monkeyp
 def test_a_lock_that_is_a_link_is_refused_and_leaves_what_it_points_to(tmp_path):
     (tmp_path / "precious").write_text("kept")
     (tmp_path / ".pair.lock").symlink_to(tmp_path / "precious")
-    with pytest.raises(
-        ValueError, match=r"\.pair\.lock is not a regular file, so that it cannot be a lock: remove it$"
-    ):
+    with pytest.raises(ValueError, match=r"\.pair\.lock is not a regular file and cannot serve as a lock: remove it$"):
         create("vae").save(tmp_path)
     assert (tmp_path / "precious").read_text() == "kept"
     (tmp_path / ".pair.lock").unlink()
@@ -648,8 +646,8 @@ def test_a_full_disk_during_training_leaves_the_last_state(run, tmp_path):
     assert status == 2 and re.fullmatch(r"trained 1 epochs; best validation bound .*, of epoch 0\n", output)
     found = re.fullmatch(
         rf"pyro-priors: error: {out}/last/state-[0-9a-f]{{16}}\.safetensors cannot be written \(File too large\): free "
-        r"at least ([0-9,]+) bytes there, or choose another place to write to; resume the run then, whose last state "
-        r"is of step 2\n",
+        r"at least ([0-9,]+) bytes there, or choose another place to write to; then resume the run, whose last state "
+        r"is from step 2\n",
         errors,
     )
     assert found, errors
@@ -667,7 +665,7 @@ def test_a_full_disk_at_the_end_of_a_training_shows_its_result(run, tmp_path):
 
     status, errors, output = trained_on_a_disk_that_fills("save_pair", 1, 1000, arguments)
     assert status == 2 and errors.count("\n") == 1 and "pair/pair-" in errors
-    assert errors.endswith("; resume the run then, whose last state is of step 9\n")
+    assert errors.endswith("; then resume the run, whose last state is from step 9\n")
     best = max(runs.records(run), key=lambda line: line["valid_bound"])
     bound = f"best validation bound {best['valid_bound']:.3f} nats per datum, of epoch {best['epoch']}\n"
     assert output == f"trained 3 epochs; {bound}"
@@ -696,7 +694,7 @@ def test_a_training_that_diverges_on_a_full_disk_says_both(tmp_path, monkeypatch
 
     monkeypatch.setattr(RunFolder, "save_pair", full)
     options = {"max_epochs": 3, "progress": False, "device": "cpu", "compile": "never", "batch_size": 32}
-    match = r"became nan.* of epoch 0, which are not saved \(.*pair.json cannot be written \(No space left on device\)"
+    match = r"nan.* from epoch 0, which are not saved \(.*pair.json cannot be written \(No space left on device\)"
     with pytest.raises(pp.TrainingDiverged, match=match):
         pp.fit(pair, data, out=tmp_path / "run", **options)
 

@@ -1,4 +1,4 @@
-"""What the options of :func:`load` do to a data set: binarise, cut a condition out, flatten, shorten."""
+"""The options of :func:`load` that change a data set: binarize, cut out a condition, flatten, shorten."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,11 +18,11 @@ from .splits import Part, Splits, check_below
 __all__ = ["arrange"]
 
 FIXED_SEED = 777
-"""Seed of everything that is binarised once; the public recipe's, jmtomczak/vae_vampprior."""
+"""Seed of everything that is binarized once; it is that of the public recipe, jmtomczak/vae_vampprior."""
 
 
 def arrange(splits: Splits, config: DataConfig) -> Splits:
-    """Apply the options, in the order in which they depend on each other.
+    """Apply the options in the order of their dependencies.
 
     :raises ValueError: if an option does not fit the data set
     """
@@ -31,7 +31,7 @@ def arrange(splits: Splits, config: DataConfig) -> Splits:
     if splits.binarise:
         splits = _binarise(splits, config.binarise)
     elif config.binarise == "fixed":
-        raise ValueError(f"binarise='fixed' needs a set of grey images, {splits.name} is none: leave the option out")
+        raise ValueError(f"binarise='fixed' needs a data set of gray images, but {splits.name} is not one: drop it")
     if config.condition_rows:
         splits = _condition_on_rows(splits, config.condition_rows)
     if config.condition_labels:
@@ -55,7 +55,7 @@ def _limit(splits: Splits, limit: int) -> Splits:
 def _binarise(splits: Splits, mode: str) -> Splits:
     if mode == "none":
         return replace(splits, likelihood="continuous_bernoulli", binarise=False)
-    # numpy's binomial, first valid and then test, gives the very bits of the public recipe on MNIST
+    # numpy's binomial, first valid and then test, gives exactly the bits of the public recipe on MNIST
     draws = np.random.RandomState(FIXED_SEED)  # noqa: NPY002
     valid, test = (
         replace(part, x=torch.from_numpy(draws.binomial(1, part.x.numpy())).to(part.x.dtype))
@@ -66,19 +66,19 @@ def _binarise(splits: Splits, mode: str) -> Splits:
 
 
 def _binarise_once(x: Tensor) -> Tensor:
-    # the recipe has no fixed bits for train, so the faster generator does
+    # the recipe has no fixed bits for train, so the faster generator is used
     generator = torch.Generator("cpu").manual_seed(FIXED_SEED)
     return torch.rand(x.shape, generator=generator, dtype=torch.float32, device="cpu").lt_(x)
 
 
 def _condition_on_rows(splits: Splits, rows: int) -> Splits:
-    """Completion (Klushyn et al. 2019): the last rows are given, the others are generated.
+    """Completion (Klushyn et al. 2019): the last rows are the condition, and the other rows are generated.
 
-    With dynamic binarisation the condition of the training part is binarised once, x in every batch.
+    With dynamic binarization, the condition of the training part is binarized once, and x in every batch.
     """
     if splits.image_shape is None:
         raise ValueError(
-            f"condition_rows={rows} needs a set of images, {splits.name} has x_shape {splits.x_shape}: drop it"
+            f"condition_rows={rows} needs a data set of images, but {splits.name} has x_shape {splits.x_shape}: drop it"
         )
     _refuse_second_condition(splits, "condition_rows")
     channels, height, width = splits.image_shape
@@ -112,8 +112,8 @@ def _condition_on_labels(splits: Splits) -> Splits:
         return replace(given, source=source, condition_of="attributes")
     if splits.num_labels is None:
         raise ValueError(
-            f"condition_labels needs labels, {splits.name} has none: give label_train or attributes_train, or drop the "
-            "option"
+            f"condition_labels needs labels, but {splits.name} has none: give label_train or attributes_train, or "
+            "drop the option"
         )
     _refuse_second_condition(splits, "condition_labels")
     num_labels = splits.num_labels
@@ -121,7 +121,7 @@ def _condition_on_labels(splits: Splits) -> Splits:
         assert part.label is not None  # num_labels says so
         check_below(f"label_{name}", part.label, num_labels)
     num_data = sum(map(len, splits.parts.values()))
-    check_bytes(f"condition_labels, {num_data} rows of {num_labels} classes,", 8 * num_data * num_labels)
+    check_bytes(f"condition_labels with {num_data} rows of {num_labels} classes", 8 * num_data * num_labels)
 
     def one_hot(part: Part) -> Part:
         assert part.label is not None  # num_labels says so
@@ -133,12 +133,16 @@ def _condition_on_labels(splits: Splits) -> Splits:
 
 def _augment(splits: Splits, config: DataConfig) -> Splits:
     if splits.image_shape is None:
-        raise ValueError(f"flip and rotate need a set of images, {splits.name} has x_shape {splits.x_shape}: drop them")
+        raise ValueError(
+            f"flip and rotate need a data set of images, but {splits.name} has x_shape {splits.x_shape}: drop them"
+        )
     if splits.condition_image_shape is not None:
-        raise ValueError("flip and rotate would part x from the condition that is the rest of its image: drop them")
+        raise ValueError(
+            "flip and rotate would change x but not the condition, which is the rest of its image: drop them"
+        )
     if config.rotate and splits.likelihood == "bernoulli" and not splits.binarise:
         raise ValueError(
-            "rotate interpolates, and would leave no 0 and 1 of binary images: binarise='dynamic' or 'none'"
+            "rotate interpolates, so that binary images would not stay 0 and 1: give binarise='dynamic' or 'none'"
         )
     turned = [f"turned by up to {config.rotate:g} degrees"] if config.rotate else []
     what = " and ".join([*(["flipped"] if config.flip else []), *turned])
@@ -148,7 +152,7 @@ def _augment(splits: Splits, config: DataConfig) -> Splits:
 
 def _refuse_second_condition(splits: Splits, option: str) -> None:
     if splits.condition_shape is not None:
-        raise ValueError(f"{option} would replace the condition that {splits.name} has already: drop the option")
+        raise ValueError(f"{option} would replace the condition that {splits.name} already has: drop the option")
 
 
 def _flatten(splits: Splits) -> Splits:

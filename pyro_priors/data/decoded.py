@@ -1,4 +1,4 @@
-"""Images that are decoded once into an array of bytes, which is kept in the cache and mapped into memory."""
+"""Images that are decoded once into an array of bytes, which is cached and memory-mapped."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from ..progress import progress_bar
 __all__ = ["decoded_images"]
 
 FORMAT = 2
-"""Version of the format of an entry; another version is another entry."""
+"""Version of the entry format; each version has its own entries."""
 
 ARRAY, RECORD = "images.npy", "images.json"
 
 MOST_BYTES_OF_FILE = 10**8
-"""Largest file of one image."""
+"""Maximum file size of one image, in bytes."""
 
 
 def decoded_images(
     name: str, files: Sequence[Path], options: str, shape: tuple[int, ...], decode: Callable[[Path], NDArray]
 ) -> NDArray:
-    """Return the images of some files; decode them where the cache does not have them.
+    """Return the images in some files. Decode them if they are not in the cache.
 
-    The contents of all files, the options and the version of the format decide which entry of the cache is used. The
-    contents are read again only where the size or a time of a file has changed. The array is compared with its
-    checksum before it is mapped, which takes one to three seconds a gigabyte.
+    The contents of all files, the options and the format version decide which cache entry is used. The contents are
+    read again only if the size or a time of a file has changed. The array is verified with its checksum before it is
+    mapped, which takes one to three seconds per gigabyte.
 
-    :param name: of the data set
-    :param files: one for each image
-    :param options: whatever else the images depend on
-    :param shape: of one image
-    :param decode: from a file to an image, uint8
-    :returns: uint8, shape ``(len(files),) + shape``; writing to it changes memory, and never the file
+    :param name: name of the data set
+    :param files: the files, one for each image
+    :param options: everything else that the images depend on
+    :param shape: shape of one image
+    :param decode: function from a file to a uint8 image
+    :returns: uint8, shape ``(len(files),) + shape``; writing to the array changes memory, but never the file
     :raises FileNotFoundError: if a file is missing
-    :raises ValueError: if a file cannot be decoded, or the images exceed the memory where they cannot be kept in a file
+    :raises ValueError: if a file cannot be decoded, or the images cannot be cached in a file and exceed the memory
     """
     place = cache_folder() / "decoded"
     sweep(place, RECORD)
@@ -83,11 +83,11 @@ def decoded_images(
             row[...] = image
         return array
 
-    return cached(entry.folder, f"{name}, decoded,", entry.read, write, in_memory)
+    return cached(entry.folder, f"the decoded data set {name}", entry.read, write, in_memory)
 
 
 def _digest_of_states(name: str, files: Sequence[Path]) -> str:
-    """Checksum of what tells that a file has changed."""
+    """Return a checksum of the sizes and times of the files, which change when a file changes."""
     found = hashlib.sha256()
     for file in files:
         try:
@@ -113,7 +113,7 @@ def _digest_of_contents(name: str, files: Sequence[Path], options: str) -> str:
 
 
 def _known_key(place: Path, name: str, states: str, options: str) -> str | None:
-    """The checksum of the contents of files that an entry was made of and that are as they were."""
+    """Return the checksum of the contents of unchanged files, from the entry that was made of them."""
     for file in place.glob(f"{name}_*/{RECORD}"):
         record = _record(file)
         if record is not None and (record["states"], record["options"]) == (states, options):
@@ -125,7 +125,7 @@ FIELDS = ("states", "options", "key", "sha256")
 
 
 def _record(file: Path) -> dict[str, Any] | None:
-    """The record of an entry; None if it is missing, damaged or in another format."""
+    """Return the record of an entry; None if it is missing, damaged or in another format."""
     try:
         record = json.loads(file.read_bytes())
         valid = record["format"] == FORMAT and all(isinstance(record[field], str) for field in FIELDS)
@@ -140,13 +140,13 @@ def _seal(record: dict[str, Any]) -> str:
 
 
 class _Entry:
-    """An array in a folder of its own, with a record that completes it.
+    """An array in a separate folder, with a record that completes the entry.
 
-    :param folder: of the entry
-    :param key: checksum of the contents that it is made of
+    :param folder: folder of the entry
+    :param key: checksum of the contents of the files
     :param states: checksum of the sizes and times of the files
-    :param options: what else it depends on
-    :param shape: of the array
+    :param options: everything else that the array depends on
+    :param shape: shape of the array
     """
 
     def __init__(self, folder: Path, key: str, states: str, options: str, shape: tuple[int, ...]) -> None:
@@ -158,7 +158,7 @@ class _Entry:
         self.header = header.getvalue()
 
     def read(self) -> NDArray | None:
-        """Return the array, mapped; None if the entry is not complete.
+        """Return the memory-mapped array; None if the entry is not complete.
 
         :raises CheckpointError: if it is damaged
         """
@@ -171,8 +171,8 @@ class _Entry:
         try:
             with open(self.folder / ARRAY, "rb") as array:
                 if hashlib.file_digest(array, "sha256").hexdigest() != record["sha256"]:
-                    raise CheckpointError(f"{array.name} does not have its checksum")
-                # of the very file that was checked; torch wants arrays that can be written to
+                    raise CheckpointError(f"{array.name} does not match its checksum")
+                # the same file that was checked; torch needs writable arrays
                 mapped = np.memmap(array, np.uint8, "c", len(self.header), self.shape)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.folder / ARRAY} cannot be read ({error})") from None
@@ -185,10 +185,10 @@ class _Entry:
     def write(self, images: Iterator[NDArray], begin: Callable[[], None]) -> None:
         """Write the array and then the record.
 
-        The array is written as an ordinary file: on a full disk, writing to a map would end the process.
+        The array is written as an ordinary file: on a full disk, writing to a memory map would kill the process.
 
         :param begin: called once the disk has room for the array
-        :raises OSError: if they cannot be written; nothing is left then
+        :raises OSError: if they cannot be written; then no partial file is left
         """
         temporary = self.folder / f".{ARRAY}.{os.getpid()}.tmp"
         digest = hashlib.sha256(self.header)
@@ -218,14 +218,14 @@ class _Entry:
 
 
 def _allocate(handle: int, size: int) -> None:
-    """Take the room on the disk, so that a full one is noticed before any image is decoded.
+    """Reserve space on the disk, so that a full disk is detected before any image is decoded.
 
-    :raises OSError: if there is not enough
+    :raises OSError: if there is not enough space
     """
     if not hasattr(os, "posix_fallocate"):
         return
     try:
         os.posix_fallocate(handle, 0, size)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system that cannot
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):  # the file system does not support it
             raise

@@ -65,7 +65,7 @@ class DataConfig:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be an integer of 0 or more, got {getattr(self, name)}")
         if self.side < 8:
-            raise ValueError(f"side must be a whole number of at least 8 pixels, got {self.side!r}")
+            raise ValueError(f"side must be an integer of at least 8 pixels, got {self.side!r} (for example, 64)")
         if not 0 <= self.rotate <= 180:
             raise ValueError(f"rotate must be an angle from 0 to 180 degrees, got {self.rotate!r}")
         if self.seed >= 2**32:  # the limit of scikit-learn's and numpy's older generators

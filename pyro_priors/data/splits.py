@@ -1,4 +1,4 @@
-"""Parts of a data set, and the checks that every value passes once, at the door."""
+"""Parts of a data set, and the checks that every value passes once, when data enter the library."""
 
 import hashlib
 import math
@@ -41,11 +41,11 @@ PartName = Literal["train", "valid", "test"]
 class Part:
     """One part of a data set (train, valid or test). All tensors share the first dimension N.
 
-    :param x: the data, float32, shape ``(N,) + x_shape``; of large images :class:`~pyro_priors.data.Levels`, bytes that
-        come out as floats when they are indexed
-    :param condition: what x is generated given, float32, shape ``(N,) + condition_shape``
-    :param label: classes 0, ..., ``num_labels - 1``, int64, shape ``(N,)``; used only to report
-    :param attributes: what else is known of each datum, float32, shape ``(N, num_attributes)``; used only to report
+    :param x: the data, float32, shape ``(N,) + x_shape``; for large images :class:`~pyro_priors.data.Levels`, bytes
+        that become floats when they are indexed
+    :param condition: the condition given which x is generated, float32, shape ``(N,) + condition_shape``
+    :param label: classes 0, ..., ``num_labels - 1``, int64, shape ``(N,)``; used only in reports
+    :param attributes: further attributes of each datum, float32, shape ``(N, num_attributes)``; used only in reports
     """
 
     x: Tensor
@@ -67,7 +67,7 @@ class Part:
         return f"Part({len(self)} of {', '.join(shapes)})"
 
     def take(self, index: Tensor | slice) -> "Part":
-        """The examples at ``index``, a slice or a tensor of positions."""
+        """Return the examples at ``index``, a slice or a tensor of positions."""
         if isinstance(index, Tensor) and index.dtype is not torch.bool:
             index = index.long()  # torch takes uint8 for a mask
         rest = (self.condition, self.label, self.attributes)
@@ -78,28 +78,28 @@ class Part:
 @checked("Splits", "pyro_priors.data.from_arrays(x_train)")
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set in its three parts, with what a model must know about it.
+    """A data set in three parts, with the properties that a model needs.
 
     :param name: name of the data set
-    :param likelihood: what fits the values: ``"bernoulli"``, ``"gaussian"``, ``"continuous_bernoulli"`` or
-        ``"discretised_logistic"``
-    :param image_shape: (channels, height, width) of x when it is an image, also when x is flattened
+    :param likelihood: the likelihood that fits the values: ``"bernoulli"``, ``"gaussian"``, ``"continuous_bernoulli"``
+        or ``"discretised_logistic"``
+    :param image_shape: (channels, height, width) of x if it is an image, even if x is flattened
     :param condition_image_shape: the same for the condition
-    :param num_labels: number of classes, None without labels
-    :param label_names: names of the classes; their numbers when left out
-    :param condition_of: ``"label"`` or ``"attributes"`` where the condition is these (one-hot, or 0 and 1)
-    :param attribute_names: names of the attributes, in the order of their columns; None without
-    :param factor_sizes: number of values of each attribute, where the attributes are the independent factors that the
-        data were made of, counted from 0; None for others
-    :param binarise: True when ``train.x`` holds grey levels in [0, 1] that are to be binarised afresh in
-        every batch (dynamic binarisation; see :func:`batches`); ``valid`` and ``test`` are binarised once
-        already
-    :param augment: what is done to the images of ``train`` at random, in every batch
-    :param source: one line: which form was found, how it was split, what differs from the paper's split
-    :param true_log_likelihood: mean log density in nats per datum where the density is known (toys)
-    :param recipe: name and options that :func:`load` was called with, for the record of a run; None for arrays
+    :param num_labels: number of classes; None if there are no labels
+    :param label_names: names of the classes; by default their numbers
+    :param condition_of: ``"label"`` or ``"attributes"`` if the condition is one of these (one-hot, or 0 and 1)
+    :param attribute_names: names of the attributes, in the order of their columns; None if there are none
+    :param factor_sizes: number of values of each attribute, if the attributes are the independent factors of variation
+        of the data, counted from 0; None otherwise
+    :param binarise: True if ``train.x`` contains gray levels in [0, 1] that are binarized again in every batch (dynamic
+        binarization; see :func:`batches`); ``valid`` and ``test`` are already binarized
+    :param augment: random augmentation of the images of ``train`` in every batch
+    :param source: one line: the form of the data that was found, how it was split, and differences from the paper's
+        split
+    :param true_log_likelihood: mean log density in nats per datum, if the density is known (toys)
+    :param recipe: name and options with which :func:`load` was called, for the record of a run; None for arrays
 
-    ``dataclasses.replace(data, train=...)`` gives other data under the old recipe: a run records them as arrays.
+    ``dataclasses.replace(data, train=...)`` returns other data with the old recipe: a run records these data as arrays.
     """
 
     name: str
@@ -120,17 +120,17 @@ class Splits:
     true_log_likelihood: float | None = None
     recipe: dict[str, Any] | None = None
     as_loaded: bool = field(default=False, init=False, repr=False)
-    """Whether :func:`load` gives the same again by the recipe; ``dataclasses.replace`` takes this back."""
+    """Whether :func:`load` returns the same data from the recipe; ``dataclasses.replace`` resets this."""
 
     def described(self, digest: bool = False) -> dict[str, Any]:
-        """Return what a run records of its data: the recipe, and the digest of data that the recipe does not give.
+        """Return what a run records of its data: the recipe, and a digest if the recipe does not reproduce the data.
 
         The digest is one SHA-256 for each part. It covers the dtype, shape and values of x, condition, label and
-        attributes, and whether x is binarized or augmented in every batch. The arrays are read once, 16 MiB at a time:
-        a gigabyte takes one to three seconds.
+        attributes, and whether x is binarized or augmented in every batch. The arrays are read once, 16 MiB at a time.
+        A gigabyte takes one to three seconds.
 
-        :param digest: include the digest in any case
-        :returns: ``name``, ``config`` (None of arrays), ``sha256`` of a file, and the digests by part as ``arrays``
+        :param digest: always include the digest
+        :returns: ``name``, ``config`` (None for arrays), ``sha256`` of a file, and the digests by part as ``arrays``
         """
         found = dict(self.recipe or {"name": self.name, "config": None})
         if digest or not self.as_loaded:
@@ -147,12 +147,12 @@ class Splits:
 
     @property
     def condition_shape(self) -> tuple[int, ...] | None:
-        """Shape of one condition, None for data without."""
+        """Shape of one condition; None if there is no condition."""
         return None if self.train.condition is None else tuple(self.train.condition.shape[1:])
 
     @property
     def condition_names(self) -> tuple[str, ...] | None:
-        """Names of the values of a condition that is a label or attributes; None for another, or none."""
+        """Names of the values of a condition that consists of a label or attributes; None otherwise."""
         if self.condition_of == "attributes":
             return self.attribute_names
         if self.condition_of == "label" and self.num_labels is not None:
@@ -166,7 +166,7 @@ class Splits:
 
 
 BYTES_AT_ONCE = 2**24
-"""Of an array while its digest is taken."""
+"""Bytes of an array that are read at a time to compute its digest."""
 
 
 def _digest(part: Part, use: str) -> str:
@@ -191,22 +191,22 @@ def add_values(digest: Any, tensor: Tensor) -> None:
 AS_NUMBERS = "convert with .astype('float32')"
 
 CLASSES = "names, label = np.unique(label, return_inverse=True), over all parts together"
-"""What makes class numbers of any labels."""
+"""Expression that converts any labels to class numbers, for messages."""
 
 _REMEDIES = {
     "M": "give numbers, (dates - dates.min()) / np.timedelta64(1, 'D')",
     "m": "give numbers, times / np.timedelta64(1, 's')",
     "c": "give real and imaginary parts",
 }
-"""What to do about arrays of other kinds than numbers, by numpy's letter of the kind."""
+"""Remedies for arrays of other kinds than numbers, by NumPy's kind letter."""
 
 
 def read_numbers(argument: str, values: ArrayLike | Tensor, text: str = AS_NUMBERS) -> Tensor:
-    """Numbers as a tensor on the CPU, in a type of theirs that torch computes with; it may share their memory.
+    """Return numbers as a CPU tensor of a type that torch can compute with. The tensor may share their memory.
 
-    :param argument: name to call them by in errors, such as ``"x_train"``
-    :param text: what to do about text and Python objects, for errors
-    :raises ValueError: if they are not real numbers, or sparse, masked or not rectangular
+    :param argument: name of the argument for errors, such as ``"x_train"``
+    :param text: remedy for text and Python objects, for errors
+    :raises ValueError: if the values are not real numbers, or are sparse, masked or not rectangular
     """
     if isinstance(values, list | tuple) and values and all(isinstance(row, Tensor) for row in values):
         if len({row.shape for row in values}) > 1:
@@ -248,9 +248,9 @@ def _tensor(argument: str, values: Tensor) -> Tensor:
 
 
 def check_values(argument: str, values: ArrayLike | Tensor) -> Tensor:
-    """``values`` as a float32 tensor of shape ``(N,) + shape``, in its own memory.
+    """Return ``values`` as a float32 tensor of shape ``(N,) + shape``, in its own memory.
 
-    :param argument: name to call it by in errors, such as ``"x_train"``
+    :param argument: name of the argument for errors, such as ``"x_train"``
     :raises ValueError: if the values are not real numbers, not at least two-dimensional, empty, NaN or infinite
     """
     numbers = read_numbers(argument, values)
@@ -280,7 +280,7 @@ def check_values(argument: str, values: ArrayLike | Tensor) -> Tensor:
 
 
 def _check_rounding(argument: str, numbers: Tensor, x: Tensor) -> None:
-    """Refuse columns whose differences float32 does not hold, such as those of 1 between numbers of 1e9."""
+    """Refuse columns whose differences float32 cannot represent, such as differences of 1 between numbers of 1e9."""
     if numbers.dtype not in (torch.float64, torch.int64, torch.int32):
         return
     wide, narrow = numbers.flatten(1), x.flatten(1)
@@ -295,12 +295,12 @@ def _check_rounding(argument: str, numbers: Tensor, x: Tensor) -> None:
         column = int(bad.int().argmax())
         raise ValueError(
             f"{argument} has values around {mean[column].item():.4g} with a spread of {spread[column].item():.3g} "
-            f"(column {column}), and float32 holds 7 digits: subtract the mean first, {argument} - {argument}.mean(0)"
+            f"(column {column}), but float32 has 7 digits: subtract the mean first, {argument} - {argument}.mean(0)"
         )
 
 
 def check_labels(argument: str, labels: ArrayLike | Tensor, num_examples: int) -> Tensor:
-    """``labels`` as an int64 tensor of shape ``(num_examples,)``.
+    """Return ``labels`` as an int64 tensor of shape ``(num_examples,)``.
 
     :raises ValueError: if the labels are not integers, negative or not one per example
     """
@@ -324,10 +324,10 @@ def check_labels(argument: str, labels: ArrayLike | Tensor, num_examples: int) -
 
 
 def check_num_labels(labels: Mapping[str, Tensor]) -> int:
-    """The number of classes, which what is computed of them grows with.
+    """Return the number of classes, on which the cost of computations with labels depends.
 
     :param labels: int64, shape ``(num_examples,)``, by the name of the argument
-    :raises ValueError: if they are identifiers rather than class numbers: far larger than there are different ones
+    :raises ValueError: if the labels are identifiers instead of class numbers: far larger than the number of classes
     """
     largest = {argument: int(label.max()) for argument, label in labels.items()}
     argument = max(largest, key=lambda name: largest[name])
@@ -343,7 +343,7 @@ def check_num_labels(labels: Mapping[str, Tensor]) -> int:
 def check_below(argument: str, label: Tensor, num_labels: int) -> None:
     """Refuse labels that are not 0, 1, ..., ``num_labels - 1``.
 
-    :raises ValueError: with the first that is not
+    :raises ValueError: with the first wrong label
     """
     if (wrong := label[(label < 0) | (label >= num_labels)]).numel():
         raise ValueError(
@@ -353,25 +353,25 @@ def check_below(argument: str, label: Tensor, num_labels: int) -> None:
 
 
 MOST_LABELS, LABELS_PER_CLASS = 1000, 10
-"""Most labels, or labels for each one that occurs: larger ones are taken for identifiers."""
+"""Maximum number of labels, or of labels per label that occurs: larger labels count as identifiers."""
 
 
 def check_attributes(argument: str, attributes: ArrayLike | Tensor) -> Tensor:
-    """``attributes`` as a float32 tensor of shape ``(N, num_attributes)``.
+    """Return ``attributes`` as a float32 tensor of shape ``(N, num_attributes)``.
 
-    :raises ValueError: if they are not 0 or 1, or of another shape
+    :raises ValueError: if the attributes are not 0 or 1, or have another shape
     """
     found = check_values(argument, attributes)
     if found.ndim != 2 or not ((found == 0) | (found == 1)).all():
         raise ValueError(
             f"{argument} must be 0 or 1, shape (N, num_attributes), got {found.min():g} to {found.max():g}, shape "
-            f"{tuple(found.shape)}: of -1 and 1 give attributes > 0, and other values as a condition"
+            f"{tuple(found.shape)}: for -1 and 1, give attributes > 0; other values can be a condition"
         )
     return found
 
 
 def check_unit_interval(argument: str, x: Tensor) -> None:
-    """Refuse values outside [0, 1], where grey levels and probabilities live.
+    """Refuse values outside [0, 1], the range of gray levels and probabilities.
 
     :raises ValueError: with the smallest and largest value
     """

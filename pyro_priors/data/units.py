@@ -1,4 +1,4 @@
-"""The units of values: gray levels, or others in which their spread is far from 1."""
+"""Checks of the units of values: gray levels, or units in which the spread is far from 1."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ WHITE = 255
 """The largest level of a byte."""
 
 LEAST, MOST = 1e-2, 1e2
-"""Spreads that networks, and the scale of a Gaussian likelihood, can follow from where they start, near 1. A scale is
-above 1e-4, and starts at 1e-3 to 1e2."""
+"""Spreads that networks, and the scale of a Gaussian likelihood, can reach from their initial values, near 1. A scale
+is
+above 1e-4, and starts between 1e-3 and 1e2."""
 
 ROWS = 1000
-"""Examples, from the first on, that the spread is found from."""
+"""Number of examples, from the first on, from which the spread is estimated."""
 
 
 def gray_levels(parts: Mapping[str, Tensor], keep: bool = False) -> str:
-    """Whether numbers are gray levels from 0 to 255: a line that says so, or nothing.
+    """Return a line that says that numbers are gray levels from 0 to 255, or an empty string if they are not.
 
-    Integers in uint8 are, if one is above 1. Whole numbers of another type are if the largest is 255 exactly.
+    uint8 values are gray levels if one is above 1. Whole numbers of another type are gray levels if the largest is
+    exactly 255.
 
-    :param parts: numbers by the name of the argument, none of them empty
-    :param keep: of other types than uint8 the numbers are to stay as they are
-    :raises ValueError: if one part has gray levels, and another one has not
+    :param parts: the numbers by the name of the argument; none of them may be empty
+    :param keep: do not treat numbers of other types than uint8 as gray levels
+    :raises ValueError: if one part has gray levels and another part does not
     """
     ranges = {name: _range(values) for name, values in parts.items()}
     bytes_too = [name for name in ranges if parts[name].dtype is torch.uint8 and ranges[name][1] > 1]
@@ -39,8 +41,8 @@ def gray_levels(parts: Mapping[str, Tensor], keep: bool = False) -> str:
         other_scale = most <= 1 and parts[name].dtype is not parts[first].dtype
         if other_scale or not (least >= 0 and most <= WHITE and _are_whole(parts[name])):
             raise ValueError(
-                f"{name} has {parts[name].dtype} values from {least:g} to {most:g}, and another part has gray levels "
-                "from 0 to 255: give all parts alike"
+                f"{name} has {parts[name].dtype} values from {least:g} to {most:g}, but another part has gray levels "
+                "from 0 to 255: give all parts in the same units"
             )
     return (
         f"{first} holds whole numbers from {low:g} to {high:g}, which are taken as gray levels k/255: if they are "
@@ -49,11 +51,11 @@ def gray_levels(parts: Mapping[str, Tensor], keep: bool = False) -> str:
 
 
 def strange_units(argument: str, x: Tensor, may_be_gray: bool = False) -> list[str]:
-    """At most one line, where values are in units in which they are far from a spread of 1 around 0.
+    """Return a line if the values are far from a spread of 1 around 0, and otherwise an empty list.
 
-    :param argument: name to call them by
+    :param argument: name of the argument, for the message
     :param x: float32, shape ``(N,) + shape``
-    :param may_be_gray: say what to do if they are gray levels
+    :param may_be_gray: include what to do if the values are gray levels
     """
     if not isinstance(x, Tensor):  # levels
         return []
@@ -61,10 +63,10 @@ def strange_units(argument: str, x: Tensor, may_be_gray: bool = False) -> list[s
     standardize = "(x - x.mean(0)) / x.std(0)" if x.dim() == 2 else "(x - x.mean()) / x.std()"
     if may_be_gray and low >= 0 and high <= WHITE and (high > MOST or _are_whole(x)):
         return [
-            f"{argument} holds numbers from {low:g} to {high:g}, which are taken as they are, for a Gaussian: divide "
-            f"gray levels by the largest one, and standardize other numbers, {standardize}"
+            f"{argument} holds numbers from {low:g} to {high:g}, which are used unchanged with a Gaussian likelihood: "
+            f"divide gray levels by the largest one, and standardize other numbers, {standardize}"
         ]
-    in_unit_interval = low >= 0 and high <= 1  # where columns may differ: pixels at the edge are dark
+    in_unit_interval = low >= 0 and high <= 1  # then columns may differ: pixels at the edge are dark
     where, center, spread = _strangest(x[:ROWS].double(), by_column=x.dim() == 2 and not in_unit_interval)
     rare = spread < LEAST and not where and high - low > 10 * LEAST  # such as one-hot rows of many classes
     if spread == 0 or rare or (LEAST <= spread <= MOST and abs(center) <= MOST):
@@ -76,7 +78,7 @@ def strange_units(argument: str, x: Tensor, may_be_gray: bool = False) -> list[s
 
 
 def _strangest(x: Tensor, by_column: bool) -> tuple[str, float, float]:
-    """Center and spread of all values, or of the first column that is farther from 0 and 1 than is good."""
+    """Return center and spread of all values, or of the first column that is too far from 0 and 1."""
     center, spread = x.mean().item(), x.std(correction=0).item()
     if not by_column or not (LEAST <= spread <= MOST and abs(center) <= MOST):
         return "", center, spread

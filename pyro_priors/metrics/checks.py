@@ -1,4 +1,4 @@
-"""What metrics need of the tensors that they are given, checked before anything is computed."""
+"""Checks of the tensors that metrics receive, before anything is computed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Size = str | int | EllipsisType
 
 
 class DoesNotApply(ValueError):
-    """A metric has no value for a pair and its data."""
+    """A metric does not apply to a pair and its data."""
 
 
 def check_values(name: str, value: Any, *shape: Size, least: int = 1, infinite: bool = False) -> None:
@@ -31,11 +31,11 @@ def check_values(name: str, value: Any, *shape: Size, least: int = 1, infinite: 
 
     :param name: name of the argument, for the message
     :param value: the tensor
-    :param shape: its sizes: a number where one is needed, a name where any will do; ``...``, first or last, for any
-        number of further dimensions
-    :param least: smallest size of the first dimension of those that are given; 0 allows a tensor without values
+    :param shape: the sizes: a number for a required size, a name for an arbitrary one, and ``...``, first or last, for
+        any number of further dimensions
+    :param least: minimum size of the first named dimension; 0 allows a tensor without values
     :param infinite: allow infinite values
-    :raises ValueError: if it is no tensor, has another shape, fewer rows, or values that are not finite
+    :raises ValueError: if it is not a tensor, has another shape or too few rows, or has values that are not finite
     """
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}: give torch.as_tensor({name})")
@@ -62,7 +62,7 @@ def check_finite(name: str, value: Tensor, infinite: bool = False) -> None:
     :param name: name of the argument, for the message
     :param value: the tensor; on the meta device, where tensors have no values, nothing is checked
     :param infinite: allow infinite values
-    :raises ValueError: with the first place
+    :raises ValueError: with the index of the first such value
     """
     if value.is_meta:
         return
@@ -70,7 +70,7 @@ def check_finite(name: str, value: Tensor, infinite: bool = False) -> None:
     if bad.any():
         which = "NaN" if infinite else "NaN or infinite"
         first = bad.nonzero()[0].tolist()
-        raise ValueError(f"{name} has {which} values, the first at {first}: leave such rows out")
+        raise ValueError(f"{name} has {which} values, the first at {first}: leave out such rows")
 
 
 def check_categories(name: str, value: Any, num: int | None = None, below: int | None = None) -> Tensor:
@@ -78,9 +78,9 @@ def check_categories(name: str, value: Any, num: int | None = None, below: int |
 
     :param name: name of the argument, for the message
     :param value: integers from 0, shape ``(num,)``
-    :param num: how many there must be, None for any number from 1
-    :param below: what they must be below, None for nothing
-    :raises ValueError: if they are not that
+    :param num: required number of values; None for any positive number
+    :param below: exclusive upper limit of the values; None for no limit
+    :raises ValueError: if the values are not such integers
     """
     check_values(name, value, "num" if num is None else num)
     if value.is_floating_point() or value.is_complex() or value.dtype is torch.bool:
@@ -96,7 +96,7 @@ def check_categories(name: str, value: Any, num: int | None = None, below: int |
 
 
 def check_pair(pair: torch.nn.Module) -> None:
-    """Refuse a pair with parameters that are not finite, such as a training that diverged may leave.
+    """Refuse a pair with parameters that are not finite, for example after a training that diverged.
 
     :raises ValueError: with the name of the first such parameter
     """
@@ -106,7 +106,7 @@ def check_pair(pair: torch.nn.Module) -> None:
 
 
 def deviation(values: Tensor) -> float:
-    """Return the standard deviation of some values, NaN if there are fewer than two.
+    """Return the standard deviation of some values; NaN if there are fewer than two.
 
     :param values: shape ``(num,)``
     """
@@ -114,7 +114,7 @@ def deviation(values: Tensor) -> float:
 
 
 def standard_error(values: Tensor) -> float:
-    """Return the standard error of the mean of some values, NaN if there are fewer than two.
+    """Return the standard error of the mean of some values; NaN if there are fewer than two.
 
     :param values: shape ``(num,)``
     """

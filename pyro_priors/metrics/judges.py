@@ -60,7 +60,7 @@ class JudgeConfig:
         convert_fields(self)
         for name, least in (("seed", 0), ("max_epochs", 1), ("patience", 0), ("batch_size", 2)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be an integer of at least {least}, got {getattr(self, name)!r}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}: 1e-3 is a good start")
 
@@ -197,8 +197,8 @@ def kept(
             checkpoint.write(folder, name, checkpoint.module_state(network), {**trained_by, **found})
         except OSError as error:
             warnings.warn(
-                f"the {name} is not kept, {folder} cannot be written ({error.strerror or error}): it will be trained "
-                "again",
+                f"the {name} is not cached, because {folder} cannot be written ({error.strerror or error}): it will be "
+                "trained again",
                 RuntimeWarning,
                 stacklevel=2,
             )

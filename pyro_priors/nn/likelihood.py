@@ -62,8 +62,8 @@ class Likelihood(nn.Module):
         low, high = self.x_range
         if x.numel() and not (x.min() >= low and x.max() <= high):
             raise ValueError(
-                f"x must be {'0 or more' if math.isinf(high) else 'in [0, 1]'} for {type(self).__name__}, got values "
-                f"from {x.min():.4g} to {x.max():.4g}: rescale them, or use likelihood='gaussian'"
+                f"x must be {'0 or more' if math.isinf(high) else 'in [0, 1]'}, got values from {x.min():.4g} to "
+                f"{x.max():.4g}: rescale them, or use likelihood='gaussian'"
             )
 
     def _only(self, raw: Tensor) -> Tensor:

@@ -143,8 +143,8 @@ class Gaussian(LikelihoodOptions):
             raise ValueError(f"scale must be positive, got {self.scale}: give scale=0.1, or leave it out to learn it")
         if self.init_scale is not None and self.scale not in ("learned", "per_channel"):
             raise ValueError(
-                f"init_scale={self.init_scale:g} is of a learned scale, and scale is {self.scale}: leave one of the two "
-                "out"
+                f"init_scale={self.init_scale:g} is for a learned scale, and scale is {self.scale}: give only one of "
+                "them"
             )
 
     def build(self, x_shape: Sequence[int]) -> GaussianLikelihood | OptimalGaussianLikelihood:

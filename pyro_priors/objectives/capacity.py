@@ -64,7 +64,7 @@ class Capacity(ELBO):
         if not gamma > 0:
             raise ValueError(f"gamma must be above 0, got {gamma}: gamma=1 and capacity=0 is the plain bound")
         if num_steps != 0 and not is_size(num_steps):
-            raise ValueError(f"num_steps must be a whole number of 0 or more, got {num_steps!r}: give 10000, say")
+            raise ValueError(f"num_steps must be a non-negative integer, got {num_steps!r} (for example, 10000)")
         if not capacity >= 0:
             raise ValueError(f"capacity must be 0 or more, got {capacity}: capacity=0 and gamma=1 is the plain bound")
         self.gamma, self.capacity, self.num_steps = gamma, capacity, num_steps

@@ -92,7 +92,7 @@ class TotalCorrelation(ELBO):
             if not value >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {value}: all three 1 is the plain bound")
         if num_data is not None and not is_size(num_data):
-            raise ValueError(f"num_data must be a whole number of at least 1, got {num_data!r}: leave it out for fit")
+            raise ValueError(f"num_data must be a positive integer, got {num_data!r}: leave it out for fit")
         self.alpha, self.beta, self.gamma, self.estimator, self.num_data = alpha, beta, gamma, estimator, num_data
         self._num_data_of_training: int | None = None  # beside the one given, which is what a run records
 
