@@ -34,6 +34,7 @@ class CPVAE(nn.Module):
     :param prior: module from keyword context, the category, to p(z|c), event shape ``(z_dim,)``
     :param decoder: module from z and keyword c to p(x|z,c), event shape ``x_shape``
     :param temperature: of the relaxed category that c is in training; None for a category always
+    :param learnable_c: learnable weights of p(c), which start at 1/K; False: 1/K each, as the paper's
 
     With a temperature, c stands in training for the log-weights of all categories, shape ``(K,)``, which are
     :class:`~pyro_priors.nn.RelaxedCategorical` here and in the guide: what is trained is then a bound of this relaxed
@@ -52,13 +53,21 @@ class CPVAE(nn.Module):
 
     @typed
     def __init__(
-        self, num_categories: int, prior: nn.Module, decoder: nn.Module, temperature: Temperature | None = None
+        self,
+        num_categories: int,
+        prior: nn.Module,
+        decoder: nn.Module,
+        temperature: Temperature | None = None,
+        learnable_c: bool = False,
     ) -> None:
         super().__init__()
         self.prior = prior
         self.decoder = decoder
         self.temperature = temperature
-        self.register_buffer("category_logits", torch.zeros(num_categories), persistent=False)
+        if learnable_c:
+            self.category_logits = nn.Parameter(torch.zeros(num_categories))
+        else:
+            self.register_buffer("category_logits", torch.zeros(num_categories), persistent=False)
 
     def forward(self, x: Tensor | None = None, condition: Tensor | None = None, size: int | None = None) -> Tensor:
         """

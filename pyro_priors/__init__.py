@@ -18,7 +18,7 @@ from .objectives import compiled
 from .pair import Pair
 from .registration import data_plate, register
 from .train import TrainConfig, TrainingDiverged, fit
-from .zoo import create, load, names
+from .zoo import create, load, names, networks
 
 try:
     __version__ = version("pyro-priors")
@@ -43,6 +43,7 @@ __all__ = [
     "load",
     "metrics",
     "names",
+    "networks",
     "nn",
     "objectives",
     "plots",

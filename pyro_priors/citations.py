@@ -92,5 +92,5 @@ def citation(pair: Pair) -> str:
     """
     if pair.recipe is None:
         raise ValueError("this pair is not of the zoo: only those know the papers behind them")
-    papers = zoo.citations_of(pair.recipe["name"], pair.recipe["config"])
+    papers = zoo.citations_of(pair)
     return "\n\n".join(BIBTEX[key] for key in (*papers, "bingham2019"))

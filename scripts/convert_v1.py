@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load
 
@@ -50,6 +51,7 @@ NAMES = {
         r"^model\.prior\.network\.trunk\.(?=first\.|rest\.)": "model.prior.network.mlp.",
         r"^model\.prior\.network\.trunk\.": "model.prior.network.",
     },
+    "cp_vae": {r"^guide\.trunk\.1\.": "guide.trunk.mlp."},
     "cvamp_cvae": MIXTURES,
     "hvae": {
         r"^model\.prior_z1\.network\.head\.": "model.prior_z1.head.",
@@ -63,21 +65,86 @@ NAMES = {
 """Patterns of names of tensors, and what stands for them now, by the name of the pair."""
 
 
+def options_of(name: str, old: dict[str, Any]) -> dict[str, Any]:
+    """The options of a pair as they are now, from the flat ones of the first version."""
+    default = {
+        "gated": True, "hidden": [300, 300], "likelihood": "bernoulli", "networks": "mlp", "channels": [],
+        "upsampling": "auto", "normalisation": "auto", "prior": "standard", "num_components": 500, "num_transforms": 6,
+        "flow": "affine_coupling", "flow_hidden": [64, 64], "permutation": "reverse", "actnorm": False,
+        "condition_network": "mlp", "condition_hidden": [300, 300], "couplings_see_condition": False,
+        "calibration": "optimal" if name.startswith("sigma") else None, "trained_weights": None,
+    }  # fmt: skip
+    get = (default | old).get
+    networks = {"name": get("networks"), "hidden": get("hidden"), "gated": get("gated")}
+    if get("networks") == "conv":
+        networks |= {key: get(key) for key in ("channels", "upsampling", "normalisation")}
+    likelihood: dict[str, Any] = {"name": get("likelihood")}
+    if get("calibration") is not None:
+        scale = {"learned_by_channel": "per_channel", "fixed": get("scale") or 1.0}.get(
+            get("calibration"), get("calibration")
+        )
+        likelihood = {"name": "gaussian", "scale": scale, "init_scale": get("start_scale")}
+    elif get("likelihood") == "gaussian":
+        scale = "learned" if get("scale") is None else get("scale")
+        likelihood |= {"scale": scale, "init_scale": get("start_scale")}
+    flow = {"name": "flow", "num_transforms": get("num_transforms"), "hidden_features": get("flow_hidden")}
+    new = {"x_shape": get("x_shape"), "z_dim": get("z_dim"), "likelihood": likelihood, "networks": networks}
+    prior: dict[str, Any] = {"name": get("prior")}
+    match name:
+        case "cdv_cvae" | "cmog_cvae" | "cvamp_cvae":
+            kind = {"cdv_cvae": "cdv", "cmog_cvae": "mixture", "cvamp_cvae": "vamp"}[name]
+            prior = {
+                "name": kind,
+                "num_components": get("num_components"),
+                "learnable_weights": bool(get("trained_weights")),
+            }
+        case "cvae" | "cp_vae":
+            prior = {"name": "gaussian"}
+        case "sigma_cvae_nf" if get("flow") == "none":
+            prior = {"name": "gaussian"}
+        case "sigma_cvae_nf":
+            transform = {"additive": "additive_coupling", "affine": "joint_affine_coupling"}[get("flow")]
+            prior = {**flow, "transform": transform, "condition_transforms": get("couplings_see_condition")}
+        case _ if get("prior") == "flow":
+            prior = {**flow, "transform": get("flow"), "permutation": get("permutation"), "actnorm": get("actnorm")}
+        case _ if get("prior") in ("mixture", "vamp"):
+            learnable = get("prior") == "mixture" if get("trained_weights") is None else get("trained_weights")
+            prior |= {"num_components": get("num_components"), "learnable_weights": learnable}
+    new["prior"] = prior
+    if name == "hvae":
+        new |= {"z1_dim": get("z1_dim"), "prior_z1": {"name": "gaussian"}}
+    if name == "cp_vae":
+        new |= {key: get(key) for key in ("num_categories", "category", "own_category_network") if key in old}
+        if get("category", "enumerated") != "enumerated":
+            new["num_enumerated"] = get("num_enumerated")
+    if "condition_shape" in old:
+        new["condition_shape"] = get("condition_shape")
+        if name == "sigma_cvae":
+            new["condition_prior"] = False
+        else:
+            new["condition_decoder"] = get("decoder_sees_condition", name in ("cvae", "sigma_cvae_nf"))
+    if name == "sigma_cvae_nf":
+        new["condition_network"] = get("condition_network")
+        if get("condition_network") == "mlp":
+            new["condition_hidden"] = get("condition_hidden")
+    return new
+
+
 def convert_pairs(folder: Path) -> int:
-    """Rename the tensors of every saved pair below a folder, and return how many had old names."""
+    """Rename the tensors and options of every saved pair below a folder, and return how many had old names."""
     converted = 0
     for file in sorted(folder.rglob("pair.json")):
         record = json.loads(file.read_bytes())
         recipe = record["pair"]
-        if recipe is None or recipe["config"].get("flow") == "none":
+        if recipe is None or isinstance(recipe["config"].get("networks"), dict):
             continue
         tensors = load((file.parent / record["tensors"]).read_bytes())
-        renamed = tensors
-        for pattern, now in NAMES.get(recipe["name"], {}).items():
-            renamed = {re.sub(pattern, now, name): tensor for name, tensor in renamed.items()}
-        if renamed.keys() != tensors.keys():
-            save_pair(file.parent, renamed, recipe)
-            converted += 1
+        patterns = {} if recipe["config"].get("flow") == "none" else NAMES.get(recipe["name"], {})
+        for pattern, now in patterns.items():
+            tensors = {re.sub(pattern, now, name): tensor for name, tensor in tensors.items()}
+        config = options_of(recipe["name"], recipe["config"])
+        save_pair(file.parent, tensors, recipe | {"config": config})
+        converted += 1
     return converted
 
 

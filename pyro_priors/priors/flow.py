@@ -45,6 +45,15 @@ TRANSFORMS: dict[str, Callable[[int, Sequence[int], int], FlowNetwork]] = {
 }
 """Networks of transforms by name."""
 
+_CITATIONS = {
+    "additive_coupling": ("dinh2015",),
+    "affine_autoregressive": ("papamakarios2017",),
+    "affine_coupling": ("dinh2017",),
+    "joint_affine_coupling": ("dinh2017",),
+    "spline_autoregressive": ("durkan2019",),
+    "spline_coupling": ("durkan2019",),
+}
+
 PERMUTATIONS = ("random", "reverse")
 
 MOST_TRANSFORMS = 1000
@@ -86,6 +95,11 @@ class Flow(PriorOptions):
             )
         if isinstance(self.base, str):
             object.__setattr__(self, "base", as_options(self.base))
+
+    @property
+    def citations(self) -> tuple[str, ...]:
+        """Keys of the papers behind the transforms."""
+        return _CITATIONS.get(self.transform, ())
 
     def build(self, parts: Parts) -> "FlowPrior":
         context = parts.context

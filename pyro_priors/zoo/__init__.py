@@ -1,0 +1,28 @@
+"""The zoo: presets, families and networks by name, and the functions that make and load pairs of them."""
+
+from .._hints import hint
+from .create import Recipe, citations_of, create, create_for, load, names, resolve
+from .families import FAMILIES, Factors, Family, register_family
+from .networks import NETWORKS, NetworkOptions, register_networks
+from .presets import PRESETS, Preset, register_preset
+
+__all__ = [
+    "FAMILIES",
+    "NETWORKS",
+    "PRESETS",
+    "Factors",
+    "Family",
+    "NetworkOptions",
+    "Preset",
+    "Recipe",
+    "citations_of",
+    "create",
+    "create_for",
+    "hint",
+    "load",
+    "names",
+    "register_family",
+    "register_networks",
+    "register_preset",
+    "resolve",
+]
