@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,9 +17,10 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from . import cache_command, control, data, experiments, metrics, objectives, plots, train, zoo
+from . import cache_command, control, data, experiments, metrics, objectives, plots, priors, train, zoo
 from ._arguments import check_arguments, check_once, groups, integer, merged
 from ._files import FolderError, WriteError, make_folder, save_figure, write_atomically
+from ._grammar import choose_factors, grouped, helped, options_of_family, plain_options, taken
 from ._memory import is_exhausted
 from ._options import Seed, Size, path_of
 from ._reading import RESTORE
@@ -30,9 +31,11 @@ from .data import DataConfig
 from .data.registry import without_downloads
 from .metrics.evaluate import check_options
 from .metrics.record import DECIDES
+from .nn import likelihoods
 from .pair import Pair
 from .run_folder import MAY_CHANGE, RunFolder
 from .train import TrainConfig
+from .zoo.create import REGISTRIES
 
 __all__ = ["main"]
 
@@ -132,25 +135,6 @@ def _parse(options: Any, arguments: Sequence[str], command: str) -> Any:
         raise ValueError(f"{message} (see pyro-priors {command} --help)") from None
 
 
-def _taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
-    """The value of ``--name VALUE`` or ``--name=VALUE``, and the other arguments."""
-    rest, value, index = [], None, 0
-    while index < len(arguments):
-        argument = arguments[index]
-        if argument == f"--{name}":
-            if index + 1 >= len(arguments) or arguments[index + 1].startswith("--"):
-                raise ValueError(f"--{name} needs a value: give one, or leave it out")
-            value, index = arguments[index + 1], index + 1
-        elif argument.startswith(f"--{name}="):
-            value = argument.split("=", 1)[1]
-        else:
-            rest.append(argument)
-        if value is not None and not value.strip():
-            raise ValueError(f"--{name} needs a value, got {value!r}: give one, or leave it out")
-        index += 1
-    return value, rest
-
-
 def _list(arguments: list[str]) -> None:
     @dataclass
     class Options:
@@ -159,7 +143,9 @@ def _list(arguments: list[str]) -> None:
     _parse(Options, arguments, "list")
     rows = {
         "pairs": zoo.names(),
-        "priors": sorted(zoo.PRIORS),
+        "priors": list(priors.PRIORS),
+        "likelihoods": list(likelihoods.LIKELIHOODS),
+        "networks": list(zoo.NETWORKS),
         "objectives": sorted(objectives.OBJECTIVES),
         "data": [*data.names(), "FILE.npz"],
         "metrics": list(metrics.METRICS),
@@ -170,21 +156,6 @@ def _list(arguments: list[str]) -> None:
     print("\n".join(lines))
 
 
-def _pair_options(name: str) -> type:
-    """The pair's config dataclass, less what the data fix."""
-    config_class = zoo.config_class(name)
-    filled_in: dict[str, Any] = {"x_shape": (1,), "condition_shape": (1,)}
-    names = {option.name for option in dataclasses.fields(config_class)}
-    annotations: dict[str, Any] = {key: tyro.conf.Suppress[tuple[int, ...]] for key in filled_in if key in names}
-    help_text = "p(x|z): bernoulli, continuous_bernoulli, discretised_logistic or gaussian; auto: what fits the data."
-    if not config_class.only_likelihood:
-        annotations["likelihood"] = Annotated[str, tyro.conf.arg(help=help_text)]
-        filled_in["likelihood"] = "auto"
-    body = {key: filled_in[key] for key in filled_in if key in names}
-    body |= {"__annotations__": annotations, "__doc__": config_class.__doc__}
-    return dataclass(frozen=True)(type(config_class.__name__, (config_class,), body))
-
-
 def _train(arguments: list[str]) -> None:
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         raise ValueError(f"train needs the name of a pair first: one of {', '.join(zoo.names())}")
@@ -192,20 +163,23 @@ def _train(arguments: list[str]) -> None:
         print(
             "usage: pyro-priors train PAIR --data NAME --out FOLDER [options]\n\n"
             f"PAIR is one of {', '.join(zoo.names())}; its options: pyro-priors train PAIR --help\n"
-            f"with --objective, one of {', '.join(sorted(objectives.OBJECTIVES))}, also those of the objective\n"
-            f"NAME is a file .npz or one of {', '.join(data.names())}"
+            "--prior, --likelihood, --networks and --objective NAME choose its factors (see pyro-priors list), whose\n"
+            "options are --prior.OPTION and so on: pyro-priors train PAIR --prior NAME --help shows them\n"
+            f"NAME of --data is a file .npz or one of {', '.join(data.names())}"
         )
         return
     name = arguments[0]
-    pair_options = _pair_options(name)
+    if name not in zoo.names():
+        raise ValueError(f"pair '{name}' is unknown: {zoo.hint(name, zoo.names())}")
     check_once(arguments[1:])
-    data_name, rest = _taken(arguments[1:], "data")
-    objective_name, rest = _taken(rest, "objective")
+    data_name, rest = taken(arguments[1:], "data")
+    objective_name, rest = taken(rest, "objective")
     if objective_name is not None and objective_name not in objectives.OBJECTIVES:
         known = sorted(objectives.OBJECTIVES)
         raise ValueError(f"objective '{objective_name}' is unknown: {zoo.hint(objective_name, known)}")
     objective_class = objectives.OBJECTIVES[objective_name or "elbo"]
     known_options = signature(objective_class).parameters
+    factors, chosen, rest = choose_factors(name, rest)
     for argument in rest:
         option = argument.removeprefix("--objective.").removeprefix("no-").split("=")[0].replace("-", "_")
         if argument.startswith("--objective.") and option not in known_options:
@@ -213,26 +187,21 @@ def _train(arguments: list[str]) -> None:
                 f"objective '{objective_name or 'elbo'}' has no option {argument}: {zoo.hint(option, known_options)}, "
                 "or another --objective"
             )
-
-    @dataclass(frozen=True)
-    class Options:
-        """Train a pair. Two more options: --data NAME or FILE.npz, and --objective NAME (see pyro-priors list)."""
-
-        out: str
-        """Run folder to write."""
-        resume: bool = False
-        """Go on with the run in --out, with the same options."""
-        quiet: bool = False
-        """Show no progress."""
-        pair: pair_options = field(default_factory=pair_options)  # type: ignore[valid-type]
-        """What to train."""
-        objective: objective_class = field(default_factory=objective_class)  # type: ignore[valid-type]
-        """What training minimises."""
-        data: DataConfig = field(default_factory=DataConfig)
-        """What it is trained on."""
-        train: TrainConfig = field(default_factory=TrainConfig)
-        """How it is trained."""
-
+    groups_of_factors = {factor: (grouped(options),) * 2 for factor, options in factors.items() if options is not None}
+    more: dict[str, tuple[Any, Any]] = {
+        "out": (helped(str, "Run folder to write."), dataclasses.MISSING),
+        "resume": (helped(bool, "Resume the run in --out, with the same options."), False),
+        "quiet": (helped(bool, "Show no progress."), False),
+        **groups_of_factors,
+        "objective": (objective_class, objective_class),
+        "data": (DataConfig, DataConfig),
+        "train": (TrainConfig, TrainConfig),
+    }
+    text = (
+        f"Train a pair: {zoo.PRESETS[name].text}. Further options choose its parts by name: --data NAME or FILE.npz, "
+        f"--objective, {', '.join('--' + factor.replace('_', '-') for factor in factors)} (see pyro-priors list)."
+    )
+    Options = options_of_family(name, more, text, ["condition_shape"])
     options = _parse(Options, rest, f"train {name}")
     out = path_of("--out", options.out)
     if in_the_way := next((one for one in (out, *out.parents) if one.is_file()), None):
@@ -240,14 +209,16 @@ def _train(arguments: list[str]) -> None:
         raise ValueError(f"out is {options.out}, {which} is a file: choose the name of a new folder")
     if data_name is None:
         raise ValueError(f"train needs --data: a file .npz or one of {', '.join(data.names())}")
-    command = _command([name, f"--data={data_name}", f"--objective={objective_name or 'elbo'}", *rest])
+    command = _command([name, f"--data={data_name}", f"--objective={objective_name or 'elbo'}", *chosen, *rest])
     splits = data.load(data_name, **dataclasses.asdict(options.data))
-    pair = zoo.create_for(name, splits, options.train.seed, **dataclasses.asdict(options.pair))
+    given = {one.name: getattr(options, one.name) for one in dataclasses.fields(type(options).__mro__[1])}
+    given |= {factor: plain_options(getattr(options, factor)) for factor in groups_of_factors}
+    pair = zoo.create_for(name, splits, options.train.seed, **given)
     pixels = math.prod(splits.image_shape or ())
-    if options.pair.networks == "mlp" and pixels > MANY_PIXELS:
+    if given["networks"].name == "mlp" and pixels > MANY_PIXELS:
         warnings.warn(
             f"the perceptrons of images of {pixels} values are huge, and slow to train and to save: convolutions are "
-            "--pair.networks conv --data.no-flatten",
+            "--networks conv --data.no-flatten",
             stacklevel=1,
         )
     if splits.condition_shape is not None and not pair.takes_condition:
@@ -284,9 +255,9 @@ def _trained(history: train.History) -> str:
 
 def _command(arguments: list[str]) -> list[str]:
     """Arguments that begin the same training from any folder, but for ``--out`` and ``--resume``."""
-    _, kept = _taken([argument for argument in arguments if argument != "--resume"], "out")
+    _, kept = taken([argument for argument in arguments if argument != "--resume"], "out")
     for name in ("data", "data.root"):
-        path, kept = _taken(kept, name)
+        path, kept = taken(kept, name)
         if path is not None:
             is_path = name == "data.root" or path.endswith(".npz")
             kept.append(f"--{name}={path_of(f'--{name}', path).absolute() if is_path else path}")
@@ -305,9 +276,9 @@ def _resume(arguments: list[str]) -> None:
             "Goes on where the training of RUN stopped: gives the command that began it again, with --resume.\n"
             f"Options that may be others: {', '.join(MAY_CHANGE).replace('_', '-')} (of --train), and --data FILE or "
             "--data.root FOLDER, where the same data are now\n"
-            "Taken from RUN/config.json, which somebody else may have written: the pair, the objective, the data and "
-            "their place, and the options of --pair, --objective, --data and --train. Nothing else is taken, and not "
-            f"{asked}: give it again"
+            "Taken from RUN/config.json, which somebody else may have written: the pair and its factors, the "
+            "objective, the data and their place, and the options of these and of --train. Nothing else is taken, "
+            f"and not {asked}: give it again"
         )
         return
     if not arguments or arguments[0].startswith("-"):
@@ -357,7 +328,7 @@ def _taken_from_run(command: Sequence[str], file: Path, more: Sequence[str]) -> 
     name, *rest = command
     if name not in zoo.names():
         raise refuse(name)
-    known = {"data", "objective", "quiet", *(f"pair.{one.name}" for one in dataclasses.fields(zoo.config_class(name)))}
+    known = {"data", "objective", "quiet", *_options_of_pair(name)}
     known |= {f"data.{one.name}" for one in dataclasses.fields(DataConfig)}
     known |= {f"train.{one.name}" for one in dataclasses.fields(TrainConfig)}
     known |= {f"objective.{one}" for kind in objectives.OBJECTIVES.values() for one in signature(kind).parameters}
@@ -375,9 +346,9 @@ def _taken_from_run(command: Sequence[str], file: Path, more: Sequence[str]) -> 
             raise refuse(argument)
         (skipped if is_asked else kept).append(argument)
     for option, exists in (("data", Path.is_file), ("data.root", Path.is_dir)):
-        place, _ = _taken(kept, option)
+        place, _ = taken(kept, option)
         is_path = option != "data" or str(place).endswith(".npz")
-        if place is not None and is_path and _taken(list(more), option)[0] is None and not exists(Path(place)):
+        if place is not None and is_path and taken(list(more), option)[0] is None and not exists(Path(place)):
             raise FileNotFoundError(
                 f"{place}, which {file.parent} was trained on, is no longer there: put it back, or give its new place "
                 f"with --{option}"
@@ -385,6 +356,18 @@ def _taken_from_run(command: Sequence[str], file: Path, more: Sequence[str]) -> 
     if skipped and not any(argument.startswith(f"--train.{_dashed(one)}") for argument in more for one in ASKED_AGAIN):
         _warn(f"{' '.join(skipped)} is not taken from {file}: give it again where it is wanted")
     return [name, *kept]
+
+
+def _options_of_pair(name: str) -> set[str]:
+    """Paths of the options that a pair, and its factors whichever they are, may have."""
+    family = zoo.FAMILIES[zoo.PRESETS[name].family]
+    known = {one.name for one in dataclasses.fields(family)}
+    for factor in family.factors:
+        registry = REGISTRIES[factor]
+        options = {one.name for key in registry for one in dataclasses.fields(registry[key])}
+        known |= {factor, *(f"{factor}.{option}" for option in options)}
+        known |= {f"{factor}.{'base.' * depth}{option}" for option in options for depth in (1, 2)}
+    return known
 
 
 def _dashed(option: str) -> str:

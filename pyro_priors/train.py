@@ -433,9 +433,8 @@ def _check_memory(pair: Pair, data: Splits, objective: infer.ELBO, batch_size: i
     if config.get("category") == "enumerated":
         rows *= min(pair.num_categories, getattr(objective, "chunk_size", None) or pair.num_categories)
     # the mean of x and its gradient, and the distances from the components of a mixture
-    values = max(2 * math.prod(data.x_shape), config.get("num_components", 0) if "prior" not in config else 0)
-    if config.get("prior") in ("mixture", "vamp"):
-        values = max(values, config["num_components"] * config["z_dim"])
+    num_components = (config.get("prior") or {}).get("num_components") or 0
+    values = max(2 * math.prod(data.x_shape), num_components * (1 if "condition_shape" in config else config["z_dim"]))
     remedy = "give a smaller batch_size, or fewer components or categories"
     check_memory(4 * rows * values, f"batch_size={batch_size} ({rows:,} rows in a step)", remedy)
 
@@ -561,7 +560,7 @@ def defaults(pair: str | None, objective: type[infer.ELBO]) -> dict[str, Any]:
 
     parameters = signature(objective).parameters.values() if issubclass(objective, ELBO) else ()
     return {
-        "pair": {"config": {} if pair is None else of(zoo.config_class(pair))},
+        "pair": {"config": {} if pair is None else zoo.defaults(pair)},
         "data": {"config": of(DataConfig)},
         "objective": {"config": {p.name: p.default for p in parameters if p.default is not p.empty}},
         "train": of(TrainConfig),

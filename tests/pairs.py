@@ -14,36 +14,35 @@ from torch import Tensor
 from pyro_priors import zoo
 from pyro_priors.nn import LIKELIHOODS
 from pyro_priors.pair import Pair
+from pyro_priors.priors import CDV, Flow, Gaussian, Mixture, Standard, Vamp
 from pyro_priors.priors.flow import TRANSFORMS as FLOWS
 
 # all sizes differ, so that exchanged axes show
 SIZES: dict[str, Any] = {"x_shape": (6,), "z_dim": 2, "hidden": (7, 4)}
 BATCH = 5
 NUM_CATEGORIES = 3
+FLOW = {"num_transforms": 3, "hidden_features": (11, 12)}
 
 SMALL: dict[str, dict[str, Any]] = {
     "cdv_cvae": {"condition_shape": (8,), "num_components": 9},
     "cmog_cvae": {"condition_shape": (8,), "num_components": 9},
     "cp_vae": {"num_categories": NUM_CATEGORIES},
+    "cp_vae_reference": {"num_categories": NUM_CATEGORIES},
     "cvae": {"condition_shape": (8,)},
     "cvamp_cvae": {"condition_shape": (8,), "num_components": 9},
     "hvae": {"z1_dim": 3},
     "sigma_cvae": {"condition_shape": (8,)},
-    "sigma_cvae_nf": {
-        "condition_shape": (8,),
-        "num_transforms": 3,
-        "flow_hidden": (11, 12),
-        "condition_hidden": (7, 9),
-    },
+    "sigma_cvae_nf": {"condition_shape": (8,), **FLOW, "condition_hidden": (7, 9)},
     "sigma_vae": {},
     "vae": {},
 }
 """Options of each pair beside SIZES."""
 
 SMALL_PRIORS: dict[str, dict[str, Any]] = {
-    "flow": {"num_transforms": 3, "flow_hidden": (11, 12)},
+    "flow": FLOW,
     "mixture": {"num_components": 9},
     "vamp": {"num_components": 9},
+    "cdv": {"num_components": 9},
 }
 """Options of each prior that has some."""
 
@@ -54,9 +53,30 @@ MIXTURES_GIVEN_A_CONDITION = ("cdv_cvae", "cmog_cvae", "cvamp_cvae")
 """Pairs whose prior is a mixture that depends on the condition."""
 
 CALIBRATED = ("sigma_cvae", "sigma_cvae_nf", "sigma_vae")
-"""Pairs whose likelihood is a Gaussian with a calibrated scale."""
+"""Pairs whose likelihood is a Gaussian with an optimal scale."""
+
+UNCONDITIONAL = ("flow", "gaussian", "mixture", "standard", "vamp")
+"""Priors that are tested with every pair that takes them without a context."""
 
 NAMES = [name for name in zoo.names() if name in SMALL]
+
+SMALL_OPTIONS = (
+    Standard(),
+    Gaussian(),
+    Mixture(4),
+    Vamp(4),
+    CDV(4),
+    Flow("affine_coupling", **FLOW),
+    Flow("spline_coupling", **FLOW, condition_transforms=True),
+)
+"""Options of priors that are tested in every context."""
+
+
+def _shown(key: str, value: Any) -> str:
+    if not dataclasses.is_dataclass(value):
+        return f"{value}".replace(" ", "")
+    seeing = "-seeing" if getattr(value, "condition_transforms", False) else ""
+    return f"{key}-{value.name}{seeing}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +87,12 @@ class Variant:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        return "-".join([self.name, *(f"{value}".replace(" ", "") for _, value in self.options)])
+        return "-".join([self.name, *(_shown(key, value) for key, value in self.options)])
 
     @property
     def num_enumerated(self) -> int:
         """Number of categories that our objectives enumerate, 0 for none."""
         options = SIZES | SMALL[self.name] | dict(self.options)
-        if options.get("released_code"):
-            return 0
         match options.get("category", "enumerated" if self.name == "cp_vae" else "none"):
             case "enumerated":
                 return options["num_categories"]
@@ -93,13 +111,14 @@ def variants() -> list[Variant]:
     """Pairs x likelihoods x priors where they apply, each pair with images, with ReLU, and every kind of flow."""
     found = []
     for name in NAMES:
-        fields = {field.name for field in dataclasses.fields(zoo.config_class(name))}
-        priors = [(("prior", prior),) for prior in zoo.PRIORS] if "prior" in fields else [()]
-        if name == "sigma_cvae":  # whose encoder is none of x alone
+        fields = {field.name for field in dataclasses.fields(zoo.FAMILIES[zoo.PRESETS[name].family])}
+        free = name in ("vae", "hvae", "sigma_vae", "sigma_cvae")
+        priors = [(("prior", prior),) for prior in UNCONDITIONAL] if free else [()]
+        if name == "sigma_cvae":  # whose encoder sees more than x
             priors.remove((("prior", "vamp"),))
         likelihoods = [("likelihood", likelihood) for likelihood in LIKELIHOODS]
         if name in CALIBRATED:
-            likelihoods = [("calibration", calibration) for calibration in ("optimal", "learned")]
+            likelihoods = [("scale", scale) for scale in ("optimal", "learned")]
         found += [Variant(name, (likelihood, *prior)) for likelihood in likelihoods for prior in priors]
         images: list[tuple[str, Any]] = [("x_shape", (2, 3))]
         if "condition_shape" in fields:
@@ -113,35 +132,47 @@ def variants() -> list[Variant]:
             Variant(name, tuple(images)),
             Variant(name, (("gated", False), ("hidden", (32, 32)))),
         ]
-    found += [Variant("vae", (("prior", "flow"), ("flow", flow))) for flow in FLOWS if flow != "affine_coupling"]
+    found += [Variant("vae", (("prior", "flow"), ("transform", flow))) for flow in FLOWS if flow != "affine_coupling"]
     found += [
-        Variant("vae", (("prior", "vamp"), ("trained_weights", True), ("likelihood", "gaussian"), ("x_shape", (2, 3)))),
+        Variant("vae", (("prior", "cdv"),)),
+        Variant("vae", (("prior", "flow"), ("base", Mixture(4)))),
+        Variant("vae", (("prior", Gaussian("full")),)),
+        Variant(
+            "vae", (("prior", "vamp"), ("learnable_weights", True), ("likelihood", "gaussian"), ("x_shape", (2, 3)))
+        ),
         Variant("hvae", (("prior", "vamp"), ("hidden", (5,)))),
+        *(Variant("hvae", (("prior_z1", options),)) for options in SMALL_OPTIONS),
+        *(Variant("cp_vae", (("prior", options),)) for options in SMALL_OPTIONS if options.name != "gaussian"),
+        *(Variant("cvae", (("prior", options),)) for options in SMALL_OPTIONS if options.name in ("flow", "standard")),
+        Variant("cvae", (("prior", Mixture(4)), ("condition_prior", False))),
+        Variant("cp_vae", (("prior_c", "learnable"),)),
         Variant("cp_vae", (("category", "sparse"), ("num_enumerated", 1))),
         Variant("cp_vae", (("category", "relaxed"), ("num_enumerated", 1))),
         Variant("cp_vae", (("own_category_network", True),)),
         Variant("cp_vae", (("own_category_network", True), ("networks", "conv"), ("x_shape", (2, 6, 5)))),
-        Variant("cp_vae", (("released_code", True),)),
-        Variant("cvae", (("decoder_sees_condition", False),)),
-        Variant("sigma_vae", (("calibration", "learned_by_channel"), ("x_shape", (2, 3, 4)))),
-        Variant("sigma_cvae", (("calibration", "fixed"), ("scale", 0.3))),
-        Variant("sigma_cvae_nf", (("flow", "additive"), ("couplings_see_condition", True))),
-        Variant("sigma_cvae_nf", (("flow", "none"), ("decoder_sees_condition", False))),
+        Variant("cp_vae_reference"),
+        Variant("cvae", (("condition_decoder", False),)),
+        Variant("sigma_vae", (("scale", "per_channel"), ("x_shape", (2, 3, 4)))),
+        Variant("sigma_cvae", (("scale", 0.3),)),
+        Variant("sigma_cvae_nf", (("transform", "additive_coupling"), ("condition_transforms", True))),
+        Variant("sigma_cvae_nf", (("prior", "gaussian"), ("condition_decoder", False))),
         Variant(
             "sigma_cvae_nf",
-            (("condition_network", "conv"), ("condition_hidden", (300, 300)), ("couplings_see_condition", True)),
+            (("condition_network", "conv"), ("condition_hidden", ()), ("condition_transforms", True)),
         ),
     ]
     for name in MIXTURES_GIVEN_A_CONDITION:
-        found.append(Variant(name, (("decoder_sees_condition", True), ("trained_weights", True), ("hidden", (5,)))))
+        found.append(Variant(name, (("condition_decoder", True), ("learnable_weights", True), ("hidden", (5,)))))
     return found
 
 
 def create(name: str, **options: Any) -> Pair:
     """The small pair of that name."""
-    small = SIZES | SMALL[name] | SMALL_PRIORS.get(options.get("prior", ""), {})
-    if options.get("flow") == "none":
-        small = {key: value for key, value in small.items() if key not in ("num_transforms", "flow_hidden")}
+    small = SIZES | SMALL[name]
+    if "prior" in options:  # without the options of the preset's own
+        small = {key: value for key, value in small.items() if key not in ("num_components", *FLOW)}
+        if isinstance(options["prior"], str):
+            small |= SMALL_PRIORS.get(options["prior"], {})
     return zoo.create(name, **small | options)
 
 

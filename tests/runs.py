@@ -35,12 +35,12 @@ def small_data(name: str = "digits", size: int = 96, held_out: int = 40, **optio
 
 
 def is_conditional(name: str) -> bool:
-    return any(field.name == "condition_shape" for field in dataclasses.fields(zoo.config_class(name)))
+    return any(field.name == "condition_shape" for field in dataclasses.fields(zoo.FAMILIES[zoo.PRESETS[name].family]))
 
 
 def small_pair(name: str, data: Splits, seed: int = 0, **options: Any) -> pp.Pair:
     """A pair that fits the data, the same one for the same seed."""
-    likelihood = zoo.config_class(name).only_likelihood or data.likelihood
+    likelihood = zoo.PRESETS[name].factors.get("likelihood") or data.likelihood
     config = NETWORKS | {"x_shape": data.x_shape, "likelihood": likelihood} | options
     if is_conditional(name):
         config["condition_shape"] = data.condition_shape

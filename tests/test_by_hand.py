@@ -25,10 +25,10 @@ PAIRS = {
     "vae": ("vae", {}, vae),
     "vae-gaussian-prior": ("vae", {"prior": "gaussian"}, vae),
     "vae-mixture": ("vae", {"prior": "mixture"}, vae),
-    "vae-mixture-equal-weights": ("vae", {"prior": "mixture", "trained_weights": False}, vae),
+    "vae-mixture-equal-weights": ("vae", {"prior": "mixture", "learnable_weights": False}, vae),
     "vae-vamp": ("vae", {"prior": "vamp"}, vae),
-    "vae-vamp-trained-weights": ("vae", {"prior": "vamp", "trained_weights": True}, vae),
-    **{f"vae-{flow}": ("vae", {"prior": "flow", "flow": flow}, vae) for flow in FLOWS},
+    "vae-vamp-trained-weights": ("vae", {"prior": "vamp", "learnable_weights": True}, vae),
+    **{f"vae-{flow}": ("vae", {"prior": "flow", "transform": flow}, vae) for flow in FLOWS},
     "hvae": ("hvae", {}, hvae),
     "hvae-gaussian-prior": ("hvae", {"prior": "gaussian"}, hvae),
     "hvae-mixture": ("hvae", {"prior": "mixture"}, hvae),
@@ -36,10 +36,10 @@ PAIRS = {
     "hvae-flow": ("hvae", {"prior": "flow"}, hvae),
     "cp_vae": ("cp_vae", {}, cp_vae),
     "cvae": ("cvae", {}, cvae),
-    "cvae-equation-3": ("cvae", {"decoder_sees_condition": False}, cvae),
+    "cvae-equation-3": ("cvae", {"condition_decoder": False}, cvae),
     **{name: (name, {}, cvae) for name in MIXTURES_GIVEN_A_CONDITION},
     **{
-        f"{name}-equation-2-trained-weights": (name, {"decoder_sees_condition": True, "trained_weights": True}, cvae)
+        f"{name}-equation-2-trained-weights": (name, {"condition_decoder": True, "learnable_weights": True}, cvae)
         for name in MIXTURES_GIVEN_A_CONDITION
     },
     "sigma_vae": ("sigma_vae", {}, sigma_vae),
@@ -47,13 +47,13 @@ PAIRS = {
     "sigma_cvae": ("sigma_cvae", {}, sigma_cvae),
     "sigma_cvae-flow": ("sigma_cvae", {"prior": "flow"}, sigma_cvae),
     "sigma_cvae_nf": ("sigma_cvae_nf", {}, sigma_cvae_nf),
-    "sigma_cvae_nf-additive": ("sigma_cvae_nf", {"flow": "additive"}, sigma_cvae_nf),
+    "sigma_cvae_nf-additive": ("sigma_cvae_nf", {"transform": "additive"}, sigma_cvae_nf),
     "sigma_cvae_nf-conditioned": (
         "sigma_cvae_nf",
-        {"couplings_see_condition": True, "decoder_sees_condition": False},
+        {"condition_transforms": True, "condition_decoder": False},
         sigma_cvae_nf,
     ),
-    "sigma_cvae_nf-none": ("sigma_cvae_nf", {"flow": "none"}, sigma_cvae_nf),
+    "sigma_cvae_nf-none": ("sigma_cvae_nf", {"transform": "none"}, sigma_cvae_nf),
 }
 SITE_WEIGHTS = {"z": 0.3, "c": 0.7, "z1": 0.4, "z2": 0.6}
 

@@ -176,11 +176,11 @@ def test_each_channel_has_its_own_scale(float64):
         ({"calibration": "optimum"}, "calibration 'optimum' is unknown: did you mean 'optimal'"),
         ({"calibration": "xyz"}, "calibration 'xyz' is unknown: choose one of fixed, learned, "),
         (
-            {"start_scale": 0.3},
+            {"init_scale": 0.3},
             r"init_scale=0\.3 is for a learned scale, and scale is optimal: give only one",
         ),
         (
-            {"calibration": "fixed", "scale": 0.3, "start_scale": 0.3},
+            {"calibration": "fixed", "scale": 0.3, "init_scale": 0.3},
             "init_scale=0.3 is for a learned scale, and scale",
         ),
         ({"scale": 0.3}, r"scale=0\.3 belongs to calibration='fixed', got calibration='optimal'"),
@@ -307,7 +307,7 @@ def test_what_a_pair_has_no_choice_of_is_said():
     assert pp.create("sigma_cvae_nf", condition_network="conv", condition_hidden=[300, 300], **sizes)
     with pytest.raises(ValueError, match="couplings need z_dim of at least 2, got 1"):
         pp.create("sigma_cvae_nf", z_dim=1, **sizes)
-    for option, value in (("num_transforms", 2), ("flow_hidden", (7,)), ("couplings_see_condition", True)):
+    for option, value in (("num_transforms", 2), ("hidden_features", (7,)), ("condition_transforms", True)):
         with pytest.raises(ValueError, match=f"{option}=.* belongs to flow='affine' or 'additive', got 'none': leave"):
             pp.create("sigma_cvae_nf", flow="none", **{option: value}, **sizes)
     with pytest.raises(ValueError, match=r"scale must be positive, got -1: give scale=0.1, or leave it out"):

@@ -382,7 +382,11 @@ def test_a_pair_that_is_not_of_the_zoo_says_how_to_load_it(tmp_path):
         ("vae", {"prior": StandardPrior(2)}, "got StandardPrior: one of your own goes into programs, Pair(models.VAE("),
         (None, {}, "pair 'None' is unknown: choose one of cdv_cvae, "),
         ("cp_vae", {"category": None}, "category must be a string, got None (for example, 'enumerated')"),
-        ("vae", {"prior": "mixture", "trained_weights": "no"}, "trained_weights must be True, False or None, got 'no'"),
+        (
+            "vae",
+            {"prior": "mixture", "learnable_weights": "no"},
+            "learnable_weights must be True, False or None, got 'no'",
+        ),
         (
             "vae",
             {"likelihood": "gaussian", "scale": "0.1"},
@@ -390,8 +394,8 @@ def test_a_pair_that_is_not_of_the_zoo_says_how_to_load_it(tmp_path):
         ),
         (
             "vae",
-            {"prior": "flow", "flow_hidden": 64},
-            "flow_hidden must be a tuple of integers, got 64 (for example, (64, 64))",
+            {"prior": "flow", "hidden_features": 64},
+            "hidden_features must be a tuple of integers, got 64 (for example, (64, 64))",
         ),
         ("vae", {"likelihood": "gausian"}, "likelihood 'gausian' is unknown: did you mean 'gaussian'?"),
         ("vae", {"scale": 0.1}, "scale=0.1 belongs to likelihood='gaussian', got likelihood='bernoulli': leave it out"),
@@ -416,23 +420,23 @@ def test_a_pair_that_is_not_of_the_zoo_says_how_to_load_it(tmp_path):
         ),
         (
             "vae",
-            {"prior": "flow", "flow_hidden": []},
-            "flow_hidden must be a tuple of positive integers, got",
+            {"prior": "flow", "hidden_features": []},
+            "hidden_features must be a tuple of positive integers, got",
         ),
         (
             "vae",
-            {"prior": "flow", "flow": "affine"},
+            {"prior": "flow", "transform": "affine"},
             "transform 'affine' is unknown: choose one of additive_coup",
         ),
         (
             "vae",
-            {"prior": "flow", "flow": "spline_copling"},
+            {"prior": "flow", "transform": "spline_copling"},
             "transform 'spline_copling' is unknown: did you mean 'spline_co",
         ),
         ("vae", {"prior": "flow", "z_dim": 1}, "a flow needs z_dim of at least 2, got 1: use prior='mixture'"),
         (
             "vae",
-            {"prior": "flow", "flow": "affine_autoregressive", "z_dim": 9, "flow_hidden": (9, 8)},
+            {"prior": "flow", "transform": "affine_autoregressive", "z_dim": 9, "hidden_features": (9, 8)},
             "hidden layers of an autoregressive flow must be at least as wide as z, got (9, 8) for z_dim=9: give",
         ),
     ],
@@ -503,8 +507,8 @@ def test_citation_prints_the_papers_and_pyro(name):
         ({"prior": "mixture"}, ()),
         ({"prior": "vamp"}, ("tomczak2018",)),
         ({"prior": "flow"}, ("bhalodia2019", "dinh2017")),
-        ({"prior": "flow", "flow": "spline_coupling"}, ("bhalodia2019", "durkan2019")),
-        ({"prior": "flow", "flow": "affine_autoregressive"}, ("bhalodia2019", "papamakarios2017")),
+        ({"prior": "flow", "transform": "spline_coupling"}, ("bhalodia2019", "durkan2019")),
+        ({"prior": "flow", "transform": "affine_autoregressive"}, ("bhalodia2019", "papamakarios2017")),
     ],
 )
 def test_citation_names_the_papers_of_the_prior(options, keys):

@@ -20,7 +20,7 @@ from pyro_priors import demo, metrics, zoo
 from pyro_priors._arguments import merged
 from pyro_priors.cli import main
 
-TINY = ["--quiet", "--pair.hidden", "16", "--pair.z-dim", "2", "--train.max-epochs", "2", "--train.device", "cpu"]
+TINY = ["--quiet", "--networks.hidden", "16", "--z-dim", "2", "--train.max-epochs", "2", "--train.device", "cpu"]
 DIGITS = ["--data", "digits", "--data.limit", "96", "--train.batch-size", "32"]
 
 
@@ -31,7 +31,7 @@ def train(out, name, *more):
 @pytest.fixture(scope="module")
 def digits_run(tmp_path_factory):
     run = tmp_path_factory.mktemp("cli") / "digits"
-    assert train(run, "cp_vae", *DIGITS, "--pair.num-categories", "4") == 0
+    assert train(run, "cp_vae", *DIGITS, "--num-categories", "4") == 0
     return run
 
 
@@ -47,7 +47,7 @@ def conditional_run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def toy_run(tmp_path_factory):
     run = tmp_path_factory.mktemp("cli") / "toy"
-    assert train(run, "vae", "--data=moons", "--data.limit", "100", "--pair.prior", "gaussian") == 0
+    assert train(run, "vae", "--data=moons", "--data.limit", "100", "--prior", "gaussian") == 0
     return run
 
 
@@ -80,8 +80,8 @@ def test_list(capsys):
 @pytest.mark.parametrize(
     "options",
     [
-        "vae --pair.prior vamp --pair.num-components 5 --pair.trained-weights True",
-        "hvae --pair.prior flow --pair.flow spline_coupling --pair.flow-hidden 8 9 --pair.z1-dim 3",
+        "vae --prior vamp --prior.num-components 5 --prior.learnable-weights True",
+        "hvae --prior flow --prior.transform spline_coupling --prior.hidden-features 8 9 --z1-dim 3",
     ],
 )
 def test_options_of_priors(options, tmp_path, capsys):
@@ -89,9 +89,9 @@ def test_options_of_priors(options, tmp_path, capsys):
     assert train(tmp_path / "run", name, "--data=moons", "--data.limit", "60", *options) == 0
     config = pp.load(tmp_path / "run").recipe["config"]
     if name == "vae":
-        assert (config["prior"], config["num_components"], config["trained_weights"]) == ("vamp", 5, True)
+        assert (config["prior"], config["num_components"], config["learnable_weights"]) == ("vamp", 5, True)
     else:
-        assert (config["flow"], config["flow_hidden"], config["z1_dim"]) == ("spline_coupling", (8, 9), 3)
+        assert (config["flow"], config["hidden_features"], config["z1_dim"]) == ("spline_coupling", (8, 9), 3)
     assert main(["plot", str(tmp_path / "run")]) == 0
     assert main(["sample", str(tmp_path / "run"), "--num", "4", "--out", str(tmp_path / "samples.npz")]) == 0
 
@@ -99,7 +99,7 @@ def test_options_of_priors(options, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["vae", "hvae"])
 def test_pseudo_inputs_start_at_data(name, tmp_path):
     """As from Python, at the grey training images, by the seed of the training; and they are recorded as such."""
-    start = ["--pair.prior", "vamp", "--pair.num-components", "5", "--train.seed", "3", "--train.pseudo-inputs", "data"]
+    start = ["--prior", "vamp", "--prior.num-components", "5", "--train.seed", "3", "--train.pseudo-inputs", "data"]
     # steps too small to move anything
     assert train(tmp_path / "run", name, *DIGITS, *start, "--train.learning-rate", "1e-30") == 0
     assert json.loads((tmp_path / "run/config.json").read_text())["train"]["pseudo_inputs"] == "data"
@@ -122,7 +122,7 @@ def test_help_of_train_lists_every_group(name, capsys):
         main(["train", name, "--help"])
     assert stop.value.code == 0
     output = capsys.readouterr().out
-    for option in ("--pair.z-dim", "--pair.likelihood", "--data.limit", "--train.max-epochs", "--out", "--resume"):
+    for option in ("--z-dim", "--likelihood", "--data.limit", "--train.max-epochs", "--out", "--resume"):
         assert option in output
     # sizes that the data fix are no options
     assert "x-shape" not in output and "condition-shape" not in output
@@ -167,7 +167,7 @@ def test_train_says_what_it_did(tmp_path, capsys):
 def test_train_warns_of_what_is_hardly_meant(tmp_path, capsys):
     values = np.random.default_rng(0).random((40, 3, 40, 40), np.float32)
     np.savez(tmp_path / "colour.npz", x_train=values, label_train=np.arange(40) % 4)
-    options = ["--data", str(tmp_path / "colour.npz"), "--data.condition-labels", "--pair.hidden", "3"]
+    options = ["--data", str(tmp_path / "colour.npz"), "--data.condition-labels", "--networks.hidden", "3"]
     assert train(tmp_path / "run", "vae", *options) == 0
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("pyro-priors: warning: the perceptrons of images of 4800 values are huge")
@@ -196,9 +196,9 @@ def test_regularised_objectives(name, options, expected, tmp_path):
     arguments = [
         "vae",
         *DIGITS,
-        "--pair.prior",
+        "--prior",
         "flow",
-        "--pair.flow-hidden",
+        "--prior.hidden-features",
         "8",
         "--objective",
         name,
@@ -290,8 +290,8 @@ def test_data_that_changed_or_went_since_the_training_are_refused(tmp_path, caps
     file, run = tmp_path / "mine.npz", tmp_path / "run"
     x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
     np.savez(file, x_train=x)
-    train = ["train", "vae", "--data", str(file), "--out", str(run), "--quiet", "--pair.hidden", "4"]
-    train += ["--pair.z-dim", "2", "--train.max-epochs", "1"]
+    train = ["train", "vae", "--data", str(file), "--out", str(run), "--quiet", "--networks.hidden", "4"]
+    train += ["--z-dim", "2", "--train.max-epochs", "1"]
     assert main(train) == 0 and main(["evaluate", str(run), "--metrics", "bound"]) == 0
     np.savez(file, x_train=3 * x)
     capsys.readouterr()
@@ -384,19 +384,19 @@ def test_a_file_of_ones_own(own_file, tmp_path, capsys):
 def test_resume_on_the_command_line(digits_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(digits_run, run)
-    assert train(run, "cp_vae", *DIGITS, "--pair.num-categories", "4", "--resume", "--train.max-epochs", "3") == 0
+    assert train(run, "cp_vae", *DIGITS, "--num-categories", "4", "--resume", "--train.max-epochs", "3") == 0
     assert len(runs.records(run)) == 3
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        "cp_vae --data digits --data.limit 96 --pair.category sparse --pair.num-enumerated 2 --train.warmup-epochs 2",
+        "cp_vae --data digits --data.limit 96 --category sparse --num-enumerated 2 --train.warmup-epochs 2",
         "cvae --data digits --data.limit 96 --data.condition-rows 4 --objective beta --objective.beta 2",
-        "vae --data moons --pair.prior flow --pair.flow-hidden 8 7 --objective total-correlation "
+        "vae --data moons --prior flow --prior.hidden-features 8 7 --objective total-correlation "
         "--train.warmup-epochs 2 --train.warmup-sites z",
         "cvae --data FILE --objective factor --objective.hidden 9 8 --train.clip-norm 5 --train.seed 3",
-        "vae --data digits --data.limit 96 --pair.prior vamp --pair.num-components 5 "
+        "vae --data digits --data.limit 96 --prior vamp --prior.num-components 5 "
         "--train.pseudo-inputs data --train.frozen model.prior --train.frozen-epochs 2.5 --train.keep last",
         "sigma_cvae_nf --data digits --data.limit 96 --data.condition-labels --data.binarise none",
     ],
@@ -497,7 +497,7 @@ MISTAKES = {
     "NaN": ("train vae --data nan.npz --out new", r"nan\.npz: x_train .*(NaN|nan|finite)"),
     "no x_train": ("train vae --data other.npz --out new", r"other\.npz: has no x_train, only y"),
     "option": ("train vae --data digits --out new --train.max-epoch 3", r"--train\.max-epoch"),
-    "pair option": ("train vae --data digits --out new --pair.num-categories 3", r"--pair\.num-categories"),
+    "pair option": ("train vae --data digits --out new --num-categories 3", r"--pair\.num-categories"),
     "no number": ("train vae --data digits --out new --train.max-epochs many", r"max-epochs.*many|many.*max-epochs"),
     "max_epochs": ("train vae --data digits --out new --train.max-epochs 0", r"max_epochs must be at least 1, got 0"),
     "rate": (
@@ -523,7 +523,7 @@ MISTAKES = {
         r"warmup_sites names 'c', which is not a latent site: choose from z",
     ),
     "prior": (
-        "train vae --data digits --out new --pair.prior flo",
+        "train vae --data digits --out new --prior flo",
         r"prior 'flo' is unknown: did you mean 'flow'\?",
     ),
     "pseudo-inputs": (
@@ -532,14 +532,14 @@ MISTAKES = {
     ),
     "no pseudo-inputs": (
         "train vae --data digits --out new --train.pseudo-inputs data",
-        r"pseudo_inputs is 'data', but the pair has no VampPrior with learnable .*--pair\.prior vamp.*or leave",
+        r"pseudo_inputs is 'data', but the pair has no VampPrior with learnable .*--prior vamp.*or leave",
     ),
     "too few data": (
-        "train vae --data digits --data.limit 96 --out new --pair.prior vamp --train.pseudo-inputs data",
+        "train vae --data digits --data.limit 96 --out new --prior vamp --train.pseudo-inputs data",
         r"num_components is 500, more than the 96 data that .* start at: make the prior with 96 or fewer",
     ),
-    "likelihood": ("train vae --data digits --out new --pair.likelihood bernouli", r"likelihood.*bernouli"),
-    "z_dim": ("train vae --data digits --out new --pair.z-dim 0", r"z_dim must be a positive integer, got 0"),
+    "likelihood": ("train vae --data digits --out new --likelihood bernouli", r"likelihood.*bernouli"),
+    "z_dim": ("train vae --data digits --out new --z-dim 0", r"z_dim must be a positive integer, got 0"),
     "objective": (
         "train vae --data digits --out new --objective bta",
         r"objective 'bta' is unknown: did you mean 'beta'\?",
@@ -547,7 +547,7 @@ MISTAKES = {
     "beta": ("train vae --data digits --out new --objective beta --objective.beta 0", r"beta must be above 0, got 0"),
     "objective option": ("train vae --data digits --out new --objective.beta 2", r"--objective\.beta"),
     "bernoulli": (
-        "train vae --data moons --out new --pair.likelihood bernoulli",
+        "train vae --data moons --out new --likelihood bernoulli",
         r"does not fit the pair: x must be 0 or 1 for likelihood='bernoulli'",
     ),
     "rows": ("train cvae --data digits --out new --data.condition-rows 8", r"condition_rows must be below .* 8, got 8"),

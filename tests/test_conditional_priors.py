@@ -46,7 +46,7 @@ def test_cmog_of_one_component_is_the_conditional_gaussian(float64):
 @pytest.mark.parametrize("sees", [True, False])
 def test_of_one_component_it_is_the_posterior_at_the_pseudo_target(float64, name, sees):
     """The encoder at the one pseudo-target, for CDV the mean of what the decoder makes of the pseudo latent."""
-    pair = randomise(create(name, num_components=1, decoder_sees_condition=sees))
+    pair = randomise(create(name, num_components=1, condition_decoder=sees))
     _, condition = batch(name)
     z, prior = torch.randn(BATCH, 2), pair.model.prior
     _, components = prior.network(condition)
@@ -91,7 +91,7 @@ def test_weights(name):
     """Equal as published, or of the condition."""
     condition = torch.randn(BATCH, 8)
     assert torch.equal(create(name).model.prior(condition).logits, torch.zeros(K))
-    weights = randomise(create(name, trained_weights=True)).model.prior(condition).logits.softmax(-1)
+    weights = randomise(create(name, learnable_weights=True)).model.prior(condition).logits.softmax(-1)
     assert weights.shape == (BATCH, K) and weights.std(0).min() > 1e-4
 
 
@@ -125,7 +125,7 @@ def test_the_prior_s_gradient_reaches_what_it_is_made_of(name):
 @pytest.mark.parametrize("sees", [True, False])
 def test_the_networks_are_the_pair_s_own(name, sees, tmp_path):
     """One module, one set of tensors: when made, copied, moved, saved and loaded; a step moves it in all places."""
-    pair = create(name, decoder_sees_condition=sees)
+    pair = create(name, condition_decoder=sees)
     pair.save(tmp_path / "pair")
     loaded = pp.load(tmp_path / "pair")
     x, condition = batch(name)
@@ -191,7 +191,7 @@ def test_all_components_pass_in_one_call_and_in_evaluation_mode(name, num_partic
     whatever the number of particles; likewise the decoder under CDV. Networks of one's own see rows with one batch
     dimension; batch statistics are those of the data; every part is then in the mode that it was in."""
     encoder, decoder = _OwnEncoder(), _OwnDecoder(sees)
-    pair = create(name, encoder=encoder, decoder=decoder, decoder_sees_condition=sees)
+    pair = create(name, encoder=encoder, decoder=decoder, condition_decoder=sees)
     encoder.drop.eval()
     args = batch(name)
     if num_particles == 1:
@@ -225,7 +225,7 @@ def test_networks_of_one_s_own_give_what_ours_give(float64, name):
             assert rows.dim() == self.num_dims and (condition is None or len(condition) == len(rows))
             return self.inner(rows, condition)
 
-    options = {"x_shape": (2, 3), "condition_shape": (4, 2), "decoder_sees_condition": True}
+    options = {"x_shape": (2, 3), "condition_shape": (4, 2), "condition_decoder": True}
     ours = randomise(create(name, **options))
     prior = copy.deepcopy(ours.model.prior)
     prior.encoder = Plain(prior.encoder, 3)
@@ -257,12 +257,12 @@ def test_a_posterior_that_is_no_gaussian_is_refused(name):
 def test_what_the_decoder_sees(name):
     """p(x|z) is one for all conditions (equation 3), or not (equation 2), which is cvae's default alone; a decoder of
     one's own that is not to see the condition is called without it."""
-    assert pp.create(name, x_shape=(6,), condition_shape=(8,)).model.decoder_sees_condition == (name == "cvae")
+    assert pp.create(name, x_shape=(6,), condition_shape=(8,)).model.condition_decoder == (name == "cvae")
     for sees in (True, False):
-        pair = randomise(create(name, decoder_sees_condition=sees))
+        pair = randomise(create(name, condition_decoder=sees))
         one, other = (pair.sample(1, condition, z=torch.ones(2))["x_mean"] for condition in torch.randn(2, 8))
         assert torch.equal(one, other) != sees
-        own = create(name, decoder=_OwnDecoder(sees), decoder_sees_condition=sees)
+        own = create(name, decoder=_OwnDecoder(sees), condition_decoder=sees)
         loss = own.elbo(own.model, own.guide)(*batch(name))
         assert all(gradient.any() for gradient in gradients(own, loss).values())
 

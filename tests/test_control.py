@@ -32,7 +32,7 @@ def labelled(**options):
 def pair_for(data, name="sigma_cvae_nf", **options):
     sizes = {"condition_hidden": (7,)} if name == "sigma_cvae_nf" else {}
     if name == "sigma_cvae_nf" and options.get("flow") != "none":
-        sizes["flow_hidden"] = (5, 6)
+        sizes["hidden_features"] = (5, 6)
     return runs.small_pair(name, data, **sizes, **options).eval()
 
 
@@ -199,12 +199,12 @@ def test_images_kept_as_bytes_are_edited_too():
     assert torch.equal(made, expected)
 
 
-@pytest.mark.parametrize("flow", ["affine", "additive", "none"])
+@pytest.mark.parametrize("transform", ["affine", "additive", "none"])
 def test_a_moved_code_keeps_its_place_in_the_prior(flow):
     """The noise that a code has under one condition it has under the other: a sample of the first is moved to the
     sample of the second at the same seed; back is the identity."""
     data = attributed()
-    pair = pair_for(data, flow=flow, couplings_see_condition=flow != "none")
+    pair = pair_for(data, transform=flow, condition_transforms=flow != "none")
     for parameter in pair.model.prior.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
     one, other = KNOWN[:3], KNOWN[2:]
@@ -270,7 +270,7 @@ def test_columns_of_pictures_are_named():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("control") / "run"
-    options = "--data.condition-labels --data.binarise none --data.limit 96 --train.max-epochs 1 --pair.z-dim 2"
+    options = "--data.condition-labels --data.binarise none --data.limit 96 --train.max-epochs 1 --z-dim 2"
     assert main(f"train sigma_cvae_nf --data digits --out {folder} --quiet {options}".split()) == 0
     return folder
 

@@ -182,7 +182,7 @@ def test_fewer_validation_data_than_processes_are_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_the_parent_ends_all_processes_cleanly(tmp_path, number, status):
-    arguments = ["train", "vae", "--data", "digits", "--data.limit", "320", "--pair.hidden", "16", "--pair.z-dim", "2"]
+    arguments = ["train", "vae", "--data", "digits", "--data.limit", "320", "--networks.hidden", "16", "--z-dim", "2"]
     arguments += ["--train.batch-size", "8", "--train.checkpoint-seconds", "0", "--train.device", "cpu"]
     arguments += ["--train.num-processes", "2", "--train.max-epochs", "6"]
     whole, run = tmp_path / "whole", tmp_path / "run"

@@ -490,7 +490,7 @@ def test_one_line_and_a_status(batch_size, tmp_path, capsys):
         "100",
         "--train.learning-rate",
         "1e30",
-        "--pair.hidden",
+        "--networks.hidden",
         "8",
         "--train.batch-size",
         str(batch_size),

@@ -177,7 +177,7 @@ def test_the_record_holds_every_estimate(finished):
 
 
 def test_a_row_is_the_run_of_the_command_line(finished, tmp_path):
-    options = "--pair.z-dim 2 --pair.hidden 16 --data digits --data.limit 96 --train.max-epochs 2 --train.batch-size 32"
+    options = "--z-dim 2 --networks.hidden 16 --data digits --data.limit 96 --train.max-epochs 2 --train.batch-size 32"
     assert (
         main(["train", "vae", *options.split(), "--train.device", "cpu", "--quiet", "--out", str(tmp_path / "r")]) == 0
     )

@@ -29,7 +29,7 @@ def _assert_change_of_variables(prior, z, tolerance=1e-8):
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize("transform", FLOWS)
 def test_density_is_the_change_of_variables(float64, flow, options):
     torch.manual_seed(0)
     prior = FlowPrior(5, flow, 4, (7, 8), **OPTIONS[options])
@@ -86,8 +86,8 @@ def test_actnorm_by_hand(float64):
 
 @pytest.mark.parametrize("name", ["vae", "hvae"])
 def test_pairs_take_the_options(name, tmp_path):
-    options = {"permutation": "random", "actnorm": True, "flow": "spline_coupling", "num_transforms": 3}
-    pair = pp.create(name, x_shape=(6,), z_dim=4, hidden=(5,), prior="flow", flow_hidden=(8,), **options)
+    options = {"permutation": "random", "actnorm": True, "transform": "spline_coupling", "num_transforms": 3}
+    pair = pp.create(name, x_shape=(6,), z_dim=4, hidden=(5,), prior="flow", hidden_features=(8,), **options)
     pair.save(tmp_path)
     z = torch.randn(3, 4)
     assert_close(pp.load(tmp_path).model.prior().log_prob(z), pair.model.prior().log_prob(z), rtol=0, atol=0)
@@ -101,9 +101,9 @@ def test_errors():
 
     refuses("permutation must be one of random, reverse, got 'shuffle'", permutation="shuffle")
     refuses(r"actnorm=True belongs to prior='flow', got prior='mixture'", prior="mixture", actnorm=True)
-    refuses(r"flow 'zuko.NFS' is unknown: did you mean 'zuko.NSF'\?", flow="zuko.NFS")
-    refuses(r"transform 'zuko.NSF' is zuko's as a whole: leave perm", flow="zuko.NSF", actnorm=True)
-    refuses(r"transform 'qqqq' is unknown: choose one of .*, zuko.NAME", flow="qqqq")
+    refuses(r"flow 'zuko.NFS' is unknown: did you mean 'zuko.NSF'\?", transform="zuko.NFS")
+    refuses(r"transform 'zuko.NSF' is zuko's as a whole: leave perm", transform="zuko.NSF", actnorm=True)
+    refuses(r"transform 'qqqq' is unknown: choose one of .*, zuko.NAME", transform="qqqq")
 
 
 # zuko
@@ -115,7 +115,7 @@ def test_without_zuko(monkeypatch):
         FlowPrior(2, "zuko.NSF")
 
 
-@pytest.mark.parametrize("flow", ZUKO_FLOWS)
+@pytest.mark.parametrize("transform", ZUKO_FLOWS)
 def test_zuko_s_flows_are_changes_of_variables(float64, flow):
     """Those inverted by bisection to its precision."""
     pytest.importorskip("zuko")
@@ -141,7 +141,7 @@ def test_draws_of_zuko_s_flows_follow_their_density(float64, flow):
         assert_close(prior.from_base(prior.to_base(far)), far, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("flow", CUT_OFF)
+@pytest.mark.parametrize("transform", CUT_OFF)
 def test_flows_of_zuko_whose_draws_are_cut_off_are_refused(flow):
     with pytest.raises(ValueError, match=rf"flow 'zuko.{flow}' cannot be sampled beyond -10 and 10, .*: choose one of"):
         FlowPrior(2, f"zuko.{flow}")
@@ -151,7 +151,7 @@ def test_a_pair_with_a_flow_of_zuko_trains_and_is_saved(tmp_path):
     pytest.importorskip("zuko")
     data = pp.data.load("moons", limit=200)
     torch.manual_seed(0)
-    options = {"prior": "flow", "flow": "zuko.NSF", "num_transforms": 2, "flow_hidden": (16,)}
+    options = {"prior": "flow", "transform": "zuko.NSF", "num_transforms": 2, "hidden_features": (16,)}
     pair = pp.create("vae", x_shape=(2,), z_dim=2, hidden=(20,), likelihood="gaussian", **options)
     before = {name: value.clone() for name, value in pair.model.prior.named_parameters()}
     history = pp.fit(pair, data, max_epochs=10, batch_size=50, learning_rate=1e-2, progress=False, compile="never")

@@ -36,11 +36,11 @@ REMEDY = re.compile(
 )
 
 RUNS = {
-    "toy": "vae --data moons --data.limit 60 --pair.prior gaussian",
-    "digits": "cp_vae --data digits --data.limit 60 --pair.num-categories 3",
+    "toy": "vae --data moons --data.limit 60 --prior gaussian",
+    "digits": "cp_vae --data digits --data.limit 60 --num-categories 3",
     "conditional": "sigma_cvae --data digits --data.limit 60 --data.condition-labels --data.binarise none",
 }
-TINY = "--quiet --pair.hidden 8 --pair.z-dim 2 --train.max-epochs 1 --train.device cpu"
+TINY = "--quiet --networks.hidden 8 --z-dim 2 --train.max-epochs 1 --train.device cpu"
 
 
 @pytest.fixture(scope="module")
@@ -234,11 +234,11 @@ train vae --data digits --out new --objective bta | bta | beta
 train vae --data digits --out new --objective beta --objective elbo | beta | elbo
 train vae --data digits --out new --objective | --objective | value
 train vae --data digits --out new --objective.beta 2 | --objective.beta | --objective
-train vae --data digits --out new --pair.hidden 1000000000 | hidden | GiB
-train vae --data digits --out new --pair.z-dim 1000000000000 | z_dim | GiB
-train vae --data digits --out new --pair.prior mixture --pair.num-components 1000000000000 | num_components | GiB
-train vae --data digits --out new --pair.prior flow --pair.num-transforms 1000000000000 | num_transforms | 1000
-train cp_vae --data digits --out new --pair.num-categories 1000000000000 | num_categories | GiB
+train vae --data digits --out new --networks.hidden 1000000000 | hidden | GiB
+train vae --data digits --out new --z-dim 1000000000000 | z_dim | GiB
+train vae --data digits --out new --prior mixture --prior.num-components 1000000000000 | num_components | GiB
+train vae --data digits --out new --prior flow --prior.num-transforms 1000000000000 | num_transforms | 1000
+train cp_vae --data digits --out new --num-categories 1000000000000 | num_categories | GiB
 resume | run folder | runs
 resume new | new | run folder
 resume file | file | run folder
@@ -397,7 +397,7 @@ def calls():
     digits = runs.small_data("digits", 60, 20)
     labeled = runs.small_data("digits", 60, 20, condition_labels=True)
     moons = runs.small_data("moons", 60, 20)
-    planar = runs.small_pair("vae", moons, prior="flow", flow_hidden=(4,))
+    planar = runs.small_pair("vae", moons, prior="flow", hidden_features=(4,))
     cp_vae = runs.small_pair("cp_vae", digits, num_categories=3, own_category_network=True)
     vae = runs.small_pair("vae", digits)
     cvae = runs.small_pair("sigma_cvae", labeled)

@@ -369,7 +369,7 @@ def test_pairs_of_counts_train(name):
 
 @pytest.mark.parametrize("start", [1e-3, 0.1, 1.0, 100.0])
 def test_a_learned_scale_starts_where_it_is_said(start):
-    pair = pp.create("cvae", x_shape=(2,), condition_shape=(3,), z_dim=2, likelihood="gaussian", start_scale=start)
+    pair = pp.create("cvae", x_shape=(2,), condition_shape=(3,), z_dim=2, likelihood="gaussian", init_scale=start)
     by_channel = likelihoods.Gaussian("per_channel", start).build((3, 4, 4))
     scale = pair.model.decoder(torch.zeros(1, 2), condition=torch.zeros(1, 3)).base_dist.scale
     assert_close(scale, torch.full_like(scale, start), rtol=1e-5, atol=0)

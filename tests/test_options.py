@@ -210,14 +210,14 @@ def test_every_constructor_with_options_converts_them():
 
 
 OPTIONS_OF_PAIRS = {
-    "vae": {"prior": "mixture", "num_components": 3, "trained_weights": True},
+    "vae": {"prior": "mixture", "num_components": 3, "learnable_weights": True},
     "hvae": {"z1_dim": 3, "likelihood": "gaussian", "scale": 0.5},
     "cp_vae": {"num_categories": 3, "own_category_network": True},
-    "cvae": {"decoder_sees_condition": False},
+    "cvae": {"condition_decoder": False},
     "cdv_cvae": {"num_components": 3},
-    "sigma_vae": {"calibration": "learned", "start_scale": 0.25},
+    "sigma_vae": {"calibration": "learned", "init_scale": 0.25},
     "sigma_cvae": {"calibration": "fixed", "scale": 0.5},
-    "sigma_cvae_nf": {"num_transforms": 2, "flow_hidden": (4,), "couplings_see_condition": True},
+    "sigma_cvae_nf": {"num_transforms": 2, "hidden_features": (4,), "condition_transforms": True},
 }
 KINDS = {
     "numpy": lambda value: np.array(value)[()] if not isinstance(value, tuple) else np.array(value),
@@ -244,7 +244,7 @@ def test_pairs_of_other_numbers_are_those_of_pythons_own(name, kind, tmp_path):
     ("options", "message"),
     [
         ({"likelihood": "gaussian", "scale": math.inf}, "scale must be a finite number or None, got inf"),
-        ({"likelihood": "gaussian", "start_scale": math.nan}, "start_scale must be a finite number or None, got nan"),
+        ({"likelihood": "gaussian", "init_scale": math.nan}, "init_scale must be a finite number or None, got nan"),
         ({"gated": 1}, "gated must be True or False, got 1"),
         ({"z_dim": np.float32(3)}, "z_dim must be an integer, got 3.0"),
         ({"hidden": np.array([3.0])}, r"hidden must be a tuple of integers, got ndarray of shape \(1,\)"),

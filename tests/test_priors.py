@@ -36,7 +36,7 @@ SMOOTH = [case for case in CASES if not isinstance(OPTIONS[case[0]], pp.priors.F
 FLOW_CASES = [case for case in CASES if isinstance(OPTIONS[case[0]], pp.priors.Flow)]
 GAUSSIANS = [(name, context) for name, context in SMOOTH if name.startswith(("standard", "gaussian"))]
 
-each_flow = pytest.mark.parametrize("flow", TRANSFORMS)
+each_flow = pytest.mark.parametrize("transform", TRANSFORMS)
 each_case = pytest.mark.parametrize(("name", "context"), CASES)
 
 
@@ -723,8 +723,8 @@ def test_splines_stay_finite_beside_their_knots(size, inverse):
 COMBINATIONS = {
     "vae-mixture": ("vae", {"prior": "mixture"}),
     "vae-vamp": ("vae", {"prior": "vamp"}),
-    "vae-vamp-trained-weights": ("vae", {"prior": "vamp", "trained_weights": True}),
-    **{f"vae-{flow}": ("vae", {"prior": "flow", "flow": flow}) for flow in TRANSFORMS},
+    "vae-vamp-trained-weights": ("vae", {"prior": "vamp", "learnable_weights": True}),
+    **{f"vae-{flow}": ("vae", {"prior": "flow", "transform": flow}) for flow in TRANSFORMS},
     **{f"hvae-{prior}": ("hvae", {"prior": prior}) for prior in ("standard", *SMALL_PRIORS)},
 }
 

@@ -413,9 +413,9 @@ def test_lines_of_the_history_that_are_lost_cost_nothing_else(digits, tmp_path, 
 
 # processes that are killed
 
-COMMAND = ["train", "cp_vae", "--data", "digits", "--data.limit", "160", "--pair.hidden", "16", "--pair.z-dim", "2"]
+COMMAND = ["train", "cp_vae", "--data", "digits", "--data.limit", "160", "--networks.hidden", "16", "--z-dim", "2"]
 COMMAND += [
-    "--pair.num-categories",
+    "--num-categories",
     "3",
     "--train.batch-size",
     "4",

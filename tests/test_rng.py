@@ -56,7 +56,7 @@ def test_what_runs_on_the_cpu_leaves_several_gpus_alone(several_gpus, tmp_path, 
 
 @pytest.mark.parametrize("command", ["sample --num 2", "plot"])
 def test_commands_leave_several_gpus_alone(command, tmp_path, monkeypatch, capsys):
-    options = "--data.limit 96 --train.max-epochs 1 --train.device cpu --pair.z-dim 2"
+    options = "--data.limit 96 --train.max-epochs 1 --train.device cpu --z-dim 2"
     assert main(f"train vae --data digits --out {tmp_path / 'run'} --quiet {options}".split()) == 0
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)

@@ -195,7 +195,7 @@ def test_a_run_whose_arrays_left_no_record_goes_on(tmp_path):
 
 # files that have moved
 
-TINY = ["--quiet", "--pair.hidden", "8", "--pair.z-dim", "2", "--train.max-epochs", "1", "--train.device", "cpu"]
+TINY = ["--quiet", "--networks.hidden", "8", "--z-dim", "2", "--train.max-epochs", "1", "--train.device", "cpu"]
 
 
 @pytest.fixture

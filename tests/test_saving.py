@@ -234,7 +234,7 @@ def test_a_run_is_known_through_links(data, tmp_path):
 def test_an_evaluation_is_never_taken_for_that_of_another_pair(tmp_path, capsys):
     """Numbers of a pair that was saved over the run's are not the run's, and the other way round."""
     run = tmp_path / "run"
-    options = ["--quiet", "--pair.hidden", "8", "--pair.z-dim", "2", "--train.max-epochs", "1", "--data.limit", "60"]
+    options = ["--quiet", "--networks.hidden", "8", "--z-dim", "2", "--train.max-epochs", "1", "--data.limit", "60"]
     assert main(["train", "vae", "--data", "moons", *options, "--out", str(run)]) == 0
     evaluate = ["evaluate", str(run), "--metrics", "bound"]
     assert main(evaluate) == 0

@@ -29,8 +29,8 @@ from pyro_priors.objectives import ELBO, Constrained, Factor
 from pyro_priors.run_folder import RunFolder
 
 RESULTS = Path(__file__).parents[1] / "results"
-TRAIN = ["train", "cp_vae", "--data", "digits", "--data.limit", "64", "--pair.hidden", "8", "--pair.z-dim", "2"]
-TRAIN += ["--pair.num-categories", "3", "--train.max-epochs", "2", "--train.batch-size", "32", "--train.device", "cpu"]
+TRAIN = ["train", "cp_vae", "--data", "digits", "--data.limit", "64", "--networks.hidden", "8", "--z-dim", "2"]
+TRAIN += ["--num-categories", "3", "--train.max-epochs", "2", "--train.batch-size", "32", "--train.device", "cpu"]
 EVALUATE = ["--metrics", "bound"]
 
 

@@ -15,7 +15,7 @@ from pyro_priors._terminal import ascii_of, printable
 from pyro_priors.cli import main
 from pyro_priors.run_folder import RunFolder
 
-TINY = ["--quiet", "--pair.hidden", "8", "--pair.z-dim", "2", "--train.max-epochs", "1", "--train.device", "cpu"]
+TINY = ["--quiet", "--networks.hidden", "8", "--z-dim", "2", "--train.max-epochs", "1", "--train.device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_every_command_works_on_an_ascii_terminal(tmp_path, monkeypatch):
     shown, told = written(out).decode("ascii"), written(err).decode("ascii")
     assert " +- " in shown and "e.npz" in shown and "laufe" in shown and "bild+-.npz" in shown
     assert "nichts-da is not a run folder" in told and "pair 'vae' is unknown: did you mean 'vae'?" in told
-    assert "--pair.z-dim" in shown
+    assert "--z-dim" in shown
 
 
 def test_an_ascii_log_of_a_process(run):

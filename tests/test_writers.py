@@ -40,7 +40,7 @@ from pyro_priors._files import CheckpointError, WriteError, locked, write_atomic
 from pyro_priors.cli import main
 from pyro_priors.run_folder import RunFolder
 
-TINY = ["--quiet", "--pair.hidden", "16", "--pair.z-dim", "2", "--train.device", "cpu", "--train.compile", "never"]
+TINY = ["--quiet", "--networks.hidden", "16", "--z-dim", "2", "--train.device", "cpu", "--train.compile", "never"]
 DIGITS = ["--data", "digits", "--data.limit", "96", "--train.batch-size", "32", "--train.checkpoint-seconds", "0"]
 
 

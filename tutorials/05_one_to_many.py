@@ -71,12 +71,12 @@ EPOCHS = 2 if SMOKE_TEST else 60
 NAMES = {"cvae": "CVAE", "cmog_cvae": "CMoG", "cvamp_cvae": "conditional VampPrior", "cdv_cvae": "CDV"}
 
 
-def train(name: str, start_scale: float = 0.3) -> pp.Pair:
-    print(f"training {NAMES[name]}, {EPOCHS} epochs, the scale starting at {start_scale:g}")
+def train(name: str, init_scale: float = 0.3) -> pp.Pair:
+    print(f"training {NAMES[name]}, {EPOCHS} epochs, the scale starting at {init_scale:g}")
     torch.manual_seed(0)
     options = {} if name == "cvae" else {"num_components": 8}
     shapes = {"x_shape": (1,), "condition_shape": (1,), "z_dim": 2, "hidden": (64, 64)}
-    pair = pp.create(name, **shapes, likelihood="gaussian", start_scale=start_scale, **options)
+    pair = pp.create(name, **shapes, likelihood="gaussian", init_scale=init_scale, **options)
     pp.fit(
         pair,
         data,
@@ -198,4 +198,4 @@ pp.plots.magnification(vae.eval(), four)
 torch.manual_seed(0)
 print(f"{'the scale starts at 1':24}{'bound':>10}{'log p':>10}{'off':>10}")
 for name in ("cmog_cvae", "cdv_cvae"):
-    row(NAMES[name], train(name, start_scale=1.0))
+    row(NAMES[name], train(name, init_scale=1.0))

@@ -71,7 +71,7 @@ print(f"at scale 1 {fixed.mean():.3f}")
 NETWORKS = {"networks": "conv", "hidden": (), "upsampling": "transposed", "normalisation": "none"}
 NETWORKS |= {"channels": (32, 64, 128, 256), "z_dim": 128} if FACES else {"channels": (16, 32), "z_dim": 8}
 PAIRS = {
-    "Gaussian CVAE": ("sigma_cvae", {"calibration": "fixed"}),
+    "Gaussian CVAE": ("sigma_cvae", {"scale": 1.0}),
     "sigma-CVAE": ("sigma_cvae", {}),
     "sigma-CVAE, flow": ("sigma_cvae_nf", {"condition_network": "conv" if FACES else "mlp"}),
 }

@@ -5,6 +5,7 @@ rest, as does ``pyro-priors reproduce PAPER/EXPERIMENT``.
 """
 
 from . import bhalodia2019, clustering, de2025, klushyn2019, lavda2019  # noqa: F401  (they add their experiments)
+from . import lavda2019_reference as lavda2019_reference
 from .experiment import (
     Column,
     Experiment,

@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "gaussian": ("Gaussian CVAE", "sigma_cvae", {"calibration": "fixed"}),
+    "gaussian": ("Gaussian CVAE", "sigma_cvae", {"scale": 1.0}),
     "sigma": ("sigma-CVAE", "sigma_cvae", {}),
     "sigma-nf": ("sigma-CVAE, flow", "sigma_cvae_nf", {}),
 }
 """The methods, in the order of table 1: title, pair and options."""
 
 FLOWS: dict[str, dict[str, Any]] = {
-    "sigma-nf-none": {"flow": "none"},
-    "sigma-nf-additive": {"flow": "additive"},
-    "sigma-nf-conditioned": {"couplings_see_condition": True},
-    "sigma-nf-additive-conditioned": {"flow": "additive", "couplings_see_condition": True},
+    "sigma-nf-none": {"prior": "gaussian"},
+    "sigma-nf-additive": {"transform": "additive_coupling"},
+    "sigma-nf-conditioned": {"condition_transforms": True},
+    "sigma-nf-additive-conditioned": {"transform": "additive_coupling", "condition_transforms": True},
 }
 """Options of ``sigma_cvae_nf`` beside the paper's affine flow."""
 
@@ -140,7 +140,7 @@ def _row(data: str, method: str) -> Row:
     differs = [*DIFFERS[method if method in METHODS else "sigma-nf"], NETWORKS["faces" if faces else "grey"]]
     if faces and method != "gaussian":
         differs.append("the scale is that of training images that are not turned")
-    if pair == "sigma_cvae_nf" and own.get("flow") != "none":
+    if pair == "sigma_cvae_nf" and own.get("prior") != "gaussian":
         differs.append(COUPLINGS)
     if pair == "sigma_cvae_nf" and not faces:
         differs.append("the prior sees the label through a perceptron of 64-64")

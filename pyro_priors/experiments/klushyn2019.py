@@ -209,14 +209,18 @@ def _toy(
 FOUR = (*_four("vae"), *_four("mixture", prior="mixture", num_components=4))
 TOYS = tuple(row for method in METHODS for row in _toy(method))
 SLOW_TOYS = tuple(row for method in METHODS for row in _toy(method, "slow", **SLOW))
-NARROW_TOYS = tuple(row for method in METHODS for row in _toy(method, "narrow", pair_options={"start_scale": 0.3}))
+NARROW_TOYS = tuple(
+    row
+    for method in METHODS
+    for row in _toy(method, "narrow", pair_options={"likelihood": "gaussian", "init_scale": 0.3})
+)
 TOYS_OTHERWISE = (
-    *_toy("cvae", "eq3", num=3, pair_options={"decoder_sees_condition": False}),
+    *_toy("cvae", "eq3", num=3, pair_options={"condition_decoder": False}),
     *(row for method in METHODS for row in _toy(method, "constrained", num=3, **CONSTRAINED)),
     *(
         row
         for method in ("cmog", "cdv")
-        for row in _toy(method, "weights", num=3, pair_options={"trained_weights": True})
+        for row in _toy(method, "weights", num=3, pair_options={"learnable_weights": True})
     ),
 )
 SINES = tuple(row for method in METHODS for row in _toy(method, data="inverse_sine", num=2))
@@ -362,7 +366,7 @@ def _grasps(method: str) -> tuple[Row, ...]:
     row = Row(
         f"grasp-{method}",
         data="cornell",
-        **_of_method(method, 16, z_dim=16, start_scale=0.1),
+        **_of_method(method, 16, z_dim=16, likelihood="gaussian", init_scale=0.1),
         train=GRASPS,
         quick=GRASPS_QUICK,
         num_samples=100,

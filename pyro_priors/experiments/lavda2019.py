@@ -182,7 +182,8 @@ RELEASED = dataclasses.replace(
     name="mnist-cp-10-released",
     train=FULL,
     quick=QUICK,
-    pair_options={"num_categories": 10, "released_code": True},
+    pair="cp_vae_reference",
+    pair_options={"num_categories": 10},
     differs=(
         "the published code's loss, prior and first weights, trained by plain Adam, weights picked by an honest bound; "
         "relaxed 'bound': the number that this code reports, and no bound; negative bound and log p(x): of the same "

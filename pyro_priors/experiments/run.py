@@ -51,7 +51,7 @@ QUICK_SAMPLES, QUICK_IMAGES = 100, 1000
 OF_TABLES: dict[str, Any] = {"part": "test", "seed": 0}
 """What every evaluation is of."""
 
-FILLED_IN = ("condition_shape", "likelihood")
+FILLED_IN = ("x_shape", "condition_shape", "likelihood")
 """Options of a pair that have a default and are filled in from the data."""
 
 CHARACTERS_PER_INCH = 11
@@ -499,8 +499,9 @@ def _asked(row: Row, experiment: Experiment) -> list[str]:
 
 def _options(row: Row, config: TrainConfig) -> dict[str, Any]:
     """What a row says of its run, in the form of ``config.json``."""
+    config_of_pair = zoo.config_of(row.pair, row.pair_options)
     return {
-        "pair": {"name": row.pair, "config": dict(row.pair_options)},
+        "pair": {"name": row.pair, "config": config_of_pair},
         "data": {"name": row.data, "config": dict(row.data_options)},
         "objective": {"name": row.objective, "config": dict(row.objective_options)},
         "train": dataclasses.asdict(config),

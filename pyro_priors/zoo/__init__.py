@@ -1,7 +1,7 @@
 """The zoo: presets, families and networks by name, and the functions that make and load pairs of them."""
 
 from .._hints import hint
-from .create import Recipe, citations_of, create, create_for, load, names, resolve
+from .create import Recipe, citations_of, config_of, create, create_for, defaults, load, names, resolve
 from .families import FAMILIES, Factors, Family, register_family
 from .networks import NETWORKS, NetworkOptions, register_networks
 from .presets import PRESETS, Preset, register_preset
@@ -16,8 +16,10 @@ __all__ = [
     "Preset",
     "Recipe",
     "citations_of",
+    "config_of",
     "create",
     "create_for",
+    "defaults",
     "hint",
     "load",
     "names",

@@ -29,7 +29,20 @@ from .families import FAMILIES, Factors, Family
 from .networks import NETWORKS, NetworkOptions
 from .presets import PRESETS
 
-__all__ = ["OWN", "Recipe", "citations_of", "create", "create_for", "load", "names", "resolve"]
+__all__ = [
+    "OWN",
+    "REGISTRIES",
+    "Recipe",
+    "choose",
+    "citations_of",
+    "config_of",
+    "create",
+    "create_for",
+    "defaults",
+    "load",
+    "names",
+    "resolve",
+]
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "prior": PRIORS,
@@ -95,7 +108,7 @@ def _sizes(path: str, options: Any) -> Iterator[tuple[int, str, Any]]:
 
 def names() -> list[str]:
     """Names of the presets, sorted."""
-    return list(PRESETS)
+    return [name for name in PRESETS if PRESETS[name].is_listed]
 
 
 def resolve(name: str, given: Mapping[str, Any], x_shape: Any = None) -> Recipe:
@@ -113,7 +126,7 @@ def resolve(name: str, given: Mapping[str, Any], x_shape: Any = None) -> Recipe:
     factors: dict[str, Any] = {}
     for factor, default_name in family_class.factors.items():
         default = preset.factors.get(factor) or REGISTRIES[factor][default_name]()
-        factors[factor] = _chosen(factor, left.pop(factor, None), default)
+        factors[factor] = choose(factor, left.pop(factor, None), default)
     own = {one.name for one in fields(family_class)}
     of_family = dict(preset.options) | {option: left.pop(option) for option in list(left) if option in own}
     for option, value in left.items():
@@ -134,7 +147,7 @@ def _shape(value: Any) -> tuple[int, ...]:
     return _Shape(x_shape=value).x_shape
 
 
-def _chosen(factor: str, given: Any, default: Any) -> Any:
+def choose(factor: str, given: Any, default: Any) -> Any:
     """The options of a factor, or a module, from whatever may stand for them."""
     registry, kind = REGISTRIES[factor], factor.partition("_")[0]
     if given is None:
@@ -253,7 +266,8 @@ def create(
         of range, the factors do not fit together, or a network is no module. What your networks return is checked
         whenever the programs run: distributions must be those of ``pyro.distributions``
     """
-    given = {"prior": prior, "likelihood": likelihood, "networks": networks, **options}
+    chosen = {"prior": prior, "likelihood": likelihood, "networks": networks}
+    given = {factor: value for factor, value in chosen.items() if value is not None} | options
     return make(resolve(name, given, x_shape), encoder, decoder)
 
 
@@ -401,6 +415,24 @@ def _made_of(recipe: Mapping[str, Any], modules: dict[str, Any], file: Path, num
             raise
         what = f"{file} does not describe a pair ({' '.join(str(error).split())[:300]})"
         raise CheckpointError(what, "restore it from a copy, or load it with the version that saved it") from error
+
+
+def config_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a pair in the form of :meth:`Recipe.config`, without what data fill in where nothing is said."""
+    preset = PRESETS[name]
+    shapes = {one.name: (1,) for one in fields(FAMILIES[preset.family]) if one.name.endswith("_shape")}
+    config = resolve(name, shapes | dict(given), (1,)).config()
+    said = {*given, *preset.factors}
+    return {
+        option: value
+        for option, value in config.items()
+        if not option.endswith("_shape") and (option != "likelihood" or option in said)
+    }
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The default of each option of a preset but for shapes, in the form of :meth:`Recipe.config`."""
+    return config_of(name, {})
 
 
 def citations_of(pair: Pair) -> tuple[str, ...]:

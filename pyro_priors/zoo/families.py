@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch.nn as nn
 
@@ -36,18 +36,18 @@ class Factors:
     """What a family is put together from, next to its own options.
 
     :param x_shape: shape of one example
-    :param prior: options of the prior, or a module
     :param likelihood: options of the likelihood, or a module
     :param networks: options of the networks
+    :param prior: options of the prior, or a module
     :param prior_z1: options of p(z1|z2), or a module; for ``hvae``
     :param encoder: a network of your own in place of the encoder
     :param decoder: a network of your own in place of the decoder
     """
 
     x_shape: tuple[int, ...]
-    prior: Any
     likelihood: Any
     networks: NetworkOptions
+    prior: Any = None
     prior_z1: Any = None
     encoder: nn.Module | None = None
     decoder: nn.Module | None = None
@@ -207,7 +207,7 @@ class CPVAE(Family):
         num, relaxed = self.num_categories, self.category == "relaxed"
         decoder = factors.make_decoder(self.z_dim, num_categories=num)
         trunk = self.trunk(factors)
-        num_features = self.encoder_event(factors)["features"][0]
+        num_features: int = self.encoder_event(factors)["features"][0] if factors.encoder else cast(Any, trunk).out_dim
         temperature = Temperature() if relaxed else None
         category: nn.Module = CategoricalHead(num_features, num, temperature)
         if self.own_category_network:
@@ -236,9 +236,7 @@ class CPVAE(Family):
 
     def encoder_event(self, factors: Factors) -> dict[str, tuple[int, ...]]:
         hidden: Any = getattr(factors.networks, "hidden", ())
-        if factors.encoder is not None:
-            return {"features": (hidden[-1] if hidden else 0,)}
-        return {"features": (factors.networks.trunk(factors.x_shape).out_dim,)}
+        return {"features": (hidden[-1] if hidden else 0,)}
 
 
 @register_family("cvae", citations=("sohn2015",))

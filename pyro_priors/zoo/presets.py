@@ -23,12 +23,14 @@ class Preset:
     :param factors: options of factors, by the factor; others are the family's
     :param options: options of the family
     :param text: what it is, in one line
+    :param is_listed: whether :func:`pyro_priors.names` has it
     """
 
     family: str
     factors: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
+    is_listed: bool = True
 
 
 PRESETS: Registry[Preset] = Registry("pair")
@@ -41,6 +43,7 @@ def register_preset(
     text: str = "",
     citations: Sequence[str] = (),
     factors: Mapping[str, Any] | None = None,
+    is_listed: bool = True,
     **options: Any,
 ) -> None:
     """Register a family with defaults of its own under a name, by which :func:`pyro_priors.create` makes it.
@@ -54,13 +57,14 @@ def register_preset(
     :param text: what it is, in one line
     :param citations: keys of :data:`pyro_priors.citations.BIBTEX`, or BibTeX entries
     :param factors: options of factors, by the factor
+    :param is_listed: whether :func:`pyro_priors.names` has it
     :param options: options of the family
     :raises ValueError: if the name is taken, or the family is unknown or has no such option
     """
     known = [one.name for one in fields(FAMILIES[family])]
     if unknown := [option for option in options if option not in known]:
         raise ValueError(f"family '{family}' has no option '{unknown[0]}': {hint(unknown[0], known)}")
-    PRESETS.add(name, Preset(family, factors or {}, options, text), citations)
+    PRESETS.add(name, Preset(family, factors or {}, options, text, is_listed), citations)
 
 
 _OPTIMAL = {"likelihood": GaussianLikelihood("optimal")}
