@@ -468,7 +468,7 @@ def quantized():
     return torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.quint8)
 
 
-NOT_IN_FILES = getattr(torch, "float8_e8m0fnu", torch.complex64)
+NOT_IN_FILES = getattr(torch, "float8_e8m0fnu", torch.float8_e4m3fnuz)
 """A type of tensors that the declared versions of safetensors do not hold."""
 
 NOT_HELD = r"cannot be saved: a safetensors file cannot store it \({}\): use a dense tensor of real numbers$"
