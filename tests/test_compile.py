@@ -1016,6 +1016,7 @@ def test_auto_compiles_where_the_steps_pay(digits, traced, monkeypatch):
         pp.fit(pair, digits, compile="yes")
 
 
+@pytest.mark.filterwarnings("ignore:warmup_epochs is")
 @pytest.mark.parametrize("first", [1, 3])
 def test_a_run_goes_on_as_it_began(digits, tmp_path, traced, monkeypatch, first):
     """More epochs than at first would pay for a graph, and fewer would not: the one that was begun is kept."""

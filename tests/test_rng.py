@@ -37,6 +37,7 @@ def several_gpus(monkeypatch):
     """What torch warns of on such a machine is an error here, and what touches one of them fails."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)  # optimizers ask
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)  # those of torch 2.6 do
     monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
 
 
@@ -59,6 +60,7 @@ def test_commands_leave_several_gpus_alone(command, tmp_path, monkeypatch, capsy
     options = "--data.limit 96 --train.max-epochs 1 --train.device cpu --z-dim 2"
     assert main(f"train vae --data digits --out {tmp_path / 'run'} --quiet {options}".split()) == 0
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)  # those of torch 2.6 do
     monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
     name, *rest = command.split()
     out = ["--out", str(tmp_path / "s.npz")] if name == "sample" else []

@@ -12,9 +12,10 @@ TUTORIALS = sorted((Path(__file__).parent.parent / "tutorials").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
-def test_runs(path, tmp_path):
+def test_runs(path, tmp_path, request):
     environment = os.environ | {"SMOKE_TEST": "1"}
-    command = [sys.executable, "-W", "error", str(path)]
+    ignored = [f"-W{one}" for one in request.config.getoption("pythonwarnings") or ()]  # what pytest was told to
+    command = [sys.executable, "-W", "error", *ignored, str(path)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
