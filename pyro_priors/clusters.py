@@ -73,7 +73,7 @@ def start_at_clusters(
     Without ``own_category_network`` q(c|x) reads the features of q(z|x,c): the layers of both are trained here, and to
     hold q(c|x) in :func:`~pyro_priors.fit` is to hold them too, ``frozen=("guide.category", "guide.trunk")``.
 
-    :param pair: ``cp_vae``, with a category of any kind; not the one of ``released_code``
+    :param pair: ``cp_vae``, with a category of any kind
     :param data: whose training part is used, without its condition
     :param learned: pair with a code ``z`` of x alone, such as a trained ``vae``
     :param bend: use copies; images only
@@ -186,7 +186,7 @@ def _checked_guide(pair: Pair, data: Splits, learned: Pair) -> CPVAEGuide:
     guide, num = pair.guide, pair.num_categories
     if not isinstance(guide, CPVAEGuide):
         raise ValueError(
-            f"pair must be a cp_vae with released_code=False, which has categories to start, got {type(guide).__name__}"
+            f"pair must be a cp_vae, which has categories to start, got {type(guide).__name__}"
             ": make it with pyro_priors.create('cp_vae')"
         )
     if not num:

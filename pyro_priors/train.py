@@ -253,7 +253,7 @@ def fit(
     if config.num_processes > 1 and coupled:
         raise ValueError(
             f"num_processes is {config.num_processes}, but {coupled[0]} computes with a whole batch, and each process "
-            "has only a share of it: give num_processes=1, or instead of an optimal scale calibration='learned'"
+            "has only a share of it: give num_processes=1, or scale='learned' in place of an optimal scale"
         )
     _check_fits(pair, data)
     _check_memory(pair, data, objective, config.batch_size)

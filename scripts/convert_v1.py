@@ -30,8 +30,13 @@ def convert(folder: Path) -> int:
     for config in folder.rglob("config.json"):
         for file in (file for pattern in SEALED for file in config.parent.glob(pattern)):
             record = json.loads(file.read_bytes())
-            if "sha256" not in record:
-                write_atomically(file, json.dumps(seal(record), indent=1).encode())
+            pair = record.get("pair") if file.name == "config.json" else None
+            is_flat = isinstance(pair, dict) and not isinstance(pair["config"].get("networks"), dict)
+            if is_flat:
+                record["pair"] = pair | converted_pair(pair["name"], pair["config"])
+            if is_flat or "sha256" not in record:
+                content = {key: value for key, value in record.items() if key != "sha256"}
+                write_atomically(file, json.dumps(seal(content), indent=1).encode())
                 converted += 1
         history = config.parent / "metrics.jsonl"
         lines = [json.loads(line) for line in history.read_text().splitlines()] if history.exists() else []
@@ -63,6 +68,11 @@ NAMES = {
     },
 }
 """Patterns of names of tensors, and what stands for them now, by the name of the pair."""
+
+
+def converted_pair(name: str, old: dict[str, Any]) -> dict[str, Any]:
+    """Name and options of a pair as they are now, from those of the first version."""
+    return {"name": "cp_vae_reference" if old.get("released_code") else name, "config": options_of(name, old)}
 
 
 def options_of(name: str, old: dict[str, Any]) -> dict[str, Any]:
@@ -108,8 +118,11 @@ def options_of(name: str, old: dict[str, Any]) -> dict[str, Any]:
         case _ if get("prior") == "flow":
             prior = {**flow, "transform": get("flow"), "permutation": get("permutation"), "actnorm": get("actnorm")}
         case _ if get("prior") in ("mixture", "vamp"):
-            learnable = get("prior") == "mixture" if get("trained_weights") is None else get("trained_weights")
-            prior |= {"num_components": get("num_components"), "learnable_weights": learnable}
+            num_components = None if get("num_components") == 500 else get("num_components")
+            learnable = get("trained_weights") if get("prior") == "mixture" else bool(get("trained_weights"))
+            prior |= {"num_components": num_components, "learnable_weights": learnable}
+    if old.get("released_code"):
+        return new | {"num_categories": get("num_categories")}
     new["prior"] = prior
     if name == "hvae":
         new |= {"z1_dim": get("z1_dim"), "prior_z1": {"name": "gaussian"}}
@@ -124,9 +137,8 @@ def options_of(name: str, old: dict[str, Any]) -> dict[str, Any]:
         else:
             new["condition_decoder"] = get("decoder_sees_condition", name in ("cvae", "sigma_cvae_nf"))
     if name == "sigma_cvae_nf":
-        new["condition_network"] = get("condition_network")
-        if get("condition_network") == "mlp":
-            new["condition_hidden"] = get("condition_hidden")
+        new["condition_network"] = "auto" if get("condition_network") == "mlp" else "conv"
+        new["condition_hidden"] = [] if list(get("condition_hidden")) == [300, 300] else get("condition_hidden")
     return new
 
 
@@ -142,8 +154,7 @@ def convert_pairs(folder: Path) -> int:
         patterns = {} if recipe["config"].get("flow") == "none" else NAMES.get(recipe["name"], {})
         for pattern, now in patterns.items():
             tensors = {re.sub(pattern, now, name): tensor for name, tensor in tensors.items()}
-        config = options_of(recipe["name"], recipe["config"])
-        save_pair(file.parent, tensors, recipe | {"config": config})
+        save_pair(file.parent, tensors, recipe | converted_pair(recipe["name"], recipe["config"]))
         converted += 1
     return converted
 

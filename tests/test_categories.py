@@ -406,7 +406,7 @@ def test_the_relaxed_bound_equals_the_equations():
     loss = ELBO(analytic_kl=False)(pair.model, pair.guide)(x)
 
     torch.manual_seed(0)
-    h = perceptron(state, "guide.trunk.1", x)
+    h = perceptron(state, "guide.trunk.mlp", x)
     logits = affine(state, "guide.category.logits", h)
     q_w = RelaxedOneHotCategorical(temperature, logits=logits)
     w = q_w.rsample()
@@ -499,14 +499,14 @@ def test_a_relaxed_bound_leaves_running_statistics_alone():
 def test_the_released_loss_equals_its_equation(epoch):
     """Two soft draws; one posterior, at the first of them, against all components; the KL of a category; the numbers of
     the prior read as a log-variance through a softplus of 0.5; logits through an ELU; log-variances cut off."""
-    pair, (x,) = randomise(create("cp_vae", released_code=True)), batch("cp_vae")
+    pair, (x,) = randomise(create("cp_vae_reference")), batch("cp_vae")
     pair.guide.temperature.start_epoch(epoch)
     state = dict(pair.state_dict(keep_vars=True))
     torch.manual_seed(0)
     loss = ELBO()(pair.model, pair.guide)(x)
 
     torch.manual_seed(0)
-    h = perceptron(state, "guide.trunk.1", x)
+    h = perceptron(state, "guide.trunk.mlp", x)
     logits = torch.nn.functional.elu(affine(state, "guide.category.logits", h))
     relaxed = RelaxedOneHotCategorical(torch.tensor(math.exp(-3e-5 * epoch * (epoch + 1) / 2)), logits=logits)
     first = relaxed.rsample()
@@ -530,7 +530,7 @@ def test_the_released_loss_equals_its_equation(epoch):
 
 def test_the_released_prior_is_not_trained_and_is_read_in_two_ways():
     """Scales from 2 to 2.65 in training, e^r in generation; the first weights have variance 2 / fan_in."""
-    pair = create("cp_vae", released_code=True, num_categories=50, z_dim=20, hidden=(100, 100))
+    pair = create("cp_vae_reference", num_categories=50, z_dim=20, hidden=(100, 100))
     prior = pair.model.prior
     assert pair.guide.prior is prior and not list(prior.parameters())
     c = torch.arange(50)
@@ -544,7 +544,7 @@ def test_the_released_prior_is_not_trained_and_is_read_in_two_ways():
 
 def test_the_released_code_meets_an_honest_bound_in_evaluation():
     """In evaluation mode the bound lies below log p(x) (the mean of 500 draws, 5000 importance samples)."""
-    pair, (x,) = create("cp_vae", released_code=True), batch("cp_vae")
+    pair, (x,) = create("cp_vae_reference"), batch("cp_vae")
     log_p = pair.log_prob(x, num_samples=5000)
     pair.eval()
     terms = EnumELBO(num_particles=500).terms(pair.model, pair.guide, x)
@@ -563,7 +563,6 @@ def test_the_released_code_meets_an_honest_bound_in_evaluation():
             {"num_enumerated": 3},
             "num_enumerated=3 belongs to category='sparse' or 'relaxed', got category='enumerated'",
         ),
-        ({"category": "sparse", "released_code": True}, "category='sparse' has no released_code"),
         ({"category": "sparse", "num_enumerated": 0}, "num_enumerated must be a positive integer, got 0"),
     ],
 )

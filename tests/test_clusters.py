@@ -391,9 +391,12 @@ def without_number():
     [
         (
             {"pair": lambda: create("vae")},
-            r"pair must be a cp_vae with released_code=False.*got VAEGuide: make it with",
+            r"pair must be a cp_vae.*got VAEGuide: make it with",
         ),
-        ({"pair": lambda: cp_vae(released_code=True)}, r"pair must be a cp_vae with released_code=False.*got Released"),
+        (
+            {"pair": lambda: create("cp_vae_reference", num_categories=3)},
+            r"pair must be a cp_vae.*got Released",
+        ),
         ({"pair": without_number}, r"pair has num_categories=0: say how many its guide has, Pair\(.*num_categories=K"),
         (
             {"learned": diverged},
@@ -503,7 +506,5 @@ def test_own_category_network_and_what_does_not_fit_it():
     pair = cp_vae(own_category_network=True)
     shared = cp_vae()
     assert sum(p.numel() for p in pair.guide.parameters()) > sum(p.numel() for p in shared.guide.parameters())
-    with pytest.raises(ValueError, match="released_code=True has no own_category_network: leave one of the two out"):
-        cp_vae(own_category_network=True, released_code=True)
     with pytest.raises(ValueError, match="own_category_network=True makes a second network like the encoder"):
         cp_vae(own_category_network=True, encoder=torch.nn.Linear(SIDE * SIDE, 32))

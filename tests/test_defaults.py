@@ -101,7 +101,7 @@ PAIRS = {
     "cp_vae": ("cp_vae", {"num_categories": 3}, {}),
     "cp_vae-sparse": ("cp_vae", {"num_categories": 5, "category": "sparse", "num_enumerated": 2}, {}),
     "cp_vae-relaxed": ("cp_vae", {"num_categories": 3, "category": "relaxed"}, {}),
-    "cp_vae-released": ("cp_vae", {"num_categories": 3, "released_code": True}, {}),
+    "cp_vae-released": ("cp_vae_reference", {"num_categories": 3}, {}),
     "sigma_vae": ("sigma_vae", {}, {"binarise": "none", "rotate": 10}),
     "cvae": ("cvae", {}, {"binarise": "none", "condition_labels": True}),
     "sigma_cvae_nf": ("sigma_cvae_nf", {"num_transforms": 2}, {"binarise": "none", "condition_labels": True}),

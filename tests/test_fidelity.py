@@ -253,24 +253,23 @@ def test_both_are_metrics_that_are_asked_for(tmp_path, monkeypatch):
     assert evaluate(runs.small_pair("vae", plain), plain, metrics=["fidelity", "diversity", "scale"]) == {}
 
 
-@pytest.mark.parametrize("calibration", ["optimal", "learned", "learned_by_channel", "fixed"])
-def test_the_scale_of_a_gaussian_is_told(calibration):
+@pytest.mark.parametrize("scale", ["optimal", "learned", "per_channel", 0.7])
+def test_the_scale_of_a_gaussian_is_told(scale):
     colour = torch.rand(3, 60, 3, 4, 4)
     data = pp.data.from_arrays(*colour, likelihood="gaussian")
-    fixed = {"scale": 0.7} if calibration == "fixed" else {}
-    pair = runs.small_pair("sigma_vae", data, calibration=calibration, **fixed)
+    pair = runs.small_pair("sigma_vae", data, scale=scale)
     likelihood = pair.model.decoder.likelihood
     with torch.no_grad():
-        if calibration == "optimal":
+        if scale == "optimal":
             likelihood.squared_error.fill_(0.04)
-        elif calibration != "fixed":
+        elif scale != 0.7:
             raw = likelihood.raw_scale
             raw.copy_(torch.tensor([0.1, 1.0, 3.0])[: raw.numel()].reshape(raw.shape))
-    expected = {"fixed": 0.7, "optimal": math.exp(-6) + 0.2, "learned": math.log1p(math.exp(0.1))}
+    expected = {0.7: 0.7, "optimal": math.exp(-6) + 0.2, "learned": math.log1p(math.exp(0.1))}
     each = [math.log1p(math.exp(raw)) for raw in (0.1, 1.0, 3.0)]
-    expected["learned_by_channel"] = math.sqrt(sum(scale**2 for scale in each) / 3)
+    expected["per_channel"] = math.sqrt(sum(one**2 for one in each) / 3)
     found = evaluate(pair, data, metrics=["scale"], progress=False)["scale"]
     assert (
-        found.value == pytest.approx(expected[calibration], rel=1e-3)
+        found.value == pytest.approx(expected[scale], rel=1e-3)
         and found.unit == "standard deviation of p(x|z), units of x"
     )

@@ -215,8 +215,8 @@ OPTIONS_OF_PAIRS = {
     "cp_vae": {"num_categories": 3, "own_category_network": True},
     "cvae": {"condition_decoder": False},
     "cdv_cvae": {"num_components": 3},
-    "sigma_vae": {"calibration": "learned", "init_scale": 0.25},
-    "sigma_cvae": {"calibration": "fixed", "scale": 0.5},
+    "sigma_vae": {"scale": "learned", "init_scale": 0.25},
+    "sigma_cvae": {"scale": 0.5},
     "sigma_cvae_nf": {"num_transforms": 2, "hidden_features": (4,), "condition_transforms": True},
 }
 KINDS = {
@@ -230,7 +230,7 @@ KINDS = {
 @pytest.mark.parametrize("name", OPTIONS_OF_PAIRS)
 def test_pairs_of_other_numbers_are_those_of_pythons_own(name, kind, tmp_path):
     plain = {"x_shape": (4,), "z_dim": 2, "hidden": (5,), "gated": False} | OPTIONS_OF_PAIRS[name]
-    if "condition_shape" in {field.name for field in dataclasses.fields(zoo.config_class(name))}:
+    if "condition_shape" in {field.name for field in dataclasses.fields(zoo.FAMILIES[zoo.PRESETS[name].family])}:
         plain["condition_shape"] = (3,)
     given = {option: KINDS[kind](value) for option, value in plain.items()}
     for folder, options in (("plain", plain), ("given", given)):
@@ -243,12 +243,12 @@ def test_pairs_of_other_numbers_are_those_of_pythons_own(name, kind, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"likelihood": "gaussian", "scale": math.inf}, "scale must be a finite number or None, got inf"),
+        ({"likelihood": "gaussian", "scale": math.inf}, "scale must be a finite number or a string, got inf"),
         ({"likelihood": "gaussian", "init_scale": math.nan}, "init_scale must be a finite number or None, got nan"),
         ({"gated": 1}, "gated must be True or False, got 1"),
         ({"z_dim": np.float32(3)}, "z_dim must be an integer, got 3.0"),
         ({"hidden": np.array([3.0])}, r"hidden must be a tuple of integers, got ndarray of shape \(1,\)"),
-        ({"likelihood": 3}, "likelihood must be a string, got 3"),
+        ({"likelihood": 3}, "likelihood must be one of bernoulli, .*, got 3"),
         ({"x_shape": 4}, r"x_shape must be a tuple of integers, got 4 \(for example, \(4,\)\)"),
     ],
 )
@@ -259,20 +259,20 @@ def test_options_of_pairs_of_another_type_are_refused(options, message):
 
 def test_whole_numbers_stay_as_they_are_in_what_is_saved():
     """An integer serves as a float, and is written as it was given."""
-    config = zoo.VAEConfig(x_shape=(4,), likelihood="gaussian", scale=1)
-    assert json.dumps(dataclasses.asdict(config)["scale"]) == "1"
+    config = zoo.resolve("vae", {"likelihood": "gaussian", "scale": 1}, (4,)).config()
+    assert json.dumps(config["likelihood"]["scale"]) == "1"
     assert json.dumps(dataclasses.asdict(pp.TrainConfig(warmup_epochs=3))["warmup_epochs"]) == "3"
 
 
 def test_a_config_of_ones_own_is_converted_too():
     @dataclasses.dataclass(frozen=True)
-    class OwnConfig(zoo.VAEConfig):
+    class Own(pp.priors.PriorOptions):
         depth: int = 2
         sharpness: float = 0.5
 
-    assert OwnConfig(x_shape=(4,), depth=np.int64(3), sharpness=np.float32(0.25)).depth == 3
+    assert Own(depth=np.int64(3), sharpness=np.float32(0.25)).depth == 3
     with pytest.raises(ValueError, match=r"^depth must be an integer, got 3.0 \(for example, 2\)"):
-        OwnConfig(x_shape=(4,), depth=3.0)
+        Own(depth=3.0)
 
 
 def _data(num=20):

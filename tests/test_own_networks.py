@@ -181,9 +181,9 @@ class Trunk(nn.Module):
         (lambda h: h.unsqueeze(-1), 8, r"a tensor of shape \(5, 8, 1\)"),
     ],
 )
-@pytest.mark.parametrize("released", [False, True])
-def test_what_the_trunk_of_a_cp_vae_returns_is_checked(returns, num, found, released):
-    pair = pp.create("cp_vae", **SIZES, num_categories=3, released_code=released, encoder=Trunk(returns, num))
+@pytest.mark.parametrize("name", ["cp_vae", "cp_vae_reference"])
+def test_what_the_trunk_of_a_cp_vae_returns_is_checked(returns, num, found, name):
+    pair = pp.create(name, **SIZES, num_categories=3, encoder=Trunk(returns, num))
     message = rf"^encoder \(Trunk\) must return features, a tensor of shape \(5, 8\), got {found}: "
     for call in (lambda: pair.encode(x_of()), lambda: pair.elbo(pair.model, pair.guide)(x_of())):
         with pytest.raises(ValueError, match=message):

@@ -14,7 +14,7 @@ PLAIN = [
     variant
     for variant in ALL
     if len(variant.options) <= 2
-    and {name for name, _ in variant.options} <= {"likelihood", "prior", "calibration", "category", "released_code"}
+    and {name for name, _ in variant.options} <= {"likelihood", "prior", "scale", "category"}
     and dict(variant.options).get("likelihood", "bernoulli") == "bernoulli"
 ]
 """Every pair with every prior, of one likelihood."""

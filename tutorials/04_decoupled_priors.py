@@ -167,7 +167,8 @@ for name, pair in pairs.items():
 
 # %% [markdown]
 # ## More
-# `transform="spline_coupling"`, `num_transforms=12`, `permutation="random"`, `actnorm=True` or `transform="zuko.NSF"` bend more.
+# `transform="spline_coupling"`, `num_transforms=12`, `permutation="random"`, `actnorm=True` or
+# `transform="zuko.NSF"` bend more.
 # The whole comparison, six objectives without and with the flow from five seeds each, is one command, as are the
 # figures of the paper:
 #

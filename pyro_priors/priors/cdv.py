@@ -13,7 +13,7 @@ from .._options import typed
 from ..nn import chosen
 from ..registration import check_distribution
 from .base import Parts, Prior, PriorOptions, register_prior
-from .components import ComponentNetwork, evaluating, make_logits, mixture_of, posteriors_given, together
+from .components import ComponentNetwork, evaluating, keep_logits, mixture_of, posteriors_given, together
 from .gaussian_mixture import GaussianMixture
 from .mixture import default_size
 
@@ -85,7 +85,7 @@ class CDVPrior(Prior):
         self.encoder, self.decoder, self.num_categories = encoder, decoder, num_categories
         left = (num_categories,) if num_categories else ()
         self.pseudo_latents = nn.Parameter(torch.randn(*left, num_components, z_dim))
-        make_logits(self, (*left, num_components), learnable_weights)
+        keep_logits(self, torch.zeros(*left, num_components), learnable_weights)
 
     def forward(self, context: Tensor | None = None) -> dist.Distribution:
         """

@@ -19,7 +19,7 @@ from ..nn import JoinedLinear
 from ..registration import check_distribution
 from .gaussian_mixture import GaussianMixture
 
-__all__ = ["ComponentNetwork", "evaluating", "in_range", "make_logits", "mixture_of", "posteriors_given", "together"]
+__all__ = ["ComponentNetwork", "evaluating", "in_range", "keep_logits", "mixture_of", "posteriors_given", "together"]
 
 
 class ComponentNetwork(nn.Module):
@@ -66,12 +66,12 @@ class ComponentNetwork(nn.Module):
         return components.new_zeros(self.shape[0]) if self.weights is None else self.weights(h), components
 
 
-def make_logits(module: nn.Module, shape: Sequence[int], learnable: bool) -> None:
-    """Give a module unnormalised log-weights ``logits``: a parameter, or a buffer that is not saved."""
+def keep_logits(module: nn.Module, logits: Tensor, learnable: bool) -> None:
+    """Give a module unnormalized log-weights ``logits``: a parameter, or a buffer that is not saved."""
     if learnable:
-        module.logits = nn.Parameter(torch.zeros(shape))
+        module.logits = nn.Parameter(logits)
     else:
-        module.register_buffer("logits", torch.zeros(shape), persistent=False)
+        module.register_buffer("logits", logits, persistent=False)
 
 
 def in_range(free: Tensor, x_range: tuple[float, float]) -> Tensor:

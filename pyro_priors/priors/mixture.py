@@ -13,7 +13,7 @@ from .._options import typed
 from .._precision import at_least_float32
 from ..nn import chosen, positive, raw_of
 from .base import Parts, Prior, PriorOptions, register_prior
-from .components import ComponentNetwork, make_logits
+from .components import ComponentNetwork, keep_logits
 from .gaussian_mixture import GaussianMixture
 
 __all__ = ["ConditionalMixturePrior", "Mixture", "MixturePrior", "default_size"]
@@ -75,7 +75,7 @@ class MixturePrior(Prior):
         check_sizes(num_components=num_components, z_dim=z_dim)
         left = (num_categories,) if num_categories else ()
         self.num_categories = num_categories
-        make_logits(self, (*left, num_components), learnable_weights)
+        keep_logits(self, torch.zeros(*left, num_components), learnable_weights)
         self.loc = nn.Parameter(torch.randn(*left, num_components, z_dim) / z_dim**0.5)
         self.raw_scale = nn.Parameter(torch.full((*left, num_components, z_dim), raw_of(1.0)))
 

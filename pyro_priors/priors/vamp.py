@@ -15,7 +15,7 @@ from .._options import Seed, typed
 from ..nn import chosen
 from ..registration import check_distribution
 from .base import Parts, Prior, PriorOptions, register_prior
-from .components import ComponentNetwork, evaluating, in_range, make_logits, mixture_of, posteriors_given
+from .components import ComponentNetwork, evaluating, in_range, keep_logits, mixture_of, posteriors_given
 from .gaussian_mixture import GaussianMixture
 from .mixture import default_size
 
@@ -105,7 +105,7 @@ class VampPrior(Prior):
         left = (num_categories,) if num_categories else ()
         mean, std = _STARTS.get(self.x_range, (0.0, 1.0))
         self.free_pseudo_inputs = nn.Parameter(mean + std * torch.randn(*left, num_components, *x_shape))
-        make_logits(self, (*left, num_components), learnable_weights)
+        keep_logits(self, torch.zeros(*left, num_components), learnable_weights)
 
     @property
     def pseudo_inputs(self) -> Tensor:

@@ -130,7 +130,7 @@ def resolve(name: str, given: Mapping[str, Any], x_shape: Any = None) -> Recipe:
     own = {one.name for one in fields(family_class)}
     of_family = dict(preset.options) | {option: left.pop(option) for option in list(left) if option in own}
     for option, value in left.items():
-        factor, path = _place(name, option, factors, own)
+        factor, path = _place(name, option, value, factors, own)
         factors[factor] = _replaced(factors[factor], path, value)
     if x_shape is None:
         raise ValueError(
@@ -193,7 +193,9 @@ def _paths(options: Any, option: str) -> Iterator[tuple[str, ...]]:
             yield (one.name, *path)
 
 
-def _place(name: str, option: str, factors: Mapping[str, Any], own: set[str]) -> tuple[str, tuple[str, ...]]:
+def _place(
+    name: str, option: str, value: Any, factors: Mapping[str, Any], own: set[str]
+) -> tuple[str, tuple[str, ...]]:
     """The one factor that has an option, and where.
 
     :raises ValueError: if none has it, or several
@@ -212,9 +214,10 @@ def _place(name: str, option: str, factors: Mapping[str, Any], own: set[str]) ->
         if keys:
             now = getattr(factors[factor], "name", type(factors[factor]).__name__)
             raise ValueError(
-                f"'{option}' belongs to {factor}={' or '.join(map(repr, keys))}, got {factor}='{now}': leave it out"
+                f"{option}={shown(plain(value))} belongs to {factor}={' or '.join(map(repr, keys))}, got "
+                f"{factor}='{now}': leave it out"
             )
-    known = sorted(own | set(factors) | {one.name for options in factors.values() for one in _of(options)})
+    known = sorted({"x_shape"} | own | set(factors) | {one.name for each in factors.values() for one in _of(each)})
     raise ValueError(f"pair '{name}' has no option '{option}': {hint(option, known)}")
 
 
@@ -284,7 +287,8 @@ def make(recipe: Recipe, encoder: nn.Module | None = None, decoder: nn.Module | 
     family, factors = recipe.family, Factors(recipe.x_shape, encoder=encoder, decoder=decoder, **recipe.factors)
     if decoder is not None and _recorded(factors.likelihood) != _default_likelihood(recipe):
         warnings.warn(
-            "likelihood is of the library's own decoder, and does nothing to yours: leave it out", stacklevel=4
+            "likelihood is an option of the library's own decoder and has no effect on yours: leave it out",
+            stacklevel=4,
         )
     largest, path, value = max(recipe.sizes(), key=lambda found: found[0])
     of_option = f"{path}={value}", f"give a smaller {path}"
