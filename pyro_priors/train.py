@@ -527,7 +527,7 @@ def _start_pseudo_inputs(pair: Pair, data: Splits, config: TrainConfig) -> None:
     if not starts:
         raise ValueError(
             "pseudo_inputs is 'data', but the pair has no VampPrior with learnable pseudo-inputs: make a vae or hvae "
-            "with prior='vamp' (--pair.prior vamp), or leave pseudo_inputs out"
+            "with prior='vamp' (--prior vamp), or leave pseudo_inputs out"
         )
     for start in starts:
         cast(Any, start)(data.train.x, data.train.condition, config.seed)

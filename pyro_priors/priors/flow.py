@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Size, Tensor
 from torch.distributions import Transform
 
-from .._hints import check_sizes, hint
+from .._hints import check_sizes, hint, is_size
 from .._options import typed
 from .._precision import at_least_float32
 from .base import Parts, Prior, PriorOptions, as_options, register_prior
@@ -87,6 +87,11 @@ class Flow(PriorOptions):
         known = (*TRANSFORMS, f"{PREFIX}NAME")
         if self.transform not in TRANSFORMS and not self.transform.startswith(PREFIX):
             raise ValueError(f"transform '{self.transform}' is unknown: {hint(self.transform, known)}")
+        if not self.hidden_features or not all(map(is_size, self.hidden_features)):
+            raise ValueError(
+                f"hidden_features must be a tuple of positive integers, got {self.hidden_features!r} (for example, "
+                "(64, 64))"
+            )
         if self.permutation not in PERMUTATIONS:
             raise ValueError(f"permutation must be one of {', '.join(PERMUTATIONS)}, got '{self.permutation}'")
         if self.num_transforms > MOST_TRANSFORMS:

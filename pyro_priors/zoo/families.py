@@ -207,7 +207,9 @@ class CPVAE(Family):
         num, relaxed = self.num_categories, self.category == "relaxed"
         decoder = factors.make_decoder(self.z_dim, num_categories=num)
         trunk = self.trunk(factors)
-        num_features: int = self.encoder_event(factors)["features"][0] if factors.encoder else cast(Any, trunk).out_dim
+        num_features: int = (
+            self.encoder_event(factors)["features"][0] if factors.encoder is not None else cast(Any, trunk).out_dim
+        )
         temperature = Temperature() if relaxed else None
         category: nn.Module = CategoricalHead(num_features, num, temperature)
         if self.own_category_network:
