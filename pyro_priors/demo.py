@@ -12,7 +12,7 @@ __all__ = ["demo"]
 
 
 # 1,297 images of 64 pixels: a small code and small batches
-OPTIONS = {"digits": ["--pair.z-dim", "2", "--train.batch-size", "32", "--train.learning-rate", "2e-3"]}
+OPTIONS = {"digits": ["--z-dim", "2", "--train.batch-size", "32", "--train.learning-rate", "2e-3"]}
 
 
 def demo(data: str = "digits") -> int:

@@ -502,7 +502,7 @@ MISTAKES = {
     "option": ("train vae --data digits --out new --train.max-epoch 3", r"--train\.max-epoch"),
     "pair option": (
         "train vae --data digits --out new --num-categories 3",
-        r"train vae has no option --num-categories",
+        r"vae has no option --num-categories",
     ),
     "no number": ("train vae --data digits --out new --train.max-epochs many", r"max-epochs.*many|many.*max-epochs"),
     "max_epochs": ("train vae --data digits --out new --train.max-epochs 0", r"max_epochs must be at least 1, got 0"),
