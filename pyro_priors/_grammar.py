@@ -6,6 +6,7 @@ tyro reads dataclasses. The ones here are made of the options of what was chosen
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, get_type_hints
 
@@ -15,6 +16,9 @@ from . import zoo
 from .zoo.create import REGISTRIES, choose
 
 __all__ = ["AUTO", "choose_factors", "grouped", "helped", "options_of_family", "plain_options", "taken"]
+
+_Suppressed: Any = Annotated[Any, tyro.conf.Suppress[int].__metadata__[0]]  # type: ignore[attr-defined]
+_SuppressedShape: Any = Annotated[tuple[int, ...], tyro.conf.Suppress[int].__metadata__[0]]  # type: ignore[attr-defined]
 
 AUTO = "auto"
 """The likelihood that fits the data."""
@@ -108,7 +112,7 @@ def grouped(options: Any) -> Any:
             inner = grouped(value)
             annotations[one.name], body[one.name] = inner, dataclasses.field(default_factory=inner)
         elif one.name == "base":
-            annotations[one.name], body[one.name] = tyro.conf.Suppress[Any], None
+            annotations[one.name], body[one.name] = _Suppressed, None
         elif value != one.default:
             annotations[one.name], body[one.name] = declared[one.name], value
     body |= {"__annotations__": annotations, "__doc__": owner.__doc__}
@@ -130,7 +134,7 @@ def options_of_family(name: str, more: Mapping[str, tuple[Any, Any]], text: str,
     annotations: dict[str, Any] = {option: declared[option] for option in preset.options}
     body: dict[str, Any] = dict(preset.options)
     for option in set(to_fill) & known:
-        annotations[option], body[option] = tyro.conf.Suppress[tuple[int, ...]], (1,)
+        annotations[option], body[option] = _SuppressedShape, (1,)
     for option, (annotation, default) in more.items():
         annotations[option] = annotation
         if isinstance(default, Callable):  # type: ignore[arg-type]
@@ -145,7 +149,7 @@ def plain_options(options: Any) -> Any:
     """Return the options that an instance of :func:`grouped` holds, of their own class."""
     if not dataclasses.is_dataclass(options):
         return options
-    owner: Any = type(options).__mro__[1]
+    owner: Any = inspect.getmro(type(options))[1]
     values = {one.name: plain_options(getattr(options, one.name)) for one in dataclasses.fields(owner)}
     return owner(**values)
 

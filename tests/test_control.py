@@ -199,7 +199,7 @@ def test_images_kept_as_bytes_are_edited_too():
     assert torch.equal(made, expected)
 
 
-@pytest.mark.parametrize("transform", ["affine", "additive", "none"])
+@pytest.mark.parametrize("flow", ["affine", "additive", "none"])
 def test_a_moved_code_keeps_its_place_in_the_prior(flow):
     """The noise that a code has under one condition it has under the other: a sample of the first is moved to the
     sample of the second at the same seed; back is the identity."""

@@ -344,7 +344,7 @@ def _is_of_last_layer(name: str) -> bool:
 
 
 @pytest.mark.parametrize("size", [1e-8, 1e-2, 1.0, 1e2, 1e4, 1e8])
-@pytest.mark.parametrize("transform", FLOWS)
+@pytest.mark.parametrize("flow", FLOWS)
 def test_flows_have_finite_gradients(flow, size):
     """Raw outputs of the networks, and codes, of each size; the density of the flow's own draws too."""
     torch.manual_seed(0)

@@ -29,7 +29,7 @@ def _assert_change_of_variables(prior, z, tolerance=1e-8):
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("transform", FLOWS)
+@pytest.mark.parametrize("flow", FLOWS)
 def test_density_is_the_change_of_variables(float64, flow, options):
     torch.manual_seed(0)
     prior = FlowPrior(5, flow, 4, (7, 8), **OPTIONS[options])
@@ -115,7 +115,7 @@ def test_without_zuko(monkeypatch):
         FlowPrior(2, "zuko.NSF")
 
 
-@pytest.mark.parametrize("transform", ZUKO_FLOWS)
+@pytest.mark.parametrize("flow", ZUKO_FLOWS)
 def test_zuko_s_flows_are_changes_of_variables(float64, flow):
     """Those inverted by bisection to its precision."""
     pytest.importorskip("zuko")
@@ -141,7 +141,7 @@ def test_draws_of_zuko_s_flows_follow_their_density(float64, flow):
         assert_close(prior.from_base(prior.to_base(far)), far, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("transform", CUT_OFF)
+@pytest.mark.parametrize("flow", CUT_OFF)
 def test_flows_of_zuko_whose_draws_are_cut_off_are_refused(flow):
     with pytest.raises(ValueError, match=rf"flow 'zuko.{flow}' cannot be sampled beyond -10 and 10, .*: choose one of"):
         FlowPrior(2, f"zuko.{flow}")

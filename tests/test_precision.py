@@ -173,7 +173,7 @@ def test_importance_weights_and_samples_of_bfloat16(name):
         assert pair.aggregate_c.float().sum().item() == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize("transform", ["BPF", "MAF", "NICE", "NSF", "RealNVP"])
+@pytest.mark.parametrize("flow", ["BPF", "MAF", "NICE", "NSF", "RealNVP"])
 def test_flows_of_zuko_in_bfloat16(flow):
     """Its networks in bfloat16, its transforms in float32."""
     pytest.importorskip("zuko")

@@ -36,7 +36,7 @@ SMOOTH = [case for case in CASES if not isinstance(OPTIONS[case[0]], pp.priors.F
 FLOW_CASES = [case for case in CASES if isinstance(OPTIONS[case[0]], pp.priors.Flow)]
 GAUSSIANS = [(name, context) for name, context in SMOOTH if name.startswith(("standard", "gaussian"))]
 
-each_flow = pytest.mark.parametrize("transform", TRANSFORMS)
+each_flow = pytest.mark.parametrize("flow", TRANSFORMS)
 each_case = pytest.mark.parametrize(("name", "context"), CASES)
 
 

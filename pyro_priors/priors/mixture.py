@@ -85,11 +85,11 @@ class MixturePrior(Prior):
             ``left_shape + (num_categories,)``: then the weighted means of the parameters; not used without categories
         :returns: distribution with batch shape ``left_shape``, or ``()``, and event shape ``(z_dim,)``
         """
-        logits, loc, scale = self.logits, self.loc, positive(self.raw_scale)
+        logits, loc, scale = self.logits, at_least_float32(self.loc), positive(self.raw_scale)
         if self.num_categories:
             c: Any = context
             with torch.autocast(loc.device.type, enabled=False):  # which would multiply in half precision
-                logits, loc = chosen(at_least_float32(logits), c), chosen(at_least_float32(loc), c)
+                logits, loc = chosen(at_least_float32(logits), c), chosen(loc, c)
                 scale = chosen(scale, c)
         return GaussianMixture(logits, loc, scale)
 

@@ -110,7 +110,8 @@ class VampPrior(Prior):
     @property
     def pseudo_inputs(self) -> Tensor:
         """What the encoder is shown, shape ``(K,) + x_shape``, or ``(num_categories, K) + x_shape``."""
-        free, (low, high) = self.free_pseudo_inputs, self.x_range
+        low, high = self.x_range
+        free: Tensor = self.free_pseudo_inputs
         if not isinf(high):
             free = torch.where(free > high, high, free)
         return free if isinf(low) else torch.where(free < low, low, free)

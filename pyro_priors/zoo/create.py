@@ -19,7 +19,7 @@ from .._options import Seed, path_of, plain, shown, typed
 from .._records import SavedPair
 from .._rng import seeded
 from ..data import Splits
-from ..nn.likelihood import LIKELIHOODS
+from ..nn.likelihood import LIKELIHOODS, LikelihoodOptions
 from ..pair import Pair
 from ..priors import PRIORS, PriorOptions
 from ..registration import BatchCheck
@@ -43,6 +43,8 @@ __all__ = [
     "names",
     "resolve",
 ]
+
+OPTIONS = (PriorOptions, LikelihoodOptions, NetworkOptions)
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "prior": PRIORS,
@@ -91,7 +93,7 @@ def _fields(options: Any) -> dict[str, Any]:
 def _recorded(value: Any) -> Any:
     if isinstance(value, nn.Module):
         return {"name": None, "class": f"{type(value).__module__}.{type(value).__qualname__}"}
-    return {"name": value.name, **_fields(value)} if is_dataclass(value) and not isinstance(value, type) else value
+    return {"name": value.name, **_fields(value)} if isinstance(value, OPTIONS) else value
 
 
 def _sizes(path: str, options: Any) -> Iterator[tuple[int, str, Any]]:
