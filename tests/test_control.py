@@ -199,12 +199,21 @@ def test_images_kept_as_bytes_are_edited_too():
     assert torch.equal(made, expected)
 
 
-@pytest.mark.parametrize("flow", ["affine", "additive", "none"])
-def test_a_moved_code_keeps_its_place_in_the_prior(flow):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"transform": "joint_affine_coupling", "condition_transforms": True},
+        {"transform": "additive_coupling", "condition_transforms": True},
+        {"transform": "spline_coupling", "condition_transforms": True},
+        {"prior": "gaussian"},
+    ],
+    ids=lambda options: next(iter(options.values())),
+)
+def test_a_moved_code_keeps_its_place_in_the_prior(options):
     """The noise that a code has under one condition it has under the other: a sample of the first is moved to the
     sample of the second at the same seed; back is the identity."""
     data = attributed()
-    pair = pair_for(data, transform=flow, condition_transforms=flow != "none")
+    pair = pair_for(data, **options)
     for parameter in pair.model.prior.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
     one, other = KNOWN[:3], KNOWN[2:]
