@@ -31,7 +31,7 @@ def labelled(**options):
 
 def pair_for(data, name="sigma_cvae_nf", **options):
     sizes = {"condition_hidden": (7,)} if name == "sigma_cvae_nf" else {}
-    if name == "sigma_cvae_nf" and options.get("flow") != "none":
+    if name == "sigma_cvae_nf" and options.get("prior") != "gaussian":
         sizes["hidden_features"] = (5, 6)
     return runs.small_pair(name, data, **sizes, **options).eval()
 
