@@ -47,13 +47,13 @@ PAIRS = {
     "sigma_cvae": ("sigma_cvae", {}, sigma_cvae),
     "sigma_cvae-flow": ("sigma_cvae", {"prior": "flow"}, sigma_cvae),
     "sigma_cvae_nf": ("sigma_cvae_nf", {}, sigma_cvae_nf),
-    "sigma_cvae_nf-additive": ("sigma_cvae_nf", {"transform": "additive"}, sigma_cvae_nf),
+    "sigma_cvae_nf-additive": ("sigma_cvae_nf", {"transform": "additive_coupling"}, sigma_cvae_nf),
     "sigma_cvae_nf-conditioned": (
         "sigma_cvae_nf",
         {"condition_transforms": True, "condition_decoder": False},
         sigma_cvae_nf,
     ),
-    "sigma_cvae_nf-none": ("sigma_cvae_nf", {"transform": "none"}, sigma_cvae_nf),
+    "sigma_cvae_nf-none": ("sigma_cvae_nf", {"prior": "gaussian"}, sigma_cvae_nf),
 }
 SITE_WEIGHTS = {"z": 0.3, "c": 0.7, "z1": 0.4, "z2": 0.6}
 

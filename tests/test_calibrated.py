@@ -304,7 +304,7 @@ def test_what_does_not_fit_together_is_said():
 @pytest.mark.parametrize("name", ["sigma_vae", "vae"])
 def test_a_gaussian_of_black_and_white_images_is_warned_of(name):
     options = {"likelihood": "gaussian"} if name == "vae" else {}
-    with pytest.warns(UserWarning, match="a Gaussian of grey levels, and the images of digits are black and white: "):
+    with pytest.warns(UserWarning, match="a Gaussian of gray levels, and the images of digits are black and white: "):
         pp.zoo.create_for(name, runs.small_data(), 0, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -331,10 +331,10 @@ def test_networks_of_ones_own_are_modules_and_options_of_the_zoos_are_told():
     decoder = Decoder(2, (6,), make_likelihood("gaussian", (1,)), (5,))
     with pytest.raises(ValueError, match=r"encoder must be a torch.nn.Module, got the class Encoder: give an instance"):
         pp.create("vae", **SIZES, encoder=Encoder)
-    message = "likelihood is an option of the library's own decoder and has no effect on yours: leave it out"
-    with pytest.warns(UserWarning, match=message):
+    message = "is an option of the library's own decoder and has no effect on yours: leave it out"
+    with pytest.warns(UserWarning, match=f"scale=0.1 {message}"):
         pp.create("vae", **SIZES, likelihood="gaussian", scale=0.1, decoder=decoder)
-    with pytest.warns(UserWarning, match=message):
+    with pytest.warns(UserWarning, match=f"scale=1.0 {message}"):
         pp.create("sigma_vae", **SIZES, scale=1.0, decoder=decoder)
 
 

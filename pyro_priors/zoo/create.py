@@ -287,10 +287,9 @@ def make(recipe: Recipe, encoder: nn.Module | None = None, decoder: nn.Module | 
             given = f"the class {network.__name__}" if isinstance(network, type) else repr(network)
             raise ValueError(f"{key} must be a torch.nn.Module, got {given}: give an instance, such as Net()")
     family, factors = recipe.family, Factors(recipe.x_shape, encoder=encoder, decoder=decoder, **recipe.factors)
-    if decoder is not None and _recorded(factors.likelihood) != _default_likelihood(recipe):
+    if decoder is not None and (option := _without_effect(recipe)):
         warnings.warn(
-            "likelihood is an option of the library's own decoder and has no effect on yours: leave it out",
-            stacklevel=4,
+            f"{option} is an option of the library's own decoder and has no effect on yours: leave it out", stacklevel=4
         )
     largest, path, value = max(recipe.sizes(), key=lambda found: found[0])
     of_option = f"{path}={value}", f"give a smaller {path}"
@@ -309,10 +308,13 @@ def make(recipe: Recipe, encoder: nn.Module | None = None, decoder: nn.Module | 
     return pair
 
 
-def _default_likelihood(recipe: Recipe) -> Any:
-    preset = PRESETS[recipe.name]
-    name = FAMILIES[preset.family].factors["likelihood"]
-    return _recorded(preset.factors.get("likelihood") or LIKELIHOODS[name]())
+def _without_effect(recipe: Recipe) -> str:
+    """The first option of the likelihood that a decoder of your own does not read; nothing where all are defaults."""
+    likelihood = recipe.factors["likelihood"]
+    if not isinstance(likelihood, LikelihoodOptions) or likelihood == PRESETS[recipe.name].factors.get("likelihood"):
+        return ""
+    changed = [one.name for one in fields(likelihood) if getattr(likelihood, one.name) != one.default]
+    return f"{changed[0]}={getattr(likelihood, changed[0])!r}" if changed else ""
 
 
 @typed

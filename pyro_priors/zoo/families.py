@@ -76,8 +76,8 @@ class Factors:
         """
         if not isinstance(prior, PriorOptions):
             return prior
-        likelihood = getattr(network, "likelihood", None)
-        x_range = getattr(likelihood, "x_range", (-float("inf"), float("inf")))
+        likelihood: Any = getattr(network, "likelihood", None)
+        x_range = (self.make_likelihood() if likelihood is None else likelihood).x_range
         given = {"condition_network": self.networks.condition_network} | parts
         return prior.build(Parts(z_dim, x_shape=self.x_shape, x_range=x_range, **given))
 

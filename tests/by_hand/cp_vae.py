@@ -18,7 +18,7 @@ def elbo_by_hand(
     analytic: bool = True,
 ) -> Tensor:
     """:param noise: standard normal, shape ``(K, num_particles, batch, z_dim)``"""
-    h = perceptron(state, "guide.trunk.1", x)
+    h = perceptron(state, "guide.trunk.mlp", x)
     logits = category_logits(state, x, h)
     q = torch.exp(logits) / torch.exp(logits).sum(-1, keepdim=True)  # q(c|x), shape (batch, K)
     num_categories = q.shape[-1]

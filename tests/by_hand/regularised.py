@@ -90,7 +90,7 @@ def cvae(state, x, condition, noise, analytic):
 
 
 def cp_vae(state, x, condition, noise, analytic):
-    h = perceptron(state, "guide.trunk.1", x)
+    h = perceptron(state, "guide.trunk.mlp", x)
     logits = category_logits(state, x, h)
     q = torch.exp(logits) / torch.exp(logits).sum(-1, keepdim=True)
     num_categories = q.shape[-1]
