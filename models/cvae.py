@@ -34,8 +34,8 @@ class CVAE(nn.Module):
 
     :param prior: module from the condition, where it sees it, to the prior of z, event shape ``(z_dim,)``
     :param decoder: module from z, and where it sees it keyword condition, to p(x|...), event shape ``x_shape``
-    :param decoder_sees_condition: equation 2; False: equation 3
-    :param prior_sees_condition: p(z|condition); False: p(z), of a prior that takes no input
+    :param condition_decoder: equation 2; False: equation 3
+    :param condition_prior: p(z|condition); False: p(z), of a prior that takes no input
 
     References: Kihyuk Sohn, Honglak Lee and Xinchen Yan, Learning structured output representation using deep
     conditional generative models, NIPS 2015. Alexej Klushyn, Nutan Chen, Botond Cseke, Justin Bayer and Patrick van
@@ -50,14 +50,14 @@ class CVAE(nn.Module):
         self,
         prior: nn.Module,
         decoder: nn.Module,
-        decoder_sees_condition: bool = True,
-        prior_sees_condition: bool = True,
+        condition_decoder: bool = True,
+        condition_prior: bool = True,
     ) -> None:
         super().__init__()
         self.prior = prior
         self.decoder = decoder
-        self.decoder_sees_condition = decoder_sees_condition
-        self.prior_sees_condition = prior_sees_condition
+        self.condition_decoder = condition_decoder
+        self.condition_prior = condition_prior
 
     def forward(self, x: Tensor | None = None, condition: Tensor | None = None, size: int | None = None) -> Tensor:
         """
@@ -68,6 +68,6 @@ class CVAE(nn.Module):
         """
         register("cvae.model", self)
         with data_plate(x, condition, size, needs=["condition"], program=self):
-            z = pyro.sample("z", self.prior(condition) if self.prior_sees_condition else self.prior())
-            decoded = self.decoder(z, condition=condition) if self.decoder_sees_condition else self.decoder(z)
+            z = pyro.sample("z", self.prior(condition) if self.condition_prior else self.prior())
+            decoded = self.decoder(z, condition=condition) if self.condition_decoder else self.decoder(z)
             return pyro.sample("x", decoded, obs=x)

@@ -311,7 +311,7 @@ def moved(pair: Pair, z: Tensor, condition: Tensor, new: Tensor) -> Tensor:
     :param new: likewise
     :raises ValueError: if the prior is none of these
     """
-    if not getattr(pair.model, "prior_sees_condition", True):
+    if not getattr(pair.model, "condition_prior", True):
         return z
     pair = pair_in_precision_of(z, pair)
     prior: Any = pair.model.prior

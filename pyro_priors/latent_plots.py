@@ -73,7 +73,7 @@ def path(
     first, last = ends
     if in_base and not hasattr(prior, "to_base"):
         raise ValueError("in_base was asked for, and the prior of this pair is no flow: leave it out")
-    if in_base and (pair.num_categories or (pair.takes_condition and getattr(pair.model, "prior_sees_condition", 1))):
+    if in_base and (pair.num_categories or (pair.takes_condition and getattr(pair.model, "condition_prior", 1))):
         raise ValueError("in_base was asked for, and the flow of this pair may depend on a context: leave it out")
     share = torch.linspace(0, 1, num, dtype=own.dtype, device=own.device)[:, None]
     with torch.no_grad():

@@ -204,9 +204,9 @@ def test_errors():
     refuses(r"networks 'con' is unknown: did you mean 'conv'\?", networks="con")
     refuses(r"upsampling 'transpose' is unknown: did you mean 'transposed'\?", upsampling="transpose")
     refuses(r"normalisation 'batch' is unknown: choose one of auto, group, none", normalisation="batch")
-    refuses(r"normalisation='none' belongs to networks='conv': leave it out", networks="mlp", normalisation="none")
-    refuses(r"channels=\(8,\) belongs to networks='conv': leave it out", networks="mlp", channels=(8,))
-    refuses(r"upsampling='resize' belongs to networks='conv': leave it out", networks="mlp", upsampling="resize")
+    refuses(r"normalisation='none' belongs to networks='conv', got", networks="mlp", normalisation="none")
+    refuses(r"channels=\(8,\) belongs to networks='conv', got networks='mlp'", networks="mlp", channels=(8,))
+    refuses(r"upsampling='resize' belongs to networks='conv', got networks='mlp'", networks="mlp", upsampling="resize")
     refuses(
         r"channels=\(8, 8, 8, 8, 8\) has 5 layers, and 28x28 is halved 4 times at most: give 4 or fewer",
         channels=(8,) * 5,

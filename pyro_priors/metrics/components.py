@@ -57,7 +57,7 @@ def prior_components(pair: Pair, condition: Tensor) -> GaussianMixture:
         the condition is empty or has values that are not finite
     """
     check_values("condition", condition, "num", ...)
-    if not pair.takes_condition or not getattr(pair.model, "prior_sees_condition", True):
+    if not pair.takes_condition or not getattr(pair.model, "condition_prior", True):
         raise ValueError("the prior of this pair does not see a condition: make a pair such as cmog_cvae")
     pair = pair_in_precision_of(condition, pair)
     logits, locs, scales = [], [], []

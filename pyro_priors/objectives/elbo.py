@@ -407,7 +407,8 @@ class Expectation:
             if is_enumerated(site):
                 fn, value = site["fn"], site["value"]
                 in_part = isinstance(fn, SomeCategories)
-                log_weight = fn.log_weight(value) if in_part else fn.log_prob(value)
+                # in order: gradients laid out otherwise have other strides in a graph than torch's kernels give them
+                log_weight = (fn.log_weight(value) if in_part else fn.log_prob(value)).contiguous()
                 self.log_weight = log_weight if self.log_weight is None else self.log_weight + log_weight
                 if in_part and fn.first is None:
                     self.drawn_dims.append(site["infer"]["_enumerate_dim"])

@@ -73,7 +73,7 @@ _KLUSHYN, _DE = ("klushyn2019",), ("de2025", "rybkin2021")
 register_preset("vae", "vae", "variational autoencoder, N(0, I) as the prior")
 register_preset("hvae", "hvae", "two codes (Tomczak and Welling 2018), N(0, I) as the prior of the upper one")
 register_preset("cp_vae", "cp_vae", "a category, and a Gaussian prior of z for each (Lavda et al. 2019)")
-register_preset("cvae", "cvae", "conditional VAE (Sohn et al. 2015), a Gaussian of the condition as the prior")
+register_preset("cvae", "cvae", "conditional VAE (Sohn et al. 2015), a Gaussian of the condition as prior", _KLUSHYN)
 register_preset(
     "cmog_cvae",
     "cvae",
