@@ -434,7 +434,9 @@ def _check_memory(pair: Pair, data: Splits, objective: infer.ELBO, batch_size: i
         rows *= min(pair.num_categories, getattr(objective, "chunk_size", None) or pair.num_categories)
     # the mean of x and its gradient, and the distances from the components of a mixture
     num_components = (config.get("prior") or {}).get("num_components") or 0
-    values = max(2 * math.prod(data.x_shape), num_components * (1 if "condition_shape" in config else config["z_dim"]))
+    values = max(
+        2 * math.prod(data.x_shape), num_components * (1 if "condition_shape" in config else config.get("z_dim", 1))
+    )
     remedy = "give a smaller batch_size, or fewer components or categories"
     check_memory(4 * rows * values, f"batch_size={batch_size} ({rows:,} rows in a step)", remedy)
 

@@ -278,9 +278,7 @@ def test_what_the_decoder_sees(name):
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         create("cdv_cvae", **options)
-    with pytest.raises(
-        ValueError, match=r"num_components=3 belongs to prior='cdv' or 'mixture' or 'vamp', got prior='gaussian'"
-    ):
+    with pytest.raises(ValueError, match=r"num_components=3 belongs to prior='cdv' or 'mixture' or 'vamp', got"):
         create("cvae", num_components=3)
 
 
