@@ -298,7 +298,7 @@ def fit(
     if folder is None:
         return _train(pair, data, objective, config, None, resume, progress)
     with folder.locked():
-        known = defaults((pair.recipe or {}).get("name"), type(objective))
+        known = defaults(pair.recipe, type(objective))
         folder.begin(record(pair, data, objective, config, resume and folder.is_of_arrays), resume, known)
         return _train(pair, data, objective, config, folder, resume, progress)
 
@@ -553,8 +553,11 @@ def record(
     }
 
 
-def defaults(pair: str | None, objective: type[infer.ELBO]) -> dict[str, Any]:
-    """Return the default of each option of a pair of the zoo and an objective, in the form of :func:`record`."""
+def defaults(pair: dict[str, Any] | None, objective: type[infer.ELBO]) -> dict[str, Any]:
+    """Return the default of each option of a pair of the zoo and an objective, in the form of :func:`record`.
+
+    :param pair: name and options of the pair, None for one that is not of the zoo
+    """
 
     def of(config_class: type) -> dict[str, Any]:
         fields = dataclasses.fields(config_class)
@@ -562,7 +565,7 @@ def defaults(pair: str | None, objective: type[infer.ELBO]) -> dict[str, Any]:
 
     parameters = signature(objective).parameters.values() if issubclass(objective, ELBO) else ()
     return {
-        "pair": {"config": {} if pair is None else zoo.defaults(pair)},
+        "pair": {"config": {} if pair is None else zoo.defaults(pair["name"], pair["config"])},
         "data": {"config": of(DataConfig)},
         "objective": {"config": {p.name: p.default for p in parameters if p.default is not p.empty}},
         "train": of(TrainConfig),

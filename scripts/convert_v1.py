@@ -118,9 +118,8 @@ def options_of(name: str, old: dict[str, Any]) -> dict[str, Any]:
         case _ if get("prior") == "flow":
             prior = {**flow, "transform": get("flow"), "permutation": get("permutation"), "actnorm": get("actnorm")}
         case _ if get("prior") in ("mixture", "vamp"):
-            num_components = None if get("num_components") == 500 else get("num_components")
             learnable = get("trained_weights") if get("prior") == "mixture" else bool(get("trained_weights"))
-            prior |= {"num_components": num_components, "learnable_weights": learnable}
+            prior |= {"num_components": get("num_components"), "learnable_weights": learnable}
     if old.get("released_code"):
         return new | {"num_categories": get("num_categories")}
     new["prior"] = prior
@@ -129,7 +128,7 @@ def options_of(name: str, old: dict[str, Any]) -> dict[str, Any]:
     if name == "cp_vae":
         new |= {key: get(key) for key in ("num_categories", "category", "own_category_network") if key in old}
         if get("category", "enumerated") != "enumerated":
-            new["num_enumerated"] = get("num_enumerated")
+            new["num_enumerated"] = None if get("num_enumerated") == 10 else get("num_enumerated")
     if "condition_shape" in old:
         new["condition_shape"] = get("condition_shape")
         if name == "sigma_cvae":

@@ -32,10 +32,10 @@ __all__: list[str] = []
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "cp": ("cp_vae", {}),
     "vae": ("vae", {}),
-    "mg": ("vae", {"prior": "mixture"}),
-    "vp": ("vae", {"prior": "vamp"}),
+    "mg": ("vae", {"prior": "mixture", "num_components": 500}),
+    "vp": ("vae", {"prior": "vamp", "num_components": 500}),
     "hvae": ("hvae", {}),
-    "hvp": ("hvae", {"prior": "vamp"}),
+    "hvp": ("hvae", {"prior": "vamp", "num_components": 500}),
 }
 """The paper's methods, in the order of its table: pair and options."""
 

@@ -326,7 +326,8 @@ class _Runner:
     @staticmethod
     def defaults(row: Row) -> dict[str, Any]:
         """The default of each option of a run."""
-        return train.defaults(row.pair, objectives.OBJECTIVES[row.objective])
+        pair = {"name": row.pair, "config": zoo.config_of(row.pair, row.pair_options)}
+        return train.defaults(pair, objectives.OBJECTIVES[row.objective])
 
     def kept(self, row: Row, experiment: Experiment, folder: RunFolder) -> dict[str, Estimate]:
         """The estimates of a run whose weights are not kept; none where it has not all of them."""

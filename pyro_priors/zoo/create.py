@@ -438,9 +438,24 @@ def config_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def defaults(name: str) -> dict[str, Any]:
-    """The default of each option of a preset but for shapes, in the form of :meth:`Recipe.config`."""
-    return config_of(name, {})
+def defaults(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The default of each option of a pair but for shapes, in the form of :meth:`Recipe.config`.
+
+    :param name: of the preset
+    :param config: options of the pair, whose factors decide which options there are
+    """
+    return config_of(name, {}) | {
+        factor: _defaults(registry[config[factor]["name"]], config[factor])
+        for factor, registry in REGISTRIES.items()
+        if factor in config and config[factor]["name"] is not None
+    }
+
+
+def _defaults(options: Any, record: Mapping[str, Any]) -> dict[str, Any]:
+    found = {"name": record["name"]} | {one.name: one.default for one in fields(options)}
+    if isinstance(base := record.get("base"), Mapping):
+        found["base"] = _defaults(PRIORS[base["name"]], base)
+    return found
 
 
 def citations_of(pair: Pair) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._hints import hint
 from ..nn.likelihoods import Gaussian as GaussianLikelihood
-from ..priors import CDV, Flow, Gaussian, Mixture, Standard, Vamp
+from ..priors import CDV, Flow, Mixture, Standard, Vamp
 from ..registry import Registry
 from .families import FAMILIES
 
@@ -112,5 +112,5 @@ register_preset(
     "cvae",
     "conditional VAE with a flow to a Gaussian of the condition, and the scale that fits each batch (De 2025)",
     (*_DE, "kim2021"),
-    _OPTIMAL | {"prior": Flow("joint_affine_coupling", 4, base=Gaussian())},
+    _OPTIMAL | {"prior": Flow("joint_affine_coupling", 4)},
 )
