@@ -12,11 +12,15 @@ GOLDEN = Path(__file__).parent / "golden"
 LOSSES = json.loads((GOLDEN / "losses.json").read_text())
 
 
-def _loss_of(pair):
+STARTS = json.loads((GOLDEN / "starts.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def regenerate():
     specification = importlib.util.spec_from_file_location("regenerate", GOLDEN / "regenerate.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    return module.loss_of(pair)
+    return module
 
 
 def test_every_pair_has_an_old_save():
@@ -25,6 +29,12 @@ def test_every_pair_has_an_old_save():
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_old_save_loads_with_its_old_loss(name):
+def test_old_save_loads_with_its_old_loss(name, regenerate):
     pair = pp.load(GOLDEN / name)
-    assert _loss_of(pair) == pytest.approx(LOSSES[name], rel=1e-5)
+    assert regenerate.loss_of(pair) == pytest.approx(LOSSES[name], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(STARTS))
+def test_first_weights_at_a_seed_are_those_of_before(name, regenerate):
+    assert STARTS.keys() == LOSSES.keys()
+    assert regenerate.loss_of(regenerate.start_of(name)) == pytest.approx(STARTS[name], rel=1e-5)

@@ -625,10 +625,10 @@ def test_sizes_that_exhaust_the_memory_are_refused_before_anything_is_allocated(
     x = data.test.x[:4]
     mixture = runs.small_pair("vae", data, prior="mixture", num_components=4)
     for options, words in (
-        ({"hidden": (10**9,)}, r"hidden=\(1000000000,\) needs more than \d"),
-        ({"hidden": (8, 10**12)}, r"hidden=\(8, 1000000000000\) needs more than"),
+        ({"hidden": (10**9,)}, r"networks\.hidden=\(1000000000,\) needs more than \d"),
+        ({"hidden": (8, 10**12)}, r"networks\.hidden=\(8, 1000000000000\) needs more than"),
         ({"z_dim": 10**12}, "z_dim=1000000000000 needs more than"),
-        ({"prior": "mixture", "num_components": 10**12}, "num_components=1000000000000 needs more than"),
+        ({"prior": "mixture", "num_components": 10**12}, r"prior\.num_components=1000000000000 needs more than"),
     ):
         with pytest.raises(ValueError, match=rf"^{words}.* GiB of memory, but the machine has .*: give a smaller"):
             pp.create("vae", **config | options)
@@ -645,7 +645,8 @@ def test_sizes_that_exhaust_the_memory_are_refused_before_anything_is_allocated(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pyro_priors._memory.total_memory", lambda: 5.5 * sum(4 * p.numel() for p in pair.parameters()))
         with pytest.raises(
-            ValueError, match="^(x|hidden|num_components|z_dim)[a-z_]*=.* needs more than .*: give a small"
+            ValueError,
+            match="^(x|networks.hidden|prior.num_components|z_dim)[a-z_]*=.* needs more than .*: give a",
         ):
             pp.zoo.create_for("vae", data, 0, hidden=(80,), z_dim=2)
         pp.create("vae", **config)

@@ -177,7 +177,7 @@ def test_importance_weights_and_samples_of_bfloat16(name):
 def test_flows_of_zuko_in_bfloat16(flow):
     """Its networks in bfloat16, its transforms in float32."""
     pytest.importorskip("zuko")
-    options = {"prior": "flow", "flow": f"zuko.{flow}"}
+    options = {"prior": "flow", "transform": f"zuko.{flow}"}
     pair, args = create("vae", **options), batch("vae")
     half, given = terms_of(pair, ELBO(), args, autocast=True)
     assert_equal_terms(half, terms_of(pair, ELBO(), args, given)[0])
