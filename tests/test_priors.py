@@ -725,7 +725,7 @@ COMBINATIONS = {
     "vae-vamp": ("vae", {"prior": "vamp"}),
     "vae-vamp-trained-weights": ("vae", {"prior": "vamp", "learnable_weights": True}),
     **{f"vae-{flow}": ("vae", {"prior": "flow", "transform": flow}) for flow in TRANSFORMS},
-    **{f"hvae-{prior}": ("hvae", {"prior": prior}) for prior in ("standard", *SMALL_PRIORS)},
+    **{f"hvae-{prior}": ("hvae", {"prior": prior}) for prior in ("standard", *SMALL_PRIORS) if prior != "cdv"},
 }
 
 
