@@ -424,7 +424,7 @@ COMMAND += [
     "--train.seed",
     "3",
 ]
-COMMAND += ["--train.warmup-epochs", "1.5", "--train.device", "cpu"]
+COMMAND += ["--train.warmup-epochs", "0.5", "--train.device", "cpu"]
 EPOCHS = 8  # of 40 steps
 
 
