@@ -114,7 +114,7 @@ class _Recipe:
 
     name: Name
     config: dict[str, Any]
-    own_networks: tuple[Literal["encoder", "decoder"], ...]
+    own_networks: tuple[Literal["encoder", "decoder", "prior", "prior_z1", "likelihood"], ...]
 
 
 @dataclass(frozen=True)

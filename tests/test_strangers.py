@@ -673,7 +673,7 @@ def test_a_pair_of_nan_is_not_evaluated(run, capsys):
         ["--help"],
         ["-h"],
         ["--train.no-such", "3"],
-        ["--pair.x-shape.more", "3"],
+        ["--prior.x-shape.more", "3"],
     ],
 )
 def test_resume_takes_only_options_of_the_training_from_a_run(arguments, run, capsys):

@@ -1,4 +1,4 @@
-"""Heads and first weights of the published code of Lavda et al. (2019), for ``cp_vae`` with ``released_code=True``."""
+"""Heads and first weights of the published code of Lavda et al. (2019), for the pair ``cp_vae_reference``."""
 
 import math
 

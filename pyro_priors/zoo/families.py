@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -77,7 +78,8 @@ class Factors:
         if not isinstance(prior, PriorOptions):
             return prior
         likelihood: Any = getattr(network, "likelihood", None)
-        x_range = (self.make_likelihood() if likelihood is None else likelihood).x_range
+        likelihood = self.make_likelihood() if likelihood is None else likelihood
+        x_range = getattr(likelihood, "x_range", (-math.inf, math.inf))
         given = {"condition_network": self.networks.condition_network} | parts
         return prior.build(Parts(z_dim, x_shape=self.x_shape, x_range=x_range, **given))
 
