@@ -50,6 +50,10 @@ ROWS_THAT_PAY = 2**21
 """Minimum number of rows for which an evaluation is compiled; for fewer, compiling takes longer than it saves."""
 
 
+PARTS = ("prior", "prior_z1", "decoder", "decoder.likelihood", "encoder", "encoder_z1", "trunk", "category", "latent")
+"""Networks of the programs of the zoo, by their names in model or guide."""
+
+
 @checked("a Pair", "pyro_priors.create('vae', x_shape=(784,))")
 class Pair(nn.Module):
     """The model and the guide of one variational autoencoder, with the ELBO that trains them.
@@ -95,12 +99,48 @@ class Pair(nn.Module):
         self.elbo = ELBO() if elbo is None else elbo
         self.num_categories = num_categories
         self.recipe = recipe
+        self.made_of: dict[str, tuple[Any, ...]] | None = None
         self._saved: list[str | None] = [None]  # in a list: a graph is compiled again if an attribute changes
         convert_draws((model, guide))
         self.aggregate_c: Tensor | None
         like = next(self.parameters(), torch.empty(0))
         uniform = like.new_full((num_categories,), 1 / num_categories) if num_categories else None
         self.register_buffer("aggregate_c", uniform)
+
+    def parts(self) -> dict[str, tuple[Any, ...]]:
+        """Describe each network of the programs: its class, and of the library's own the options that it holds."""
+        found = {}
+        for program in ("model", "guide"):
+            for name in PARTS:
+                part: Any = getattr(self, program)
+                for step in name.split("."):
+                    part = getattr(part, step, None)
+                part = getattr(part, "_orig_mod", part)  # what torch.compile wraps
+                if isinstance(part, nn.Module):
+                    is_ours = type(part).__module__.startswith("pyro_priors.")
+                    options = {key: value for key, value in vars(part).items() if key[0] != "_" and key != "training"}
+                    held = [
+                        (key, value) for key, value in options.items() if isinstance(value, int | float | str | tuple)
+                    ]
+                    found[f"{program}.{name}"] = (type(part), *(sorted(held, key=str) if is_ours else ()))
+        return found
+
+    def check_parts(self) -> None:
+        """Refuse a pair of the zoo whose networks are not those that its recipe makes.
+
+        :raises ValueError: with the first network that was replaced, or changed
+        """
+        if self.made_of is None or (now := self.parts()) == self.made_of:
+            return
+        name = next(key for key in {**self.made_of, **now} if now.get(key) != self.made_of.get(key))
+        kinds = [of[name][0].__name__ if name in of else "no module" for of in (now, self.made_of)]
+        what = f"{name} is a {kinds[0]}, but the pair was made with a {kinds[1]}"
+        if kinds[0] == kinds[1]:
+            what = f"{name} has other options than the {kinds[0]} that the pair was made with"
+        raise ValueError(
+            f"{what}, which a load would bring back: give the part to create, as in pyro_priors.create(..., prior=...), "
+            "or make a pyro_priors.Pair of the programs"
+        )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Pair:
         super()._apply(fn, recurse)
@@ -478,9 +518,11 @@ class Pair(nn.Module):
 
         :param path: the folder, created if missing
         :raises CheckpointError: if a file cannot be written; the previous pair in the folder is then unchanged
-        :raises ValueError: if a tensor cannot be saved, the folder cannot be created, or the folder belongs to a run
-            whose pair has other options, or to a run without its weights
+        :raises ValueError: if a network was replaced since the pair was made, if a tensor cannot be saved, the
+            folder cannot be created, or the folder belongs to a run whose pair has other options, or to a run
+            without its weights
         """
+        self.check_parts()
         tensors = checkpoint.module_state(self)
         checkpoint.check_tensors(tensors)
         with LOCK:  # all of one moment, also of a pair in training

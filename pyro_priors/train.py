@@ -273,6 +273,8 @@ def fit(
         )
     to_file = out is not None or config.num_processes > 1
     checkpoint.check_module(pair, to_file)
+    if out is not None:
+        pair.check_parts()
     if config.num_processes > 1:
         _check_is_sent(pair, objective, config.num_processes)
     if isinstance(objective, ELBO) and out is not None:

@@ -148,3 +148,40 @@ def test_a_factor_that_is_unknown_where_it_is_loaded_is_named(registered, tmp_pa
     script = "\n".join([*lines, "except pp.CheckpointError as error:", "    print(error)"])
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert "prior 'student' is unknown" in told
+
+
+def test_a_part_that_was_replaced_is_not_saved_as_another(tmp_path):
+    """Of another class, or with other options; a compiled part, another mode and other numbers are the same part."""
+    data = data_for("vae")
+    pair = runs.small_pair("vae", data, prior="gaussian")
+    pair.double().float().eval()
+    pair.save(tmp_path / "pair")
+    before = pair.model.prior
+    pair.model.prior = StudentPrior()
+    match = (
+        "model.prior is a StudentPrior, but the pair was made with a GaussianPrior, which a load would bring back: give"
+    )
+    with pytest.raises(ValueError, match=match):
+        pair.save(tmp_path / "pair")
+    with pytest.raises(ValueError, match=match):
+        pp.fit(pair, data, out=tmp_path / "run", max_epochs=1, progress=False)
+    assert not (tmp_path / "run").exists()
+    pp.fit(pair, data, max_epochs=1, progress=False)  # nothing is written
+    pair.model.prior = before
+    pair.model.decoder.likelihood = pp.likelihoods.Gaussian("optimal").build((64,))
+    with pytest.raises(
+        ValueError, match=r"model\.decoder\.likelihood is a OptimalGaussianLikelihood, but the pair was"
+    ):
+        pair.save(tmp_path / "pair")
+    flows = [
+        runs.small_pair("vae", data, prior="flow", num_transforms=n, permutation=p)
+        for n, p in ((2, "reverse"), (3, "reverse"))
+    ]
+    flows[0].model.prior.goes_to_base = True
+    with pytest.raises(
+        ValueError, match="model.prior has other options than the FlowPrior that the pair was made with"
+    ):
+        flows[0].save(tmp_path / "flow")
+    flows[1].model.decoder = torch.compile(flows[1].model.decoder)
+    flows[1].save(tmp_path / "flow")
+    assert type(pp.load(tmp_path / "flow").model.prior) is pp.priors.FlowPrior

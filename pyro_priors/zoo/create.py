@@ -298,6 +298,7 @@ def make(recipe: Recipe, encoder: nn.Module | None = None, decoder: nn.Module | 
         pair = family.build(factors)
     own = [key for key in OWN if isinstance(getattr(factors, key), nn.Module)]
     pair.recipe = {"name": recipe.name, "config": recipe.config(), "own_networks": own}
+    pair.made_of = pair.parts()
     check = BatchCheck(x=recipe.x_shape, condition=getattr(family, "condition_shape", None))
     for program in (pair.model, pair.guide):
         program.register_forward_pre_hook(check, with_kwargs=True)
