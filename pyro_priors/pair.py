@@ -138,8 +138,8 @@ class Pair(nn.Module):
         if kinds[0] == kinds[1]:
             what = f"{name} has other options than the {kinds[0]} that the pair was made with"
         raise ValueError(
-            f"{what}, which a load would bring back: give the part to create, as in pyro_priors.create(..., prior=...), "
-            "or make a pyro_priors.Pair of the programs"
+            f"{what}, which a load would bring back: give the part to create, as in create(..., prior=part), or "
+            "make a pyro_priors.Pair of the programs"
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Pair:
