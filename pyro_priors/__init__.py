@@ -8,7 +8,7 @@ Names that most scripts need are here; the parts are :mod:`~pyro_priors.models`,
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import control, data, experiments, metrics, nn, objectives, plots, priors
+from . import control, data, experiments, metrics, nn, objectives, plots, priors, testing
 from ._compile import EagerWarning
 from .checkpoint import CheckpointError
 from .citations import citation
@@ -50,4 +50,5 @@ __all__ = [
     "priors",
     "register",
     "start_at_clusters",
+    "testing",
 ]
