@@ -171,6 +171,7 @@ class Config:
     train: Annotated[dict[str, Any], OptionsOf("train", "TrainConfig")]
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     command: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

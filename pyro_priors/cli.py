@@ -33,6 +33,7 @@ from .metrics.evaluate import check_options
 from .metrics.record import DECIDES
 from .nn import likelihoods
 from .pair import Pair
+from .registry import import_by_name, load_plugins
 from .run_folder import MAY_CHANGE, RunFolder
 from .train import TrainConfig
 from .zoo.create import REGISTRIES
@@ -52,6 +53,7 @@ USAGE = """usage: pyro-priors COMMAND ...
                                               published; --row NAME; --quick; --no-train; interrupted, it goes on
   cache                                       what is kept to be used again; --clear removes it
 
+pyro-priors --import MODULE COMMAND ... imports a module of yours first, which registers priors or other parts.
 pyro-priors COMMAND --help lists the options of a command; of train, with a pair: pyro-priors train cp_vae --help"""
 
 
@@ -79,11 +81,12 @@ def _warn(message: str) -> None:
     print(f"pyro-priors: warning: {message}", file=sys.stderr)
 
 
-def _run(command: str, *arguments: str) -> int:
+def _run(*arguments: str) -> int:
     try:
+        command, *rest = _imported(arguments)
         if command not in COMMANDS:
             raise ValueError(f"command '{command}' is unknown: {zoo.hint(command, list(COMMANDS))}")
-        COMMANDS[command](list(arguments))
+        COMMANDS[command](rest)
         print(end="", flush=True)
     except (train.TrainingDiverged, ChildProcessError) as error:
         return _fail(error, 1)
@@ -102,6 +105,30 @@ def _run(command: str, *arguments: str) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _imported(arguments: Sequence[str]) -> list[str]:
+    """Import the modules that ``--import`` names before the command, and return the other arguments."""
+    rest = list(arguments)
+    while rest and rest[0].split("=")[0] == "--import":
+        module, rest = taken([rest[0], *rest[1:2]], "import")[0], rest[1 if "=" in rest[0] else 2 :]
+        import_by_name(str(module))
+    if not rest:
+        raise ValueError(f"--import needs a command after it: one of {', '.join(COMMANDS)}")
+    return rest
+
+
+def _check_imports(folder: RunFolder) -> None:
+    """Refuse a run that was trained with modules which are not imported; a file alone imports nothing.
+
+    :raises ValueError: with the first of them
+    """
+    for module in folder.config().get("imports", ()):
+        if module not in sys.modules:
+            raise ValueError(
+                f"{folder.path} was trained with --import {module}, which may register its parts: give it again, "
+                f"pyro-priors --import {module} COMMAND ..."
+            )
 
 
 def _is_ours(error: Exception) -> bool:
@@ -141,6 +168,7 @@ def _list(arguments: list[str]) -> None:
         """What there is: pairs, priors, objectives, data, metrics, experiments."""
 
     _parse(Options, arguments, "list")
+    load_plugins()
     rows = {
         "pairs": zoo.names(),
         "priors": list(priors.PRIORS),
@@ -291,6 +319,7 @@ def _resume(arguments: list[str]) -> None:
         if not name and tokens:
             raise ValueError(f"resume cannot use the argument {tokens[0]!r}: leave it out (see pyro-priors resume -h)")
     folder = _run_folder(run)
+    _check_imports(folder)
     command = folder.config().get("command")
     if not command:
         raise ValueError(
@@ -390,6 +419,7 @@ class _OfRun:
 def _open_run(options: _OfRun) -> tuple[RunFolder, Pair, data.Splits]:
     path, given = options.run, options.data
     folder = _run_folder(path)
+    _check_imports(folder)
     recipe = folder.config()["data"]
     if recipe is None or (recipe["config"] is None and not given):
         remedy = "" if recipe is None else "give --data FILE.npz that holds them (numpy.savez), or "

@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
 from ._hints import hint
 
-__all__ = ["Entry", "Registry"]
+__all__ = ["IMPORTED", "PLUGINS", "Entry", "Registry", "import_by_name", "load_plugins"]
 
 T = TypeVar("T")
+
+PLUGINS = "pyro_priors.plugins"
+"""Group of entry points of installed packages, which register what they have when they are imported."""
+
+IMPORTED: list[str] = []
+"""Modules that the user asked the command line to import; a run records them."""
+
+
+def import_by_name(module: str) -> None:
+    """Import a module that registers parts, from the working folder or an installed package.
+
+    :raises ValueError: if there is no such module, or it cannot be imported
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(module)
+    except ValueError:  # a name that is taken, for example: its message is for the user
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"--import {module} cannot be imported ({type(error).__name__}: {why}): check it") from error
+    if module not in IMPORTED:
+        IMPORTED.append(module)
+
+
+@cache
+def load_plugins() -> None:
+    """Import what installed packages have in the group :data:`PLUGINS`, once; one that fails is warned of."""
+    for point in entry_points(group=PLUGINS):
+        try:
+            point.load()
+        except Exception as error:
+            warnings.warn(f"the plugin {point.name} ({point.value}) cannot be loaded: {error}", stacklevel=4)
 
 
 @dataclass(frozen=True)
@@ -56,6 +96,8 @@ class Registry(Generic[T]):
 
         :raises ValueError: if the name is unknown; the message names the nearest
         """
+        if isinstance(name, str) and name not in self._entries:
+            load_plugins()
         if not isinstance(name, str) or name not in self._entries:
             raise ValueError(f"{self.kind} '{name}' is unknown: {hint(str(name), sorted(self._entries))}")
         return self._entries[name]

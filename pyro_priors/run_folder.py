@@ -50,6 +50,7 @@ from ._records import (
     seal,
 )
 from ._records import read as read_record
+from .registry import IMPORTED
 
 __all__ = ["ResumeState", "RunFolder", "find_pair", "save_pair"]
 
@@ -239,7 +240,8 @@ class RunFolder:
             checkpoint.remove_unfinished(folder, name)
         remove_leftovers(self.inside("figures"))
         command = {} if self.command is None else {"command": self.command}
-        sealed = seal(config | command)
+        imports = {"imports": [*IMPORTED]} if IMPORTED else {}
+        sealed = seal(config | command | imports)
         try:
             parse(json.dumps(sealed).encode(), Config)
         except WrongRecord as error:

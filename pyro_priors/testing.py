@@ -27,7 +27,7 @@ from .pair import Pair
 __all__ = ["Comparison", "check_density", "check_elbo", "check_pair", "check_prior"]
 
 
-def check_density(p: dist.Distribution, num_draws: int = 20_000, seed: int = 0) -> None:
+def check_density(p: dist.TorchDistribution, num_draws: int = 20_000, seed: int = 0) -> None:
     """Check a density of one or two dimensions: it integrates to one, and its draws follow it.
 
     The mass is found by the trapezoid rule on the box of the draws, half as wide again on each side, to 1e-2. The draws
@@ -230,7 +230,7 @@ def check_elbo(
     """
     pair = copy.deepcopy(pair).double()
     x, condition = x.double(), None if condition is None else condition.double()
-    elbo = copy.copy(pair.elbo if objective is None else objective)
+    elbo: Any = copy.copy(pair.elbo if objective is None else objective)
     given = _GivenNoise()
 
     def guide(*args: Any, **kwargs: Any) -> Any:

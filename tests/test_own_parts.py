@@ -1,9 +1,12 @@
 """Priors and likelihoods of a user's own: given as modules, or registered under a name."""
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyro.distributions as dist
 import pytest
@@ -185,3 +188,76 @@ def test_a_part_that_was_replaced_is_not_saved_as_another(tmp_path):
     flows[1].model.decoder = torch.compile(flows[1].model.decoder)
     flows[1].save(tmp_path / "flow")
     assert type(pp.load(tmp_path / "flow").model.prior) is pp.priors.FlowPrior
+
+
+# a package of somebody else's
+
+OUTSIDE = Path(__file__).parent / "outside_package"
+
+
+def command(*arguments, cwd, path=OUTSIDE):
+    environment = os.environ | {"PYTHONPATH": str(path)}
+    line = [sys.executable, "-m", "pyro_priors.cli", *map(str, arguments)]
+    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_a_package_from_outside_adds_a_prior_a_likelihood_and_an_objective(tmp_path):
+    """Trained, listed, resumed and evaluated on the command line; a run asks for the module that it was trained with,
+    and a file alone imports nothing."""
+    add = ["--import", "outside_parts"]
+    small = ["--data=digits", "--data.limit", "96", "--z-dim", "2", "--networks.hidden", "8", "--train.device", "cpu"]
+    chosen = ["--prior", "outside_student", "--prior.df", "4", "--likelihood", "outside_laplace", "--objective"]
+    train = [*add, "train", "vae", *small, *chosen, "outside-tempered", "--objective.power", "0.5", "--quiet"]
+    done = command(*train, "--train.max-epochs", "1", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["imports"] == ["outside_parts"] and config["pair"]["config"]["prior"]["df"] == 4
+    assert config["objective"] == {"name": "outside-tempered", "config": {"power": 0.5}}
+    listed = command(*add, "list", cwd=tmp_path).stdout
+    assert all(name in listed for name in ("outside_student", "outside_laplace", "outside-tempered"))
+    for words in (["evaluate", "run"], ["resume", "run", "--train.max-epochs", "2"]):
+        told = command(*words, cwd=tmp_path)
+        assert told.returncode == 2 and told.stderr.count("\n") == 1
+        assert "was trained with --import outside_parts, which may register its parts: give it again" in told.stderr
+    assert command(*add, "resume", "run", "--train.max-epochs", "2", cwd=tmp_path).returncode == 0
+    assert len(runs.records(tmp_path / "run")) == 2
+    evaluated = command(*add, "evaluate", "run", "--num-samples", "3", cwd=tmp_path)
+    assert evaluated.returncode == 0 and "bound" in evaluated.stdout, evaluated.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--import"], "--import needs a value: give one"),
+        (["--import", "outside_parts"], "--import needs a command after it: one of "),
+        (["--import", "no.such_module", "list"], "--import no.such_module cannot be imported (ModuleNotFoundError: "),
+        (["list", "--import", "outside_parts"], "list has no option --import"),
+    ],
+)
+def test_a_mistake_of_an_import_is_one_line(arguments, message, tmp_path):
+    told = command(*arguments, cwd=tmp_path)
+    assert told.returncode == 2 and message in told.stderr and told.stderr.count("\n") == 1
+
+
+def test_a_plugin_of_an_installed_package_is_found_by_name(tmp_path):
+    """By its entry point, when a name is asked for that is unknown."""
+    info = tmp_path / "outside_parts-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-parts\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pyro_priors.plugins]\nparts = outside_parts\nbroken = no_such_module\n")
+    path = os.pathsep.join(map(str, (OUTSIDE, tmp_path)))
+    script = "import pyro_priors as pp; print(pp.create('vae', x_shape=(6,), prior='outside_student').recipe['config'])"
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert "'prior': {'name': 'outside_student', 'df': 5.0}" in done.stdout, done.stderr
+    assert "the plugin broken (no_such_module) cannot be loaded: No module named 'no_such_module'" in done.stderr
+    listed = command("list", cwd=tmp_path, path=path).stdout
+    assert "outside_laplace" in listed
+
+
+def test_the_checks_of_the_library_pass_for_parts_of_your_own():
+    pp.testing.check_prior(StudentPrior(2), torch.tensor(1))
+    prior, likelihood = StudentPrior(), LaplaceLikelihood(1)
+    sizes = {"x_shape": (6,), "z_dim": 2, "hidden": (5,), "num_categories": 3}
+    pair = pp.create("cp_vae", **sizes, prior=prior, likelihood=likelihood)
+    pp.testing.check_pair(pair, torch.randn(8, 6), prior=StudentPrior(), likelihood=LaplaceLikelihood(1))

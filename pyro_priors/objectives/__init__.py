@@ -1,7 +1,8 @@
 """Objectives: ELBOs of Pyro's interface whose loss is in nats per datum, and the handler that weighs the KL."""
 
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from pyro import infer
 
@@ -26,6 +27,36 @@ OBJECTIVES: dict[str, type[ELBO]] = {
     "total-correlation": TotalCorrelation,
 }
 """Objectives by their names on the command line. ``elbo`` enumerates what a guide marks for enumeration."""
+
+Kind = TypeVar("Kind", bound=type[ELBO])
+
+
+def register_objective(name: str) -> Callable[[Kind], Kind]:
+    """Register a class of objectives, so that the command line and the records of runs know it by its name.
+
+    Example::
+
+        @register_objective("half")
+        class Half(ELBO):
+            \"""Half of the KL.\"""
+
+    Its constructor's arguments are its options. They must be attributes of the same names.
+
+    :param name: as in ``--objective NAME``
+    :raises ValueError: if the name is taken, or the class is no ELBO of this package
+    """
+
+    def add(kind: Kind) -> Kind:
+        if name in OBJECTIVES:
+            raise ValueError(
+                f"objective '{name}' is already registered by {OBJECTIVES[name].__module__}: choose another"
+            )
+        if not (isinstance(kind, type) and issubclass(kind, ELBO)):
+            raise ValueError(f"objective '{name}' must be a class of pyro_priors.objectives.ELBO, got {kind!r}")
+        OBJECTIVES[name] = kind
+        return kind
+
+    return add
 
 
 def options_of(objective: infer.ELBO) -> dict[str, Any]:
@@ -54,4 +85,5 @@ __all__ = [
     "compiled",
     "log_importance_weights",
     "options_of",
+    "register_objective",
 ]
