@@ -197,7 +197,7 @@ def _checked_guide(pair: Pair, data: Splits, learned: Pair) -> CPVAEGuide:
             "for so many clusters: make the pair with fewer categories, or give more data"
         )
     for name, parameter in learned.named_parameters():
-        if not parameter.isfinite().all():
+        if not parameter.detach().isfinite().all():
             raise ValueError(f"learned has values that are not finite, of {name}: give a pair that did not diverge")
     sites = pair_in_precision_of(data.train.x, learned).encode(data.train.x[:2].to(learned.device))
     if "z" not in sites:

@@ -70,7 +70,9 @@ def register(name: str, module: nn.Module) -> None:
     for parameter_name, parameter in module.named_parameters():
         if parameter.requires_grad:
             _check_plain(parameter_name, module)
-            parameter.data = parameter.data.contiguous()  # the store would replace it by a contiguous copy
+            if not parameter.is_contiguous():  # the store would replace it by a contiguous copy
+                # not for all: torch can deadlock where another thread computes with a parameter whose data are set
+                parameter.data = parameter.data.contiguous()
             # one that both programs use is one parameter, under the name that it got first
             store_name = store.param_name(parameter) or f"{full_name}$$${parameter_name}"
             # handlers of pyro.infer.inspect wrap what the store returns

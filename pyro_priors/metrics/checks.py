@@ -101,7 +101,7 @@ def check_pair(pair: torch.nn.Module) -> None:
     :raises ValueError: with the name of the first such parameter
     """
     for name, value in pair.named_parameters():
-        if not value.is_meta and not value.isfinite().all():
+        if not value.is_meta and not value.detach().isfinite().all():
             raise ValueError(f"pair has NaN or infinite values in {name}: give a pair whose training did not diverge")
 
 
