@@ -366,6 +366,7 @@ def test_sample_given_conditions(conditional_run, tmp_path):
 @pytest.mark.parametrize("kind", ["digits_run", "conditional_run", "toy_run"])
 def test_plot(kind, request, capsys):
     run = request.getfixturevalue(kind)
+    capsys.readouterr()  # of its training, where this test is the first to need it
     assert main(["plot", str(run)]) == 0
     paths = capsys.readouterr().out.split()
     assert paths and all(Path(path).parent == run / "figures" and Path(path).stat().st_size > 0 for path in paths)

@@ -224,7 +224,7 @@ WRONG = [
     ("config.json", "pair", REMOVED, "pair is missing"),
     ("config.json", "pair", [], "pair must be an object or null, got []"),
     ("config.json", "pair/name", "../vae", "pair.name must be a name of letters"),
-    ("config.json", "pair/own_networks", ["prior"], "pair.own_networks[0] must be one of 'encoder', 'decoder'"),
+    ("config.json", "pair/own_networks", ["model"], "pair.own_networks[0] must be one of 'encoder', 'decoder'"),
     ("config.json", "pair/more", 1, "pair has an unknown key 'more'"),
     ("config.json", "data/name", 3, "data.name must be a string, got 3"),
     ("config.json", "data/name", "a\x1b[2Jb", "data.name must be a string without control characters"),
