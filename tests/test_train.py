@@ -483,7 +483,7 @@ def test_records_and_run_folder(digits, tmp_path):
     assert all(line.keys() == keys for line in lines)
     assert [(line["epoch"], line["step"]) for line in lines] == [(0, 3), (1, 6)]
     config = json.loads((run / "config.json").read_text())
-    assert config["pair"]["name"] == "cp_vae" and config["pair"]["config"]["hidden"] == [16]
+    assert config["pair"]["name"] == "cp_vae" and config["pair"]["config"]["networks"]["hidden"] == [16]
     assert config["objective"] == {"name": "beta", "config": {"beta": 2.0, "analytic_kl": True, "num_particles": 1}}
     assert config["data"]["name"] == "digits" and config["data"]["config"]["limit"] == 96
     assert config["train"]["max_epochs"] == 2 and config["versions"].keys() == {"pyro_priors", "torch", "pyro"}
