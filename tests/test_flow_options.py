@@ -10,11 +10,11 @@ import torch.nn as nn
 from torch.testing import assert_close
 
 import pyro_priors as pp
-from densities import assert_draws_follow
 from pyro_priors.priors import FlowPrior, StandardPrior
 from pyro_priors.priors.flow import TRANSFORMS as FLOWS
 from pyro_priors.priors.zuko_flows import CUT_OFF
 from pyro_priors.priors.zuko_flows import FLOWS as ZUKO_FLOWS
+from pyro_priors.testing import check_draws
 
 OPTIONS = {"random": {"permutation": "random"}, "actnorm": {"actnorm": True}}
 OPTIONS["both"] = OPTIONS["random"] | OPTIONS["actnorm"]
@@ -136,7 +136,7 @@ def test_draws_of_zuko_s_flows_follow_their_density(float64, flow):
         for parameter in prior.parameters():
             parameter += 0.5 * torch.randn_like(parameter)
         p = prior()
-        assert_draws_follow(p, p.sample((20_000,)))
+        check_draws(p, p.sample((20_000,)))
         far = 30 * torch.randn(50, 2)
         assert_close(prior.from_base(prior.to_base(far)), far, rtol=1e-4, atol=1e-3)
 

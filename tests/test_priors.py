@@ -14,7 +14,6 @@ from torch.testing import assert_close
 
 import pyro_priors as pp
 import runs
-from densities import assert_draws_follow
 from pairs import BATCH, SMALL_PRIORS, batch, create, gradients, randomise
 from priors_of import CASES, CONTEXTS, NUM_CATEGORIES, OPTIONS, build, parts_of
 from pyro_priors import _compile
@@ -31,6 +30,7 @@ from pyro_priors.priors import (
     splines,
 )
 from pyro_priors.priors.splines import rational_quadratic
+from pyro_priors.testing import check_draws
 
 SMOOTH = [case for case in CASES if not isinstance(OPTIONS[case[0]], pp.priors.Flow)]
 FLOW_CASES = [case for case in CASES if isinstance(OPTIONS[case[0]], pp.priors.Flow)]
@@ -105,7 +105,7 @@ def test_draws_follow_the_density(float64, name, context):
     p = _prior(name, context, 2)
     draws = p.sample((20_000,))
     assert draws.shape == (20_000, 2) and not draws.requires_grad
-    assert_draws_follow(p, draws)
+    check_draws(p, draws)
 
 
 @pytest.mark.parametrize(("name", "context"), [case for case in CASES if case[0] != "standard"])

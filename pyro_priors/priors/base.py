@@ -36,7 +36,7 @@ class Prior(nn.Module):
     Any other ``nn.Module`` with such a ``forward`` is a prior too. These methods are used where a module has them:
 
     ``init_from_data(x, condition, seed)``
-        start the parameters at training data, on the user's word (``init_from_data=True`` of :func:`pyro_priors.fit`)
+        start the parameters at training data, where :func:`pyro_priors.fit` is given ``pseudo_inputs="data"``
     ``to_base(z, context)`` and ``from_base(z0, context)``
         of a prior that is a bijection of a simpler one: the points of that one, and back
     ``start_epoch(epoch)``
@@ -95,10 +95,13 @@ class Parts:
             return "category"
         return "condition" if self.condition_shape else "none"
 
-    @property
-    def left_shape(self) -> tuple[int, ...]:
-        """Shape to the left of a table of parameters: one row for each category."""
-        return (self.num_categories,) if self.num_categories else ()
+    def check_numbered(self, prior: str) -> None:
+        """Raise ValueError where the category has no number, which the prior of this name needs."""
+        if self.is_relaxed:
+            raise ValueError(
+                f"prior '{prior}' needs the number of a category, and a relaxed category has none: use prior='mixture',"
+                " or category='enumerated'"
+            )
 
     def features(self) -> Any:
         """Return a new network from conditions to features; ``out_dim`` is their number."""

@@ -34,11 +34,7 @@ class CDV(PriorOptions):
         if parts.encoder is None or parts.decoder is None:
             missing = "encoder of the guide" if parts.encoder is None else "decoder, which needs more than this code"
             raise ValueError(f"prior 'cdv' needs the {missing}, and cannot have it here: use prior='vamp' or 'mixture'")
-        if parts.is_relaxed:
-            raise ValueError(
-                "prior 'cdv' needs the number of a category, and a relaxed category has none: use prior='mixture', or "
-                "category='enumerated'"
-            )
+        parts.check_numbered("cdv")
         num_components, shape = default_size(self.num_components, parts), (parts.z_dim,)
         if parts.context == "condition":
             network = ComponentNetwork(

@@ -34,12 +34,10 @@ class Vamp(PriorOptions):
 
     def build(self, parts: Parts) -> Prior:
         if parts.encoder is None:
-            raise ValueError("prior 'vamp' needs the encoder of the guide, and this place has none: use 'mixture'")
-        if parts.is_relaxed:
             raise ValueError(
-                "prior 'vamp' needs the number of a category, and a relaxed category has none: use prior='mixture', or "
-                "category='enumerated'"
+                "prior 'vamp' needs the encoder of the guide, and this place has none: use prior='mixture'"
             )
+        parts.check_numbered("vamp")
         num_components = default_size(self.num_components, parts)
         if parts.context == "condition":
             network = ComponentNetwork(
