@@ -75,7 +75,7 @@ def train_ours(name: str, contestant: str, clock: Clock) -> None:
     import torch
 
     import pyro_priors as pp
-    from pyro_priors.loop import Training
+    from pyro_priors.training.loop import Training
 
     x = data()
     splits = pp.data.from_arrays(x_train=x, x_valid=x[:100], x_test=x[:100])

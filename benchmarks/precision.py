@@ -14,8 +14,8 @@ import pyro
 import torch
 
 import pyro_priors as pp
-from pyro_priors._rng import seeded
 from pyro_priors.objectives import ELBO
+from pyro_priors.rng import seeded
 from pyro_priors.run_folder import RunFolder
 
 NUM_IMAGES, NUM_SAMPLES = 500, 500

@@ -2,22 +2,21 @@
 
 Names that most scripts need are here; the parts are :mod:`~pyro_priors.models`, :mod:`~pyro_priors.guides`,
 :mod:`~pyro_priors.priors`, :mod:`~pyro_priors.nn`, :mod:`~pyro_priors.objectives`, :mod:`~pyro_priors.data`,
-:mod:`~pyro_priors.metrics`, :mod:`~pyro_priors.plots`, :mod:`~pyro_priors.control` and
+:mod:`~pyro_priors.metrics`, :mod:`~pyro_priors.plots`, :mod:`~pyro_priors.conditions` and
 :mod:`~pyro_priors.experiments`.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import control, data, experiments, metrics, nn, objectives, plots, priors, testing
-from ._compile import EagerWarning
+from . import conditions, data, experiments, metrics, nn, objectives, plots, priors, testing
 from .checkpoint import CheckpointError
 from .citations import citation
 from .clusters import start_at_clusters
 from .nn import likelihoods
-from .objectives import compiled
 from .pair import Pair
 from .registration import data_plate, register
-from .train import TrainConfig, TrainingDiverged, fit
+from .tracing import EagerWarning, compiled
+from .training import TrainConfig, TrainingDiverged, fit
 from .zoo import create, load, names, networks
 
 try:
@@ -33,7 +32,7 @@ __all__ = [
     "TrainingDiverged",
     "citation",
     "compiled",
-    "control",
+    "conditions",
     "create",
     "data",
     "data_plate",

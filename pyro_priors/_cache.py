@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from . import checkpoint
-from ._hints import hint
 from .checkpoint import CheckpointError
+from .errors import hint
 
 __all__ = [
     "COMPILED",

@@ -18,7 +18,7 @@ Pyro's own, calls of programs             ``pair.guide``, in one thread while no
 distributions that a method returned      The distributions of a flow prior share its transforms, which remember their
                                           last value: use them in one thread.
 your own draws, ``torch.manual_seed``     No lock. ``fit`` and ``metrics.evaluate`` detect numbers that another thread
-                                          draws while they compute, and raise ValueError (:mod:`pyro_priors._rng` says
+                                          draws while they compute, and raise ValueError (:mod:`pyro_priors.rng` says
                                           what they miss). The noise of other functions changes.
 ========================================= ==============================================================================
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args,
 import numpy as np
 import torch
 
-from ._hints import hint
+from .errors import hint
 
 __all__ = [
     "MAY_BE_INFINITE",

@@ -14,12 +14,12 @@ import torch.nn as nn
 from torch import Tensor
 
 from . import checkpoint
-from ._divergence import TrainingDiverged, became_infinite, cause
-from ._hints import check_sizes
 from ._lock import LOCK
 from ._options import Seed, typed
 from ._precision import pair_in_precision_of
 from .data import Augment, Part, Splits, batches
+from .divergence import TrainingDiverged, became_infinite, cause
+from .errors import check_sizes
 from .guides import CPVAEGuide
 from .metrics.components import posterior_means
 from .pair import Pair

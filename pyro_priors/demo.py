@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .cli import main
+from .cli.main import main
 
 __all__ = ["demo"]
 

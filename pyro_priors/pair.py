@@ -19,20 +19,20 @@ from torch import Tensor
 
 from . import checkpoint
 from ._arrays import check_dense
-from ._compile import CompiledFunction
 from ._lock import LOCK, own_store
 from ._memory import check_memory
-from ._networks import explaining
 from ._options import checked, path_of, plain, shown, typed
 from ._precision import at_least_float32, convert_draws, with_float32_parameters
 from ._records import SavedPair
-from ._rng import alone, own_generators
-from ._sites import FromBase, Mode, is_transformed, sample_sites
+from .network_checks import explaining
 from .nn import Likelihood
 from .objectives import ELBO, log_importance_weights
 from .progress import progress_bar
 from .registration import check_batch
+from .rng import alone, own_generators
 from .run_folder import find_pair, save_pair
+from .sites import FromBase, Mode, is_transformed, sample_sites
+from .tracing.function import CompiledFunction
 
 __all__ = ["Pair"]
 

@@ -16,9 +16,9 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.ops.provenance import detach_provenance
 from pyro.util import ignore_jit_warnings
 
-from ._hints import check_sizes
 from ._lock import drop_with
 from ._options import plain
+from .errors import check_sizes
 
 __all__ = [
     "BatchCheck",

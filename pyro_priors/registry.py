@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from ._hints import hint
+from .errors import hint
 
 __all__ = ["IMPORTED", "PLUGINS", "Entry", "Registry", "import_by_name", "load_plugins"]
 

@@ -20,10 +20,10 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from . import checkpoint
-from ._rng import seeded
-from ._sites import base_of, is_normal
 from .objectives import ELBO
 from .pair import Pair
+from .rng import seeded
+from .sites import base_of, is_normal
 
 __all__ = ["Comparison", "check_density", "check_draws", "check_elbo", "check_pair", "check_prior"]
 
@@ -138,7 +138,7 @@ def check_pair(pair: Pair, x: Tensor, condition: Tensor | None = None, **parts: 
     :param parts: modules of your own that :func:`pyro_priors.load` asks for, freshly made
     :raises AssertionError: with what is wrong
     """
-    from .objectives import compiled
+    from .tracing import compiled
     from .zoo import load
 
     twin = copy.deepcopy(pair)

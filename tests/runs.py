@@ -19,10 +19,11 @@ import torch.nn as nn
 from torch import Tensor
 
 import pyro_priors as pp
-from pyro_priors import _records, checkpoint, loop, zoo
+from pyro_priors import _records, checkpoint, zoo
 from pyro_priors.data import Splits
 from pyro_priors.objectives import ELBO
 from pyro_priors.run_folder import ResumeState, RunFolder
+from pyro_priors.training import loop
 
 NETWORKS: dict[str, Any] = {"z_dim": 2, "hidden": (16,)}
 

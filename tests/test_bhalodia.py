@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 import pyro_priors as pp
-from pyro_priors import experiments, latent_plots, objectives, zoo
+from pyro_priors import experiments, objectives, zoo
 from pyro_priors.data import Part, Splits
 from pyro_priors.experiments import Trained, bhalodia2019
 from pyro_priors.metrics import Estimate
@@ -253,7 +253,7 @@ def test_paths():
     for parameter in pair.model.prior.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
     start, end = torch.randn(2, 2, dtype=torch.float64)
-    straight, bent = (latent_plots.path(pair, start, end, 7, in_base) for in_base in (False, True))
+    straight, bent = (pp.plots.path(pair, start, end, 7, in_base) for in_base in (False, True))
     for z in (straight, bent):
         assert_close(z[[0, -1]], torch.stack([start, end]))
     assert_close(straight.diff(dim=0), ((end - start) / 6).expand(6, 2))
@@ -261,7 +261,7 @@ def test_paths():
     assert_close(base.diff(dim=0), ((base[-1] - base[0]) / 6).expand(6, 2))
     assert not torch.allclose(straight, bent)
     with pytest.raises(ValueError, match="in_base was asked for, and the prior of this pair is no flow: leave it out"):
-        latent_plots.path(pp.create("vae", x_shape=(2,), z_dim=2), start, end, in_base=True)
+        pp.plots.path(pp.create("vae", x_shape=(2,), z_dim=2), start, end, in_base=True)
 
 
 @pytest.mark.parametrize("name", ["fig1", "fig3", "fig4"])

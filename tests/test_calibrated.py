@@ -12,10 +12,10 @@ from torch.testing import assert_close
 import pyro_priors as pp
 import runs
 from pairs import CALIBRATED, batch, create, randomise
-from pyro_priors import loop
 from pyro_priors.data import Augment, batches
 from pyro_priors.nn import OptimalGaussianLikelihood, OptimalNormal
 from pyro_priors.nn.likelihoods import Gaussian
+from pyro_priors.training import loop
 
 
 def optimal(**options):

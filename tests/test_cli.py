@@ -17,8 +17,8 @@ from PIL import Image
 import pyro_priors as pp
 import runs
 from pyro_priors import demo, metrics, zoo
-from pyro_priors._arguments import merged
-from pyro_priors.cli import main
+from pyro_priors.cli.arguments import merged
+from pyro_priors.cli.main import main
 
 TINY = ["--quiet", "--networks.hidden", "16", "--z-dim", "2", "--train.max-epochs", "2", "--train.device", "cpu"]
 DIGITS = ["--data", "digits", "--data.limit", "96", "--train.batch-size", "32"]

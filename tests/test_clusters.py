@@ -17,10 +17,10 @@ from tqdm import tqdm
 import pyro_priors as pp
 import runs
 from pyro_priors import clusters as module
-from pyro_priors import loop
 from pyro_priors.clusters import clusters, neighbour_graph
 from pyro_priors.data import Augment, Part, batches
 from pyro_priors.metrics import hungarian_accuracy
+from pyro_priors.training import loop
 
 SIDE = 8
 

@@ -27,13 +27,12 @@ from torch.testing import assert_close
 import pyro_priors as pp
 import runs
 from pairs import MIXTURES_GIVEN_A_CONDITION, NAMES, Variant, batch, create, randomise, variants
-from pyro_priors import _compile, loop, registration
-from pyro_priors.cli import main
+from pyro_priors import registration
+from pyro_priors.cli.main import main
 from pyro_priors.objectives import (
     ELBO,
     Beta,
     Capacity,
-    CompiledObjective,
     Constrained,
     EnumELBO,
     Factor,
@@ -41,6 +40,8 @@ from pyro_priors.objectives import (
     KLWeight,
     TotalCorrelation,
 )
+from pyro_priors.tracing import CompiledObjective, function
+from pyro_priors.training import loop
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -56,7 +57,7 @@ def traced(monkeypatch):
         graphs.append(graph)
         return graph
 
-    monkeypatch.setattr(_compile, "compile_graph", run_as_traced)
+    monkeypatch.setattr(function, "compile_graph", run_as_traced)
     return graphs
 
 
@@ -387,7 +388,7 @@ def test_tracing_draws_no_number_and_leaves_no_trace(traced):
     settings = pyro.settings.get()
     random = torch.get_rng_state()
     loss = pp.compiled(pair)
-    held = _compile._Held([pair])
+    held = function._Held([pair])
     loss._compiled._trace(held, [*held.tensors, *args, torch.tensor(1.0)], (*args, None, torch.tensor(1.0)), True)
     assert torch.equal(torch.get_rng_state(), random)
     assert pyro.settings.get() == settings
@@ -704,7 +705,7 @@ def test_a_compiler_that_fails_leaves_the_eager_objective(monkeypatch):
     def fail(graph, inputs):
         raise RuntimeError("No working C++ compiler found\nsecond line")
 
-    monkeypatch.setattr(_compile, "compile_graph", fail)
+    monkeypatch.setattr(function, "compile_graph", fail)
     pair, args = create("vae"), batch("vae")
     with pytest.warns(pp.EagerWarning, match="^running eagerly, not compiled: No working C.. compiler found$"):
         found = compiled_loss(pp.compiled(pair), args)
@@ -983,14 +984,14 @@ def test_an_attribute_that_becomes_a_buffer_is_seen(traced):
             self.scale = torch.tensor(2.0)
 
     module = Scaled()
-    function = _compile.CompiledFunction(lambda x: {"y": x * module.scale}, [module])
+    compiled_function = function.CompiledFunction(lambda x: {"y": x * module.scale}, [module])
     x = torch.ones(2)
-    assert function(x)["y"].tolist() == [2, 2]
+    assert compiled_function(x)["y"].tolist() == [2, 2]
     scale = module.scale
     del module.scale
     module.register_buffer("scale", scale)
     module.scale.data = torch.tensor(5.0)
-    assert function(x)["y"].tolist() == [5, 5]
+    assert compiled_function(x)["y"].tolist() == [5, 5]
 
 
 @pytest.mark.parametrize("how", ["always", "never"])
@@ -1031,7 +1032,7 @@ def test_a_training_that_cannot_be_compiled_says_so_and_goes_on(digits, monkeypa
     def fail(graph, inputs):
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr(_compile, "compile_graph", fail)
+    monkeypatch.setattr(function, "compile_graph", fail)
     ends = []
     monkeypatch.setattr(loop, "STEPS_THAT_PAY", 0)
     for options in ({"compile": "never"}, {"compile": "auto", "progress": True}):
@@ -1103,7 +1104,7 @@ def test_machine_code_cut_short_is_made_anew(monkeypatch, tmp_path):
             raise ImportError(f"{left[0]}: file too short")
         return graph
 
-    monkeypatch.setattr("pyro_priors._compile._machine_code", machine_code)
+    monkeypatch.setattr("pyro_priors.tracing.function._machine_code", machine_code)
     for file in files:
         file.touch()
     pair, args = randomise(create("vae")), batch("vae")
@@ -1120,7 +1121,7 @@ def test_machine_code_that_comes_back_cut_short_is_given_up(monkeypatch, tmp_pat
         calls.append(graph)
         raise ImportError(f"{tmp_path}/some.main.so: file too short")
 
-    monkeypatch.setattr("pyro_priors._compile._machine_code", machine_code)
+    monkeypatch.setattr("pyro_priors.tracing.function._machine_code", machine_code)
     pair, args = randomise(create("vae")), batch("vae")
     with pytest.warns(pp.EagerWarning, match="file too short"):
         compiled_loss(pp.compiled(pair), args)
@@ -1196,7 +1197,7 @@ def test_what_is_missing_is_told_in_one_line(digits, monkeypatch, capsys, kind, 
     if kind == "module":
         monkeypatch.setitem(sys.modules, name, None)
     elif name.startswith("pyro"):  # a version that keeps its handlers elsewhere has no such name; this one needs it
-        monkeypatch.setattr(_compile, "runtime", types.SimpleNamespace())
+        monkeypatch.setattr(function, "runtime", types.SimpleNamespace())
     else:
         monkeypatch.delattr(name)
     cause = "handlers" if name.startswith("pyro") else name.rpartition(".")[2]
@@ -1240,7 +1241,7 @@ def test_the_number_of_kinds_is_a_cause_too(traced):
 
 def test_tensors_that_tracing_cannot_replace_are_no_constants(monkeypatch, traced):
     """Were modules to keep their tensors elsewhere, a graph would hold those of its first call for ever."""
-    monkeypatch.setattr(_compile._Held, "holding", lambda self, copies, tensors: contextlib.nullcontext())
+    monkeypatch.setattr(function._Held, "holding", lambda self, copies, tensors: contextlib.nullcontext())
     pair, args = randomise(create("sigma_vae")), batch("sigma_vae")
     for parameter in pair.model.parameters():
         parameter.requires_grad_(False)
@@ -1259,7 +1260,7 @@ def test_layouts_are_looked_at_until_two_calls_agree():
     like = torch.zeros(2, 3, requires_grad=True)
     other = torch.ones(3, 2).T
     returned = iter([torch.ones(2, 3), other, torch.ones(2, 3), torch.ones(2, 3), other])
-    graph = _compile._Graph(lambda *inputs: [torch.zeros(()), next(returned)], ["loss"])
+    graph = function._Graph(lambda *inputs: [torch.zeros(()), next(returned)], ["loss"])
     strides = [graph([like])[1][0].stride() for _ in range(5)]
     assert strides == [(3, 1)] * 4 + [(1, 2)]  # the last is not looked at any more
 
@@ -1271,9 +1272,9 @@ def test_arguments_of_other_nesting_have_graphs_of_their_own():
     found = []
     for value in nestings:
         tensors = []
-        found.append(_compile._nesting(value, tensors))
-        replaced = _compile._replaced(value, iter([tensor + 1 for tensor in tensors]))
+        found.append(function._nesting(value, tensors))
+        replaced = function._replaced(value, iter([tensor + 1 for tensor in tensors]))
         again = []
-        assert _compile._nesting(replaced, again) == found[-1]
+        assert function._nesting(replaced, again) == found[-1]
         assert [tensor.tolist() for tensor in again] == [(tensor + 1).tolist() for tensor in tensors]
     assert len(set(found)) == len(nestings)

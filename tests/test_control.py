@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 import pyro_priors as pp
 import runs
-from pyro_priors import control
-from pyro_priors.cli import main
+from pyro_priors import conditions
+from pyro_priors.cli.main import main
 from pyro_priors.data import Levels, Part, Splits
 
 NAMES = ("Male", "Smiling", "Hat", "Beard")
@@ -41,10 +41,10 @@ def pair_for(data, name="sigma_cvae_nf", **options):
 
 def test_texts_say_what_is_wanted():
     data = attributed()
-    assert control.parse("Male=1, Smiling=-1,Hat=0", data) == {"Male": 1.0, "Smiling": 0.0, "Hat": 0.0}
-    assert control.parse("label=7", labelled()) == {"7": 1.0}
+    assert conditions.parse("Male=1, Smiling=-1,Hat=0", data) == {"Male": 1.0, "Smiling": 0.0, "Hat": 0.0}
+    assert conditions.parse("label=7", labelled()) == {"7": 1.0}
     named = dataclasses.replace(labelled(), label_names=tuple("abcdefghij"))
-    assert control.parse("label=c", named) == {"c": 1.0}
+    assert conditions.parse("label=c", named) == {"c": 1.0}
     assert data.condition_names == NAMES and labelled().condition_names == tuple("0123456789")
     assert runs.small_data(condition_rows=4).condition_names is None
 
@@ -69,20 +69,20 @@ def test_texts_say_what_is_wanted():
 def test_mistakes_are_told_with_the_nearest_name(kind, text, message):
     data = {"attributes": attributed, "label": labelled, "rows": lambda: runs.small_data(condition_rows=4)}[kind]()
     with pytest.raises(ValueError, match=message) as caught:
-        control.parse(text, data)
+        conditions.parse(text, data)
     assert "\n" not in str(caught.value)
 
 
 def test_other_attributes_are_those_of_data_that_have_what_is_wanted():
     """In turn over all that do; where none has all of it, over those that have most of it, with the rest set."""
     data = attributed()
-    found = control.condition_of({"Male": 1.0}, data, 3)
+    found = conditions.condition_of({"Male": 1.0}, data, 3)
     assert torch.equal(found, KNOWN[[1, 3, 1]])
-    assert torch.equal(control.condition_of({"Smiling": 1.0, "Male": 0.0}, data, 2), KNOWN[[2, 4]])
-    found = control.condition_of({"Male": 1.0, "Hat": 1.0}, data, 3)  # of a man without, or another with, a hat
+    assert torch.equal(conditions.condition_of({"Smiling": 1.0, "Male": 0.0}, data, 2), KNOWN[[2, 4]])
+    found = conditions.condition_of({"Male": 1.0, "Hat": 1.0}, data, 3)  # of a man without, or another with, a hat
     assert torch.equal(found[:, 1], KNOWN[[1, 2, 3], 1]) and found[:, [0, 2]].all()
     assert torch.equal(data.train.condition, KNOWN)
-    found = control.condition_of({"7": 1.0}, labelled(), 2)
+    found = conditions.condition_of({"7": 1.0}, labelled(), 2)
     assert torch.equal(found, torch.eye(10)[[7, 7]])
 
 
@@ -91,7 +91,7 @@ def test_other_attributes_are_those_of_data_that_have_what_is_wanted():
 
 def test_several_conditions_come_in_turn():
     data = labelled()
-    made = control.asked(pair_for(data), data, ["label=3", "label=5"], 5)
+    made = conditions.asked(pair_for(data), data, ["label=3", "label=5"], 5)
     assert made.condition.argmax(1).tolist() == [3, 5, 3, 5, 3]
     assert made.sites["x_mean"].shape == (5, 64)
 
@@ -101,14 +101,14 @@ def test_a_grid_varies_what_it_names_and_nothing_else():
     data = attributed()
     pair = pair_for(data, "sigma_cvae", prior="standard")
     torch.manual_seed(3)
-    made = control.grid(pair, data, ["Smiling", "Hat"], "Male=1", num_columns=3)
+    made = conditions.grid(pair, data, ["Smiling", "Hat"], "Male=1", num_columns=3)
     assert made.row_labels == ("-Smiling -Hat", "-Smiling +Hat", "+Smiling -Hat", "+Smiling +Hat")
     rows = made.condition.reshape(4, 3, 4)
     assert rows[:, :, 1:3].tolist() == [[[0, 0]] * 3, [[0, 1]] * 3, [[1, 0]] * 3, [[1, 1]] * 3]
     assert rows[:, :, 0].all() and torch.equal(rows[:, :, 3], rows[:1, :, 3].expand(4, 3))
     z = made.sites["z"].reshape(4, 3, -1)
     assert torch.equal(z, z[:1].expand_as(z)) and not torch.equal(z[0, 0], z[0, 1])
-    made = control.grid(pair_for(labelled()), labelled(), ["label"], num_columns=2)
+    made = conditions.grid(pair_for(labelled()), labelled(), ["label"], num_columns=2)
     assert torch.equal(made.condition, torch.eye(10).repeat_interleave(2, 0)) and made.row_labels[4] == "4"
 
 
@@ -126,7 +126,7 @@ def test_a_grid_varies_what_it_names_and_nothing_else():
 def test_a_grid_is_asked_for_each_attribute_once(names, text, message):
     data = attributed()
     with pytest.raises(ValueError, match=message) as caught:
-        control.grid(pair_for(data), data, names, text)
+        conditions.grid(pair_for(data), data, names, text)
     assert "\n" not in str(caught.value)
 
 
@@ -140,14 +140,14 @@ def test_pictures_leave_the_generator_where_one_draw_does(picture):
     torch.randint(2**31, ())
     expected = torch.get_rng_state()
     torch.manual_seed(4)
-    first = getattr(control, picture)(pair, data, *asked).sites["z"]
+    first = getattr(conditions, picture)(pair, data, *asked).sites["z"]
     assert torch.equal(torch.get_rng_state(), expected)
-    assert not torch.equal(getattr(control, picture)(pair, data, *asked).sites["z"], first)
+    assert not torch.equal(getattr(conditions, picture)(pair, data, *asked).sites["z"], first)
 
 
 def test_steps_between_two_conditions():
     data = labelled()
-    made = control.between(pair_for(data), data, "label=3", "label=5", num_rows=2, steps=5)
+    made = conditions.between(pair_for(data), data, "label=3", "label=5", num_rows=2, steps=5)
     condition = made.condition.reshape(2, 5, 10)
     assert made.num_columns == 5
     for row in condition:
@@ -155,17 +155,17 @@ def test_steps_between_two_conditions():
         assert_close(row[:, 5], torch.linspace(0, 1, 5))
         assert_close(row.sum(1), torch.ones(5))
     data = attributed()
-    made = control.between(pair_for(data), data, "Male=1", "Hat=1", num_rows=2, steps=3)
+    made = conditions.between(pair_for(data), data, "Male=1", "Hat=1", num_rows=2, steps=3)
     assert torch.equal(made.condition.reshape(2, 3, 4)[:, :, 0], torch.ones(2, 3))  # what the end leaves unnamed stays
     assert_close(made.condition.reshape(2, 3, 4)[:, :, 2], torch.tensor([[0.0, 0.5, 1.0]] * 2))
     with pytest.raises(ValueError, match="steps must be at least 2, the two ends, got 1"):
-        control.between(pair_for(data), data, "Male=1", "Hat=1", steps=1)
+        conditions.between(pair_for(data), data, "Male=1", "Hat=1", steps=1)
 
 
 def test_between_and_grids_have_one_noise_along_a_line():
     data = labelled()
     pair = pair_for(data, "sigma_cvae", prior="standard")
-    z = control.between(pair, data, "label=3", "label=5", num_rows=2, steps=5).sites["z"].reshape(2, 5, -1)
+    z = conditions.between(pair, data, "label=3", "label=5", num_rows=2, steps=5).sites["z"].reshape(2, 5, -1)
     assert torch.equal(z, z[:, :1].expand_as(z)) and not torch.equal(z[0], z[1])
 
 
@@ -173,7 +173,7 @@ def test_data_are_edited_from_their_own_code():
     """In rows of three: as it is, reconstructed, and decoded from the same code under the new condition."""
     data = attributed()
     pair = pair_for(data)
-    made = control.edited(pair, data, [2, 0], "Male=1")
+    made = conditions.edited(pair, data, [2, 0], "Male=1")
     images, condition = made.sites["x_mean"].reshape(2, 3, 6), made.condition.reshape(2, 3, 4)
     x, known = data.test.x[[2, 0]], KNOWN[[2, 0]]
     assert torch.equal(images[:, 0], x) and torch.equal(condition[:, 1], known)
@@ -183,10 +183,10 @@ def test_data_are_edited_from_their_own_code():
     assert torch.equal(condition[:, 2], new)
     z = pair.encode(x, known)["z"].mean
     assert_close(images[:, 2], pair.sample(2, new, z=z)["x_mean"])
-    moved = control.edited(pair, data, [2, 0], "Male=1", transport=True).sites["x_mean"].reshape(2, 3, 6)
+    moved = conditions.edited(pair, data, [2, 0], "Male=1", transport=True).sites["x_mean"].reshape(2, 3, 6)
     assert torch.equal(moved[:, :2], images[:, :2]) and not torch.allclose(moved[:, 2], images[:, 2])
     with pytest.raises(ValueError, match=r"rows to edit \(--edit\) must be of the test part, 0 to 4, got 5"):
-        control.edited(pair, data, [5], "Male=1")
+        conditions.edited(pair, data, [5], "Male=1")
 
 
 def test_images_kept_as_bytes_are_edited_too():
@@ -195,7 +195,7 @@ def test_images_kept_as_bytes_are_edited_too():
     levels = Levels((255 * data.test.x).round().byte())
     pair, kept = pair_for(data), dataclasses.replace(data, test=dataclasses.replace(data.test, x=levels))
     floats = dataclasses.replace(data, test=dataclasses.replace(data.test, x=levels[:]))
-    made, expected = (control.edited(pair, one, [2, 0], "Male=1").sites["x_mean"] for one in (kept, floats))
+    made, expected = (conditions.edited(pair, one, [2, 0], "Male=1").sites["x_mean"] for one in (kept, floats))
     assert torch.equal(made, expected)
 
 
@@ -221,45 +221,45 @@ def test_a_moved_code_keeps_its_place_in_the_prior(options):
     for condition in (one, other):
         torch.manual_seed(1)
         z.append(pair.sample(3, condition)["z"])
-    assert_close(control.moved(pair, z[0], one, other), z[1], rtol=1e-4, atol=1e-5)
-    assert_close(control.moved(pair, z[0], one, one), z[0], rtol=1e-4, atol=1e-5)
+    assert_close(conditions.moved(pair, z[0], one, other), z[1], rtol=1e-4, atol=1e-5)
+    assert_close(conditions.moved(pair, z[0], one, one), z[0], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(*z, atol=1e-2)
 
 
 def test_codes_of_other_priors_stay_or_are_refused():
     data = attributed()
     z = torch.randn(5, 2)
-    assert control.moved(pair_for(data, "sigma_cvae", prior="mixture", num_components=3), z, KNOWN, KNOWN) is z
+    assert conditions.moved(pair_for(data, "sigma_cvae", prior="mixture", num_components=3), z, KNOWN, KNOWN) is z
     pair = runs.small_pair("cmog_cvae", data, num_components=3)
     with pytest.raises(ValueError, match="a code is moved along a Gaussian prior, .* is GaussianMixture: leave"):
-        control.moved(pair, z, KNOWN, KNOWN)
+        conditions.moved(pair, z, KNOWN, KNOWN)
 
 
 def test_mistakes_from_python():
     data, pair = labelled(), pair_for(labelled())
     unconditional = runs.small_pair("sigma_vae", data)
     for call in (
-        lambda pair, data: control.asked(pair, data, ["label=3"], 2),
-        lambda pair, data: control.grid(pair, data, ["label"]),
-        lambda pair, data: control.between(pair, data, "label=3", "label=5"),
-        lambda pair, data: control.edited(pair, data, [0], "label=3"),
+        lambda pair, data: conditions.asked(pair, data, ["label=3"], 2),
+        lambda pair, data: conditions.grid(pair, data, ["label"]),
+        lambda pair, data: conditions.between(pair, data, "label=3", "label=5"),
+        lambda pair, data: conditions.edited(pair, data, [0], "label=3"),
     ):
         with pytest.raises(ValueError, match="this pair takes no condition: make a conditional one, such as sigma"):
             call(unconditional, data)
         with pytest.raises(ValueError, match="digits has no condition: load it as in training, with condition_labels"):
             call(pair, runs.small_data(binarise="none"))
     for message, call in {
-        r"num must be a positive integer, got 0": lambda: control.asked(pair, data, ["label=3"], 0),
-        r"texts must hold at least one text, got none": lambda: control.asked(pair, data, [], 2),
-        r"texts must be a tuple of strings, got 'label=3' \(for example, \('label=3',\)\)": lambda: control.asked(
+        r"num must be a positive integer, got 0": lambda: conditions.asked(pair, data, ["label=3"], 0),
+        r"texts must hold at least one text, got none": lambda: conditions.asked(pair, data, [], 2),
+        r"texts must be a tuple of strings, got 'label=3' \(for example, \('label=3',\)\)": lambda: conditions.asked(
             pair, data, "label=3", 2
         ),
-        r"names must be a tuple of strings, got 'label'": lambda: control.grid(pair, data, "label"),
-        r"names must hold at least one text, got none": lambda: control.grid(pair, data, []),
-        r"num_columns must be a positive integer, got 0": lambda: control.grid(pair, data, ["label"], num_columns=0),
-        r"num_rows must be a pos.*, got 0": lambda: control.between(pair, data, "label=3", "label=5", num_rows=0),
-        r"steps must be at least 2, .* got 1": lambda: control.between(pair, data, "label=3", "label=5", steps=1),
-        r"rows to edit .* 0 to 39, got none": lambda: control.edited(pair, data, [], "label=3"),
+        r"names must be a tuple of strings, got 'label'": lambda: conditions.grid(pair, data, "label"),
+        r"names must hold at least one text, got none": lambda: conditions.grid(pair, data, []),
+        r"num_columns must be a positive integer, got 0": lambda: conditions.grid(pair, data, ["label"], num_columns=0),
+        r"num_rows must be a pos.*, got 0": lambda: conditions.between(pair, data, "label=3", "label=5", num_rows=0),
+        r"steps must be at least 2, .* got 1": lambda: conditions.between(pair, data, "label=3", "label=5", steps=1),
+        r"rows to edit .* 0 to 39, got none": lambda: conditions.edited(pair, data, [], "label=3"),
         r"for class numbers, .*one_hot\(condition, 10\)": lambda: pair.sample(3, torch.tensor([3, 4, 5])),
     }.items():
         with pytest.raises(ValueError, match=message) as caught:
@@ -269,8 +269,8 @@ def test_mistakes_from_python():
 
 def test_columns_of_pictures_are_named():
     data, pair = labelled(), pair_for(labelled())
-    assert control.edited(pair, data, [0], "label=3").column_labels == ("data", "reconstruction", "label=3")
-    assert control.between(pair, data, "label=3", "label=5", steps=4).column_labels == ("label=3", "", "", "label=5")
+    assert conditions.edited(pair, data, [0], "label=3").column_labels == ("data", "reconstruction", "label=3")
+    assert conditions.between(pair, data, "label=3", "label=5", steps=4).column_labels == ("label=3", "", "", "label=5")
 
 
 # from the command line
@@ -391,18 +391,18 @@ def test_a_pair_without_a_condition_is_asked_for_none(arguments, message, tmp_pa
 def test_conditions_without_names_are_given_by_value():
     data = pp.data.load("one_to_many", limit=20)
     pair = pair_for(data, "cdv_cvae", likelihood="gaussian", num_components=2)
-    made = control.asked(pair, data, ["0.5", "2.5"], 5)
+    made = conditions.asked(pair, data, ["0.5", "2.5"], 5)
     assert made.condition.tolist() == [[0.5], [2.5], [0.5], [2.5], [0.5]]
     with pytest.raises(ValueError, match="the condition of one_to_many has 1 values: give that many"):
-        control.asked(pair, data, ["0.5,2.5"], 5)
+        conditions.asked(pair, data, ["0.5,2.5"], 5)
     with pytest.raises(ValueError, match="has no names.*or give its values, such as 0.5"):
-        control.asked(pair, data, ["Male=1"], 5)
-    line = control.between(pair, data, "0.5", "2.5", num_rows=2, steps=3)
+        conditions.asked(pair, data, ["Male=1"], 5)
+    line = conditions.between(pair, data, "0.5", "2.5", num_rows=2, steps=3)
     assert line.condition.tolist() == [[0.5], [1.5], [2.5]] * 2
-    made = control.edited(pair, data, [1, 0], "2.5")
+    made = conditions.edited(pair, data, [1, 0], "2.5")
     assert torch.equal(made.condition.reshape(2, 3)[:, 0], data.test.condition[[1, 0], 0])
     assert made.condition.reshape(2, 3)[:, 2].tolist() == [2.5, 2.5]
     with pytest.raises(
         ValueError, match="a grid is over labels or attributes, and the condition of one_to_many has no"
     ):
-        control.grid(pair, data, ["label"])
+        conditions.grid(pair, data, ["label"])

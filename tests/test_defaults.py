@@ -17,7 +17,8 @@ import torch
 
 import pyro_priors as pp
 import runs
-from pyro_priors import control, latent_plots, metrics, plots
+from pyro_priors import conditions as control
+from pyro_priors import metrics, plots
 from pyro_priors.experiments import bhalodia2019, klushyn2019, lavda2019
 from pyro_priors.metrics import grasps
 from pyro_priors.objectives import ELBO, Capacity, Constrained, Factor, Info, TotalCorrelation
@@ -134,7 +135,7 @@ def made(name):
     ids=lambda value: type(value).__name__ if isinstance(value, ELBO) else value if isinstance(value, str) else "",
 )
 def test_training(which, name, objective, options, monkeypatch):
-    monkeypatch.setattr("pyro_priors._compile.compile_graph", lambda graph, inputs: graph)
+    monkeypatch.setattr("pyro_priors.tracing.function.compile_graph", lambda graph, inputs: graph)
     pair, data = made(name)
 
     def train():
@@ -219,7 +220,7 @@ def test_figures_of_codes(which):
             picture(plots.leakage_curves({"row": {"title": (pair, data)}}, [-5.0, -3.0], 100)),
             picture(plots.magnification(pair, data, 50)),
             picture(plots.histograms({"samples": data.test.x[:, 0]}, *data.test.x.sort(0).values.T)),
-            *(latent_plots.path(pair, start, end, 4, in_base) for in_base in (False, True)),
+            *(plots.path(pair, start, end, 4, in_base) for in_base in (False, True)),
             pair.sample(2, z0=start),
         ]
 

@@ -16,7 +16,7 @@ import torch
 import pyro_priors as pp
 import runs
 from pyro_priors import checkpoint
-from pyro_priors.cli import main
+from pyro_priors.cli.main import main
 
 # the decoder of tests/runs.py is spawned by that name; numpy and gloo must find one core each
 OPTIONS = {"progress": False, "batch_size": 16, "learning_rate": 1e-2, "precision": "64-true", "device": "cpu"}

@@ -17,8 +17,8 @@ import torch
 
 import pyro_priors as pp
 import runs
-from pyro_priors import experiments, loop, metrics, train, zoo
-from pyro_priors.cli import main
+from pyro_priors import experiments, metrics, zoo
+from pyro_priors.cli.main import main
 from pyro_priors.experiments import (
     Column,
     Experiment,
@@ -32,6 +32,8 @@ from pyro_priors.experiments import (
 )
 from pyro_priors.metrics import Estimate
 from pyro_priors.run_folder import RunFolder
+from pyro_priors.training import fit as train
+from pyro_priors.training import loop
 
 NAME = "test2026/table1"
 CONFIG = pp.TrainConfig(max_epochs=2, batch_size=32, device="cpu")

@@ -25,10 +25,10 @@ import torch
 import pyro_priors as pp
 import runs
 from pyro_priors import cli
-from pyro_priors._arguments import groups
 from pyro_priors._options import MAY_BE_INFINITE
 from pyro_priors._terminal import until_unread
-from pyro_priors.cli import main
+from pyro_priors.cli.arguments import groups
+from pyro_priors.cli.main import main
 
 REMEDY = re.compile(
     r"\b(give|leave|choose|see|use|make|rename|restore|take|load|drop|reshape|train|put|write|draw)\b"

@@ -196,7 +196,7 @@ def test_every_constructor_with_options_converts_them():
         value
         for module in (pp.priors, pp.nn, pp.objectives, models, guides)
         for value in (getattr(module, name) for name in module.__all__)
-        if isinstance(value, type) and not issubclass(value, dist.Distribution | pp.objectives.CompiledObjective)
+        if isinstance(value, type) and not issubclass(value, dist.Distribution | pp.tracing.CompiledObjective)
     ]
     ours = {bool, float, int, int | None, float | None, str, Sequence[int], tuple[int, ...]}
     left_out = []

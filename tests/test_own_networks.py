@@ -15,7 +15,7 @@ import torch.nn as nn
 import pyro_priors as pp
 import runs
 from pyro_priors import guides, models
-from pyro_priors._networks import _smallest_share
+from pyro_priors.network_checks import _smallest_share
 from pyro_priors.priors import StandardPrior
 
 SIZES = {"x_shape": (6,), "z_dim": 2, "hidden": (8,)}

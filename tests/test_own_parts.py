@@ -134,7 +134,7 @@ def test_p_of_z1_given_z2_is_a_prior_like_any_other(tmp_path):
 
 
 def test_registered_parts_are_options_of_the_command_line(registered, tmp_path, capsys):
-    from pyro_priors.cli import main
+    from pyro_priors.cli.main import main
 
     small = ["--data=digits", "--data.limit", "96", "--train.max-epochs", "1", "--z-dim", "2", "--quiet"]
     chosen = ["--prior", "student", "--prior.df", "9", "--likelihood", "laplace", "--networks.hidden", "8"]

@@ -35,10 +35,10 @@ from pairs import (
     variants,
 )
 from pyro_priors import zoo
-from pyro_priors._sites import is_categorical, is_enumerated, sample_sites
 from pyro_priors.data import Part
 from pyro_priors.nn import chosen
 from pyro_priors.objectives import ELBO, OBJECTIVES, EnumELBO, log_importance_weights
+from pyro_priors.sites import is_categorical, is_enumerated, sample_sites
 
 each_pair = pytest.mark.parametrize("name", NAMES)
 each_variant = pytest.mark.parametrize("variant", variants(), ids=str)

@@ -12,9 +12,10 @@ from torch.testing import assert_close
 
 import pyro_priors as pp
 import runs
-from pyro_priors import control, metrics, plots
+from pyro_priors import conditions as control
+from pyro_priors import metrics, plots
 from pyro_priors._precision import pair_in_precision_of
-from pyro_priors.cli import main
+from pyro_priors.cli.main import main
 from pyro_priors.data import Part
 
 PRECISIONS = {"64-true": torch.float64, "bf16-true": torch.bfloat16}

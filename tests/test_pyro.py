@@ -7,7 +7,7 @@ from pyro import infer
 from pyro.infer import inspect
 
 import pairs
-from pyro_priors._sites import sample_sites
+from pyro_priors.sites import sample_sites
 
 ALL = pairs.variants()
 PLAIN = [

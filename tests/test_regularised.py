@@ -20,11 +20,11 @@ import pyro_priors as pp
 import runs
 from by_hand import regularised
 from pairs import BATCH, NAMES, NUM_CATEGORIES, GivenNoise, batch, create, latent_sites, randomise
-from pyro_priors import loop
 from pyro_priors.objectives import ELBO, Beta, Capacity, Factor, Info, TotalCorrelation
 from pyro_priors.objectives.code import Code
 from pyro_priors.objectives.factor import Discriminator, exchange_values
 from pyro_priors.objectives.info import squared_mmd
+from pyro_priors.training import loop
 
 SEED = 3
 NUM_DATA = 40
@@ -486,7 +486,7 @@ FIT = {"progress": False, "batch_size": 32, "max_epochs": 2, "learning_rate": 1e
 )
 def test_fit_fills_in_and_reports(digits, monkeypatch, objective, penalties, compile):
     """The penalties are in the record, batches of one datum go, and a second training is as the first."""
-    monkeypatch.setattr("pyro_priors._compile.compile_graph", lambda graph, inputs: graph)
+    monkeypatch.setattr("pyro_priors.tracing.function.compile_graph", lambda graph, inputs: graph)
     before, ends = dict(vars(objective)), []
     for _ in range(2):
         pair = runs.small_pair("vae", digits)

@@ -14,8 +14,9 @@ import pytest
 
 import pyro_priors as pp
 import runs
-from pyro_priors import checkpoint, loop
-from pyro_priors.cli import main
+from pyro_priors import checkpoint
+from pyro_priors.cli.main import main
+from pyro_priors.training import loop
 
 # 3 steps an epoch, the last of them smaller
 pytestmark = pytest.mark.filterwarnings("ignore:warmup_epochs is")  # trainings are cut short here

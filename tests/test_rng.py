@@ -6,8 +6,8 @@ import torch
 import pyro_priors as pp
 import runs
 from pyro_priors import metrics, zoo
-from pyro_priors._rng import seeded
-from pyro_priors.cli import main
+from pyro_priors.cli.main import main
+from pyro_priors.rng import seeded
 
 
 def test_the_generator_is_as_it_was():

@@ -12,7 +12,7 @@ import torch
 
 import pyro_priors as pp
 import runs
-from pyro_priors.cli import main
+from pyro_priors.cli.main import main
 from pyro_priors.data import Augment, Levels, Part, Splits, splits
 
 ARRAYS = {}

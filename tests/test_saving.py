@@ -18,7 +18,7 @@ import pyro_priors as pp
 import runs
 from pairs import randomise
 from pyro_priors import checkpoint
-from pyro_priors.cli import main
+from pyro_priors.cli.main import main
 from pyro_priors.guides import VAEGuide
 from pyro_priors.models import VAE
 from pyro_priors.nn import Decoder, Encoder, make_likelihood

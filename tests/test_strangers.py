@@ -20,13 +20,14 @@ import torch
 
 import pyro_priors as pp
 import runs
-from pyro_priors import _records, checkpoint, experiments, train
+from pyro_priors import _records, checkpoint, experiments
 from pyro_priors._files import locked
 from pyro_priors.checkpoint import CheckpointError
-from pyro_priors.cli import main
+from pyro_priors.cli.main import main
 from pyro_priors.data.registry import without_downloads
 from pyro_priors.objectives import ELBO, Constrained, Factor
 from pyro_priors.run_folder import RunFolder
+from pyro_priors.training import fit as train
 
 RESULTS = Path(__file__).parents[1] / "results"
 TRAIN = ["train", "cp_vae", "--data", "digits", "--data.limit", "64", "--networks.hidden", "8", "--z-dim", "2"]

@@ -12,7 +12,7 @@ import pytest
 import runs
 from pyro_priors import _files
 from pyro_priors._terminal import ascii_of, printable
-from pyro_priors.cli import main
+from pyro_priors.cli.main import main
 from pyro_priors.run_folder import RunFolder
 
 TINY = ["--quiet", "--networks.hidden", "8", "--z-dim", "2", "--train.max-epochs", "1", "--train.device", "cpu"]

@@ -18,7 +18,7 @@ import pyro_priors as pp
 import runs
 from pyro_priors import metrics
 from pyro_priors._lock import LOCK, exchanging, own_store
-from pyro_priors._rng import own_generators, seeded
+from pyro_priors.rng import own_generators, seeded
 
 NUM_THREADS = 4
 

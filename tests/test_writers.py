@@ -35,10 +35,11 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 import pyro_priors as pp
 import runs
 from pairs import batch, create, randomise
-from pyro_priors import _files, checkpoint, experiments, metrics, plots, train
+from pyro_priors import _files, checkpoint, experiments, metrics, plots
 from pyro_priors._files import CheckpointError, WriteError, locked, write_atomically
-from pyro_priors.cli import main
+from pyro_priors.cli.main import main
 from pyro_priors.run_folder import RunFolder
+from pyro_priors.training import fit as train
 
 TINY = ["--quiet", "--networks.hidden", "16", "--z-dim", "2", "--train.device", "cpu", "--train.compile", "never"]
 DIGITS = ["--data", "digits", "--data.limit", "96", "--train.batch-size", "32", "--train.checkpoint-seconds", "0"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .. import latent_plots, plots
+from .. import plots
 from ..data import Splits
 from ..data.levels import rows_of
 from ..metrics import (
@@ -36,7 +36,7 @@ from ..metrics.distances import distances
 from ..metrics.evaluate import NUM_MIXED
 from ..pair import Pair
 from ..priors import GaussianMixture
-from ..train import TrainConfig
+from ..training.fit import TrainConfig
 from .experiment import Column, Estimates, Experiment, Row, Trained, add, in_features, log_likelihood, number, seeds
 from .pictures import Pictures
 
@@ -353,7 +353,7 @@ add(
 
 def _pockets(trained: Mapping[str, Trained]) -> Figure:
     data = next(iter(trained.values())).data
-    return latent_plots.pockets({title_of(one.row): one.pair for one in trained.values()}, data)
+    return plots.pockets({title_of(one.row): one.pair for one in trained.values()}, data)
 
 
 POCKETS = (
@@ -589,7 +589,7 @@ def _leakage(trained: Mapping[str, Trained]) -> Figure:
     rows: dict[str, dict[str, tuple[Pair, Splits]]] = {}
     for one in trained.values():
         rows.setdefault(one.row.data, {})[title_of(one.row)] = one.pair, one.data
-    return latent_plots.leakage_curves(rows, THRESHOLDS)
+    return plots.leakage_curves(rows, THRESHOLDS)
 
 
 add(
@@ -672,7 +672,7 @@ def _traversals(num: int, num_paths: int) -> Callable[[Trained], Pictures]:
             start, end = codes[2 * i : 2 * i + 2]
             ways = (False, True) if one.row.pair_options.get("prior") == "flow" else (False,)
             for in_base in ways:
-                z = latent_plots.path(one.pair, start, end, num, in_base)
+                z = plots.path(one.pair, start, end, num, in_base)
                 label = f"{title_of(one.row)}, {'z0' if in_base else 'z'} ({i + 1})"
                 rows[label] = plots.shown(one.pair.sample(num, z=z)["x_mean"], None, one.data)
         return rows
@@ -681,7 +681,7 @@ def _traversals(num: int, num_paths: int) -> Callable[[Trained], Pictures]:
 
 
 def _rows_of_all(pictures: Mapping[str, Pictures]) -> Figure:
-    return latent_plots.image_rows({label: images for one in pictures.values() for label, images in one.items()})
+    return plots.image_rows({label: images for one in pictures.values() for label, images in one.items()})
 
 
 for figure, data, num_paths in (("fig6", "mnist", 3), ("fig7", "celeba", 2)):

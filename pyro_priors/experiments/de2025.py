@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .. import control, plots
+from .. import conditions, plots
 from ..data import Splits, batches
 from ..metrics import Estimate
 from ..pair import Pair
-from ..train import TrainConfig
+from ..training.fit import TrainConfig
 from .experiment import Column, Estimates, Experiment, Row, Trained, add, in_features, log_likelihood, number, seeds
 from .pictures import Pictures
 
@@ -283,7 +283,7 @@ def _asked(one: Trained) -> Pictures:
         texts = [f"label={name}" for name in one.data.condition_names or ()]
     else:
         texts = list(ASKED)
-    each = [control.condition_of(control.parse(text, one.data), one.data, len(texts)) for text in texts]
+    each = [conditions.condition_of(conditions.parse(text, one.data), one.data, len(texts)) for text in texts]
     condition = torch.cat(each)
     return {"means": plots.shown(one.pair.sample(len(condition), condition)["x_mean"], None, one.data)}
 

@@ -20,21 +20,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import data as data_sets
-from .. import metrics, objectives, plots, train, zoo
+from .. import metrics, objectives, plots, zoo
 from .._files import FolderError, WriteError, make_folder, save_figure
 from .._lock import own_store
 from .._options import path_of, typed
 from .._records import Start, seal
 from .._records import read as read_record
-from .._rng import seeded
 from ..checkpoint import CheckpointError, write_atomically
 from ..data import Splits
 from ..metrics import Estimate
 from ..metrics.evaluate import check_options
 from ..metrics.record import DECIDES
 from ..pair import Pair
+from ..rng import seeded
 from ..run_folder import RunFolder
-from ..train import PRECISIONS, TrainConfig, TrainingDiverged
+from ..training import fit as train
+from ..training.fit import PRECISIONS, TrainConfig, TrainingDiverged
 from . import pictures
 from .experiment import Experiment, Row, Trained, find
 from .pictures import Pictures

@@ -14,13 +14,13 @@ from pyro import poutine
 from torch import Tensor
 
 from .._arrays import check_dense
-from .._hints import check_sizes, hint
 from .._lock import LOCK
 from .._options import Size, typed
 from .._precision import pair_in_precision_of, with_float32_parameters
-from .._sites import base_of, is_normal, sample_sites
+from ..errors import check_sizes, hint
 from ..pair import Pair
 from ..priors import GaussianMixture
+from ..sites import base_of, is_normal, sample_sites
 from .checks import DoesNotApply, check_finite, check_values, deviation, standard_error
 
 __all__ = [

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._options import path_of, typed
-from .._rng import seeded
 from ..data import Part, Splits
+from ..rng import seeded
 from .checks import check_finite
 from .judges import Judge, JudgeConfig, calibrate, check_rows, digest_of, judge_config, kept, train_judge
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._hints import check_sizes
 from .._options import typed
 from .._precision import pair_in_precision_of
-from .._sites import base_of, is_normal
+from ..errors import check_sizes
 from ..pair import Pair
 from ..priors import GaussianMixture
+from ..sites import base_of, is_normal
 from .checks import check_values, standard_error
 from .distances import distances
 

@@ -13,14 +13,14 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from .._hints import hint
 from .._options import Seed, Size, typed
 from .._precision import pair_in_precision_of
-from .._rng import noticing, own_generators, seed_generators
 from ..data import Part, Splits, batches
 from ..data.splits import PartName
+from ..errors import hint
 from ..objectives import ELBO
 from ..pair import Pair
+from ..rng import noticing, own_generators, seed_generators
 from .aggregate import (
     aggregate_posterior,
     leakage_below,

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._hints import check_sizes
 from .._options import typed
 from .._precision import pair_in_precision_of
 from ..data import Splits
 from ..data.splits import PartName
+from ..errors import check_sizes
 from ..pair import Pair
 from .checks import check_pair, check_values, standard_error
 from .classifier import Classifier

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._cache import cache_folder
-from .._hints import check_sizes
 from .._options import typed
 from .._precision import pair_in_precision_of
 from ..data import Splits
 from ..data.levels import rows_of
 from ..data.splits import PartName
+from ..errors import check_sizes
 from ..pair import Pair
 from .aggregate import aggregate_posterior, log_prior, low_posterior_samples, prior_samples, upper_site
 from .checks import check_pair, check_values

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._options import Seed, path_of, typed
-from .._rng import seeded
 from ..data import Part, Splits
 from ..data.poses import POSE, corners_of, drawn_pose
+from ..rng import seeded
 from .checks import check_categories, check_values
 from .given import conditions_of
 from .judges import Judge, JudgeConfig, calibrate, check_rows, digest_of, judge_config, kept, train_judge

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from .. import checkpoint
 from .._cache import cache_folder, cached, ensure_compiled_folder
-from .._hints import hint
 from .._options import convert_fields
 from ..data import Levels, Splits
 from ..data.splits import add_values
+from ..errors import hint
 from ..progress import progress_bar
 
 __all__ = [

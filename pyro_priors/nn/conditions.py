@@ -7,8 +7,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._hints import hint
 from .._options import typed
+from ..errors import hint
 from .mlp import MLP
 
 __all__ = ["CONDITION_NETWORKS", "AttributeConv", "ConditionMLP", "make_condition_network"]

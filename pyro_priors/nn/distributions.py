@@ -9,7 +9,7 @@ from pyro.distributions import constraints
 from torch import Size, Tensor
 
 from .._precision import HALF, at_least_float32, with_float32_parameters
-from .._sites import apply
+from ..sites import apply
 
 if TYPE_CHECKING:
     from torch.types import _size

@@ -8,7 +8,6 @@ from pyro import infer
 
 from .beta import Beta
 from .capacity import Capacity
-from .compile import CompiledObjective, compiled
 from .constrained import Constrained
 from .elbo import ELBO, EnumELBO, Terms
 from .factor import Factor
@@ -74,7 +73,6 @@ __all__ = [
     "OBJECTIVES",
     "Beta",
     "Capacity",
-    "CompiledObjective",
     "Constrained",
     "EnumELBO",
     "Factor",
@@ -82,7 +80,6 @@ __all__ = [
     "KLWeight",
     "Terms",
     "TotalCorrelation",
-    "compiled",
     "log_importance_weights",
     "options_of",
     "register_objective",

@@ -5,8 +5,8 @@ from typing import ClassVar, cast
 from pyro import poutine
 from torch import Tensor
 
-from .._hints import is_size
 from .._options import typed
+from ..errors import is_size
 from .elbo import ELBO, Terms
 
 __all__ = ["Capacity"]

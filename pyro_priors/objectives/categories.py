@@ -9,9 +9,9 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from .._hints import is_size
 from .._precision import at_least_float32
-from .._sites import OptionError, is_categorical
+from ..errors import is_size
+from ..sites import OptionError, is_categorical
 
 if TYPE_CHECKING:
     from torch.types import _size

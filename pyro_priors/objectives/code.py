@@ -11,8 +11,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from .._sites import base_of, is_enumerated, sample_sites
 from ..nn import RelaxedCategorical
+from ..sites import base_of, is_enumerated, sample_sites
 from .elbo import Expectation, scale_of
 
 __all__ = ["Code", "read_code", "values_of"]

@@ -26,8 +26,8 @@ from .._lock import LOCK
 from .._options import typed
 from .._precision import at_least_float32, with_float32_parameters
 from .._reading import RESTORE
-from .._sites import base_of, check_latent, is_categorical, is_enumerated, is_normal, sample_sites
 from ..nn.distributions import DiscretisedLogistic, check_levels
+from ..sites import base_of, check_latent, is_categorical, is_enumerated, is_normal, sample_sites
 from .categories import Chunk, SomeCategories, Sparse
 from .kl_weight import KLWeightOfPair, Weight
 

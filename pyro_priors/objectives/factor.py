@@ -14,13 +14,13 @@ from pyro import poutine
 from torch import Tensor
 
 from .._files import CheckpointError
-from .._hints import is_size
 from .._lock import own_store
 from .._options import typed
 from .._precision import at_least_float32
 from .._reading import RESTORE
 from .._resume import check_optimizer, check_shapes
-from .._rng import own_generators
+from ..errors import is_size
+from ..rng import own_generators
 from .code import Code, read_code
 from .elbo import ELBO, Terms
 

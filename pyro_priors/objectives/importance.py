@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .._lock import LOCK
 from .._memory import check_memory
 from .._options import Size, typed
-from .._sites import is_enumerated, sample_sites
+from ..sites import is_enumerated, sample_sites
 from .elbo import ELBO, Expectation
 
 __all__ = ["log_importance_weights"]

@@ -9,7 +9,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from .._options import plain, shown
-from .._sites import check_latent
+from ..sites import check_latent
 
 __all__ = ["KLWeight", "KLWeightOfPair", "Weight"]
 

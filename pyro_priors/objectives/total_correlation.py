@@ -7,8 +7,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from .._hints import is_size
 from .._options import typed
+from ..errors import is_size
 from .code import Code, read_code, values_of
 from .elbo import ELBO, Terms
 

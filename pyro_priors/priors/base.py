@@ -11,8 +11,8 @@ import pyro.distributions as dist
 import torch.nn as nn
 from torch import Tensor
 
-from .._hints import check_sizes, is_size
 from .._options import convert_fields
+from ..errors import check_sizes, is_size
 from ..nn import ConditionMLP
 from ..registry import Registry
 

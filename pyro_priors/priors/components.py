@@ -11,12 +11,12 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._hints import check_sizes
 from .._options import typed
 from .._precision import at_least_float32, in_precision_of, with_float32_parameters
-from .._sites import base_of, is_normal
+from ..errors import check_sizes
 from ..nn import JoinedLinear
 from ..registration import check_distribution
+from ..sites import base_of, is_normal
 from .gaussian_mixture import GaussianMixture
 
 __all__ = ["ComponentNetwork", "evaluating", "in_range", "keep_logits", "mixture_of", "posteriors_given", "together"]

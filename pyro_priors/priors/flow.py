@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Size, Tensor
 from torch.distributions import Transform
 
-from .._hints import check_sizes, hint, is_size
 from .._options import typed
 from .._precision import at_least_float32
+from ..errors import check_sizes, hint, is_size
 from .base import Parts, Prior, PriorOptions, as_options, register_prior
 from .gaussian import Gaussian
 from .splines import SplineAutoregressive, SplineCoupling

@@ -8,9 +8,9 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .._hints import check_sizes
 from .._options import typed
 from .._precision import at_least_float32
+from ..errors import check_sizes
 from ..nn import chosen, positive, raw_of
 from .base import Parts, Prior, PriorOptions, register_prior
 from .components import ComponentNetwork, keep_logits

@@ -6,9 +6,9 @@ import torch.nn as nn
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from .._hints import check_sizes
 from .._options import typed
 from .._precision import at_least_float32
+from ..errors import check_sizes
 
 __all__ = ["ReleasedCategoryPrior"]
 

@@ -6,9 +6,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from .._hints import check_sizes
 from .._options import typed
 from .._precision import at_least_float32
+from ..errors import check_sizes
 from .base import Parts, Prior, PriorOptions, register_prior
 
 __all__ = ["Standard", "StandardPrior"]

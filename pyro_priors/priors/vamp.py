@@ -10,8 +10,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .._hints import check_sizes
 from .._options import Seed, typed
+from ..errors import check_sizes
 from ..nn import chosen
 from ..registration import check_distribution
 from .base import Parts, Prior, PriorOptions, register_prior

@@ -1,6 +1,6 @@
 """The zoo: presets, families and networks by name, and the functions that make and load pairs of them."""
 
-from .._hints import hint
+from ..errors import hint
 from .create import Recipe, citations_of, config_of, create, create_for, defaults, load, names, resolve
 from .families import FAMILIES, Factors, Family, register_family
 from .networks import NETWORKS, NetworkOptions, register_networks

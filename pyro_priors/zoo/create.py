@@ -13,17 +13,17 @@ import torch.nn as nn
 
 from .. import checkpoint
 from .._files import CheckpointError
-from .._hints import hint
 from .._memory import TRAINED, TooLarge, Within, check_memory, refusing_too_many_bytes
 from .._options import Seed, path_of, plain, shown, typed
 from .._records import SavedPair
-from .._rng import seeded
 from ..data import Splits
+from ..errors import hint
 from ..nn.likelihood import LIKELIHOODS, LikelihoodOptions
 from ..pair import Pair
 from ..priors import PRIORS, PriorOptions
 from ..registration import BatchCheck
 from ..registry import Registry
+from ..rng import seeded
 from ..run_folder import find_pair
 from .families import FAMILIES, Factors, Family
 from .networks import NETWORKS, NetworkOptions

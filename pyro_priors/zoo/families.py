@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypeVar, cast
 import torch.nn as nn
 
 from .. import guides, models
-from .._hints import hint, is_size
 from .._options import convert_fields
+from ..errors import hint, is_size
 from ..nn import (
     CONDITION_NETWORKS,
     CategoricalHead,

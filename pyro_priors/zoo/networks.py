@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import torch.nn as nn
 
-from .._hints import hint, is_size
 from .._options import convert_fields
+from ..errors import hint, is_size
 from ..nn import NORMALISATIONS, UPSAMPLING, ConditionMLP, ConvDecoder, ConvEncoder, ConvTrunk, Decoder, Encoder
 from ..nn.conv import is_image
 from ..registry import Registry

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from .._hints import hint
+from ..errors import hint
 from ..nn.likelihoods import Gaussian as GaussianLikelihood
 from ..priors import CDV, Flow, Mixture, Standard, Vamp
 from ..registry import Registry

@@ -18,30 +18,30 @@ import torch.nn as nn
 from pyro import infer
 from torch import Tensor
 
-from . import checkpoint
-from ._cache import ensure_compiled_folder
-from ._compile import GRADIENT_NORM
-from ._divergence import TrainingDiverged, became_infinite, cause
-from ._files import CheckpointError, WriteError
-from ._lock import LOCK, own_store
-from ._networks import of_network, same_buffers
-from ._reading import RESTORE
-from ._resume import check_finite, check_optimizer, check_progress
-from ._rng import Draws, own_generators
-from ._sites import SharedNoise
-from .data import Part, Splits, batches, num_batches
-from .objectives import ELBO
-from .objectives.compile import CompiledObjective
-from .objectives.kl_weight import Weight
-from .pair import Pair
-from .progress import ProgressBar
-from .run_folder import ResumeState, RunFolder
+from .. import checkpoint
+from .._cache import ensure_compiled_folder
+from .._files import CheckpointError, WriteError
+from .._lock import LOCK, own_store
+from .._reading import RESTORE
+from .._resume import check_finite, check_optimizer, check_progress
+from ..data import Part, Splits, batches, num_batches
+from ..divergence import TrainingDiverged, became_infinite, cause
+from ..network_checks import of_network, same_buffers
+from ..objectives import ELBO
+from ..objectives.kl_weight import Weight
+from ..pair import Pair
+from ..progress import ProgressBar
+from ..rng import Draws, own_generators
+from ..run_folder import ResumeState, RunFolder
+from ..sites import SharedNoise
+from ..tracing.function import GRADIENT_NORM
+from ..tracing.objective import CompiledObjective
 from .signals import stop_signals
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from .train import TrainConfig
+    from .fit import TrainConfig
 
 __all__ = ["History", "Training", "TrainingDiverged", "summary_writer", "to_like"]
 

@@ -13,12 +13,12 @@ from pyro import poutine
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from ._divergence import refused_parameters
 from ._memory import is_exhausted
-from ._rng import own_generators
+from .divergence import refused_parameters
 from .objectives import ELBO
 from .objectives.categories import Chunk
 from .registration import NetworkError
+from .rng import own_generators
 
 if TYPE_CHECKING:
     from .pair import Pair

@@ -30,21 +30,21 @@ from pyro import infer, poutine
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 from torch.nn.parameter import is_lazy
 
-from . import checkpoint, zoo
-from ._files import CheckpointError, WriteError, write_atomically
-from ._lock import own_store
-from ._memory import TRAINED, check_memory
-from ._networks import check_networks, check_smallest_batch
-from ._options import MAY_BE_INFINITE, convert_fields, plain, shown, typed
-from ._precision import first_rounded
-from ._rng import seeded
-from ._sites import check_latent, sample_sites
-from .data import DataConfig, Levels, Splits
-from .data.units import WHITE
+from .. import checkpoint, zoo
+from .._files import CheckpointError, WriteError, write_atomically
+from .._lock import own_store
+from .._memory import TRAINED, check_memory
+from .._options import MAY_BE_INFINITE, convert_fields, plain, shown, typed
+from .._precision import first_rounded
+from ..data import DataConfig, Levels, Splits
+from ..data.units import WHITE
+from ..network_checks import check_networks, check_smallest_batch
+from ..objectives import ELBO, options_of
+from ..pair import Pair
+from ..rng import seeded
+from ..run_folder import RunFolder
+from ..sites import check_latent, sample_sites
 from .loop import History, Training, TrainingDiverged, summary_writer, to_like
-from .objectives import ELBO, options_of
-from .pair import Pair
-from .run_folder import RunFolder
 from .signals import forwarded_signals
 
 if TYPE_CHECKING:
@@ -544,7 +544,7 @@ def record(
 
     :param digest: always include the digest of the data, as for :meth:`Splits.described`
     """
-    from . import __version__
+    from .. import __version__
 
     return {
         "pair": pair.recipe,

@@ -12,8 +12,8 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from . import zoo
-from .zoo.create import REGISTRIES, choose
+from .. import zoo
+from ..zoo.create import REGISTRIES, choose
 
 __all__ = ["AUTO", "choose_factors", "grouped", "helped", "options_of_family", "plain_options", "taken"]
 

@@ -29,10 +29,10 @@ from pyro.poutine import runtime
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ._cache import compiled_folder, ensure_compiled_folder, why_unwritable
-from ._rng import starting_threads
-from ._sites import OptionError, SharedNoise
-from .registration import NetworkError, unregistered
+from .._cache import compiled_folder, ensure_compiled_folder, why_unwritable
+from ..registration import NetworkError, unregistered
+from ..rng import starting_threads
+from ..sites import OptionError, SharedNoise
 
 __all__ = ["CompiledFunction", "EagerWarning"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ._arrays import check_dense
-from ._hints import check_sizes
-from ._lock import LOCK
-from ._options import Size, shown, typed
-from ._precision import pair_in_precision_of
-from .data import Splits
-from .metrics.aggregate import (
+from .. import _options
+from .._arrays import check_dense
+from .._lock import LOCK
+from .._options import Size, typed
+from .._precision import pair_in_precision_of
+from ..data import Splits
+from ..errors import check_sizes
+from ..metrics import log_magnification
+from ..metrics.aggregate import (
     aggregate_posterior,
     high_posterior_samples,
     leakage,
@@ -25,15 +28,29 @@ from .metrics.aggregate import (
     prior_samples,
     upper_site,
 )
-from .metrics.checks import check_finite
-from .pair import Pair
+from ..metrics.checks import check_finite
+from ..pair import Pair
+from .images import first_rows, new_figure
+from .toys import line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["image_rows", "leakage_curves", "path", "pockets"]
+__all__ = [
+    "MASSES",
+    "latent_scatter",
+    "leakage_curves",
+    "magnification",
+    "path",
+    "planar_site",
+    "pockets",
+    "prior_density",
+]
+
 
 LOW, HIGH = "tab:red", "tab:green"
+
+
 NUM_CODES, NUM_EXTREME, MOST_COLUMNS = 1000, 100, 6
 
 
@@ -65,7 +82,7 @@ def path(
         try:
             code = torch.as_tensor(value, dtype=own.dtype, device=own.device)
         except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"{wanted}, got {shown(value)}: give a tensor") from None
+            raise ValueError(f"{wanted}, got {_options.shown(value)}: give a tensor") from None
         if code.dim() != 1 or z_dim and len(code) != z_dim:
             raise ValueError(f"{wanted}, got {tuple(code.shape)}: reshape it")
         check_finite(name, code)
@@ -97,8 +114,6 @@ def pockets(pairs: Pair | Mapping[str, Pair], data: Splits) -> Figure:
     :raises ValueError: if there is no pair, or codes or data are not of two dimensions, or the data have a condition
     """
     from matplotlib.figure import Figure
-
-    from .plots import planar_site
 
     pairs = {"": pairs} if isinstance(pairs, Pair) else pairs
     if not pairs:
@@ -191,13 +206,153 @@ def leakage_curves(
 
 
 @typed
-def image_rows(rows: Mapping[str, Tensor]) -> Figure:
-    """Rows of images, each with its label.
+def latent_scatter(pair: Pair, data: Splits, num: Size = 2000) -> Figure:
+    """Posterior means of test data, coloured by label or else by category, over samples of the prior in grey.
 
-    :param rows: images by label, each of shape ``(num, channels, height, width)`` with the same number
+    Of a hierarchy the upper code. With more than two dimensions on the first two principal axes of the posterior means;
+    with one against the first value of x.
     """
-    from .plots import image_grid
+    pair = pair_in_precision_of(data.train.x, pair)
+    x, condition = first_rows(data.test, num, pair)
+    codes = pair.encode(x, condition)
+    drawn = pair.sample(len(x), condition, **({"c": "aggregate"} if pair.num_categories else {}))
+    site = next(name for name in codes if name != "c")
+    posterior, prior = codes[site].mean, drawn[site]
+    names = [f"{site} 1", f"{site} 2"]
+    if posterior.shape[-1] == 1:
+        posterior, prior = (
+            torch.cat(z, -1) for z in ((posterior, x.flatten(1)[:, :1]), (prior, drawn["x"].flatten(1)[:, :1]))
+        )
+        names = [site, "x"]
+    elif posterior.shape[-1] > 2:
+        centre = posterior.mean(0)
+        axes_of_means = torch.linalg.svd(posterior - centre, full_matrices=False).Vh[:2].T
+        posterior, prior = (posterior - centre) @ axes_of_means, (prior - centre) @ axes_of_means
+        names = ["principal axis 1", "principal axis 2"]
+    figure, axes = new_figure(5, 4.5)
+    axes.scatter(*prior.cpu().numpy().T, s=3, color="lightgrey")
+    label, title = data.test.label, "label"
+    if label is None and "c" in codes:
+        label, title = codes["c"].probs.argmax(-1).cpu(), "c"
+    if label is None:
+        axes.scatter(*posterior.cpu().numpy().T, s=3)
+    else:
+        points = axes.scatter(*posterior.cpu().numpy().T, s=3, c=label[: len(x)].numpy(), cmap="tab10")
+        _legend(axes, points, title, label)
+    drawn_from = "p(z|c), c of q(c)," if pair.num_categories else "the prior"
+    axes.set(xlabel=names[0], ylabel=names[1], title=f"posterior means, and samples of {drawn_from} (grey)")
+    return figure
 
-    return image_grid(
-        torch.cat([images.cpu() for images in rows.values()]), len(next(iter(rows.values()))), "", [*rows]
+
+def _legend(axes: Any, points: Any, title: str, label: Tensor) -> None:
+    """Each label with its colour, or ten values of many."""
+    elements = points.legend_elements(num=None if len(label.unique()) <= 20 else 10)
+    axes.legend(*elements, title=title, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+MASSES = (0.99, 0.9, 0.5)
+"""Shares of the prior's mass that the contours of :func:`prior_density` enclose."""
+
+
+@torch.no_grad()
+@typed
+def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: Size = 2000) -> Figure:
+    """The prior of a two-dimensional code in grey, under one draw of q(z|x) for each of some test data, by label.
+
+    The draws together are the aggregate posterior, which the prior has to meet. Grey without points is a hole: samples
+    there are of codes that the decoder was never trained on. Points beyond the grey are a leak: codes of data that
+    are next to never sampled. The three greys hold 50, 90 and 99% of the prior's mass, each in the smallest region
+    that does.
+
+    Of a hierarchy the upper code; of a pair with categories the mixture of their priors, and q(z|x) at the most
+    probable one.
+
+    :param pairs: a pair, or several by title, side by side
+    :param data: their data
+    :param num: number of test data, and of samples of the prior that place the contours
+    :raises ValueError: if a code is not of two dimensions, or the data have a condition
+    """
+    from matplotlib.figure import Figure
+
+    named = {"prior and aggregate posterior": pairs} if isinstance(pairs, Pair) else pairs
+    figure = Figure(figsize=(3.6 * len(named) + 1, 3.9), layout="constrained")
+    label = data.test.label
+    for axes, (title, pair) in zip(figure.subplots(1, len(named), squeeze=False)[0], named.items(), strict=True):
+        pair = pair_in_precision_of(data.train.x, pair)
+        site = planar_site(pair, data)
+        if not site:
+            raise ValueError(
+                f"prior_density draws codes of two dimensions that depend on no condition, and {data.name} with this "
+                "pair has others: use latent_scatter"
+            )
+        prior = pair.sample(num)[site]
+        posterior = pair.encode(first_rows(data.test, num, pair)[0])[site].sample()
+        ends = torch.cat([prior, posterior]).quantile(prior.new_tensor([0.002, 0.998]), 0).cpu()
+        margin = 0.08 * (ends[1] - ends[0])
+        first, second = (line(*ends, 150) for ends in zip(ends[0] - margin, ends[1] + margin, strict=True))
+        grid = torch.cartesian_prod(first, second).to(prior)
+        log_p = log_prior(pair, site, grid).unflatten(0, (150, 150)).T.cpu()
+        levels = log_prior(pair, site, prior).quantile(1 - prior.new_tensor(MASSES)).tolist()
+        greys = ["0.92", "0.82", "0.68"]
+        axes.contourf(first, second, log_p, [*levels, math.inf], colors=greys)
+        colours = {"color": "black"} if label is None else {"c": label[:num], "cmap": "tab10"}
+        points = axes.scatter(*posterior.cpu().T, s=9, linewidth=0, **colours)
+        axes.set(title=title, xlabel=f"{site} 1", ylabel=f"{site} 2")
+    if label is not None:
+        _legend(axes, points, "label", label)
+    return figure
+
+
+@typed
+def planar_site(pair: Pair, data: Splits) -> str:
+    """The latent site that :func:`prior_density` can draw, or nothing."""
+    if data.condition_shape is not None:
+        return ""
+    x, _ = first_rows(data.test, 1, pair)
+    site = upper_site(pair, x)
+    return site if pair.encode(x)[site].event_shape == (2,) else ""
+
+
+@torch.no_grad()
+@typed
+def magnification(pair: Pair, data: Splits, num: Size = 1000) -> Figure:
+    """The codes of test data over the decoder's magnification factor, and samples (Fig. 1 of Klushyn et al. 2019).
+
+    Left: one draw of q(z|x) for each datum by label, over the common logarithm of the factor in grey
+    (:func:`~pyro_priors.metrics.log_magnification`). Right: the data in grey under samples.
+
+    :param pair: an unconditional pair with a decoder of its own and a code of two dimensions
+    :param data: their data, of two dimensions too
+    :param num: number of test data, and of samples
+    :raises ValueError: if code or data are not of two dimensions
+    """
+    from matplotlib.figure import Figure
+
+    pair = pair_in_precision_of(data.train.x, pair)
+    site = planar_site(pair, data)
+    if not site or data.x_shape != (2,):
+        raise ValueError(f"magnification draws codes and data of two dimensions, {data.name} with this pair has others")
+    drawn, x = pair.sample(num), data.test.x[:num]
+    z = pair.encode(x.to(pair.device))[site].sample().cpu()
+    prior = drawn[site].cpu()
+    low, high = torch.cat([z, prior]).aminmax(dim=0)
+    first, second = (line(*ends, 200) for ends in zip(low.tolist(), high.tolist(), strict=True))
+    decoder: Any = pair.model.decoder
+    grid = torch.cartesian_prod(first, second).to(next(pair.parameters()))
+    with pair.evaluating():
+        factor = log_magnification(lambda z: decoder(z).mean, grid).reshape(200, 200).T.cpu() / math.log(10)
+    lowest = factor.quantile(0.02).item()  # where it is all but 0 it says no more
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    mesh = left.pcolormesh(
+        *(values.numpy() for values in (first, second, factor)), cmap="Greys", shading="nearest", vmin=lowest
     )
+    figure.colorbar(mesh, ax=left, label="magnification factor, common logarithm")
+    colours = {} if data.test.label is None else {"c": data.test.label[:num], "cmap": "tab10", "vmax": 9}
+    left.scatter(*z.T, s=4, linewidth=0, **colours)
+    left.set(xlabel=f"{site} 1", ylabel=f"{site} 2", title="codes of data, and magnification factor")
+    right.scatter(*x.T, s=4, linewidth=0, color="lightgrey", label="data")
+    right.scatter(*drawn["x"].cpu().T, s=4, linewidth=0, label="samples")
+    right.set(xlabel="$x_1$", ylabel="$x_2$", title=f"{num:,} samples")
+    right.legend(loc="center")
+    return figure

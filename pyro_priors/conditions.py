@@ -17,14 +17,14 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ._hints import check_sizes, hint
 from ._lock import LOCK
 from ._options import Size, typed
 from ._precision import pair_in_precision_of
-from ._rng import seeded
-from ._sites import base_of
 from .data import Splits
+from .errors import check_sizes, hint
 from .pair import Pair
+from .rng import seeded
+from .sites import base_of
 
 __all__ = ["Controlled", "asked", "between", "condition_of", "edited", "grid", "moved", "parse"]
 

@@ -17,26 +17,28 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from . import cache_command, control, data, experiments, metrics, objectives, plots, priors, train, zoo
-from ._arguments import check_arguments, check_once, groups, integer, merged
-from ._files import FolderError, WriteError, make_folder, save_figure, write_atomically
-from ._grammar import choose_factors, grouped, helped, options_of_family, plain_options, taken
-from ._memory import is_exhausted
-from ._options import Seed, Size, path_of
-from ._reading import RESTORE
-from ._rng import seeded
-from ._terminal import one_line, printable, until_unread
-from .checkpoint import CheckpointError
-from .data import DataConfig
-from .data.registry import without_downloads
-from .metrics.evaluate import check_options
-from .metrics.record import DECIDES
-from .nn import likelihoods
-from .pair import Pair
-from .registry import import_by_name, load_plugins
-from .run_folder import MAY_CHANGE, RunFolder
-from .train import TrainConfig
-from .zoo.create import REGISTRIES
+from .. import conditions, data, experiments, metrics, objectives, plots, priors, zoo
+from .._files import FolderError, WriteError, make_folder, save_figure, write_atomically
+from .._memory import is_exhausted
+from .._options import Seed, Size, path_of
+from .._reading import RESTORE
+from .._terminal import one_line, printable, until_unread
+from ..checkpoint import CheckpointError
+from ..data import DataConfig
+from ..data.registry import without_downloads
+from ..metrics.evaluate import check_options
+from ..metrics.record import DECIDES
+from ..nn import likelihoods
+from ..pair import Pair
+from ..registry import import_by_name, load_plugins
+from ..rng import seeded
+from ..run_folder import MAY_CHANGE, RunFolder
+from ..training import fit as train
+from ..training.fit import TrainConfig
+from ..zoo.create import REGISTRIES
+from . import cache as cache_command
+from .arguments import check_arguments, check_once, groups, integer, merged
+from .grammar import choose_factors, grouped, helped, options_of_family, plain_options, taken
 
 __all__ = ["main"]
 
@@ -631,7 +633,7 @@ def _sample(arguments: list[str]) -> None:
     with seeded(options.seed, pair.device):
         if (made := _controlled(options, pair, splits)) is None:
             condition = _conditions_of_rows(options, pair, splits)
-            made = control.Controlled(pair.sample(options.num, condition, **fixed), condition, 8)
+            made = conditions.Controlled(pair.sample(options.num, condition, **fixed), condition, 8)
     drawn = made.sites | ({} if made.condition is None else {"condition": made.condition})
     if out.suffix == ".npz":
         import numpy as np
@@ -661,7 +663,7 @@ def _conditions_of_rows(options: Any, pair: Pair, splits: data.Splits) -> Any:
     return known[[rows[i % len(rows)] for i in range(options.num)]]
 
 
-def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Controlled | None:
+def _controlled(options: Any, pair: Pair, splits: data.Splits) -> conditions.Controlled | None:
     """What is asked for by name; None where it is not."""
     are_rows = [integer(text) is not None for text in options.condition]
     by_name = not all(are_rows)
@@ -676,7 +678,7 @@ def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Contro
     if chosen and not (pair.takes_condition and splits.test.condition is not None):
         raise ValueError(
             f"{chosen[0]} {shown} needs a conditional pair, and this one takes no condition: train one, such as "
-            f"{control.CONDITIONAL}"
+            f"{conditions.CONDITIONAL}"
         )
     if options.transport and not options.edit:
         raise ValueError("--transport belongs to --edit: leave it out, or name rows of the test part with --edit")
@@ -686,13 +688,13 @@ def _controlled(options: Any, pair: Pair, splits: data.Splits) -> control.Contro
             f"{chosen[0]} {shown} needs one --condition by name or value: give one, such as {_example(splits)}{rows}"
         )
     if options.grid:
-        return control.grid(pair, splits, options.grid, ",".join(options.condition))
+        return conditions.grid(pair, splits, options.grid, ",".join(options.condition))
     if options.to:
-        return control.between(pair, splits, options.condition[0], options.to, -(-options.num // 8))
+        return conditions.between(pair, splits, options.condition[0], options.to, -(-options.num // 8))
     if options.edit:
-        return control.edited(pair, splits, options.edit, options.condition[0], options.transport)
+        return conditions.edited(pair, splits, options.edit, options.condition[0], options.transport)
     if by_name and pair.takes_condition and splits.test.condition is not None:
-        return control.asked(pair, splits, options.condition, options.num)
+        return conditions.asked(pair, splits, options.condition, options.num)
     return None
 
 

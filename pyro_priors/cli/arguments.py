@@ -14,8 +14,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
-from ._hints import hint
-from ._options import REFUSED, as_declared, refusal
+from .._options import REFUSED, as_declared, refusal
+from ..errors import hint
 
 __all__ = ["check_arguments", "check_once", "integer", "merged"]
 

@@ -13,12 +13,12 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from .._compile import CompiledFunction
 from .._lock import LOCK
 from .._options import Size, typed
-from .._sites import is_enumerated, is_normal, sample_sites
-from .elbo import ELBO, Terms, in_order
-from .kl_weight import KLWeight, Weight
+from ..objectives.elbo import ELBO, Terms, in_order
+from ..objectives.kl_weight import KLWeight, Weight
+from ..sites import is_enumerated, is_normal, sample_sites
+from .function import CompiledFunction
 
 if TYPE_CHECKING:
     from ..pair import Pair

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
 
-from ._compile import NO_VALIDATION
+from .tracing.function import NO_VALIDATION
 
 __all__ = ["TrainingDiverged", "became_infinite", "cause", "refused_parameters"]
 

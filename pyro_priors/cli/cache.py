@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from ._cache import COMPILED, cache_folder, clear, entries
+from .._cache import COMPILED, cache_folder, clear, entries
 
 __all__ = ["run"]
 

@@ -1,0 +1,5 @@
+"""The command line, ``pyro-priors``."""
+
+from .main import main
+
+__all__ = ["main"]

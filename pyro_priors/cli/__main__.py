@@ -1,0 +1,8 @@
+"""``python -m pyro_priors.cli``."""
+
+import sys
+
+from . import main
+
+if __name__ == "__main__":
+    sys.exit(main())
