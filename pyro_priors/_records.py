@@ -168,7 +168,7 @@ class Config:
     pair: _Recipe | None
     data: _Data | None
     objective: _Objective
-    train: Annotated[dict[str, Any], OptionsOf("train", "TrainConfig")]
+    train: Annotated[dict[str, Any], OptionsOf("training.config", "TrainConfig")]
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     command: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()

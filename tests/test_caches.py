@@ -20,8 +20,9 @@ import pytest
 import torch
 
 import pyro_priors as pp
-from pyro_priors import _cache, checkpoint, cli
+from pyro_priors import _cache, checkpoint
 from pyro_priors.cli import cache as cache_command
+from pyro_priors.cli.main import main
 from pyro_priors.data import faces, load
 from pyro_priors.data.images import grey_images
 from pyro_priors.data.splits import Part
@@ -456,7 +457,7 @@ def test_where_the_caches_are(monkeypatch, tmp_path):
 
 def command(capsys, *arguments):
     """Exit status, lines of the output and of the errors."""
-    status = cli.main(["cache", *arguments])
+    status = main(["cache", *arguments])
     out, err = capsys.readouterr()
     return status, out.splitlines(), err.splitlines()
 

@@ -322,8 +322,8 @@ def test_attributes_of_ones_own_are_asked_for_by_name(tmp_path):
     assert "not read" not in given.source and given.source.endswith("the attributes are the condition")
     rows = [X.tolist().index(row) for row in given.train.x.tolist()]
     assert torch.equal(given.train.condition, torch.from_numpy(known)[rows].float())
-    wanted = pp.control.parse("Round=1,Dark_Blue=-1", given)
-    assert torch.equal(pp.control.condition_of(wanted, given, 3), torch.tensor([[1.0, 0.0]] * 3))
+    wanted = pp.conditions.parse("Round=1,Dark_Blue=-1", given)
+    assert torch.equal(pp.conditions.condition_of(wanted, given, 3), torch.tensor([[1.0, 0.0]] * 3))
     assert from_arrays(X, attributes_train=known).attribute_names == ("0", "1")
     as_bytes = from_arrays(X, attributes_train=known, attribute_names=np.array([b"Round", b"Blue"]))
     assert as_bytes.attribute_names == ("Round", "Blue")

@@ -32,7 +32,6 @@ from pyro_priors.experiments import (
 )
 from pyro_priors.metrics import Estimate
 from pyro_priors.run_folder import RunFolder
-from pyro_priors.training import fit as train
 from pyro_priors.training import loop
 
 NAME = "test2026/table1"
@@ -94,8 +93,10 @@ def finished(tmp_path_factory):
 def counted(monkeypatch):
     """What is trained and what is evaluated from here on."""
     calls = []
-    fit, evaluate = train.fit, metrics.evaluate
-    monkeypatch.setattr(train, "fit", lambda *args, **given: calls.append(given["out"].name) or fit(*args, **given))
+    fit, evaluate = pp.fit, metrics.evaluate
+    monkeypatch.setattr(
+        "pyro_priors.experiments.run.fit", lambda *args, **given: calls.append(given["out"].name) or fit(*args, **given)
+    )
     monkeypatch.setattr(
         metrics, "evaluate", lambda *args, **given: calls.append(given["metrics"]) or evaluate(*args, **given)
     )

@@ -24,7 +24,6 @@ import torch
 
 import pyro_priors as pp
 import runs
-from pyro_priors import cli
 from pyro_priors._options import MAY_BE_INFINITE
 from pyro_priors._terminal import until_unread
 from pyro_priors.cli.arguments import groups
@@ -119,7 +118,7 @@ def parsed_options(arguments: list[str]) -> list[Option]:
         raise SystemExit
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(SystemExit):
-        patch.setattr(cli, "_parse", parse)
+        patch.setattr("pyro_priors.cli.main._parse", parse)
         main(arguments)
     return found
 

@@ -373,7 +373,7 @@ def test_a_damaged_state_never_becomes_the_previous_one(digits, tmp_path, monkey
     with pytest.raises(Crash), pytest.warns(RuntimeWarning, match="continuing from the previous state"):
         fit(run, digits, resume=True, checkpoint_seconds=0)
     monkeypatch.undo()
-    assert pp.train.RunFolder(run).load_state().progress["step"] == 7
+    assert pp.run_folder.RunFolder(run).load_state().progress["step"] == 7
 
 
 def test_two_damaged_states_are_an_error(digits, tmp_path, monkeypatch, capsys):

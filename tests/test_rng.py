@@ -52,7 +52,7 @@ def test_what_runs_on_the_cpu_leaves_several_gpus_alone(several_gpus, tmp_path, 
     arrays |= {f"condition_{part}": torch.rand(20, 1, 16, 16) for part in ("train", "valid", "test")}
     grasps = pp.data.from_arrays(**arrays)
     metrics.trained_discriminator(grasps, tmp_path / "discriminator", max_epochs=1, progress=False)
-    pp.control.grid(pair, data, ["label"], num_columns=2)
+    pp.conditions.grid(pair, data, ["label"], num_columns=2)
 
 
 @pytest.mark.parametrize("command", ["sample --num 2", "plot"])

@@ -139,7 +139,7 @@ def test_a_pair_saved_into_an_interrupted_run_is_loaded(data, tmp_path, monkeypa
     randomise(create()).save(tmp_path)
     first = runs.state(pp.load(tmp_path))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pp.loop.Training, "validate", lambda self: os.kill(os.getpid(), 2) or {"bound": 0.0})
+        patch.setattr(pp.training.loop.Training, "validate", lambda self: os.kill(os.getpid(), 2) or {"bound": 0.0})
         fit(create(), data, tmp_path, epochs=3)
     assert (tmp_path / "last").exists() and not (tmp_path / "pair").exists()
     assert runs.same_bits(runs.state(pp.load(tmp_path)), first)
@@ -522,7 +522,7 @@ REFUSED = {
 def test_what_cannot_be_saved_is_refused_before_it_is_trained(kind, num_processes, data, tmp_path, monkeypatch):
     change, match = REFUSED[kind]
     pair = own(change)
-    monkeypatch.setattr(pp.train.Training, "run", None)
+    monkeypatch.setattr(pp.training.loop.Training, "run", None)
     with pytest.raises(ValueError, match=match) as error:
         fit(pair, data, tmp_path / "run", num_processes=num_processes)
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()

@@ -27,7 +27,6 @@ from pyro_priors.cli.main import main
 from pyro_priors.data.registry import without_downloads
 from pyro_priors.objectives import ELBO, Constrained, Factor
 from pyro_priors.run_folder import RunFolder
-from pyro_priors.training import fit as train
 
 RESULTS = Path(__file__).parents[1] / "results"
 TRAIN = ["train", "cp_vae", "--data", "digits", "--data.limit", "64", "--networks.hidden", "8", "--z-dim", "2"]
@@ -696,13 +695,13 @@ def test_a_command_begins_with_a_pair(words, run, capsys):
 def test_a_run_does_not_say_how_many_processes_it_takes(run, capsys, monkeypatch):
     more = ["--train.num-processes", "64", "--train.max-epochs=3"]
     change_json(run / "config.json", lambda record: record.update(command=[*record["command"], *more]))
-    used, fit = [], train.fit
+    used, fit = [], pp.fit
 
     def noted(*args, config, **given):
         used.append(config)
         return fit(*args, config=config, **given)
 
-    monkeypatch.setattr(train, "fit", noted)
+    monkeypatch.setattr("pyro_priors.cli.main.fit", noted)
     assert command(["resume", str(run), "--quiet"]) == 0
     assert used[0].num_processes == 1 and used[0].max_epochs == 3
     told = capsys.readouterr().err

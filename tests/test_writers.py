@@ -39,7 +39,7 @@ from pyro_priors import _files, checkpoint, experiments, metrics, plots
 from pyro_priors._files import CheckpointError, WriteError, locked, write_atomically
 from pyro_priors.cli.main import main
 from pyro_priors.run_folder import RunFolder
-from pyro_priors.training import fit as train
+from pyro_priors.training import processes
 
 TINY = ["--quiet", "--networks.hidden", "16", "--z-dim", "2", "--train.device", "cpu", "--train.compile", "never"]
 DIGITS = ["--data", "digits", "--data.limit", "96", "--train.batch-size", "32", "--train.checkpoint-seconds", "0"]
@@ -237,7 +237,7 @@ def test_every_file_of_the_package_is_written_in_one_place():
             'with open(path, "ab", buffering=0) as file:',
             'figure.savefig(buffer, format=path.suffix.removeprefix("."), **options)',
         ],
-        "cli.py": ["np.savez(buffer, **arrays)"],
+        "cli/main.py": ["np.savez(buffer, **arrays)"],
     }
 
 
@@ -605,7 +605,7 @@ def test_training_resets_the_digest_of_a_pair_and_a_save_sets_it(tmp_path):
 
 FILLING = """
 import resource, sys, torch
-from pyro_priors.cli import main
+from pyro_priors.cli.main import main
 from pyro_priors.run_folder import RunFolder
 
 method, call, size, *arguments = sys.argv[1:]
@@ -806,7 +806,7 @@ def test_a_killed_worker_is_named_in_one_line(tmp_path):
     result, run = tmp_path / "result", RunFolder("runs/x")
     killed = ProcessExitedException("process 1 terminated with signal SIGKILL", 1, 4, -9, "SIGKILL")
     with pytest.raises(ChildProcessError) as caught:
-        train._raise_of_killed(killed, result, run)
+        processes._raise_of_killed(killed, result, run)
     assert str(caught.value) == (
         "process 1 of the training was killed (SIGKILL), perhaps because memory ran out: resume the run in runs/x from "
         "its last state"
@@ -815,9 +815,9 @@ def test_a_killed_worker_is_named_in_one_line(tmp_path):
     for name in ("began-0", "began-1", "ended-0"):
         (tmp_path / name).touch()
     with pytest.raises(ChildProcessError, match="^process 1 of the training was killed, perhaps .*: train again$"):
-        train._raise_of_killed(lost, result, None)
+        processes._raise_of_killed(lost, result, None)
     (tmp_path / "ended-1").touch()
-    train._raise_of_killed(lost, result, None)  # none was killed: the error itself is raised
+    processes._raise_of_killed(lost, result, None)  # none was killed: the error itself is raised
 
 
 WORKERS = ["--train.num-processes", "2", "--train.max-epochs", "6"]
@@ -889,7 +889,7 @@ KILLS = """
     import os, random, signal, sys, time, warnings
     from pathlib import Path
     import lightning_fabric, sklearn.datasets, torch
-    from pyro_priors.cli import main
+    from pyro_priors.cli.main import main
 
     torch.set_num_threads(1)
     arguments, run, seed, most = sys.argv[4:], Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

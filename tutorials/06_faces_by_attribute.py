@@ -125,16 +125,16 @@ pair = pairs["sigma-CVAE, flow"]
 wanted = ["Male=1,Eyeglasses=1,Smiling=-1", "Male=-1,Blond_Hair=1,Smiling=1"] if FACES else ["label=3", "label=8"]
 
 
-def show(made: pp.control.Controlled):
+def show(made: pp.conditions.Controlled):
     images = pp.plots.shown(made.sites["x_mean"], made.condition, data)
     return pp.plots.image_grid(images, made.num_columns, row_labels=made.row_labels)
 
 
-show(pp.control.asked(pair, data, wanted, num=16))
+show(pp.conditions.asked(pair, data, wanted, num=16))
 
 # %%
 try:
-    pp.control.asked(pair, data, ["Smilling=1" if FACES else "label=33"], num=1)
+    pp.conditions.asked(pair, data, ["Smilling=1" if FACES else "label=33"], num=1)
 except ValueError as error:
     print(error)
 
@@ -142,13 +142,13 @@ except ValueError as error:
 # A grid: one row for each combination, or each class; a column has one draw of noise.
 
 # %%
-show(pp.control.grid(pair, data, ["Male", "Smiling"] if FACES else ["label"]))
+show(pp.conditions.grid(pair, data, ["Male", "Smiling"] if FACES else ["label"]))
 
 # %% [markdown]
 # From one condition to another, on a straight line through conditions that no datum has:
 
 # %%
-show(pp.control.between(pair, data, *wanted))
+show(pp.conditions.between(pair, data, *wanted))
 
 # %% [markdown]
 # ## Editing
@@ -158,10 +158,10 @@ show(pp.control.between(pair, data, *wanted))
 
 # %%
 change = "Smiling=1" if FACES else "label=7"
-show(pp.control.edited(pair, data, range(6), change))
+show(pp.conditions.edited(pair, data, range(6), change))
 
 # %%
-show(pp.control.edited(pair, data, range(6), change, transport=True))
+show(pp.conditions.edited(pair, data, range(6), change, transport=True))
 
 # %% [markdown]
 # ## What is not in the paper

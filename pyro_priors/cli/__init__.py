@@ -1,5 +1,1 @@
-"""The command line, ``pyro-priors``."""
-
-from .main import main
-
-__all__ = ["main"]
+"""The command line, ``pyro-priors``: :func:`.main.main`, and one file for each command."""

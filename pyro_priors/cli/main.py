@@ -33,8 +33,9 @@ from ..pair import Pair
 from ..registry import import_by_name, load_plugins
 from ..rng import seeded
 from ..run_folder import MAY_CHANGE, RunFolder
-from ..training import fit as train
-from ..training.fit import TrainConfig
+from ..training import TrainingDiverged, fit
+from ..training.config import TrainConfig
+from ..training.loop import History
 from ..zoo.create import REGISTRIES
 from . import cache as cache_command
 from .arguments import check_arguments, check_once, groups, integer, merged
@@ -90,7 +91,7 @@ def _run(*arguments: str) -> int:
             raise ValueError(f"command '{command}' is unknown: {zoo.hint(command, list(COMMANDS))}")
         COMMANDS[command](rest)
         print(end="", flush=True)
-    except (train.TrainingDiverged, ChildProcessError) as error:
+    except (TrainingDiverged, ChildProcessError) as error:
         return _fail(error, 1)
     except (CheckpointError, OSError) as error:
         return _fail(error, 2)
@@ -258,7 +259,7 @@ def _train(arguments: list[str]) -> None:
         how = f"; binarised {'in every batch' if splits.binarise else 'once'} (--data.binarise)" if binary else ""
         print(f"data: {splits.source}{how}")
     try:
-        history = train.fit(
+        history = fit(
             pair,
             splits,
             options.objective,
@@ -274,7 +275,7 @@ def _train(arguments: list[str]) -> None:
     print(f"{_trained(history)}; now: pyro-priors evaluate {options.out}")
 
 
-def _trained(history: train.History) -> str:
+def _trained(history: History) -> str:
     bounds = {record["epoch"]: record["valid_bound"] for record in history.epochs}
     bound = bounds.get(history.best_epoch, math.nan)  # of a run whose metrics.jsonl has lost lines
     return (

@@ -36,7 +36,7 @@ from ..metrics.distances import distances
 from ..metrics.evaluate import NUM_MIXED
 from ..pair import Pair
 from ..priors import GaussianMixture
-from ..training.fit import TrainConfig
+from ..training.config import TrainConfig
 from .experiment import Column, Estimates, Experiment, Row, Trained, add, in_features, log_likelihood, number, seeds
 from .pictures import Pictures
 

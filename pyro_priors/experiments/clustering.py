@@ -18,7 +18,7 @@ import torch
 
 from .. import plots
 from ..clusters import start_at_clusters
-from ..training.fit import TrainConfig
+from ..training.config import TrainConfig
 from .experiment import Column, Experiment, Row, Start, Trained, add, log_likelihood, number, seeds, validation_bound
 from .lavda2019 import ACTIVE_CATEGORIES, BOUND, FIRST
 from .pictures import Pictures

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..data import Splits
 from ..metrics import OF_SAME, Estimate
 from ..pair import Pair
-from ..training.fit import TrainConfig
+from ..training.config import TrainConfig
 from ..zoo import hint
 from .pictures import Pictures
 

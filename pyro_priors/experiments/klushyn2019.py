@@ -43,7 +43,7 @@ from ..metrics import (
 from ..metrics.given import conditions_of
 from ..metrics.grasps import CERTAIN
 from ..pair import Pair
-from ..training.fit import TrainConfig
+from ..training.config import TrainConfig
 from .experiment import (
     Column,
     Estimates,

@@ -20,7 +20,7 @@ from ..data import Splits
 from ..data.toys import MIXTURE_MEANS, MIXTURE_SD, mixture_log_density
 from ..metrics import Estimate
 from ..pair import Pair
-from ..training.fit import TrainConfig
+from ..training.config import TrainConfig
 from .experiment import Column, Estimates, Experiment, Row, Trained, add, in_features, log_likelihood, number, seeds
 from .pictures import Pictures
 

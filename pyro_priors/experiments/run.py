@@ -34,8 +34,8 @@ from ..metrics.record import DECIDES
 from ..pair import Pair
 from ..rng import seeded
 from ..run_folder import RunFolder
-from ..training import fit as train
-from ..training.fit import PRECISIONS, TrainConfig, TrainingDiverged
+from ..training import TrainingDiverged, fit
+from ..training.config import PRECISIONS, TrainConfig, default_options, run_record
 from . import pictures
 from .experiment import Experiment, Row, Trained, find
 from .pictures import Pictures
@@ -328,7 +328,7 @@ class _Runner:
     def defaults(row: Row) -> dict[str, Any]:
         """The default of each option of a run."""
         pair = {"name": row.pair, "config": zoo.config_of(row.pair, row.pair_options)}
-        return train.defaults(pair, objectives.OBJECTIVES[row.objective])
+        return default_options(pair, objectives.OBJECTIVES[row.objective])
 
     def kept(self, row: Row, experiment: Experiment, folder: RunFolder) -> dict[str, Estimate]:
         """The estimates of a run whose weights are not kept; none where it has not all of them."""
@@ -349,7 +349,7 @@ class _Runner:
         pair = zoo.create_for(row.pair, data, config.seed, **row.pair_options)
         objective = objectives.OBJECTIVES[row.objective](**row.objective_options)
         if _is_done(folder, config):
-            folder.compare(train.record(pair, data, objective, config), self.defaults(row))
+            folder.compare(run_record(pair, data, objective, config), self.defaults(row))
             self.started(row, config, folder)
             pair.load_weights(folder.path / "pair")
             return pair
@@ -409,7 +409,7 @@ class _Runner:
     ) -> TrainingDiverged | None:
         """Train, or go on where it stopped."""
         try:
-            train.fit(
+            fit(
                 pair,
                 data,
                 objective,

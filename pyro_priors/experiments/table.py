@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..metrics import Estimate
-from ..training.fit import TrainConfig
+from ..training.config import TrainConfig
 from .experiment import Experiment, Row
 
 __all__ = ["Result", "markdown", "record"]

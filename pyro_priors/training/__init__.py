@@ -1,6 +1,7 @@
 """Training: :func:`fit` and its options."""
 
 from ..divergence import TrainingDiverged
-from .fit import TrainConfig, fit
+from .config import TrainConfig
+from .fit import fit
 
 __all__ = ["TrainConfig", "TrainingDiverged", "fit"]

@@ -41,7 +41,7 @@ from .signals import stop_signals
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from .fit import TrainConfig
+    from .config import TrainConfig
 
 __all__ = ["History", "Training", "TrainingDiverged", "summary_writer", "to_like"]
 
