@@ -278,7 +278,13 @@ class Pair(nn.Module):
                 raise ValueError(
                     f"c must be a category, 'prior', or, if the pair has categories, 'aggregate', got '{value}'"
                 )
-            return dist.Categorical(probs=at_least_float32(self.aggregate_c)).sample((size,))
+            probs = at_least_float32(self.aggregate_c)
+            if self.num_categories > 1 and bool((self.aggregate_c == self.aggregate_c[0]).all()):  # as it was made
+                raise ValueError(
+                    "c='aggregate' needs the aggregate posterior, which is not set: call pair.set_aggregate(x_train), "
+                    "as fit does"
+                )
+            return dist.Categorical(probs=probs).sample((size,))
         if not self.num_categories:
             raise ValueError("c was given, but this pair has no category: leave it out, or use a pair such as cp_vae")
         value = self._numbers("c", value)

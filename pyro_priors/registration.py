@@ -225,6 +225,10 @@ def check_distribution(
     right = zip(reversed(batch), reversed(tuple(left_shape)), strict=False)
     if any(one != 1 and other != 1 and one != other for one, other in right):
         remedy = "return one row of parameters for each row of the input"
+        if not event:
+            remedy = "declare its last dimension as the event, .to_event(1)"
+        elif event_shape is None and network.startswith("prior") and len(batch) <= 1:
+            remedy = "return one distribution, of batch shape (), or one for each row of the input"
         if batch[-1:] == (prod(left_shape),):
             remedy = "keep the dimensions to the left of the event, logits.reshape(*z.shape[:-1], *x_shape)"
         raise NetworkError(

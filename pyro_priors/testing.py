@@ -217,6 +217,13 @@ def check_pair(pair: Pair, x: Tensor, condition: Tensor | None = None, **parts: 
     from .zoo import load
 
     _check_given(pair, x, condition)
+    own = [] if pair.recipe is None else pair.recipe["own_networks"]
+    if missing := [key for key in own if key not in parts]:
+        arguments = ", ".join(f"{key}=..." for key in missing)
+        raise ValueError(
+            f"the pair has your own {' and '.join(missing)}, which a load asks for: give "
+            f"check_pair(pair, x, {arguments}), freshly made"
+        )
     twin = copy.deepcopy(pair)
     losses = []
     for objective in (twin.elbo(twin.model, twin.guide), compiled(twin)):

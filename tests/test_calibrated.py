@@ -355,7 +355,9 @@ def test_the_error_of_a_category_counts_with_its_probability(float64, likely):
     expected = (kl_c + (weight * kl).sum(-1) - reconstruction).mean()
 
     assert_close(loss, expected, rtol=1e-10, atol=1e-12)
-    for one, other in zip(*(torch.autograd.grad(value, list(pair.parameters())) for value in (loss, expected)), strict=True):
+    for one, other in zip(
+        *(torch.autograd.grad(value, list(pair.parameters())) for value in (loss, expected)), strict=True
+    ):
         assert_close(one, other, rtol=1e-10, atol=1e-12)
     (likelihood,) = (module for module in pair.modules() if isinstance(module, OptimalGaussianLikelihood))
     assert_close(likelihood.squared_error, mse.detach())

@@ -123,6 +123,9 @@ def evaluate(
         progress=progress,
         categories=categories,
     )
+    if metrics and (empty := [name for name, found in each.items() if not found]):
+        needs = "; ".join(f"{name} needs {NEEDS[name]}" if name in NEEDS else name for name in empty)
+        raise DoesNotApply(f"metrics that do not apply to this pair and its data ({needs}): leave them out")
     return {name: estimate for found in each.values() for name, estimate in found.items()}
 
 

@@ -1,6 +1,5 @@
 """The Gaussian likelihood whose scale is the best one of each batch, in closed form."""
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -62,7 +61,7 @@ class OptimalGaussianLikelihood(Likelihood):
 
     squared_error: Tensor
     num_values: Tensor
-    x_range, has_scale = (-math.inf, math.inf), True
+    has_scale = True
 
     @typed
     def __init__(self, event_dim: int, momentum: float = 0.1, min_log_scale: float = -6.0) -> None:
