@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ._files import make_folder, save_figure
 from ._options import Size, path_of, typed
-from ._precision import pair_in_precision_of
+from ._precision import condition_like, pair_in_precision_of
 from .data import Part, Splits
 from .data.poses import corners_of
 from .latent_plots import image_rows, leakage_curves, path, pockets
@@ -181,7 +181,7 @@ def _aggregate(pair: Pair) -> Tensor:
 
 def _first(part: Part, size: int, pair: Pair) -> tuple[Tensor, Tensor | None]:
     like = next(pair.parameters())
-    given = None if part.condition is None else part.condition[:size].to(like)
+    given = None if part.condition is None else condition_like(part.condition[:size], like)
     return part.x[:size].to(like), given
 
 
@@ -201,7 +201,7 @@ def samples(pair: Pair, data: Splits, num: Size = 64, **fixed: Any) -> Figure:
     :param fixed: as in :meth:`pyro_priors.Pair.sample`, such as ``c="aggregate"``
     """
     pair, condition = pair_in_precision_of(data.train.x, pair), None
-    if data.condition_shape is not None:
+    if data.condition_shape:  # which labels do not have
         x, condition = _first(data.test, num, pair)
         num = len(x)
     x_mean = pair.sample(num, condition, **fixed)["x_mean"]
@@ -381,7 +381,7 @@ def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: Size = 20
 @typed
 def planar_site(pair: Pair, data: Splits) -> str:
     """The latent site that :func:`prior_density` can draw, or nothing."""
-    if data.condition_shape is not None:
+    if data.condition_shape:
         return ""
     x, _ = _first(data.test, 1, pair)
     site = upper_site(pair, x)
