@@ -210,8 +210,6 @@ class Pair(nn.Module):
             raise ValueError(f"size must be a positive integer, got {size!r} (for example, 64)")
         if condition is None and self._configured("condition_shape"):
             raise ValueError("condition is None, but this pair needs one: give one condition, or one for each sample")
-        if condition is not None and self.takes_labels and "c" in fixed:
-            raise ValueError("c and condition were both given, and both set the category: give only one")
         if condition is not None and not (self.takes_condition or self.takes_labels):
             raise ValueError("condition was given, but this pair takes none: leave it out, or train a conditional pair")
         widest = max((module.out_features for module in self.modules() if isinstance(module, nn.Linear)), default=0)
@@ -219,6 +217,8 @@ class Pair(nn.Module):
         check_memory(4 * size * of_one, f"size={size} (--num)", "draw fewer samples at a time")
         if condition is not None:
             condition = self._conditions(condition, size)
+            if self.takes_labels and "c" in fixed and (condition >= 0).any():
+                raise ValueError("c and condition were both given, and both set the category: give only one")
         if isinstance(c := plain(fixed.get("c")), str) and c == "prior":
             del fixed["c"]
         values, bases = self._fixed(fixed, size, condition)

@@ -181,8 +181,10 @@ def _aggregate(pair: Pair) -> Tensor:
 
 def _first(part: Part, size: int, pair: Pair) -> tuple[Tensor, Tensor | None]:
     like = next(pair.parameters())
-    given = None if part.condition is None else condition_like(part.condition[:size], like)
-    return part.x[:size].to(like), given
+    x = part.x[:size].to(like)
+    if part.condition is None or pair.takes_labels:  # labels need not be given
+        return x, None
+    return x, condition_like(part.condition[:size], like)
 
 
 @typed
@@ -201,7 +203,7 @@ def samples(pair: Pair, data: Splits, num: Size = 64, **fixed: Any) -> Figure:
     :param fixed: as in :meth:`pyro_priors.Pair.sample`, such as ``c="aggregate"``
     """
     pair, condition = pair_in_precision_of(data.train.x, pair), None
-    if data.condition_shape:  # which labels do not have
+    if data.condition_shape is not None:
         x, condition = _first(data.test, num, pair)
         num = len(x)
     x_mean = pair.sample(num, condition, **fixed)["x_mean"]

@@ -20,6 +20,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from . import checkpoint
+from ._precision import condition_like
 from ._rng import seeded
 from ._sites import base_of, is_normal
 from .objectives import ELBO
@@ -241,7 +242,8 @@ def check_elbo(
     :raises AssertionError: with the parameters whose gradients differ, the worst first
     """
     pair = copy.deepcopy(pair).double()
-    x, condition = x.double(), None if condition is None else condition.double()
+    x = x.double()
+    condition = condition_like(condition, x)
     elbo: Any = copy.copy(pair.elbo if objective is None else objective)
     given = _GivenNoise()
 

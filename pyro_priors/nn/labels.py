@@ -38,11 +38,11 @@ def check_labels(name: str, labels: Any, num_categories: int, values: bool = Tru
     if not isinstance(labels, Tensor):
         raise OptionError(f"{name} must be a tensor of integer labels, got {type(labels).__name__}: {numbers}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype is torch.bool:
-        one_hot = f"; for one-hot rows, {name}.argmax(-1)" if labels.dim() > 1 else f", {name}.long()"
-        raise OptionError(f"{name} must hold integer labels, got {labels.dtype}: {numbers}{one_hot}")
+        how = f"of one-hot rows, {name}.argmax(-1)" if labels.dim() > 1 else f"of whole numbers, {name}.long()"
+        raise OptionError(f"{name} must hold integer labels, got {labels.dtype}: {numbers}; {how}")
     if labels.dim() not in (1, 2) or labels.shape[1:] not in ((), (1,)) or not len(labels):
         raise OptionError(
-            f"{name} must have shape (batch,), one label for each example, got {tuple(labels.shape)}: {numbers}; for "
+            f"{name} must have shape (batch,), one label for each example, got {tuple(labels.shape)}: {numbers}; of "
             f"one-hot rows, {name}.argmax(-1)"
         )
     labels = labels.reshape(-1).long()
@@ -131,7 +131,7 @@ class LabeledRelaxedCategorical(RelaxedCategorical):
         is_known = self.labels != UNKNOWN
         # away from the corners, where the relaxed density has no gradient
         relaxed = super().log_prob(torch.where(is_known[..., None], 0.0, value))
-        log_p = relaxed.new_zeros(()) if self.normalized else -classification_loss(self, self.labels)
+        log_p = relaxed.new_zeros(()) if self.normalized else -_cross_entropy(self, self.labels)
         return torch.where(is_known, log_p, relaxed)
 
 
@@ -139,10 +139,13 @@ def classification_loss(c: Any, labels: Tensor) -> Tensor:
     r"""Return :math:`-\log p(c = y)` of each example whose label y is known, and 0 of the others.
 
     :param c: a category, as for :func:`restricted`
-    :param labels: as for :func:`restricted`; of a category with a longer batch shape, of that shape
-    :returns: in nats, of the batch shape
+    :param labels: as for :func:`restricted`
+    :returns: in nats, shape ``(batch,)``
     """
+    return _cross_entropy(c, _of(c, labels))
+
+
+def _cross_entropy(c: Any, y: Tensor) -> Tensor:
     logits = at_least_float32(c.logits)
-    y = labels if labels.shape == logits.shape[:-1] else _of(c, labels)
     losses = F.cross_entropy(logits.flatten(0, -2), y.flatten(), ignore_index=UNKNOWN, reduction="none")
     return losses.unflatten(0, y.shape)
