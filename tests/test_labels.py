@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,8 +37,12 @@ def test_data_keep_as_many_labels_of_each_class():
 def test_wrong_options_of_the_data_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         pp.data.load("digits", **options)
-    with pytest.raises(ValueError, match="^labels=10 needs labels, but inverse_sine has none"):
-        pp.data.load("inverse_sine", labels=10)
+
+
+def test_data_without_labels_are_refused(tmp_path):
+    np.savez(tmp_path / "mine.npz", x_train=np.eye(30, dtype="float32"))
+    with pytest.raises(ValueError, match="^labels=10 needs labels, but mine has none: give label_train"):
+        pp.data.load(tmp_path / "mine.npz", labels=10)
 
 
 def test_arrays_may_have_labels_as_their_condition():
