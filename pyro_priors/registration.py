@@ -116,7 +116,8 @@ def add_to_loss(name: str, term: torch.Tensor, weight: float = 1.0) -> None:
     :param term: in nats, shape ``(batch,)``
     :param weight: above 0
     """
-    with poutine.scale(scale=weight), poutine.infer_config(config_fn=lambda site: {"is_penalty": True}):
+    marked: Any = {"is_penalty": True}
+    with poutine.scale(scale=weight), poutine.infer_config(config_fn=lambda site: marked):
         pyro.factor(name, term, has_rsample=True)
 
 

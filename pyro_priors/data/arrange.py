@@ -142,23 +142,28 @@ def _keep_labels(splits: Splits, num: int, seed: int) -> Splits:
         raise ValueError(
             f"labels must be at least {splits.num_labels}, one for each class of {splits.name}, got {num}: give more"
         )
-    parts = {}
-    for name, part in splits.parts.items():
+    num_labels = splits.num_labels
+
+    def keep(part: Part) -> Part:
         assert part.label is not None  # num_labels says so
         condition = torch.full_like(part.label, UNKNOWN)
-        if name == "train":
-            generator = torch.Generator("cpu").manual_seed(seed)
-            order = torch.randperm(len(part), generator=generator, device="cpu")
-            order = order[part.label[order].argsort(stable=True)]  # class by class, at random within each
-            each = torch.bincount(part.label, minlength=splits.num_labels)
-            first = each.cumsum(0) - each
-            place = torch.arange(len(part), device="cpu") - first.repeat_interleave(each)  # within the class
-            known = order[place.argsort(stable=True)[:num]]  # the first of each class, then the second, ...
+        if part is splits.train:
+            known = _balanced(part.label, num_labels, seed)[:num]
             condition[known] = part.label[known]
-        parts[name] = replace(part, condition=condition)
+        return replace(part, condition=condition)
+
     num_known = min(num, len(splits.train))
     source = f"{splits.source}; {num_known} labels of the training part are known, drawn with seed {seed}"
-    return replace(splits, **parts, source=source)
+    return replace(_map(splits, keep), source=source)
+
+
+def _balanced(label: Tensor, num_labels: int, seed: int) -> Tensor:
+    """Positions in a random order: one of each class, then a second one of each, and so on."""
+    order = torch.randperm(len(label), generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
+    order = order[label[order].argsort(stable=True)]  # class by class, at random within each
+    each = torch.bincount(label, minlength=num_labels)
+    place = torch.arange(len(label), device="cpu") - (each.cumsum(0) - each).repeat_interleave(each)  # in its class
+    return order[place.argsort(stable=True)]
 
 
 def _augment(splits: Splits, config: DataConfig) -> Splits:
