@@ -21,6 +21,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from . import checkpoint
+from ._precision import condition_like
 from .objectives import ELBO
 from .pair import Pair
 from .priors import Parts, PriorOptions
@@ -361,7 +362,8 @@ def check_elbo(
     if objective is not None and not hasattr(objective, "differentiable_loss"):
         raise ValueError(f"objective must be an ELBO, such as pp.objectives.Beta(4.0), got {objective!r}")
     pair = copy.deepcopy(pair).double()
-    x, condition = x.double(), None if condition is None else condition.double()
+    x = x.double()
+    condition = condition_like(condition, x)
     elbo: Any = copy.copy(pair.elbo if objective is None else objective)
     given = _GivenNoise()
 

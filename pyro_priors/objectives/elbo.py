@@ -198,6 +198,7 @@ class ELBO(TraceEnum_ELBO):
         size = cast(int, self.chunk_size)
         loss = torch.zeros((), dtype=torch.float32, device="cpu")  # at least, whatever torch's defaults are
         parts, scales = cast(dict[str, Tensor], {}), cast(dict[str, float | Tensor], {})
+        penalties: dict[str, Tensor] = {}
         gradients: dict[Tensor, Tensor] = {}
         # what an x was computed of is needed by the next chunk as well; all else of a chunk's graph is freed with it
         computed = any(isinstance(value, Tensor) and value.grad_fn is not None for value in (*args, *kwargs.values()))
@@ -219,11 +220,12 @@ class ELBO(TraceEnum_ELBO):
                     gradients[leaf] = gradients[leaf] + gradient if leaf in gradients else gradient
             loss, scales = loss + terms.loss.detach(), terms.scales
             parts = {name: value.detach() + parts.get(name, 0.0) for name, value in terms.parts.items()}
+            penalties = {name: value.detach() + penalties.get(name, 0.0) for name, value in terms.penalties.items()}
             first += size
             del terms, traces  # before the next chunk is computed
         if gradients:
             loss = cast(Tensor, _WithGradients.apply(loss, list(gradients.values()), *gradients))
-        return Terms(parts, scales, whole=loss)
+        return Terms(parts, scales, penalties, whole=loss)
 
     def differentiable_loss(self, model, guide, *args, **kwargs) -> Tensor:
         """:returns: the loss in nats per datum, a scalar with gradient"""
@@ -277,6 +279,7 @@ class ELBO(TraceEnum_ELBO):
         expect = Expectation(guide_trace, self.max_plate_nesting)
         reconstruction = cast(Tensor, 0.0)
         parts: dict[str, Tensor] = {}
+        penalties: dict[str, Tensor] = {}
         scales: dict[str, float | Tensor] = {"reconstruction": 1.0}
         for name, site in sample_sites(model_trace):
             if site["is_observed"]:
@@ -302,8 +305,11 @@ class ELBO(TraceEnum_ELBO):
         for name, site in sample_sites(guide_trace):
             if name not in model_trace.nodes:  # such as a pyro.factor: a term of the guide's own
                 log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
-                parts[f"kl_{name}"], scales[f"kl_{name}"] = expect(name, site, log_prob), scale_of(site)
-        return Terms({"reconstruction": reconstruction, **parts}, scales)
+                if site["infer"].get("is_penalty"):  # of add_to_loss
+                    penalties[name], scales[name] = expect(name, site, log_prob).mean(), scale_of(site)
+                else:
+                    parts[f"kl_{name}"], scales[f"kl_{name}"] = expect(name, site, log_prob), scale_of(site)
+        return Terms({"reconstruction": reconstruction, **parts}, scales, penalties)
 
     def _kl(self, name: str, p_site: Any, q_site: Any, closed: bool) -> Tensor:
         """KL of one latent site, closed if it may be, or sampled, shape (enumerated...) + plates, at weight 1."""

@@ -318,7 +318,10 @@ def make(recipe: Recipe, encoder: nn.Module | None = None, decoder: nn.Module | 
             _check_signature(key, getattr(factors, key), family)
     pair.recipe = {"name": recipe.name, "config": recipe.config(), "own_networks": own}
     pair.made_of = pair.parts()
-    check = BatchCheck(x=recipe.x_shape, condition=getattr(family, "condition_shape", None))
+    shapes: dict[str, Any] = {"x": recipe.x_shape}
+    if hasattr(family, "condition_shape"):  # others check their labels themselves, or take no condition
+        shapes["condition"] = family.condition_shape
+    check = BatchCheck(**shapes)
     for program in (pair.model, pair.guide):
         program.register_forward_pre_hook(check, with_kwargs=True)
     # what your networks must return; the programs compare
@@ -374,6 +377,11 @@ def create_for(name: str, data: Splits, seed: Seed, **given: Any) -> Pair:
     if given.get("likelihood", "auto") in (None, "auto"):
         given["likelihood"] = preset.factors.get("likelihood") or data.likelihood
     if any(one.name == "condition_shape" for one in fields(FAMILIES[preset.family])):
+        if data.condition_shape == ():
+            raise ValueError(
+                f"the condition of {data.name} is labels, and pair '{name}' needs rows of numbers: give "
+                "--data.condition-labels, which makes them one-hot, or a pair such as cp_vae"
+            )
         if data.condition_shape is None:
             raise ValueError(
                 f"pair '{name}' needs data with a condition, {data.name} has none: give --data.condition-rows N (the "
@@ -509,7 +517,10 @@ def citations_of(pair: Pair) -> tuple[str, ...]:
     """Keys of the papers behind a pair of the zoo, each once."""
     recipe: Any = pair.recipe
     preset = PRESETS.entry(recipe["name"])
-    keys = list(preset.citations) + list(FAMILIES.entry(preset.value.family).citations)
+    family = FAMILIES.entry(preset.value.family)
+    keys = list(preset.citations) + list(family.citations)
+    own = {one.name: recipe["config"][one.name] for one in fields(family.value) if one.name in recipe["config"]}
+    keys += getattr(family.value(**own), "citations", ())
     for factor in FAMILIES[preset.value.family].factors:
         record = recipe["config"][factor]
         if record["name"] is not None:
