@@ -113,7 +113,7 @@ def test_the_centre_takes_the_size_of_the_terms_out_of_the_gradient(monkeypatch)
         return torch.stack(found).var(0).sum()
 
     with_centre = variance()
-    monkeypatch.setattr("pyro_priors.objectives.elbo.Expectation._centre", lambda self, weight, term, dims: 0.0)
+    monkeypatch.setattr("pyro_priors.objectives.expectation.Expectation._centre", lambda self, weight, term, dims: 0.0)
     assert variance() > 3 * with_centre
 
 

@@ -9,11 +9,12 @@ from pyro import infer
 from .beta import Beta
 from .capacity import Capacity
 from .constrained import Constrained
-from .elbo import ELBO, EnumELBO, Terms
+from .elbo import ELBO, EnumELBO
 from .factor import Factor
 from .importance import log_importance_weights
 from .info import Info
 from .kl_weight import KLWeight
+from .terms import Terms
 from .total_correlation import TotalCorrelation
 
 OBJECTIVES: dict[str, type[ELBO]] = {

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from .._options import typed
 from ..errors import is_size
-from .elbo import ELBO, Terms
+from .elbo import ELBO
+from .terms import Terms
 
 __all__ = ["Capacity"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..nn import RelaxedCategorical
 from ..sites import base_of, is_enumerated, sample_sites
-from .elbo import Expectation, scale_of
+from .expectation import Expectation, scale_of
 
 __all__ = ["Code", "read_code", "values_of"]
 

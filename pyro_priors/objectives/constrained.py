@@ -15,8 +15,9 @@ from .._files import CheckpointError
 from .._options import typed
 from .._reading import RESTORE
 from .._resume import check_shapes
-from .elbo import ELBO, Terms
+from .elbo import ELBO
 from .kl_weight import KLWeight
+from .terms import Terms
 
 __all__ = ["Constrained"]
 

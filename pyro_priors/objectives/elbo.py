@@ -6,10 +6,8 @@ is read off the plate ``"data"``. Pyro's stock ELBOs sum over the batch instead;
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 import torch
@@ -19,7 +17,6 @@ from pyro.infer import TraceEnum_ELBO
 from pyro.infer.util import is_validation_enabled
 from pyro.util import check_model_guide_match, check_traceenum_requirements
 from torch import Tensor
-from torch.distributions import MultivariateNormal, kl_divergence
 
 from .._files import CheckpointError
 from .._lock import LOCK
@@ -27,56 +24,14 @@ from .._options import typed
 from .._precision import at_least_float32, with_float32_parameters
 from .._reading import RESTORE
 from ..nn.distributions import DiscretisedLogistic, check_levels
-from ..sites import base_of, check_latent, is_categorical, is_enumerated, is_gaussian, is_normal, sample_sites
+from ..sites import base_of, check_latent, is_categorical, is_enumerated, is_gaussian, sample_sites
 from .categories import Chunk, SomeCategories, Sparse
+from .expectation import Expectation, scale_of
+from .kl import differ, gaussian_kl, in_order
 from .kl_weight import KLWeightOfPair, Weight
+from .terms import Terms, WithGradients, leaves_of
 
-__all__ = ["ELBO", "EnumELBO", "Expectation", "Terms", "scale_of"]
-
-
-@dataclass
-class Terms:
-    """The bound of one batch, term by term.
-
-    :param parts: per datum, shape ``(batch,)``, at weight 1: ``"reconstruction"``, the expected log-likelihood, and
-        ``"kl_SITE"`` for each latent site
-    :param scales: what the objective multiplies each part and penalty with in the loss; 1 for the reconstruction
-    :param penalties: what an objective adds to the loss and not to the bound, by name: scalars of the whole batch, in
-        nats per datum or in the units that the objective states, at weight 1
-    :param own: losses of the objective's own networks, by name: their gradients go along with the loss's, their values
-        are no part of it
-    :param whole: the loss, where it was computed chunk by chunk, and the parts have no gradient
-    """
-
-    parts: dict[str, Tensor]
-    scales: dict[str, float | Tensor]
-    penalties: dict[str, Tensor] = field(default_factory=dict)
-    own: dict[str, Tensor] = field(default_factory=dict)
-    whole: Tensor | None = None
-
-    @property
-    def bound(self) -> Tensor:
-        """The evidence lower bound at weight 1, shape ``(batch,)``."""
-        signed = (-value if name.startswith("kl_") else value for name, value in self.parts.items())
-        return cast(Tensor, sum(signed))
-
-    @property
-    def loss(self) -> Tensor:
-        """Mean over the batch of the weighted KL less the reconstruction, and the weighted penalties, a scalar."""
-        if self.whole is not None:
-            return self.whole
-        terms = [
-            (self.scales[name] * (value if name.startswith("kl_") else -value)).mean()
-            for name, value in self.parts.items()
-        ]
-        terms += [self.scales[name] * value for name, value in self.penalties.items()]
-        terms += [value - value.detach() for value in self.own.values()]
-        return cast(Tensor, sum(terms))
-
-    def means(self) -> dict[str, Tensor]:
-        """Parts, penalties and losses of own networks as scalars without gradient: means over the batch at weight 1."""
-        found = {**self.parts, **self.penalties, **self.own}
-        return {name: value.detach().mean() for name, value in found.items()}
+__all__ = ["ELBO", "EnumELBO"]
 
 
 class ELBO(TraceEnum_ELBO):
@@ -213,7 +168,7 @@ class ELBO(TraceEnum_ELBO):
                 )
             (num,) = chunk.sites.values()
             terms = self._terms(*traces)
-            leaves = _leaves(terms.loss)
+            leaves = leaves_of(terms.loss)
             if leaves:
                 found = torch.autograd.grad(terms.loss, leaves, retain_graph=computed)
                 for leaf, gradient in zip(leaves, found, strict=True):
@@ -224,7 +179,7 @@ class ELBO(TraceEnum_ELBO):
             first += size
             del terms, traces  # before the next chunk is computed
         if gradients:
-            loss = cast(Tensor, _WithGradients.apply(loss, list(gradients.values()), *gradients))
+            loss = cast(Tensor, WithGradients.apply(loss, list(gradients.values()), *gradients))
         return Terms(parts, scales, penalties, whole=loss)
 
     def differentiable_loss(self, model, guide, *args, **kwargs) -> Tensor:
@@ -316,7 +271,7 @@ class ELBO(TraceEnum_ELBO):
         p_scale, q_scale = p_site["scale"], q_site["scale"]
         # two tensors are not compared, as that would stop a compiled step; what they multiply is
         inner = [site.get("scale_before_weight", site["scale"]) for site in (p_site, q_site)]
-        if _differ(p_scale, q_scale) or _differ(*inner):
+        if differ(p_scale, q_scale) or differ(*inner):
             raise ValueError(
                 f"site '{name}' is scaled by {p_scale} in the model and by {q_scale} in the guide: put the same KL "
                 "weight on both programs"
@@ -334,77 +289,6 @@ class ELBO(TraceEnum_ELBO):
         return scale_and_mask(kl, 1.0, p_site["mask"])
 
 
-def gaussian_kl(q: Any, p: Any) -> Tensor:
-    """Return KL(q || p) of two Gaussians over vectors, each of a diagonal or a full covariance, in closed form.
-
-    :param q: event shape ``(z_dim,)``
-    :param p: the same event shape
-    :returns: shape of the two batch shapes, broadcast; nats
-    """
-    if is_normal(p) and is_normal(q):
-        return kl_divergence(q, p)
-    return kl_divergence(_full(q), _full(p))
-
-
-def _full(fn: Any) -> MultivariateNormal:
-    """Return the Gaussian with its covariance as a matrix."""
-    if not is_normal(fn):
-        return fn
-    base = base_of(fn)
-    return MultivariateNormal(base.loc, scale_tril=torch.diag_embed(base.scale))
-
-
-def in_order(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> bool:
-    """Whether all latent sites before this one in the model come before it in the guide too.
-
-    Otherwise the prior of this site may depend, by what the guide draws after it, on its own value, and a closed form
-    would miss that.
-    """
-    before = [
-        {
-            other
-            for other in itertools.takewhile(lambda other: other != name, (key for key, _ in sample_sites(trace)))
-            if other in guide_trace.nodes
-        }
-        for trace in (model_trace, guide_trace)
-    ]
-    return before[0] <= before[1]
-
-
-def _differ(one: float | Tensor, other: float | Tensor) -> bool:
-    both = isinstance(one, Tensor) and isinstance(other, Tensor)
-    return not both and (isinstance(one, Tensor) or isinstance(other, Tensor) or one != other)
-
-
-def _leaves(loss: Tensor) -> list[Tensor]:
-    """The tensors that a backward pass would leave a gradient in."""
-    found, seen, todo = [], set(), [loss.grad_fn]
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):  # the end of the graph
-            found.append(node.variable)
-        todo.extend(next_node for next_node, _ in node.next_functions)
-    return found
-
-
-class _WithGradients(torch.autograd.Function):
-    """A loss whose gradients by some leaves are known."""
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *leaves: Tensor) -> Tensor:
-        ctx.gradients = gradients
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("a loss with chunk_size has no second derivatives: leave chunk_size out")
-        return (None, None, *(gradient * factor for gradient in ctx.gradients))
-
-
 class EnumELBO(ELBO):
     """:class:`ELBO` for guides with an enumerated category, such as CP-VAE's: refuses a guide that enumerates nothing.
 
@@ -418,90 +302,3 @@ class EnumELBO(ELBO):
                 'infer={"enumerate": "parallel"}, or use ELBO'
             )
         return super()._terms(model_trace, guide_trace)
-
-
-class Expectation:
-    """Expectation under the guide of a term of any site: exact over enumerated sites, a mean over particles.
-
-    Plates are the rightmost dimensions ("data" the last), enumerated sites lie to the left of them. Of a site that is
-    summed over its most probable categories and a drawn one, the mean over the former is subtracted from each term
-    before it is weighted, and added again: it does not depend on the draw, the estimate stays unbiased, and its
-    gradient no longer grows with the size of the terms. Of a chunk, the expectation is its share of the whole.
-
-    A draw that is not reparameterised has no gradient and is refused, unless ``draws`` says that none is wanted.
-    """
-
-    def __init__(self, guide_trace: poutine.Trace, max_plate_nesting: int, draws: bool = False) -> None:
-        self.num_plates = max_plate_nesting
-        self.log_weight: Tensor | None = None
-        self.drawn_dims: list[int] = []
-        self.in_chunks = False
-        for name, site in sample_sites(guide_trace):
-            if site["is_observed"]:
-                continue
-            if is_enumerated(site):
-                fn, value = site["fn"], site["value"]
-                in_part = isinstance(fn, SomeCategories)
-                # in order: gradients laid out otherwise have other strides in a graph than torch's kernels give them
-                log_weight = (fn.log_weight(value) if in_part else fn.log_prob(value)).contiguous()
-                self.log_weight = log_weight if self.log_weight is None else self.log_weight + log_weight
-                if in_part and fn.first is None:
-                    self.drawn_dims.append(site["infer"]["_enumerate_dim"])
-                self.in_chunks |= in_part and fn.first is not None
-            elif not site["fn"].has_rsample and not draws:
-                raise ValueError(
-                    f"site '{name}' is neither enumerated nor reparameterised: mark it with "
-                    'infer={"enumerate": "parallel"}, or use pyro.infer.TraceGraph_ELBO with SVI'
-                )
-
-    def __call__(self, name: str, site: Any, term: Tensor) -> Tensor:
-        """Shape ``(batch,)`` from a term of shape ``enumerated_shape + plate_shape``."""
-        self.check(name, site, term)
-        if self.log_weight is not None and (term.dim() > self.num_plates or self.in_chunks):
-            weight = self.log_weight.exp()
-            dims = tuple(range(-max(term.dim(), weight.dim()), -self.num_plates))
-            if self.drawn_dims:
-                centre = self._centre(weight, term, dims)
-                term = (weight * (term - centre)).sum(dims) + centre
-            else:
-                term = (weight * term).sum(dims)
-        return term.mean(tuple(range(term.dim() - 1))) if term.dim() > 1 else term
-
-    def _centre(self, weight: Tensor, term: Tensor, dims: tuple[int, ...]) -> Tensor:
-        """Mean of the term over all categories but the drawn ones, without gradient."""
-        weight, term = torch.broadcast_tensors(weight.detach(), term.detach())
-        for dim in self.drawn_dims:
-            weight, term = (value.narrow(dim, 0, value.shape[dim] - 1) for value in (weight, term))
-        return (weight * term).sum(dims) / weight.sum(dims)
-
-    def check(self, name: str, site: Any, term: Tensor) -> None:
-        """Refuse a term that is not one number for each datum, particle and enumerated category."""
-        frames = [frame for frame in site["cond_indep_stack"] if frame.name == "data"]
-        if not frames or term.dim() == 0 or term.shape[-1] != frames[0].size:
-            raise ValueError(
-                f"site '{name}' must lie in the plate 'data' with one log-density per datum, got shape "
-                f"{tuple(term.shape)}: sample it within the plate, and declare its event dimensions with .to_event"
-            )
-        if site["value"].dim() <= site["fn"].event_dim:  # the plate made one such event of each datum
-            raise ValueError(
-                f"site '{name}' has {site['fn'].event_dim} event dimensions, and its values have the shape "
-                f"{tuple(site['value'].shape)} with the batch: declare one fewer with .to_event"
-            )
-        num_enumerated = 0 if self.log_weight is None else self.log_weight.dim() - self.num_plates
-        if term.dim() > self.num_plates + max(num_enumerated, 0):
-            raise ValueError(
-                f"site '{name}' has batch shape {tuple(term.shape)}, more dimensions than plates and enumerated "
-                "sites: declare its event dimensions with .to_event"
-            )
-
-
-def scale_of(site: Any) -> float | Tensor:
-    """What the handlers around a program scale a site by, less what a plate that subsamples puts on it.
-
-    Our losses are means over the batch, and the mean over a subsample already estimates the one over all data.
-    """
-    scale = site["scale"]
-    for frame in site["cond_indep_stack"]:
-        if frame.full_size is not None and frame.full_size != frame.size:
-            scale = scale * (frame.size / frame.full_size)
-    return scale

@@ -22,7 +22,8 @@ from .._resume import check_optimizer, check_shapes
 from ..errors import is_size
 from ..rng import own_generators
 from .code import Code, read_code
-from .elbo import ELBO, Terms
+from .elbo import ELBO
+from .terms import Terms
 
 __all__ = ["Discriminator", "Factor"]
 

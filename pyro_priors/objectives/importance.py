@@ -11,7 +11,8 @@ from .._lock import LOCK
 from .._memory import check_memory
 from .._options import Size, typed
 from ..sites import is_enumerated, sample_sites
-from .elbo import ELBO, Expectation
+from .elbo import ELBO
+from .expectation import Expectation
 
 __all__ = ["log_importance_weights"]
 

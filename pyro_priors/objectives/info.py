@@ -9,7 +9,8 @@ from torch import Tensor
 from .._options import typed
 from .._precision import at_least_float32
 from .code import Code, read_code
-from .elbo import ELBO, Terms
+from .elbo import ELBO
+from .terms import Terms
 
 __all__ = ["Info", "squared_mmd"]
 

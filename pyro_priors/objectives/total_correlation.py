@@ -10,7 +10,8 @@ from torch import Tensor
 from .._options import typed
 from ..errors import is_size
 from .code import Code, read_code, values_of
-from .elbo import ELBO, Terms
+from .elbo import ELBO
+from .terms import Terms
 
 __all__ = ["TotalCorrelation"]
 

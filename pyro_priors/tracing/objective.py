@@ -15,8 +15,10 @@ from torch import Tensor
 
 from .._lock import LOCK
 from .._options import Size, typed
-from ..objectives.elbo import ELBO, Terms, in_order
+from ..objectives.elbo import ELBO
+from ..objectives.kl import in_order
 from ..objectives.kl_weight import KLWeight, Weight
+from ..objectives.terms import Terms
 from ..sites import is_enumerated, is_normal, sample_sites
 from .function import CompiledFunction
 
