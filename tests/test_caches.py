@@ -403,8 +403,8 @@ def test_an_unwritable_compilers_cache_is_replaced_by_a_temporary_one(monkeypatc
 
 
 def test_a_full_disk_below_the_compiler_runs_eagerly(monkeypatch, tmp_path):
-    from pairs import create, randomise
-    from test_compile import batch, compiled_loss, eager
+    from compiling import compiled_loss, eager
+    from pairs import batch, create, randomise
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setattr("pyro_priors.tracing.inductor._machine_code", lambda *arguments: torch.compiler.no_such_thing)
