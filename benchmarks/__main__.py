@@ -1,7 +1,7 @@
 """Run the benchmarks, print their tables and write them to ``results/benchmarks``.
 
 python -m benchmarks [steps breakdown epochs likelihood encoding categories growth start quality precision]
-python -m benchmarks stability
+python -m benchmarks [stability compilers]
 """
 
 import json
@@ -25,7 +25,7 @@ NAMES = (
     "quality",
     "precision",
 )
-ON_REQUEST = ("stability",)  # of runs that are there
+ON_REQUEST = ("stability", "compilers")  # of runs that are there; a question that is answered
 OUT = Path(__file__).parents[1] / "results" / "benchmarks"
 
 

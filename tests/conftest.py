@@ -4,6 +4,8 @@ import pyro
 import pytest
 import torch
 
+from pyro_priors.tracing import inductor
+
 
 @pytest.fixture(autouse=True)
 def clean_slate():
@@ -23,3 +25,16 @@ def float64(clean_slate):
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Traced and run as traced, without the seconds that inductor takes; the list grows with each graph."""
+    graphs = []
+
+    def run_as_traced(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(inductor, "compile_graph", run_as_traced)
+    return graphs

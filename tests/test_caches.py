@@ -403,11 +403,11 @@ def test_an_unwritable_compilers_cache_is_replaced_by_a_temporary_one(monkeypatc
 
 
 def test_a_full_disk_below_the_compiler_runs_eagerly(monkeypatch, tmp_path):
-    from pairs import create, randomise
-    from test_compile import batch, compiled_loss, eager
+    from compiling import compiled_loss, eager
+    from pairs import batch, create, randomise
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-    monkeypatch.setattr("pyro_priors.tracing.function._machine_code", lambda *arguments: torch.compiler.no_such_thing)
+    monkeypatch.setattr("pyro_priors.tracing.inductor._machine_code", lambda *arguments: torch.compiler.no_such_thing)
     pair, args = randomise(create("vae")), batch("vae")
     said = r"running eagerly, not compiled: the compiler's cache .*inductor cannot be written \(file too large\)"
     with full_disk(1000), pytest.warns(pp.EagerWarning, match=said):
@@ -417,7 +417,7 @@ def test_a_full_disk_below_the_compiler_runs_eagerly(monkeypatch, tmp_path):
 
 def test_only_files_of_the_compilers_cache_are_removed(monkeypatch, tmp_path):
     """Whatever library an error names."""
-    from pyro_priors.tracing import function
+    from pyro_priors.tracing import inductor
 
     (tmp_path / "inductor").mkdir()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
@@ -427,9 +427,9 @@ def test_only_files_of_the_compilers_cache_are_removed(monkeypatch, tmp_path):
     def machine_code(graph, inputs):
         raise ImportError(f"{library}: file too short")
 
-    monkeypatch.setattr(function, "_machine_code", machine_code)
+    monkeypatch.setattr(inductor, "_machine_code", machine_code)
     with pytest.raises(ImportError):
-        function.compile_graph(None, [])
+        inductor.compile_graph(None, [])
     assert library.exists()
 
 

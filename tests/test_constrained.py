@@ -107,7 +107,7 @@ def test_svi_and_the_loops_of_one_s_own_move_beta():
 def test_beta_is_an_input_of_the_graph(float64, monkeypatch):
     graphs = []
     monkeypatch.setattr(
-        "pyro_priors.tracing.function.compile_graph", lambda graph, inputs: graphs.append(graph) or graph
+        "pyro_priors.tracing.inductor.compile_graph", lambda graph, inputs: graphs.append(graph) or graph
     )
     pair, args = randomise(create("vae")), batch("vae")
     compiled = pp.compiled(pair, Constrained(4.0, beta=0.2, rate=0.1))
@@ -134,7 +134,7 @@ def digits():
 @pytest.mark.parametrize("compile", ["never", "always"])
 def test_fit_reports_beta_and_resumes_exactly(digits, tmp_path, monkeypatch, compile):
     """A second training is as the first; a run that goes on from its state ends as one that was never stopped."""
-    monkeypatch.setattr("pyro_priors.tracing.function.compile_graph", lambda graph, inputs: graph)
+    monkeypatch.setattr("pyro_priors.tracing.inductor.compile_graph", lambda graph, inputs: graph)
     objective, ends = Constrained(44.0, beta=0.1, rate=0.05, smoothing=0.5), []
     options = FIT | {"compile": compile, "objective": objective}
     for run in ("one", "other"):

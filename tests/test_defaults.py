@@ -135,7 +135,7 @@ def made(name):
     ids=lambda value: type(value).__name__ if isinstance(value, ELBO) else value if isinstance(value, str) else "",
 )
 def test_training(which, name, objective, options, monkeypatch):
-    monkeypatch.setattr("pyro_priors.tracing.function.compile_graph", lambda graph, inputs: graph)
+    monkeypatch.setattr("pyro_priors.tracing.inductor.compile_graph", lambda graph, inputs: graph)
     pair, data = made(name)
 
     def train():

@@ -16,7 +16,7 @@ import runs
 from pyro_priors import checkpoint
 from pyro_priors.cli.main import main
 from pyro_priors.objectives import ELBO, Beta
-from pyro_priors.tracing import function
+from pyro_priors.tracing import inductor
 from pyro_priors.training import loop
 
 OPTIONS = {"progress": False, "batch_size": 32, "learning_rate": 1e-2, "max_epochs": 4}
@@ -32,7 +32,7 @@ def digits():
 @pytest.fixture
 def traced(monkeypatch):
     """Graphs run as traced, without the seconds that inductor takes."""
-    monkeypatch.setattr(function, "compile_graph", lambda graph, inputs: graph)
+    monkeypatch.setattr(inductor, "compile_graph", lambda graph, inputs: graph)
 
 
 class Spoiled(nn.Module):

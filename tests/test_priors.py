@@ -30,7 +30,7 @@ from pyro_priors.priors import (
 )
 from pyro_priors.priors.splines import rational_quadratic
 from pyro_priors.testing import check_draws
-from pyro_priors.tracing import function
+from pyro_priors.tracing import inductor
 
 SMOOTH = [case for case in CASES if not isinstance(OPTIONS[case[0]], pp.priors.Flow)]
 FLOW_CASES = [case for case in CASES if isinstance(OPTIONS[case[0]], pp.priors.Flow)]
@@ -732,7 +732,7 @@ COMBINATIONS = {
 @pytest.mark.parametrize("key", COMBINATIONS)
 def test_a_traced_loss_is_the_eager_one(key, float64, monkeypatch):
     """Every prior traces into one graph, run here without inductor: loss and all gradients at the same noise."""
-    monkeypatch.setattr(function, "compile_graph", lambda graph, inputs: graph)
+    monkeypatch.setattr(inductor, "compile_graph", lambda graph, inputs: graph)
     name, options = COMBINATIONS[key]
     pair, (x,) = randomise(create(name, **options)), batch(name)
     compiled = pp.compiled(pair)

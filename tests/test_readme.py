@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pyro_priors.tracing import function
+from pyro_priors.tracing import inductor
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -15,7 +15,7 @@ def test_the_scripts_of_the_readme_run(tmp_path, monkeypatch):
     assert "range(100)" in script and "max_epochs=100" in loop
     code = script.replace("range(100)", "range(1)").replace("num_samples=500", "num_samples=5")
     code += loop.replace("max_epochs=100", "max_epochs=1") + compiled
-    monkeypatch.setattr(function, "compile_graph", lambda graph, inputs: graph)  # without the seconds of a compiler
+    monkeypatch.setattr(inductor, "compile_graph", lambda graph, inputs: graph)  # without the seconds of a compiler
     names = {}
     exec(compile(code, str(README), "exec"), names)
     assert names["history"].stopped == "max_epochs"

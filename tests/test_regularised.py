@@ -486,7 +486,7 @@ FIT = {"progress": False, "batch_size": 32, "max_epochs": 2, "learning_rate": 1e
 )
 def test_fit_fills_in_and_reports(digits, monkeypatch, objective, penalties, compile):
     """The penalties are in the record, batches of one datum go, and a second training is as the first."""
-    monkeypatch.setattr("pyro_priors.tracing.function.compile_graph", lambda graph, inputs: graph)
+    monkeypatch.setattr("pyro_priors.tracing.inductor.compile_graph", lambda graph, inputs: graph)
     before, ends = dict(vars(objective)), []
     for _ in range(2):
         pair = runs.small_pair("vae", digits)
