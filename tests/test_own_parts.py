@@ -201,11 +201,11 @@ def command(*arguments, cwd, path=OUTSIDE):
     return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def test_a_package_from_outside_adds_a_prior_a_likelihood_and_an_objective(tmp_path):
+def test_a_package_from_outside_adds_a_prior_a_likelihood_an_objective_and_data(tmp_path):
     """Trained, listed, resumed and evaluated on the command line; a run asks for the module that it was trained with,
     and a file alone imports nothing."""
     add = ["--import", "outside_parts"]
-    small = ["--data=digits", "--data.limit", "96", "--z-dim", "2", "--networks.hidden", "8", "--train.device", "cpu"]
+    small = ["--data=outside_line", "--data.limit", "96", "--z-dim", "2", "--networks.hidden", "8", "--train.device", "cpu"]
     chosen = ["--prior", "outside_student", "--prior.df", "4", "--likelihood", "outside_laplace", "--objective"]
     train = [*add, "train", "vae", *small, *chosen, "outside-tempered", "--objective.power", "0.5", "--quiet"]
     done = command(*train, "--train.max-epochs", "1", "--out", "run", cwd=tmp_path)
@@ -214,7 +214,7 @@ def test_a_package_from_outside_adds_a_prior_a_likelihood_and_an_objective(tmp_p
     assert config["imports"] == ["outside_parts"] and config["pair"]["config"]["prior"]["df"] == 4
     assert config["objective"] == {"name": "outside-tempered", "config": {"power": 0.5}}
     listed = command(*add, "list", cwd=tmp_path).stdout
-    assert all(name in listed for name in ("outside_student", "outside_laplace", "outside-tempered"))
+    assert all(name in listed for name in ("outside_student", "outside_laplace", "outside-tempered", "outside_line"))
     for words in (["evaluate", "run"], ["resume", "run", "--train.max-epochs", "2"]):
         told = command(*words, cwd=tmp_path)
         assert told.returncode == 2 and told.stderr.count("\n") == 1

@@ -12,10 +12,11 @@ from .augment import Augment
 from .batches import batches, num_batches
 from .files import from_arrays, read_npz
 from .levels import Levels
-from .registry import DataConfig, find, make_config, names
+from .registry import DATA, DataConfig, find, make_config, names, register_data
 from .splits import Part, Splits
 
 __all__ = [
+    "DATA",
     "Augment",
     "DataConfig",
     "Levels",
@@ -26,6 +27,7 @@ __all__ = [
     "load",
     "names",
     "num_batches",
+    "register_data",
 ]
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .._limits import Refused, check_bytes, decoding, open_image
 from .decoded import decoded_images
 from .levels import Levels
-from .registry import DataConfig, check_may_download, data_root, data_set
+from .registry import DataConfig, check_may_download, data_root, register_data
 from .splits import Part, Splits
 
 __all__: list[str] = []
@@ -25,7 +25,7 @@ TEXT_IN_MEMORY = 10
 """About how many times its size a text file takes in memory as lines and numbers."""
 
 
-@data_set("celeba")
+@register_data("celeba")
 def celeba(config: DataConfig) -> Splits:
     """CelebA (Liu et al. 2015): aligned faces in colour, 64x64 or of another ``side``, levels k/255, with 40 attributes
     of 0 or 1 each.

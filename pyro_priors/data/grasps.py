@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._limits import Refused, check_bytes, decoding, open_image, read_arrays
 from .poses import pose_from, pose_of
-from .registry import DataConfig, data_root, data_set
+from .registry import DataConfig, data_root, register_data
 from .splits import Part, Splits
 
 __all__: list[str] = []
@@ -45,7 +45,7 @@ class _Grasps:
     source: str
 
 
-@data_set("cornell")
+@register_data("cornell")
 def cornell(config: DataConfig) -> Splits:
     """Cornell grasping (Jiang et al. 2011; Lenz et al. 2015): x is a pose, six numbers, its condition an image.
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .._limits import decoding, read_arrays, read_mat
 from .levels import Levels
-from .registry import DataConfig, check_may_download, data_root, data_set
+from .registry import DataConfig, check_may_download, data_root, register_data
 from .splits import Part, Splits
 
 __all__: list[str] = []
@@ -19,7 +19,7 @@ NUM_LABELS = 10
 SUBSET = "svhn_10k.npz"
 
 
-@data_set("svhn")
+@register_data("svhn")
 def svhn(config: DataConfig) -> Splits:
     """Street View House Numbers (Netzer et al. 2011), cropped digits in colour, 32x32, levels k/255; 10 labels.
 

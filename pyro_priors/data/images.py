@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._limits import Refused
-from .registry import DataConfig, check_may_download, data_root, data_set
+from .registry import DataConfig, check_may_download, data_root, register_data
 from .splits import Part, Splits, check_below, check_unit_interval
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def grey_images(name: str, train: Part, valid: Part, test: Part, *, num_labels: 
     return splits
 
 
-@data_set("digits")
+@register_data("digits")
 def digits(config: DataConfig) -> Splits:
     """The 1,797 handwritten digits of 8x8 pixels that come with scikit-learn; no download.
 
@@ -68,7 +68,7 @@ def digits(config: DataConfig) -> Splits:
     )
 
 
-@data_set("mnist")
+@register_data("mnist")
 def mnist(config: DataConfig) -> Splits:
     """MNIST, 28x28: 50,000 training, 10,000 validation and 10,000 test images.
 
@@ -79,7 +79,7 @@ def mnist(config: DataConfig) -> Splits:
     return _official_with_last_10k("mnist", MNIST, config)
 
 
-@data_set("fashion_mnist")
+@register_data("fashion_mnist")
 def fashion_mnist(config: DataConfig) -> Splits:
     """Fashion-MNIST, 28x28, split as :func:`mnist`."""
     from torchvision.datasets import FashionMNIST

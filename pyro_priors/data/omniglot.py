@@ -12,7 +12,7 @@ from torch import Tensor
 from .._limits import decoding, read_arrays, read_mat
 from ..checkpoint import write_atomically
 from .images import grey_images
-from .registry import DataConfig, check_may_download, data_root, data_set
+from .registry import DataConfig, check_may_download, data_root, register_data
 from .splits import Part, Splits
 
 __all__: list[str] = []
@@ -23,7 +23,7 @@ NUM_ALPHABETS = 50
 NUM_DRAWINGS, NUM_TEST_DRAWINGS = 20, 5  # of each character
 
 
-@data_set("omniglot")
+@register_data("omniglot")
 def omniglot(config: DataConfig) -> Splits:
     """Handwritten characters of 50 alphabets (Lake et al. 2015), 28x28, ink = 1; the label is the alphabet.
 

@@ -1,7 +1,7 @@
 """Options of a data set, the folder that it lies in, and the names under which data sets are found."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .._options import convert_fields, path_of
+from ..registry import Registry, load_plugins
 from .splits import Splits
 
 __all__ = [
+    "DATA",
     "DataConfig",
     "check_may_download",
     "data_root",
-    "data_set",
     "find",
     "make_config",
     "names",
+    "register_data",
     "without_downloads",
 ]
 
@@ -79,19 +81,31 @@ class DataConfig:
 
 
 Loader = Callable[[DataConfig], Splits]
-_loaders: dict[str, Loader] = {}
+
+DATA: Registry[Loader] = Registry("data set")
+"""Functions that load data sets, by name."""
 
 
-def data_set(name: str) -> Callable[[Loader], Loader]:
-    """Decorator: register a function from :class:`DataConfig` to :class:`Splits` under ``name``.
+def register_data(name: str, citations: Sequence[str] = ()) -> Callable[[Loader], Loader]:
+    """Register a function from options to a data set, so that :func:`load` and the command line know it by its name.
 
-    A set of grey images returns all its parts grey, shaped (N, channels, height, width), with
-    ``binarise=True``:
+    Example::
+
+        @register_data("spirals")
+        def spirals(config: DataConfig) -> Splits:
+            \"""Two spirals in the plane.\"""
+            return from_arrays(make_spirals(1000, seed=config.seed), name="spirals")
+
+    A set of grey images returns all its parts grey, shaped (N, channels, height, width), with ``binarise=True``:
     :func:`load` then does what the options ask.
+
+    :param name: an identifier
+    :param citations: keys of :data:`pyro_priors.citations.BIBTEX`, or BibTeX entries
+    :raises ValueError: if the name is taken
     """
 
     def add(loader: Loader) -> Loader:
-        _loaders[name] = loader
+        DATA.add(name, loader, citations)
         return loader
 
     return add
@@ -99,7 +113,7 @@ def data_set(name: str) -> Callable[[Loader], Loader]:
 
 def names() -> list[str]:
     """Names of the data sets that :func:`load` knows, sorted."""
-    return sorted(_loaders)
+    return list(DATA)
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:
@@ -109,12 +123,14 @@ def _did_you_mean(word: str, known: list[str]) -> str:
 
 def find(name: str) -> Loader:
     """The function that loads ``name``; ValueError with a near name for an unknown one."""
-    if name not in _loaders:
+    if name not in DATA:
+        load_plugins()
+    if name not in DATA:
         raise ValueError(
             f"unknown data set {name!r}: {_did_you_mean(name, names())}give one of {', '.join(names())}, "
             "or a path that ends in .npz"
         )
-    return _loaders[name]
+    return DATA[name]
 
 
 def make_config(options: Mapping[str, Any]) -> DataConfig:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from .images import grey_images
-from .registry import DataConfig, data_set
+from .registry import DataConfig, register_data
 from .splits import Part, Splits
 
 __all__ = ["FACTORS"]
@@ -20,7 +20,7 @@ FACTORS = {"shape": 3, "scale": 5, "angle": 8, "horizontal": 8, "vertical": 8}
 SIZES = (5_000, 680, 2_000)
 
 
-@data_set("shapes")
+@register_data("shapes")
 def shapes(config: DataConfig) -> Splits:
     """All 7,680 combinations of five factors, drawn as white shapes on black, 32x32 grey levels.
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .registry import DataConfig, data_set
+from .registry import DataConfig, register_data
 from .splits import Part, Splits
 
 __all__ = ["ONE_TO_MANY_HEIGHTS", "ONE_TO_MANY_SD", "inverse_sine_log_density", "one_to_many_log_density"]
@@ -52,7 +52,7 @@ def _draw(
     )
 
 
-@data_set("mixture")
+@register_data("mixture")
 def mixture(config: DataConfig) -> Splits:
     """Half N(0.1, 0.1), half N(1, 0.1), one-dimensional (Lavda et al. 2019, section 5.1).
 
@@ -78,7 +78,7 @@ def mixture(config: DataConfig) -> Splits:
 FOUR_GAUSSIANS_SD = 0.1
 
 
-@data_set("four_gaussians")
+@register_data("four_gaussians")
 def four_gaussians(config: DataConfig) -> Splits:
     """Four Gaussians arranged in a square, two-dimensional (Klushyn et al. 2019, section 4.1 and figure 1).
 
@@ -103,7 +103,7 @@ def four_gaussians(config: DataConfig) -> Splits:
     )
 
 
-@data_set("moons")
+@register_data("moons")
 def moons(config: DataConfig) -> Splits:
     """Two interleaved half circles with noise 0.05, two-dimensional (Bhalodia et al. 2019, section 4.1).
 
@@ -123,7 +123,7 @@ def moons(config: DataConfig) -> Splits:
     )
 
 
-@data_set("one_to_many")
+@register_data("one_to_many")
 def one_to_many(config: DataConfig) -> Splits:
     """Conditions in [0, 4), each with 3, 2, 4 or 1 targets; both one-dimensional (Klushyn et al. 2019, figure 2).
 
@@ -171,7 +171,7 @@ def one_to_many_log_density(x: Tensor, condition: Tensor) -> Tensor:
     return density.squeeze(-1)
 
 
-@data_set("inverse_sine")
+@register_data("inverse_sine")
 def inverse_sine(config: DataConfig) -> Splits:
     r"""Bishop's inverse problem: which x had the sine as its outcome; condition and x one-dimensional.
 

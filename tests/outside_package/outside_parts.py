@@ -1,4 +1,4 @@
-"""What a package from outside adds to pyro_priors: a prior, a likelihood and an objective."""
+"""What a package from outside adds to pyro_priors: a prior, a likelihood, an objective and data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,3 +78,12 @@ class Tempered(ELBO):
         terms = super()._terms(model_trace, guide_trace)
         terms.scales["reconstruction"] = self.power
         return terms
+
+
+@pp.data.register_data("outside_line")
+def line(config: pp.data.DataConfig) -> pp.data.Splits:
+    """Points near a line in four dimensions."""
+    generator = torch.Generator().manual_seed(config.seed)
+    t = torch.rand(200, 1, generator=generator)
+    noise = 0.1 * torch.randn(200, 4, generator=generator)
+    return pp.data.from_arrays((t * torch.tensor([1.0, -1.0, 0.5, 2.0]) + noise).numpy(), name="outside_line")
