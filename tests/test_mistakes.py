@@ -118,7 +118,7 @@ def parsed_options(arguments: list[str]) -> list[Option]:
         raise SystemExit
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(SystemExit):
-        patch.setattr("pyro_priors.cli.main._parse", parse)
+        patch.setattr("pyro_priors.cli.parsing.parse", parse)
         main(arguments)
     return found
 

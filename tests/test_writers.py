@@ -237,7 +237,7 @@ def test_every_file_of_the_package_is_written_in_one_place():
             'with open(path, "ab", buffering=0) as file:',
             'figure.savefig(buffer, format=path.suffix.removeprefix("."), **options)',
         ],
-        "cli/main.py": ["np.savez(buffer, **arrays)"],
+        "cli/sample.py": ["np.savez(buffer, **arrays)"],
     }
 
 
