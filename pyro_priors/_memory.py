@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .errors import UserError
+
 __all__ = ["TRAINED", "TooLarge", "Within", "check_memory", "is_exhausted", "refusing_too_many_bytes", "total_memory"]
 
 TRAINED = 5
@@ -94,7 +96,7 @@ def refusing_too_many_bytes(copies: int, what: str, remedy: str) -> Iterator[Non
         yield
 
 
-class TooLarge(ValueError):
+class TooLarge(UserError):
     """The limit is exceeded."""
 
 

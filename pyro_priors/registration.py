@@ -18,7 +18,7 @@ from pyro.util import ignore_jit_warnings
 
 from ._lock import drop_with
 from ._options import plain
-from .errors import check_sizes
+from .errors import UserError, check_sizes
 
 __all__ = [
     "BatchCheck",
@@ -141,7 +141,7 @@ def _plate(size: int, program: nn.Module | None) -> pyro.plate:
     return pyro.plate("data", size) if program is None else _CheckedPlate(size, program)
 
 
-class NetworkError(ValueError):
+class NetworkError(UserError):
     """A network returned something that its program cannot use."""
 
     def __init__(self, message: str) -> None:

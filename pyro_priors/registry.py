@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from .errors import hint
+from .errors import UserError, hint
 
 __all__ = ["IMPORTED", "PLUGINS", "Entry", "Registry", "import_by_name", "load_plugins"]
 
@@ -34,7 +34,7 @@ def import_by_name(module: str) -> None:
         sys.path.insert(0, os.getcwd())
     try:
         importlib.import_module(module)
-    except ValueError:  # a name that is taken, for example: its message is for the user
+    except UserError:  # a name that is taken, for example: its message is for the user
         raise
     except Exception as error:
         why = " ".join(str(error).split()) or type(error).__name__

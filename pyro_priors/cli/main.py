@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from .. import zoo
 from .._memory import is_exhausted
 from .._terminal import one_line, printable, until_unread
-from ..checkpoint import CheckpointError
-from ..registry import import_by_name
+from ..errors import UserError
+from ..registry import IMPORTED, import_by_name
 from ..training import TrainingDiverged
 from . import cache, evaluate, plot, reproduce, resume, sample, train
 from . import list as list_command
@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     :param arguments: ``sys.argv[1:]`` when left out
-    :returns: exit status: 0; 1 when training diverged or one of its processes was killed; 2 for a user's mistake, after
-        one line that names the argument, the value and the remedy; 130 when interrupted
+    :returns: exit status: 0; 1 when training diverged, one of its processes was killed, or there is a bug; 2 for an
+        error that the user can fix, after one line with the argument, the value and the remedy; 130 when interrupted
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with printable(sys.stdout, sys.stderr), until_unread(), warnings.catch_warnings():
@@ -58,23 +58,26 @@ def _run(*arguments: str) -> int:
             raise ValueError(f"command '{command}' is unknown: {zoo.hint(command, list(COMMANDS))}")
         COMMANDS[command](rest)
         print(end="", flush=True)
-    except (TrainingDiverged, ChildProcessError) as error:
-        return _fail(error, 1)
-    except (CheckpointError, OSError) as error:
-        return _fail(error, 2)
-    except ValueError as error:
-        # our own code raises these for the user to read; from any other place one is a bug, shown whole
-        if not _is_ours(error):
-            raise
-        return _fail(error, 2)
-    except (MemoryError, RuntimeError) as error:
-        if not is_exhausted(error):
-            raise
-        reason = str(error).partition("\n")[0] or "no reason is given"
-        return _fail(MemoryError(f"the memory is exhausted ({reason}): give smaller sizes, or smaller batches"), 2)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        return _report(error)
     return 0
+
+
+def _report(error: Exception) -> int:
+    """Print an error: its message if the user can fix it, else the whole traceback. Return the exit status."""
+    if isinstance(error, TrainingDiverged | ChildProcessError):
+        return _fail(error, 1)
+    if isinstance(error, UserError | OSError):
+        return _fail(error, 2)
+    if is_exhausted(error):
+        reason = str(error).partition("\n")[0] or "no reason is given"
+        return _fail(MemoryError(f"the memory is exhausted ({reason}): give smaller sizes, or smaller batches"), 2)
+    traceback.print_exception(error)
+    where = f"pyro_priors, or in {' or '.join(IMPORTED)}" if IMPORTED else "pyro_priors"
+    print(f"pyro-priors: this is a bug in {where}: report it with the lines above", file=sys.stderr)
+    return 1
 
 
 def _imported(arguments: Sequence[str]) -> list[str]:
@@ -86,12 +89,6 @@ def _imported(arguments: Sequence[str]) -> list[str]:
     if not rest:
         raise ValueError(f"--import needs a command after it: one of {', '.join(COMMANDS)}")
     return rest
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether code of this package raised it."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_globals.get("__name__", "").split(".")[0] in ("pyro_priors", "__main__")
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UserError
+
 __all__ = [
     "DoesNotApply",
     "check_categories",
@@ -22,7 +24,7 @@ __all__ = [
 Size = str | int | EllipsisType
 
 
-class DoesNotApply(ValueError):
+class DoesNotApply(UserError):
     """A metric does not apply to a pair and its data."""
 
 
