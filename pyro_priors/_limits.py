@@ -112,7 +112,7 @@ def decoding(path: object, what: str, remedy: str = "replace it") -> Iterator[No
         raise
     except Exception as error:
         why = shorten(str(error), 200) or type(error).__name__
-        raise ValueError(f"{path}: not {what} ({why}): {remedy}") from None
+        raise UserError(f"{path}: not {what} ({why}): {remedy}") from None
 
 
 _HEADERS: dict[tuple[int, int], Callable[..., tuple[tuple[int, ...], bool, np.dtype]]] = {

@@ -50,7 +50,7 @@ def check_memory(num_bytes: float, what: str, remedy: str) -> None:
     :raises ValueError: if the memory does not suffice; the message has both numbers
     """
     if num_bytes > (total := total_memory()):
-        raise ValueError(
+        raise UserError(
             f"{what} needs more than {num_bytes / 2**30:,.0f} GiB of memory, but the machine has "
             f"{total / 2**30:,.1f} GiB: {remedy}"
         )

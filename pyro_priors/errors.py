@@ -46,4 +46,4 @@ def check_sizes(**sizes: object) -> None:
     """
     for name, value in sizes.items():
         if not is_size(value):
-            raise ValueError(f"{name} must be a positive integer, got {value!r} (for example, 10)")
+            raise UserError(f"{name} must be a positive integer, got {value!r} (for example, 10)")

@@ -20,6 +20,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from . import checkpoint
+from .errors import UserError
 from .objectives import ELBO
 from .pair import Pair
 from .rng import seeded
@@ -41,9 +42,7 @@ def check_density(p: dist.TorchDistribution, num_draws: int = 20_000, seed: int 
     """
     shape = tuple(p.event_shape)
     if tuple(p.batch_shape) or shape not in ((1,), (2,)):
-        raise ValueError(
-            f"p must have batch shape () and event shape (1,) or (2,), got {tuple(p.batch_shape)}, {shape}"
-        )
+        raise UserError(f"p must have batch shape () and event shape (1,) or (2,), got {tuple(p.batch_shape)}, {shape}")
     with torch.no_grad(), seeded(seed, torch.device("cpu")):
         draws: Any = p.sample(torch.Size((num_draws,)))
         low, high = draws.amin(0), draws.amax(0)
@@ -179,7 +178,7 @@ class _GivenNoise(Messenger):
             return
         if not is_normal(msg["fn"]):
             if not msg["infer"].get("enumerate"):
-                raise ValueError(
+                raise UserError(
                     f"site '{msg['name']}' of the guide is a {type(base_of(msg['fn'])).__name__}: the noise of a "
                     "Gaussian, or of a category that is enumerated, can be shared"
                 )

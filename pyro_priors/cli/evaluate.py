@@ -9,6 +9,7 @@ import tyro
 from .. import data, metrics
 from .._files import FolderError, WriteError
 from .._options import Seed, Size
+from ..errors import UserError
 from ..metrics.evaluate import check_options
 from ..metrics.record import DECIDES
 from ..pair import Pair
@@ -53,7 +54,7 @@ def run(arguments: Sequence[str]) -> None:
     for name, value in own.items():
         if value is not None and set(computed) <= metrics.METRICS.keys() and not set(computed) & set(DECIDES[name]):
             option = f"--{name.replace('_', '-')}"
-            raise ValueError(
+            raise UserError(
                 f"{option} is {value}, and none of the metrics reads it: give --metrics "
                 f"{' or '.join(DECIDES[name])}, or leave {option} out"
             )
@@ -66,7 +67,7 @@ def run(arguments: Sequence[str]) -> None:
     results = {name: estimate for found in each.values() for name, estimate in found.items()}
     left_out = [f"{name} (needs {metrics.NEEDS[name]})" for name in options.metrics if not each[name]]
     if not results:
-        raise ValueError(f"metrics: none applies to this pair and its data: leave out {', '.join(left_out)}")
+        raise UserError(f"metrics: none applies to this pair and its data: leave out {', '.join(left_out)}")
     found = metrics.record(pair, splits, results, each, part=options.part, num_data=0, **given) | source
     try:
         part = splits.parts[options.part]

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from .. import zoo
+from ..errors import UserError
 from ..zoo.create import REGISTRIES, choose
 
 __all__ = ["AUTO", "choose_factors", "grouped", "helped", "options_of_family", "plain_options", "taken"]
@@ -31,14 +32,14 @@ def taken(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:
         argument = arguments[index]
         if argument == f"--{name}":
             if index + 1 >= len(arguments) or arguments[index + 1].startswith("--"):
-                raise ValueError(f"--{name} needs a value: give one, or leave it out")
+                raise UserError(f"--{name} needs a value: give one, or leave it out")
             value, index = arguments[index + 1], index + 1
         elif argument.startswith(f"--{name}="):
             value = argument.split("=", 1)[1]
         else:
             rest.append(argument)
         if value is not None and not value.strip():
-            raise ValueError(f"--{name} needs a value, got {value!r}: give one, or leave it out")
+            raise UserError(f"--{name} needs a value, got {value!r}: give one, or leave it out")
         index += 1
     return value, rest
 
@@ -97,7 +98,7 @@ def _refuse_options(arguments: Sequence[str], factor: str) -> None:
                 in [one.name for one in dataclasses.fields(REGISTRIES[factor][name])]
             ]
             which = f"--{factor} {owners[0]}" if owners else f"--{factor} NAME"
-            raise ValueError(f"{argument.split('=')[0]} needs the name of a {factor} first: give {which} too")
+            raise UserError(f"{argument.split('=')[0]} needs the name of a {factor} first: give {which} too")
 
 
 def grouped(options: Any) -> Any:

@@ -55,7 +55,7 @@ def _run(*arguments: str) -> int:
     try:
         command, *rest = _imported(arguments)
         if command not in COMMANDS:
-            raise ValueError(f"command '{command}' is unknown: {zoo.hint(command, list(COMMANDS))}")
+            raise UserError(f"command '{command}' is unknown: {zoo.hint(command, list(COMMANDS))}")
         COMMANDS[command](rest)
         print(end="", flush=True)
     except KeyboardInterrupt:
@@ -87,7 +87,7 @@ def _imported(arguments: Sequence[str]) -> list[str]:
         module, rest = taken([rest[0], *rest[1:2]], "import")[0], rest[1 if "=" in rest[0] else 2 :]
         import_by_name(str(module))
     if not rest:
-        raise ValueError(f"--import needs a command after it: one of {', '.join(COMMANDS)}")
+        raise UserError(f"--import needs a command after it: one of {', '.join(COMMANDS)}")
     return rest
 
 

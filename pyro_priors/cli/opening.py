@@ -15,6 +15,7 @@ from .._options import path_of
 from .._reading import RESTORE
 from ..checkpoint import CheckpointError
 from ..data.registry import without_downloads
+from ..errors import MissingFileError, UserError
 from ..pair import Pair
 from ..run_folder import RunFolder
 
@@ -28,7 +29,7 @@ def check_imports(folder: RunFolder) -> None:
     """
     for module in folder.config().get("imports", ()):
         if module not in sys.modules:
-            raise ValueError(
+            raise UserError(
                 f"{folder.path} was trained with --import {module}, which may register its parts: give it again, "
                 f"pyro-priors --import {module} COMMAND ..."
             )
@@ -42,9 +43,9 @@ def existing_run(run: str) -> RunFolder:
     """
     path = path_of("run", run)
     if path.is_file():
-        raise ValueError(f"run is {run}, which is a file: give the run folder, such as runs/vae")
+        raise UserError(f"run is {run}, which is a file: give the run folder, such as runs/vae")
     if not (path / "config.json").exists():
-        raise FileNotFoundError(f"{run} is not a run folder: it has no config.json; give a folder that train wrote")
+        raise MissingFileError(f"{run} is not a run folder: it has no config.json; give a folder that train wrote")
     return RunFolder(path)
 
 
@@ -74,9 +75,9 @@ def open_run(options: OfRun) -> tuple[RunFolder, Pair, data.Splits]:
     recipe = folder.config()["data"]
     if recipe is None or (recipe["config"] is None and not given):
         remedy = "" if recipe is None else "give --data FILE.npz that holds them (numpy.savez), or "
-        raise ValueError(f"{path} was trained on arrays in memory: {remedy}evaluate it from Python, where they are")
+        raise UserError(f"{path} was trained on arrays in memory: {remedy}evaluate it from Python, where they are")
     if not (folder.path / "pair" / "pair.json").exists():
-        raise FileNotFoundError(f"{path} has no finished pair yet: go on training it (pyro-priors resume {path})")
+        raise MissingFileError(f"{path} has no finished pair yet: go on training it (pyro-priors resume {path})")
     pair = zoo.load(folder.path).to(torch.float32)  # as the data are, whatever it was trained in
     pair.eval()
     for parameter_name, parameter in pair.named_parameters():
@@ -94,7 +95,7 @@ def open_run(options: OfRun) -> tuple[RunFolder, Pair, data.Splits]:
         )
     name = given or recipe["name"]
     if not given and name.endswith(".npz") and not Path(name).is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{name}, which {path} was trained on, is no longer there: put it back, or give its new place with --data"
         )
     config = _config_of_data(recipe["config"] or {"flatten": False}, options, folder)  # arrays in memory are as given
@@ -104,20 +105,20 @@ def open_run(options: OfRun) -> tuple[RunFolder, Pair, data.Splits]:
     if "arrays" in recipe:
         found = splits.described(digest=True)["arrays"]
         if changed := [part for part, digest in recipe["arrays"].items() if found.get(part) != digest]:
-            raise ValueError(
+            raise UserError(
                 f"{path} was trained on arrays in memory, and {name} does not hold them: its {changed[0]} part differs"
             )
     elif recipe.get("sha256") not in (None, (splits.recipe or {}).get("sha256")):
         if given:
-            raise ValueError(
+            raise UserError(
                 f"--data {given} is not the file that {path} was trained on, {recipe['name']}: its checksum differs"
             )
-        raise ValueError(f"{name} has changed since {path} was trained on it: put that file back")
+        raise UserError(f"{name} has changed since {path} was trained on it: put that file back")
     elif given and "sha256" in recipe:  # under the old name, so that evaluations from before are of the same data
         old, new = Path(recipe["name"]), Path(name)
         splits = dataclasses.replace(splits, name=old.stem, source=splits.source.replace(new.name, old.name, 1))
     elif name != recipe["name"]:
-        raise ValueError(f"--data is {given}, but {path} was trained on {recipe['name']}: leave --data out")
+        raise UserError(f"--data is {given}, but {path} was trained on {recipe['name']}: leave --data out")
     return folder, pair, splits
 
 
@@ -136,7 +137,7 @@ def _config_of_data(config: dict[str, Any], options: OfRun, folder: RunFolder) -
         return {**config, "root": options.data_root}
     root = config.get("root")
     if root is not None and not Path(root).is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{root}, the folder of the data that {folder.path} was trained on, is not there: give its new place with "
             "--data.root"
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import tyro
 
+from ..errors import UserError
 from .arguments import check_arguments
 
 __all__ = ["parse", "warn"]
@@ -36,4 +37,4 @@ def parse(options: Any, arguments: Sequence[str], command: str) -> Any:
             "For full helptext|Argument helptext", " ".join(line for line in lines if line.strip("-+ "))
         )[0]
         message = re.sub(r"^Error parsing [\w.]+: ", "", message.strip())
-        raise ValueError(f"{message} (see pyro-priors {command} --help)") from None
+        raise UserError(f"{message} (see pyro-priors {command} --help)") from None

@@ -11,6 +11,7 @@ from .. import objectives, zoo
 from ..checkpoint import CheckpointError
 from ..data import DataConfig
 from ..data.registry import without_downloads
+from ..errors import MissingFileError, UserError
 from ..run_folder import MAY_CHANGE
 from ..training.config import TrainConfig
 from ..zoo.create import REGISTRIES
@@ -45,19 +46,19 @@ def run(arguments: Sequence[str]) -> None:
         )
         return
     if not arguments or arguments[0].startswith("-"):
-        raise ValueError("resume needs a run folder first: give it, as pyro-priors resume runs/cp")
+        raise UserError("resume needs a run folder first: give it, as pyro-priors resume runs/cp")
     run, *more = arguments
     check_once(more)
     for name, tokens in groups(more):
         if name in ("out", "resume"):
-            raise ValueError(f"resume writes into {run} itself, got {' '.join(tokens)}: leave --{name} out")
+            raise UserError(f"resume writes into {run} itself, got {' '.join(tokens)}: leave --{name} out")
         if not name and tokens:
-            raise ValueError(f"resume cannot use the argument {tokens[0]!r}: leave it out (see pyro-priors resume -h)")
+            raise UserError(f"resume cannot use the argument {tokens[0]!r}: leave it out (see pyro-priors resume -h)")
     folder = existing_run(run)
     check_imports(folder)
     command = folder.config().get("command")
     if not command:
-        raise ValueError(
+        raise UserError(
             f"{run} does not say which command began it (reproduce, Python or an older version did): give that again; "
             "train with --resume, fit with resume=True"
         )
@@ -104,7 +105,7 @@ def _taken_from_run(command: Sequence[str], file: Path, more: Sequence[str]) -> 
         place, _ = taken(kept, option)
         is_path = option != "data" or str(place).endswith(".npz")
         if place is not None and is_path and taken(list(more), option)[0] is None and not exists(Path(place)):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{place}, which {file.parent} was trained on, is no longer there: put it back, or give its new place "
                 f"with --{option}"
             )

@@ -10,6 +10,7 @@ from typing import Any
 from .. import conditions, data, plots
 from .._files import make_folder, save_figure, write_atomically
 from .._options import Seed, Size, path_of
+from ..errors import UserError
 from ..pair import Pair
 from ..rng import seeded
 from . import parsing
@@ -56,23 +57,23 @@ def run(arguments: Sequence[str]) -> None:
     options = parsing.parse(Options, arguments, "sample")
     out = path_of("--out", options.out)
     if out.suffix not in (".png", ".npz"):
-        raise ValueError(f"--out must end in .png or .npz, got '{options.out}': give samples.png")
+        raise UserError(f"--out must end in .png or .npz, got '{options.out}': give samples.png")
     if out.is_dir():
-        raise ValueError(f"--out is {out}, which is a folder: give the name of a file, such as {out / 'samples.png'}")
+        raise UserError(f"--out is {out}, which is a folder: give the name of a file, such as {out / 'samples.png'}")
     if options.num is None:
         options = dataclasses.replace(options, num=64)
     elif options.grid or options.edit:
-        raise ValueError(
+        raise UserError(
             f"--num is {options.num}, but --grid and --edit decide how many pictures there are: leave it out"
         )
     _, pair, splits = open_run(options)
     if out.suffix == ".png" and splits.image_shape is None:
-        raise ValueError(f"{splits.name} has no images to draw: write arrays with --out samples.npz, or draw with plot")
+        raise UserError(f"{splits.name} has no images to draw: write arrays with --out samples.npz, or draw with plot")
     make_folder(out.parent)
     fixed: dict[str, Any] = {}
     if options.category is not None:
         if not pair.num_categories:
-            raise ValueError(f"--category {options.category}: this pair has no categories, leave it out")
+            raise UserError(f"--category {options.category}: this pair has no categories, leave it out")
         number = integer(options.category)
         fixed["c"] = options.category if number is None else number
     with seeded(options.seed, pair.device):
@@ -99,12 +100,12 @@ def _conditions_of_rows(options: Any, pair: Pair, splits: data.Splits) -> Any:
     known = splits.test.condition
     if known is None or not pair.takes_condition:
         if options.condition:
-            raise ValueError(f"--condition {' '.join(options.condition)}: this pair takes no condition, leave it out")
+            raise UserError(f"--condition {' '.join(options.condition)}: this pair takes no condition, leave it out")
         return None
     rows = [int(row) for row in options.condition] or list(range(min(options.num, len(splits.test))))
     if not all(0 <= row < len(splits.test) for row in rows):
         given = " ".join(options.condition)
-        raise ValueError(f"--condition must be rows of the test part, 0 to {len(splits.test) - 1}, got {given}")
+        raise UserError(f"--condition must be rows of the test part, 0 to {len(splits.test) - 1}, got {given}")
     return known[[rows[i % len(rows)] for i in range(options.num)]]
 
 
@@ -114,22 +115,22 @@ def _controlled(options: Any, pair: Pair, splits: data.Splits) -> conditions.Con
     by_name = not all(are_rows)
     if by_name and any(are_rows) and splits.condition_names is not None and pair.takes_condition:
         given = " ".join(options.condition)
-        raise ValueError(f"--condition {given}: rows of the test part, and names, are two ways: choose one of them")
+        raise UserError(f"--condition {given}: rows of the test part, and names, are two ways: choose one of them")
     ways = {"--grid": options.grid, "--to": options.to, "--edit": options.edit}
     chosen = [name for name, given in ways.items() if given]
     if len(chosen) > 1:
-        raise ValueError(f"{' and '.join(chosen)} are two pictures: choose one of them")
+        raise UserError(f"{' and '.join(chosen)} are two pictures: choose one of them")
     shown = " ".join(map(str, [ways[chosen[0]]] if options.to else ways[chosen[0]])) if chosen else ""
     if chosen and not (pair.takes_condition and splits.test.condition is not None):
-        raise ValueError(
+        raise UserError(
             f"{chosen[0]} {shown} needs a conditional pair, and this one takes no condition: train one, such as "
             f"{conditions.CONDITIONAL}"
         )
     if options.transport and not options.edit:
-        raise ValueError("--transport belongs to --edit: leave it out, or name rows of the test part with --edit")
+        raise UserError("--transport belongs to --edit: leave it out, or name rows of the test part with --edit")
     if chosen in (["--to"], ["--edit"]) and (len(options.condition) != 1 or not by_name):
         rows = " (whole numbers are rows of the test part)" if options.condition and not by_name else ""
-        raise ValueError(
+        raise UserError(
             f"{chosen[0]} {shown} needs one --condition by name or value: give one, such as {_example(splits)}{rows}"
         )
     if options.grid:

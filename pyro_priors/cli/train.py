@@ -11,6 +11,7 @@ from .. import data, objectives, zoo
 from .._files import WriteError
 from .._options import path_of
 from ..data import DataConfig
+from ..errors import UserError
 from ..run_folder import RunFolder
 from ..training import fit
 from ..training.config import TrainConfig
@@ -32,7 +33,7 @@ def run(arguments: Sequence[str]) -> None:
     :raises ValueError: if an argument is wrong
     """
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
-        raise ValueError(f"train needs the name of a pair first: one of {', '.join(zoo.names())}")
+        raise UserError(f"train needs the name of a pair first: one of {', '.join(zoo.names())}")
     if arguments[0] in ("-h", "--help"):
         print(
             "usage: pyro-priors train PAIR --data NAME --out FOLDER [options]\n\n"
@@ -44,20 +45,20 @@ def run(arguments: Sequence[str]) -> None:
         return
     name = arguments[0]
     if name not in zoo.names():
-        raise ValueError(f"pair '{name}' is unknown: {zoo.hint(name, zoo.names())}")
+        raise UserError(f"pair '{name}' is unknown: {zoo.hint(name, zoo.names())}")
     check_once(arguments[1:])
     data_name, rest = taken(arguments[1:], "data")
     objective_name, rest = taken(rest, "objective")
     if objective_name is not None and objective_name not in objectives.OBJECTIVES:
         known = sorted(objectives.OBJECTIVES)
-        raise ValueError(f"objective '{objective_name}' is unknown: {zoo.hint(objective_name, known)}")
+        raise UserError(f"objective '{objective_name}' is unknown: {zoo.hint(objective_name, known)}")
     objective_class = objectives.OBJECTIVES[objective_name or "elbo"]
     known_options = signature(objective_class).parameters
     factors, chosen, rest = choose_factors(name, rest)
     for argument in rest:
         option = argument.removeprefix("--objective.").removeprefix("no-").split("=")[0].replace("-", "_")
         if argument.startswith("--objective.") and option not in known_options:
-            raise ValueError(
+            raise UserError(
                 f"objective '{objective_name or 'elbo'}' has no option {argument}: {zoo.hint(option, known_options)}, "
                 "or another --objective"
             )
@@ -80,9 +81,9 @@ def run(arguments: Sequence[str]) -> None:
     out = path_of("--out", options.out)
     if in_the_way := next((one for one in (out, *out.parents) if one.is_file()), None):
         which = "which" if in_the_way == out else f"and {in_the_way}"
-        raise ValueError(f"out is {options.out}, {which} is a file: choose the name of a new folder")
+        raise UserError(f"out is {options.out}, {which} is a file: choose the name of a new folder")
     if data_name is None:
-        raise ValueError(f"train needs --data: a file .npz or one of {', '.join(data.names())}")
+        raise UserError(f"train needs --data: a file .npz or one of {', '.join(data.names())}")
     command = _command([name, f"--data={data_name}", f"--objective={objective_name or 'elbo'}", *chosen, *rest])
     splits = data.load(data_name, **dataclasses.asdict(options.data))
     given = {one.name: getattr(options, one.name) for one in dataclasses.fields(type(options).__mro__[1])}

@@ -17,7 +17,7 @@ from .._options import Seed, Size, typed
 from .._precision import pair_in_precision_of
 from ..data import Part, Splits, batches
 from ..data.splits import PartName
-from ..errors import hint
+from ..errors import UserError, hint
 from ..objectives import ELBO
 from ..pair import Pair
 from ..rng import noticing, own_generators, seed_generators
@@ -141,13 +141,13 @@ def evaluate_each(
 ) -> dict[str, dict[str, Estimate]]:
     """As :func:`evaluate`, by metric: nothing of one that does not apply."""
     if not isinstance(data, Splits):
-        raise ValueError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
+        raise UserError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
     if isinstance(metrics, str):
         metrics = (metrics,)
     check_options(metrics, features, categories)
     made_for = pair._configured("x_shape")
     if made_for and tuple(made_for) != tuple(data.x_shape):
-        raise ValueError(
+        raise UserError(
             f"the pair was made for x_shape={tuple(made_for)}, but {data.name} has {data.x_shape}: give its own data"
         )
     check_pair(pair)
@@ -180,11 +180,11 @@ def check_options(metrics: Sequence[str], features: str, categories: str) -> Non
     """
     for name in metrics:
         if name not in METRICS:
-            raise ValueError(f"metric '{name}' is unknown: {hint(name, METRICS)}")
+            raise UserError(f"metric '{name}' is unknown: {hint(name, METRICS)}")
     if features not in ("auto", *FEATURES):
-        raise ValueError(f"features '{features}' is unknown: {hint(features, ('auto', *FEATURES))}")
+        raise UserError(f"features '{features}' is unknown: {hint(features, ('auto', *FEATURES))}")
     if categories not in ("sum", "draw"):
-        raise ValueError(f"categories must be one of sum, draw, got {categories!r}")
+        raise UserError(f"categories must be one of sum, draw, got {categories!r}")
 
 
 def _rows(context: _Context, part: str) -> Iterator[tuple[Tensor, Tensor | None]]:

@@ -26,6 +26,7 @@ from .._lock import LOCK
 from .._options import typed
 from .._precision import at_least_float32, with_float32_parameters
 from .._reading import RESTORE
+from ..errors import StateError, UserError
 from ..nn.distributions import DiscretisedLogistic, check_levels
 from ..sites import base_of, check_latent, is_categorical, is_enumerated, is_normal, sample_sites
 from .categories import Chunk, SomeCategories, Sparse
@@ -130,9 +131,9 @@ class ELBO(TraceEnum_ELBO):
     @typed
     def __init__(self, analytic_kl: bool = True, num_particles: int = 1, chunk_size: int | None = None) -> None:
         if num_particles < 1:
-            raise ValueError(f"num_particles must be at least 1, got {num_particles}")
+            raise UserError(f"num_particles must be at least 1, got {num_particles}")
         if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1, got {chunk_size}: leave it out to handle all at once")
+            raise UserError(f"chunk_size must be at least 1, got {chunk_size}: leave it out to handle all at once")
         super().__init__(
             num_particles=num_particles,
             vectorize_particles=True,
@@ -205,7 +206,7 @@ class ELBO(TraceEnum_ELBO):
             chunk = Chunk(first, size, self.exact)
             (traces,) = self._get_traces(model, chunk(guide), args, kwargs)
             if len(chunk.sites) != 1:
-                raise ValueError(
+                raise UserError(
                     f"chunk_size={size} needs one enumerated category, got sites {', '.join(chunk.sites) or 'none'}: "
                     "leave chunk_size out"
                 )
@@ -249,7 +250,7 @@ class ELBO(TraceEnum_ELBO):
         guide = guide if self.exact else Sparse()(guide)
         traces = list(super()._get_traces(self.weigh(model), self.weigh(guide), args, kwargs))
         if len(traces) > 1:
-            raise ValueError(
+            raise UserError(
                 'a site of the guide is marked infer={"enumerate": "sequential"}: mark it "parallel", one call sums it'
             )
         return iter(traces)
@@ -282,7 +283,7 @@ class ELBO(TraceEnum_ELBO):
                 log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), scale_of(site), site["mask"])
                 reconstruction = reconstruction + expect(name, site, log_prob)
             elif name not in guide_trace.nodes:
-                raise ValueError(
+                raise UserError(
                     f"site '{name}' of the model is not in the guide: sample it there too, marked "
                     'infer={"enumerate": "parallel"} if it is to be summed exactly'
                 )
@@ -302,7 +303,7 @@ class ELBO(TraceEnum_ELBO):
         # two tensors are not compared, as that would stop a compiled step; what they multiply is
         inner = [site.get("scale_before_weight", site["scale"]) for site in (p_site, q_site)]
         if _differ(p_scale, q_scale) or _differ(*inner):
-            raise ValueError(
+            raise UserError(
                 f"site '{name}' is scaled by {p_scale} in the model and by {q_scale} in the guide: put the same KL "
                 "weight on both programs"
             )
@@ -366,7 +367,7 @@ class _WithGradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise RuntimeError("a loss with chunk_size has no second derivatives: leave chunk_size out")
+            raise StateError("a loss with chunk_size has no second derivatives: leave chunk_size out")
         return (None, None, *(gradient * factor for gradient in ctx.gradients))
 
 
@@ -378,7 +379,7 @@ class EnumELBO(ELBO):
 
     def _terms(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Terms:
         if not any(is_enumerated(site) for _, site in sample_sites(guide_trace)):
-            raise ValueError(
+            raise UserError(
                 "EnumELBO found nothing to enumerate: mark a discrete site of the guide with "
                 'infer={"enumerate": "parallel"}, or use ELBO'
             )
@@ -414,7 +415,7 @@ class Expectation:
                     self.drawn_dims.append(site["infer"]["_enumerate_dim"])
                 self.in_chunks |= in_part and fn.first is not None
             elif not site["fn"].has_rsample and not draws:
-                raise ValueError(
+                raise UserError(
                     f"site '{name}' is neither enumerated nor reparameterised: mark it with "
                     'infer={"enumerate": "parallel"}, or use pyro.infer.TraceGraph_ELBO with SVI'
                 )
@@ -443,18 +444,18 @@ class Expectation:
         """Refuse a term that is not one number for each datum, particle and enumerated category."""
         frames = [frame for frame in site["cond_indep_stack"] if frame.name == "data"]
         if not frames or term.dim() == 0 or term.shape[-1] != frames[0].size:
-            raise ValueError(
+            raise UserError(
                 f"site '{name}' must lie in the plate 'data' with one log-density per datum, got shape "
                 f"{tuple(term.shape)}: sample it within the plate, and declare its event dimensions with .to_event"
             )
         if site["value"].dim() <= site["fn"].event_dim:  # the plate made one such event of each datum
-            raise ValueError(
+            raise UserError(
                 f"site '{name}' has {site['fn'].event_dim} event dimensions, and its values have the shape "
                 f"{tuple(site['value'].shape)} with the batch: declare one fewer with .to_event"
             )
         num_enumerated = 0 if self.log_weight is None else self.log_weight.dim() - self.num_plates
         if term.dim() > self.num_plates + max(num_enumerated, 0):
-            raise ValueError(
+            raise UserError(
                 f"site '{name}' has batch shape {tuple(term.shape)}, more dimensions than plates and enumerated "
                 "sites: declare its event dimensions with .to_event"
             )

@@ -30,6 +30,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from .._cache import compiled_folder, ensure_compiled_folder, why_unwritable
+from ..errors import StateError, UserError
 from ..registration import NetworkError, unregistered
 from ..rng import starting_threads
 from ..sites import OptionError, SharedNoise
@@ -176,7 +177,7 @@ class CompiledFunction:
 
     def _give_up(self, reason: str, error: Exception | None = None) -> None:
         if self.strict:
-            raise ValueError(
+            raise UserError(
                 f"compile is 'always', but torch {torch.__version__} cannot compile this: {reason} (compile='auto' "
                 "runs it eagerly)"
             ) from error
@@ -397,7 +398,7 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable
         except Exception as error:
             folder = compiled_folder()
             if why := why_unwritable(folder):
-                raise ValueError(
+                raise UserError(
                     f"the compiler's cache {folder} cannot be written ({why}): set TORCHINDUCTOR_CACHE_DIR to a folder "
                     "that can"
                 ) from error
@@ -487,7 +488,7 @@ class _WithGradients(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
-            raise RuntimeError("backward a second time through a compiled loss: compute the loss again")
+            raise StateError("backward a second time through a compiled loss: compute the loss again")
         gradients, ctx.gradients = ctx.gradients, None  # the parameters take them over, without a copy
         if factor.device.type != "cpu" or factor.item() != 1:  # asking another device would wait for it
             gradients = [None if gradient is None else gradient * factor for gradient in gradients]

@@ -17,7 +17,7 @@ from .._memory import TRAINED, TooLarge, Within, check_memory, refusing_too_many
 from .._options import Seed, path_of, plain, shown, typed
 from .._records import SavedPair
 from ..data import Splits
-from ..errors import hint
+from ..errors import UserError, hint
 from ..nn.likelihood import LIKELIHOODS, LikelihoodOptions
 from ..pair import Pair
 from ..priors import PRIORS, PriorOptions
@@ -135,7 +135,7 @@ def resolve(name: str, given: Mapping[str, Any], x_shape: Any = None) -> Recipe:
         factor, path = _place(name, option, value, factors, own)
         factors[factor] = _replaced(factors[factor], path, value)
     if x_shape is None:
-        raise ValueError(
+        raise UserError(
             f"pair '{name}' needs x_shape, the shape of one example: give x_shape=(784,) for flattened MNIST"
         )
     return Recipe(name, _shape(x_shape), family_class(**of_family), factors)
@@ -164,7 +164,7 @@ def choose(factor: str, given: Any, default: Any) -> Any:
     if not is_dataclass(given) or isinstance(given, type) or registry.name_of(type(given)) is None:
         whose = f"pyro_priors.{'networks' if kind == 'networks' else kind + 's'}"
         module = ", or a module of your own" if factor in OWN else ""
-        raise ValueError(
+        raise UserError(
             f"{factor} must be one of {', '.join(registry)}, options of {whose}{module}, got {shown(given)}"
         )
     return given
@@ -180,7 +180,7 @@ def _from_record(registry: Registry[Any], record: Mapping[str, Any]) -> Any:
     }
     known = [one.name for one in fields(options)]
     if unknown := [key for key in values if key not in known]:
-        raise ValueError(f"{registry.kind} '{record['name']}' has no option '{unknown[0]}'")
+        raise UserError(f"{registry.kind} '{record['name']}' has no option '{unknown[0]}'")
     return options(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
@@ -207,7 +207,7 @@ def _place(
         return found[0]
     if found:
         paths = " and ".join(".".join((factor, *path)) for factor, path in found)
-        raise ValueError(f"'{option}' is an option of {paths}: give it to one of them, {found[0][0]}=...({option}=...)")
+        raise UserError(f"'{option}' is an option of {paths}: give it to one of them, {found[0][0]}=...({option}=...)")
     owners = {
         factor: [key for key in REGISTRIES[factor] if option in (one.name for one in fields(REGISTRIES[factor][key]))]
         for factor in factors
@@ -215,12 +215,12 @@ def _place(
     for factor, keys in owners.items():
         if keys:
             now = getattr(factors[factor], "name", type(factors[factor]).__name__)
-            raise ValueError(
+            raise UserError(
                 f"{option}={shown(plain(value))} belongs to {factor}={' or '.join(map(repr, keys))}, got "
                 f"{factor}='{now}': leave it out"
             )
     known = sorted({"x_shape"} | own | set(factors) | {one.name for each in factors.values() for one in _of(each)})
-    raise ValueError(f"pair '{name}' has no option '{option}': {hint(option, known)}")
+    raise UserError(f"pair '{name}' has no option '{option}': {hint(option, known)}")
 
 
 def _of(options: Any) -> Any:
@@ -285,7 +285,7 @@ def make(recipe: Recipe, encoder: nn.Module | None = None, decoder: nn.Module | 
     for key, network in (("encoder", encoder), ("decoder", decoder)):
         if network is not None and not isinstance(network, nn.Module):
             given = f"the class {network.__name__}" if isinstance(network, type) else repr(network)
-            raise ValueError(f"{key} must be a torch.nn.Module, got {given}: give an instance, such as Net()")
+            raise UserError(f"{key} must be a torch.nn.Module, got {given}: give an instance, such as Net()")
     family, factors = recipe.family, Factors(recipe.x_shape, encoder=encoder, decoder=decoder, **recipe.factors)
     if decoder is not None and (option := _without_effect(recipe)):
         warnings.warn(
@@ -337,7 +337,7 @@ def create_for(name: str, data: Splits, seed: Seed, **given: Any) -> Pair:
         given["likelihood"] = preset.factors.get("likelihood") or data.likelihood
     if any(one.name == "condition_shape" for one in fields(FAMILIES[preset.family])):
         if data.condition_shape is None:
-            raise ValueError(
+            raise UserError(
                 f"pair '{name}' needs data with a condition, {data.name} has none: give --data.condition-rows N (the "
                 "last rows of each image), --data.condition-labels, or a file with condition_train"
             )
@@ -378,7 +378,7 @@ def load(
     tensors, record = checkpoint.read(folder, "pair", SavedPair, path_of("path", path))
     recipe = record["pair"]
     if recipe is None:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a pair that is not of the zoo: build it and call its load_weights({str(folder)!r})"
         )
     modules = {
@@ -390,7 +390,7 @@ def load(
     }
     if missing := [key for key in recipe["own_networks"] if modules[key] is None]:
         arguments = ", ".join(f"{key}=..." for key in missing)
-        raise ValueError(
+        raise UserError(
             f"{folder} was saved with your own {' and '.join(missing)}: load it from Python, load(path, {arguments})"
         )
     pair = _made_of(recipe, modules, folder / "pair.json", sum(tensor.numel() for tensor in tensors.values()))
