@@ -66,17 +66,6 @@ def own_file(tmp_path_factory):
 # what it does
 
 
-def test_list(capsys):
-    assert main(["list"]) == 0
-    output = capsys.readouterr().out
-    rows = {line.split()[0]: line.split()[1:] for line in output.splitlines()}
-    assert rows["pairs"] == pp.names()
-    assert rows["data"] == [*pp.data.names(), "FILE.npz"]
-    assert rows["objectives"] == sorted(pp.objectives.OBJECTIVES)
-    assert rows["metrics"] == list(pp.metrics.METRICS)
-    assert {"standard", "gaussian"} <= set(rows["priors"])
-
-
 @pytest.mark.parametrize(
     "options",
     [

@@ -4,8 +4,12 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from platform import python_version
 
-from .. import zoo
+import pyro
+import torch
+
+from .. import __version__, zoo
 from .._memory import is_exhausted
 from .._terminal import one_line, printable, until_unread
 from ..errors import UserError
@@ -20,7 +24,7 @@ __all__ = ["main"]
 
 USAGE = """usage: pyro-priors COMMAND ...
 
-  list                                        pairs, priors, objectives, data, metrics, experiments
+  list [GROUP]                                what can be chosen by name, with a line for each; list prior.flow: options
   train PAIR --data NAME|FILE.npz --out RUN   train a pair; --objective NAME
   resume RUN                                  go on where its training stopped, with its options; --train.max-epochs 200
   evaluate RUN                                table on the screen, and RUN/evaluation.json
@@ -31,6 +35,7 @@ USAGE = """usage: pyro-priors COMMAND ...
                                               published; --row NAME; --quick; --no-train; interrupted, it goes on
   cache                                       what is kept to be used again; --clear removes it
 
+pyro-priors --version prints the version.
 pyro-priors --import MODULE COMMAND ... imports a module of yours first, which registers priors or other parts.
 pyro-priors COMMAND --help lists the options of a command; of train, with a pair: pyro-priors train cp_vae --help"""
 
@@ -48,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(USAGE)
             return 0 if arguments else 2
+        if arguments == ["--version"]:
+            libraries = f"Python {python_version()}, torch {torch.__version__}, Pyro {pyro.__version__}"
+            print(f"pyro-priors {__version__} ({libraries})")
+            return 0
         return _run(*arguments)
 
 
