@@ -37,6 +37,7 @@ __all__ = [
     "Evaluation",
     "Pictures",
     "SavedPair",
+    "SeedsOfRuns",
     "Start",
     "State",
     "Tensors",
@@ -171,6 +172,15 @@ class Config:
     train: Annotated[dict[str, Any], OptionsOf("training.config", "TrainConfig")]
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     command: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeedsOfRuns:
+    """``seeds.json``: the seeds of the runs in a folder, and the command that trains them."""
+
+    seeds: tuple[Count, ...]
+    command: tuple[str, ...]
     imports: tuple[str, ...] = ()
 
 

@@ -1,6 +1,7 @@
 """The command ``pyro-priors evaluate``, which computes the metrics of a run."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from ..pair import Pair
 from ..run_folder import RunFolder
 from . import parsing
 from .opening import OfRun, open_run
+from .seeds import mean_and_spread, runs_of_seeds
 
 __all__ = ["run"]
 
@@ -60,6 +62,23 @@ def run(arguments: Sequence[str]) -> None:
             )
     given |= {name: value for name, value in own.items() if value is not None}
     check_options(options.metrics, given["features"], given["categories"])
+    if (runs := runs_of_seeds(options.run)) is None:
+        _evaluate(options, given)
+        return
+    each = {
+        seed: _evaluate(dataclasses.replace(options, run=str(run.path)), given)
+        for seed, run in runs.finished_or_refused().items()
+    }
+    _show_spread(options.run, options.part, each)
+
+
+def _evaluate(options: Any, given: dict[str, Any]) -> dict[str, metrics.Estimate]:
+    """Evaluate one run, show its table and keep it in the run.
+
+    :param options: options of the command
+    :param given: options of the metrics
+    :raises ValueError: if no metric applies
+    """
     folder, pair, splits = open_run(options)
     source = folder.source(pair.saved_digest)  # the run may have another pair when the evaluation ends
     replaced = " (of the pair that was saved over the run's)" if folder.pair_is_replaced else ""
@@ -80,6 +99,20 @@ def run(arguments: Sequence[str]) -> None:
             _keep(found, folder)
         except (WriteError, FolderError) as error:
             parsing.warn(f"{error}; the numbers are not kept")
+    return results
+
+
+def _show_spread(run: str, split: str, each: Mapping[int, Mapping[str, metrics.Estimate]]) -> None:
+    """Print mean and standard deviation over seeds of the estimates that all runs have."""
+    first, *others = each.values()
+    names = [name for name in first if all(name in one for one in others)]
+    over = f"mean ± standard deviation over {len(each)} seeds" if others else "one seed"
+    print(f"{run}, {split} split: {over} ({', '.join(map(str, each))})")
+    width = max(map(len, names), default=0) + 2
+    for name in names:
+        mean, spread = mean_and_spread([one[name].value for one in each.values()])
+        shown = f" ± {spread:.4g}" if spread is not None else ""
+        print(f"  {name:{width}}{mean:>12.4f}{shown:12} {first[name].unit}")
 
 
 def _show(results: dict[str, metrics.Estimate], pair: Pair, splits: data.Splits) -> None:

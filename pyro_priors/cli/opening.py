@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,19 +19,22 @@ from ..data.registry import without_downloads
 from ..errors import MissingFileError, UserError
 from ..pair import Pair
 from ..run_folder import RunFolder
+from .seeds import runs_of_seeds
 
 __all__ = ["OfRun", "check_imports", "existing_run", "open_run"]
 
 
-def check_imports(folder: RunFolder) -> None:
+def check_imports(path: Path, imports: Sequence[str]) -> None:
     """Refuse a run that was trained with modules which are not imported; a file alone imports nothing.
 
+    :param path: folder of the run
+    :param imports: the modules that the run names
     :raises ValueError: with the first of them
     """
-    for module in folder.config().get("imports", ()):
+    for module in imports:
         if module not in sys.modules:
             raise UserError(
-                f"{folder.path} was trained with --import {module}, which may register its parts: give it again, "
+                f"{path} was trained with --import {module}, which may register its parts: give it again, "
                 f"pyro-priors --import {module} COMMAND ..."
             )
 
@@ -44,6 +48,10 @@ def existing_run(run: str) -> RunFolder:
     path = path_of("run", run)
     if path.is_file():
         raise UserError(f"run is {run}, which is a file: give the run folder, such as runs/vae")
+    if (runs := runs_of_seeds(path)) is not None:
+        raise UserError(
+            f"{run} has the runs of several seeds: give one of them, such as {runs.run(runs.seeds[0]).path}"
+        )
     if not (path / "config.json").exists():
         raise MissingFileError(f"{run} is not a run folder: it has no config.json; give a folder that train wrote")
     return RunFolder(path)
@@ -71,7 +79,7 @@ def open_run(options: OfRun) -> tuple[RunFolder, Pair, data.Splits]:
     """
     path, given = options.run, options.data
     folder = existing_run(path)
-    check_imports(folder)
+    check_imports(folder.path, folder.config().get("imports", ()))
     recipe = folder.config()["data"]
     if recipe is None or (recipe["config"] is None and not given):
         remedy = "" if recipe is None else "give --data FILE.npz that holds them (numpy.savez), or "

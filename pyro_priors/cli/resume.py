@@ -20,6 +20,7 @@ from .arguments import check_once, groups, merged
 from .grammar import taken
 from .opening import check_imports, existing_run
 from .parsing import warn
+from .seeds import FILE, runs_of_seeds
 
 __all__ = ["run"]
 
@@ -37,7 +38,7 @@ def run(arguments: Sequence[str]) -> None:
     if arguments[:1] in (["-h"], ["--help"]):
         print(
             "usage: pyro-priors resume RUN [options of train]\n\n"
-            "Goes on where the training of RUN stopped: gives the command that began it again, with --resume.\n"
+            "Resume training with the options of the run. A folder of train --seeds is resumed as a whole.\n"
             f"Options that may be others: {', '.join(MAY_CHANGE).replace('_', '-')} (of --train), and --data FILE or "
             "--data.root FOLDER, where the same data are now\n"
             "Taken from RUN/config.json, which somebody else may have written: the pair and its factors, the "
@@ -54,18 +55,25 @@ def run(arguments: Sequence[str]) -> None:
             raise UserError(f"resume writes into {run} itself, got {' '.join(tokens)}: leave --{name} out")
         if not name and tokens:
             raise UserError(f"resume cannot use the argument {tokens[0]!r}: leave it out (see pyro-priors resume -h)")
-    folder = existing_run(run)
-    check_imports(folder)
-    command = folder.config().get("command")
+    if (runs := runs_of_seeds(run)) is not None:
+        path, command, imports = runs.path / FILE, runs.command, runs.imports
+        of_seeds = ["--seeds", *map(str, runs.seeds)]
+        if any(name in ("seeds", "train.seed") for name, _ in groups(more)):
+            raise UserError(f"{run} has its own seeds: leave --seeds out, or give it to train with --resume")
+    else:
+        folder, of_seeds = existing_run(run), []
+        config = folder.config()
+        path, command, imports = folder.path / "config.json", config.get("command"), config.get("imports", ())
+    check_imports(path.parent, imports)
     if not command:
         raise UserError(
             f"{run} does not say which command began it (reproduce, Python or an older version did): give that again; "
             "train with --resume, fit with resume=True"
         )
-    command = _taken_from_run(command, folder.path / "config.json", more)
+    command = _taken_from_run(command, path, more)
     of_run = "data.root" in dict(groups(command)) and "data.root" not in dict(groups(more))
     with without_downloads() if of_run else contextlib.nullcontext():
-        train_command.run([*merged(command, more), f"--out={run}", "--resume"])
+        train_command.run([*merged(command, more), *of_seeds, f"--out={run}", "--resume"])
 
 
 def _taken_from_run(command: Sequence[str], file: Path, more: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..training.loop import History
 from . import parsing
 from .arguments import check_once
 from .grammar import choose_factors, grouped, helped, options_of_family, plain_options, taken
+from .seeds import best_elbo, runs_of_seeds, split_seeds, train_seeds
 
 __all__ = ["run"]
 
@@ -43,10 +44,29 @@ def run(arguments: Sequence[str]) -> None:
             f"NAME of --data is a file .npz or one of {', '.join(data.names())}"
         )
         return
+    check_once(arguments[1:])
+    seeds, rest = split_seeds(arguments)
+    if seeds is not None and not {"-h", "--help"}.intersection(rest):
+        train_seeds(seeds, rest, train_one, trained)
+        return
+    out = taken(rest, "out")[0]
+    if out and (runs := runs_of_seeds(out, "--out")) is not None:
+        shown = " ".join(map(str, runs.seeds))
+        raise UserError(f"out is {out}, which has the runs of the seeds {shown}: choose another --out, or give --seeds")
+    history = train_one(rest, RunFolder)
+    print(f"{trained(history)}; now: pyro-priors evaluate {out}")
+
+
+def train_one(arguments: Sequence[str], folder_of: Callable[[str, Sequence[str]], RunFolder]) -> History:
+    """Train one run.
+
+    :param arguments: the arguments after ``train``
+    :param folder_of: makes the run folder from a path and the command that starts the run
+    :raises ValueError: if an argument is wrong
+    """
     name = arguments[0]
     if name not in zoo.names():
         raise UserError(f"pair '{name}' is unknown: {zoo.hint(name, zoo.names())}")
-    check_once(arguments[1:])
     data_name, rest = taken(arguments[1:], "data")
     objective_name, rest = taken(rest, "objective")
     if objective_name is not None and objective_name not in objectives.OBJECTIVES:
@@ -65,6 +85,7 @@ def run(arguments: Sequence[str]) -> None:
     groups_of_factors = {factor: (grouped(options),) * 2 for factor, options in factors.items() if options is not None}
     more: dict[str, tuple[Any, Any]] = {
         "out": (helped(str, "Run folder to write."), dataclasses.MISSING),
+        "seeds": (helped(tuple[int, ...], "Train one run for each of these seeds, in OUT/seed-N."), ()),
         "resume": (helped(bool, "Resume the run in --out, with the same options."), False),
         "quiet": (helped(bool, "Show no progress."), False),
         **groups_of_factors,
@@ -103,29 +124,27 @@ def run(arguments: Sequence[str]) -> None:
         how = f"; binarised {'in every batch' if splits.binarise else 'once'} (--data.binarise)" if binary else ""
         print(f"data: {splits.source}{how}")
     try:
-        history = fit(
+        return fit(
             pair,
             splits,
             options.objective,
-            out=RunFolder(options.out, command),
+            out=folder_of(options.out, command),
             resume=options.resume,
             progress=not options.quiet,
             config=options.train,
         )
     except WriteError as error:
         if error.history is not None and error.history.epochs:
-            print(_trained(error.history))
+            print(trained(error.history))
         raise
-    print(f"{_trained(history)}; now: pyro-priors evaluate {options.out}")
 
 
-def _trained(history: History) -> str:
-    bounds = {record["epoch"]: record["valid_bound"] for record in history.epochs}
-    bound = bounds.get(history.best_epoch, math.nan)  # of a run whose metrics.jsonl has lost lines
-    return (
-        f"trained {max(bounds, default=history.best_epoch) + 1} epochs; best validation bound {bound:.3f} nats per "
-        f"datum, of epoch {history.best_epoch}"
-    )
+def trained(history: History) -> str:
+    """Describe a training in one line."""
+    last = max((record["epoch"] for record in history.epochs), default=history.best_epoch)
+    found = best_elbo(history)
+    bound = math.nan if found is None else found  # of a run whose metrics.jsonl has lost lines
+    return f"trained {last + 1} epochs; best validation bound {bound:.3f} nats per datum, of epoch {history.best_epoch}"
 
 
 def _command(arguments: list[str]) -> list[str]:
