@@ -35,6 +35,7 @@ __all__ = [
     "Config",
     "Epoch",
     "Evaluation",
+    "Examples",
     "Pictures",
     "SavedPair",
     "SeedsOfRuns",
@@ -250,6 +251,23 @@ class State(Tensors):
 
     progress: Progress
     param_groups: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class _Examples:
+    split: Literal["train", "valid", "test"]
+    seed: Count
+    data: Digest
+    weights: Digest | None
+    num_samples: Count = 0
+    categories: Literal["sum", "draw"] = "sum"
+
+
+@dataclass(frozen=True)
+class Examples(Tensors):
+    """``examples/SPLIT-seedN.json``: values for each example of a split."""
+
+    examples: _Examples
 
 
 @dataclass(frozen=True)

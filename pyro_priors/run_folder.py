@@ -4,6 +4,7 @@
 
     runs/NAME/  config.json  pair/ (safetensors + JSON)  last/ (resume state)
                 metrics.jsonl  evaluation.json  figures/*.png
+                examples/SPLIT-seedN.json (values per example, and the safetensors file that it names)
                 evaluation-PART-seedN.json (earlier evaluations of other parts and seeds)
                 evaluation-damaged-DIGEST.json  metrics.damaged.jsonl (unreadable content, set aside)
                 evaluation-PART-seedN-WEIGHTS.json (of a pair that was replaced while it was evaluated)

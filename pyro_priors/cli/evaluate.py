@@ -82,7 +82,8 @@ def _evaluate(options: Any, given: dict[str, Any]) -> dict[str, metrics.Estimate
     folder, pair, splits = open_run(options)
     source = folder.source(pair.saved_digest)  # the run may have another pair when the evaluation ends
     replaced = " (of the pair that was saved over the run's)" if folder.pair_is_replaced else ""
-    each = metrics.evaluate_each(pair, splits, options.part, metrics=options.metrics, **given)
+    values: dict[str, Any] = {}
+    each = metrics.evaluate_each(pair, splits, options.part, metrics=options.metrics, per_example=values, **given)
     results = {name: estimate for found in each.values() for name, estimate in found.items()}
     left_out = [f"{name} (needs {metrics.NEEDS[name]})" for name in options.metrics if not each[name]]
     if not results:
@@ -97,6 +98,11 @@ def _evaluate(options: Any, given: dict[str, Any]) -> dict[str, metrics.Estimate
     finally:  # also where nobody reads it
         try:
             _keep(found, folder)
+            if values:
+                keys = ("seed", "num_samples", "categories", "weights")
+                digest = metrics.digest_of_examples(splits, options.part)
+                of_each = metrics.PerExample(values, options.part, data=digest, **{key: found[key] for key in keys})
+                metrics.keep_examples(folder, of_each)
         except (WriteError, FolderError) as error:
             parsing.warn(f"{error}; the numbers are not kept")
     return results

@@ -15,7 +15,7 @@ from .._terminal import one_line, printable, until_unread
 from ..errors import UserError
 from ..registry import IMPORTED, import_by_name
 from ..training import TrainingDiverged
-from . import cache, evaluate, plot, reproduce, resume, sample, train
+from . import cache, compare, evaluate, plot, reproduce, resume, sample, train
 from . import list as list_command
 from .grammar import taken
 from .parsing import warn
@@ -28,6 +28,7 @@ USAGE = """usage: pyro-priors COMMAND ...
   train PAIR --data NAME|FILE.npz --out RUN   train a pair; --objective NAME
   resume RUN                                  go on where its training stopped, with its options; --train.max-epochs 200
   evaluate RUN                                table on the screen, and RUN/evaluation.json
+  compare RUN RUN ...                         a table of runs, best first, with paired differences; --out table.json
   sample RUN --num 64 --out samples.png       samples as a picture or .npz; --category 3; --condition 0 1;
                                               by name: --condition "Male=1,Smiling=-1", --grid, --to, --edit
   plot RUN                                    every figure, in RUN/figures
@@ -110,6 +111,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train.run,
     "resume": resume.run,
     "evaluate": evaluate.run,
+    "compare": compare.run,
     "sample": sample.run,
     "plot": plot.run,
     "reproduce": reproduce.run,

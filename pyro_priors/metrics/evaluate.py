@@ -74,6 +74,7 @@ class _Context:
     features: str
     progress: bool
     categories: str
+    per_example: dict[str, Any]
 
 
 @typed
@@ -138,8 +139,13 @@ def evaluate_each(
     features: str = "auto",
     progress: bool = True,
     categories: str = "sum",
+    per_example: dict[str, Any] | None = None,
 ) -> dict[str, dict[str, Estimate]]:
-    """As :func:`evaluate`, by metric: nothing of one that does not apply."""
+    """As :func:`evaluate`, by metric: nothing of one that does not apply.
+
+    :param per_example: a dict that gets the values for each example, ``"elbo"`` and ``"log_likelihood"``, each of shape
+        ``(num_examples,)`` in nats, if they are computed
+    """
     if not isinstance(data, Splits):
         raise UserError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
     if isinstance(metrics, str):
@@ -152,7 +158,8 @@ def evaluate_each(
         )
     check_pair(pair)
     pair = pair_in_precision_of(data.train.x, pair)
-    context = _Context(pair, data, part, num_samples, features, progress, categories)
+    kept = {} if per_example is None else per_example
+    context = _Context(pair, data, part, num_samples, features, progress, categories, kept)
     results: dict[str, dict[str, Estimate]] = {}
     with own_generators(pair.device), pair.evaluating(), torch.no_grad(), noticing(pair.device) as draws:
         for name in metrics or [name for name in METRICS if name not in ON_REQUEST]:
@@ -224,6 +231,7 @@ def _bound(context: _Context) -> dict[str, Estimate]:
         context.pair.eval()
         for buffer, value in before:  # running statistics of a network of one's own
             buffer.copy_(value)
+    context.per_example["elbo"] = torch.cat(found["bound"])
     return {name: _mean(torch.cat(values)) for name, values in found.items()}
 
 
@@ -234,6 +242,7 @@ def _log_likelihood(context: _Context) -> dict[str, Estimate]:
     condition = torch.cat(conditions) if conditions else None
     how: Any = {"progress": context.progress, "categories": context.categories}
     log_p = context.pair.log_prob(x, condition, context.num_samples, **how).cpu()
+    context.per_example["log_likelihood"] = log_p
     results = {"log_likelihood": _mean(log_p)}
     if context.data.likelihood != "bernoulli":
         size = math.prod(context.data.x_shape)
