@@ -257,7 +257,7 @@ def test_another_binarization_is_refused_in_one_line(here, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "compare needs at least two run folders first, got 0: compare runs/a runs/b"),
+        ([], "compare needs at least two run folders first, got 0: give two or more, such as runs/a runs/b"),
         (["plain"], "compare needs at least two run folders first, got 1"),
         (["plain", "plain"], "plain is given twice: give each run once"),
         (["plain", "nothing"], "nothing is not a run folder: it has no config.json"),

@@ -156,6 +156,8 @@ def _read(text: str, declared: Any) -> Any:
     if origin is Annotated:
         return _read(text, arguments[0])
     if origin in (Union, UnionType):
+        if float in arguments and not text.isascii() and _is_float(text):  # other digits, which tyro reads as a number
+            return REFUSED
         return next((read for one in arguments if (read := _read(text, one)) is not REFUSED), REFUSED)
     if declared is NoneType:
         return None if text == "None" else REFUSED
@@ -165,11 +167,16 @@ def _read(text: str, declared: Any) -> Any:
         number = integer(text)
         return REFUSED if number is None else number
     if declared is float:
-        try:
-            return float(text) if text.isascii() else REFUSED
-        except ValueError:
-            return REFUSED
+        return float(text) if text.isascii() and _is_float(text) else REFUSED
     return text
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _bare(declared: Any, keep: bool = False) -> Any:

@@ -15,7 +15,7 @@ from .._terminal import one_line, printable, until_unread
 from ..errors import UserError
 from ..registry import IMPORTED, import_by_name
 from ..training import TrainingDiverged
-from . import cache, compare, evaluate, plot, reproduce, resume, sample, train
+from . import cache, compare, encode, evaluate, plot, reconstruct, reproduce, resume, sample, train
 from . import list as list_command
 from .grammar import taken
 from .parsing import warn
@@ -31,6 +31,8 @@ USAGE = """usage: pyro-priors COMMAND ...
   compare RUN RUN ...                         a table of runs, best first, with paired differences; --out table.json
   sample RUN --num 64 --out samples.png       samples as a picture or .npz; --category 3; --condition 0 1;
                                               by name: --condition "Male=1,Smiling=-1", --grid, --to, --edit
+  encode RUN --out codes.npz                  posterior means and scales, probabilities of categories, labels
+  reconstruct RUN --out reconstructions.png   examples and their reconstructions, as a picture or .npz
   plot RUN                                    every figure, in RUN/figures
   reproduce PAPER/EXPERIMENT                  a table or figure of a paper: trains what is missing, puts ours beside the
                                               published; --row NAME; --quick; --no-train; interrupted, it goes on
@@ -113,6 +115,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "evaluate": evaluate.run,
     "compare": compare.run,
     "sample": sample.run,
+    "encode": encode.run,
+    "reconstruct": reconstruct.run,
     "plot": plot.run,
     "reproduce": reproduce.run,
     "cache": cache.run,

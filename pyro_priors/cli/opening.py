@@ -3,13 +3,14 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import tyro
+from torch import Tensor
 
 from .. import data, zoo
 from .._options import path_of
@@ -21,7 +22,10 @@ from ..pair import Pair
 from ..run_folder import RunFolder
 from .seeds import runs_of_seeds
 
-__all__ = ["OfRun", "check_imports", "existing_run", "open_run"]
+__all__ = ["Batch", "OfRun", "check_imports", "existing_run", "open_data", "open_pair", "open_run", "rows_of_split"]
+
+ROWS_AT_ONCE = 500
+"""Maximum number of examples in a batch."""
 
 
 def check_imports(path: Path, imports: Sequence[str]) -> None:
@@ -71,22 +75,29 @@ class OfRun:
 
 
 def open_run(options: OfRun) -> tuple[RunFolder, Pair, data.Splits]:
-    """Return a run folder, its pair in float32 and in evaluation mode, and the data on which it was trained.
+    """Return a run folder, its pair as :func:`open_pair` does, and its data as :func:`open_data` does.
 
     :raises ValueError: if the run needs a module that is not imported, or the data are not those of the training
     :raises FileNotFoundError: if the run, its pair or its data are not there
     :raises CheckpointError: if a file of the run is damaged
     """
-    path, given = options.run, options.data
-    folder = existing_run(path)
-    check_imports(folder.path, folder.config().get("imports", ()))
-    recipe = folder.config()["data"]
-    if recipe is None or (recipe["config"] is None and not given):
-        remedy = "" if recipe is None else "give --data FILE.npz that holds them (numpy.savez), or "
-        raise UserError(f"{path} was trained on arrays in memory: {remedy}evaluate it from Python, where they are")
-    if not (folder.path / "pair" / "pair.json").exists():
+    folder = existing_run(options.run)
+    pair = open_pair(folder)
+    return folder, pair, open_data(folder, options)
+
+
+def open_pair(folder: RunFolder) -> Pair:
+    """Return the pair of a run in float32 and in evaluation mode.
+
+    :raises ValueError: if the run needs a module that is not imported
+    :raises FileNotFoundError: if there is no pair yet
+    :raises CheckpointError: if a file is damaged, or a parameter is not finite
+    """
+    path = folder.path
+    check_imports(path, folder.config().get("imports", ()))
+    if not (path / "pair" / "pair.json").exists():
         raise MissingFileError(f"{path} has no finished pair yet: go on training it (pyro-priors resume {path})")
-    pair = zoo.load(folder.path).to(torch.float32)  # as the data are, whatever it was trained in
+    pair = zoo.load(path).to(torch.float32)  # as the data are, whatever it was trained in
     pair.eval()
     for parameter_name, parameter in pair.named_parameters():
         if not parameter.isfinite().all():
@@ -101,6 +112,21 @@ def open_run(options: OfRun) -> tuple[RunFolder, Pair, data.Splits]:
             f"the pair in {path} has an aggregate posterior that is no distribution ({shares.tolist()})",
             "train it again in another --out",
         )
+    return pair
+
+
+def open_data(folder: RunFolder, options: OfRun) -> data.Splits:
+    """Return the data on which a run was trained.
+
+    :raises ValueError: if they are in memory only, or those at the place that the options name are others
+    :raises FileNotFoundError: if they are not there
+    :raises CheckpointError: if the run does not describe data
+    """
+    path, given = options.run, options.data
+    recipe = folder.config()["data"]
+    if recipe is None or (recipe["config"] is None and not given):
+        remedy = "" if recipe is None else "give --data FILE.npz that holds them (numpy.savez), or "
+        raise UserError(f"{path} was trained on arrays in memory: {remedy}evaluate it from Python, where they are")
     name = given or recipe["name"]
     if not given and name.endswith(".npz") and not Path(name).is_file():
         raise MissingFileError(
@@ -127,7 +153,44 @@ def open_run(options: OfRun) -> tuple[RunFolder, Pair, data.Splits]:
         splits = dataclasses.replace(splits, name=old.stem, source=splits.source.replace(new.name, old.name, 1))
     elif name != recipe["name"]:
         raise UserError(f"--data is {given}, but {path} was trained on {recipe['name']}: leave --data out")
-    return folder, pair, splits
+    return splits
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples of a split.
+
+    :param x: shape ``(batch,) + x_shape``
+    :param condition: shape ``(batch,) + condition_shape``, or None if the pair takes none
+    :param label: shape ``(batch,)``, or None if there are no labels
+    :param row: their numbers in the split, from 0, shape ``(batch,)``
+    """
+
+    x: Tensor
+    condition: Tensor | None
+    label: Tensor | None
+    row: Tensor
+
+
+def rows_of_split(pair: Pair, splits: data.Splits, split: str, num: int | None) -> Iterator[Batch]:
+    """Yield the first examples of a split in batches, as the pair takes them.
+
+    Training images with dynamic binarization are binarized once.
+
+    :param num: number of examples, None for all
+    :raises ValueError: if the split has fewer
+    """
+    part = splits.parts[split]
+    if num is not None and num > len(part):
+        raise UserError(f"--num is {num}, but the {split} split of {splits.name} has {len(part)} examples: give fewer")
+    part = part if num is None else part.take(slice(num))
+    like, size, start = next(pair.parameters()), min(ROWS_AT_ONCE, pair.batch_at_once), 0
+    binarise = splits.binarise and split == "train"
+    for x, condition in data.batches(part, size, seed=0, epoch=0, binarise=binarise, shuffle=False):
+        row = torch.arange(start, start + len(x), device="cpu")
+        given = None if condition is None or not pair.takes_condition else condition.to(like)
+        yield Batch(x.to(like), given, None if part.label is None else part.label[row], row)
+        start += len(x)
 
 
 def _config_of_data(config: dict[str, Any], options: OfRun, folder: RunFolder) -> dict[str, Any]:

@@ -1,21 +1,21 @@
 """The command ``pyro-priors sample``, which writes samples of a run."""
 
 import dataclasses
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from .. import conditions, data, plots
-from .._files import make_folder, save_figure, write_atomically
-from .._options import Seed, Size, path_of
+from .._options import Seed, Size
 from ..errors import UserError
 from ..pair import Pair
 from ..rng import seeded
+from ..run_folder import RunFolder
 from . import parsing
 from .arguments import integer
-from .opening import OfRun, open_run
+from .opening import OfRun, existing_run, open_data, open_pair
+from .writing import output_path, write_arrays, write_figure
 
 __all__ = ["run"]
 
@@ -55,21 +55,20 @@ def run(arguments: Sequence[str]) -> None:
         """Seed of the noise."""
 
     options = parsing.parse(Options, arguments, "sample")
-    out = path_of("--out", options.out)
-    if out.suffix not in (".png", ".npz"):
-        raise UserError(f"--out must end in .png or .npz, got '{options.out}': give samples.png")
-    if out.is_dir():
-        raise UserError(f"--out is {out}, which is a folder: give the name of a file, such as {out / 'samples.png'}")
+    out = output_path(options.out, [".png", ".npz"], "samples.png")
     if options.num is None:
         options = dataclasses.replace(options, num=64)
     elif options.grid or options.edit:
         raise UserError(
             f"--num is {options.num}, but --grid and --edit decide how many pictures there are: leave it out"
         )
-    _, pair, splits = open_run(options)
-    if out.suffix == ".png" and splits.image_shape is None:
-        raise UserError(f"{splits.name} has no images to draw: write arrays with --out samples.npz, or draw with plot")
-    make_folder(out.parent)
+    folder = existing_run(options.run)
+    pair = open_pair(folder)
+    # of an unconditional pair nothing but the shape of images, if they were flattened, is taken from the data
+    splits = open_data(folder, options) if pair.takes_condition or options.data or options.data_root else None
+    image_shape = None if splits is None else splits.image_shape
+    if out.suffix == ".png":
+        image_shape = image_shape or _image_shape(folder, pair, options)
     fixed: dict[str, Any] = {}
     if options.category is not None:
         if not pair.num_categories:
@@ -82,23 +81,44 @@ def run(arguments: Sequence[str]) -> None:
             made = conditions.Controlled(pair.sample(options.num, condition, **fixed), condition, 8)
     drawn = made.sites | ({} if made.condition is None else {"condition": made.condition})
     if out.suffix == ".npz":
-        import numpy as np
-
-        arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in drawn.items()}
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        write_atomically(out, buffer.getvalue())
+        write_arrays(out, drawn)
     else:
-        images = plots.shown(drawn["x_mean"], made.condition, splits)
-        figure = plots.image_grid(images, made.num_columns, "", made.row_labels, made.column_labels)
-        save_figure(figure, out, dpi=120, bbox_inches="tight")
+        x_mean = drawn["x_mean"]
+        if splits is None:
+            images = x_mean.reshape(len(x_mean), *cast(tuple[int, ...], image_shape))
+        else:
+            images = plots.shown(x_mean, made.condition, splits)
+        write_figure(out, plots.image_grid(images, made.num_columns, "", made.row_labels, made.column_labels))
     print(f"{len(drawn['x_mean'])} samples in {out}")
 
 
-def _conditions_of_rows(options: Any, pair: Pair, splits: data.Splits) -> Any:
+def _image_shape(folder: RunFolder, pair: Pair, options: OfRun) -> tuple[int, ...]:
+    """Return (channels, height, width) of what an unconditional pair samples.
+
+    :raises ValueError: if that is no image, or the data that say so are not there
+    """
+    x_shape = tuple(pair._configured("x_shape") or ())
+    if len(x_shape) == 3:
+        return x_shape
+    try:
+        splits = open_data(folder, options)
+    except UserError as error:
+        side = math.isqrt(math.prod(x_shape))
+        if side < 2 or side**2 != math.prod(x_shape):
+            raise UserError(
+                f"the shape of the images is not known without the data ({error}): write arrays with --out samples.npz"
+            ) from None
+        parsing.warn(f"the images are drawn with {side}x{side} pixels, without the data ({error})")
+        return 1, side, side
+    if splits.image_shape is None:
+        raise UserError(f"{splits.name} has no images to draw: write arrays with --out samples.npz, or draw with plot")
+    return splits.image_shape
+
+
+def _conditions_of_rows(options: Any, pair: Pair, splits: data.Splits | None) -> Any:
     """Conditions of the test part: of the rows that --condition names, or the first ones."""
-    known = splits.test.condition
-    if known is None or not pair.takes_condition:
+    known = None if splits is None else splits.test.condition
+    if splits is None or known is None or not pair.takes_condition:
         if options.condition:
             raise UserError(f"--condition {' '.join(options.condition)}: this pair takes no condition, leave it out")
         return None
@@ -109,25 +129,28 @@ def _conditions_of_rows(options: Any, pair: Pair, splits: data.Splits) -> Any:
     return known[[rows[i % len(rows)] for i in range(options.num)]]
 
 
-def _controlled(options: Any, pair: Pair, splits: data.Splits) -> conditions.Controlled | None:
+def _controlled(options: Any, pair: Pair, splits: data.Splits | None) -> conditions.Controlled | None:
     """What is asked for by name; None where it is not."""
     are_rows = [integer(text) is not None for text in options.condition]
     by_name = not all(are_rows)
-    if by_name and any(are_rows) and splits.condition_names is not None and pair.takes_condition:
-        given = " ".join(options.condition)
-        raise UserError(f"--condition {given}: rows of the test part, and names, are two ways: choose one of them")
     ways = {"--grid": options.grid, "--to": options.to, "--edit": options.edit}
     chosen = [name for name, given in ways.items() if given]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} are two pictures: choose one of them")
     shown = " ".join(map(str, [ways[chosen[0]]] if options.to else ways[chosen[0]])) if chosen else ""
-    if chosen and not (pair.takes_condition and splits.test.condition is not None):
+    takes_condition = splits is not None and pair.takes_condition and splits.test.condition is not None
+    if chosen and not takes_condition:
         raise UserError(
             f"{chosen[0]} {shown} needs a conditional pair, and this one takes no condition: train one, such as "
             f"{conditions.CONDITIONAL}"
         )
     if options.transport and not options.edit:
         raise UserError("--transport belongs to --edit: leave it out, or name rows of the test part with --edit")
+    if splits is None or not takes_condition:
+        return None
+    if by_name and any(are_rows) and splits.condition_names is not None:
+        given = " ".join(options.condition)
+        raise UserError(f"--condition {given}: rows of the test part, and names, are two ways: choose one of them")
     if chosen in (["--to"], ["--edit"]) and (len(options.condition) != 1 or not by_name):
         rows = " (whole numbers are rows of the test part)" if options.condition and not by_name else ""
         raise UserError(
@@ -139,9 +162,7 @@ def _controlled(options: Any, pair: Pair, splits: data.Splits) -> conditions.Con
         return conditions.between(pair, splits, options.condition[0], options.to, -(-options.num // 8))
     if options.edit:
         return conditions.edited(pair, splits, options.edit, options.condition[0], options.transport)
-    if by_name and pair.takes_condition and splits.test.condition is not None:
-        return conditions.asked(pair, splits, options.condition, options.num)
-    return None
+    return conditions.asked(pair, splits, options.condition, options.num) if by_name else None
 
 
 def _example(splits: data.Splits) -> str:
