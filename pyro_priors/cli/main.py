@@ -1,4 +1,4 @@
-"""The command line: ``pyro-priors list | train | evaluate | sample | plot | reproduce | cache``."""
+"""The command line, ``pyro-priors COMMAND``: finds the command, and prints its errors."""
 
 import sys
 import traceback
@@ -25,8 +25,8 @@ __all__ = ["main"]
 USAGE = """usage: pyro-priors COMMAND ...
 
   list [GROUP]                                what can be chosen by name, with a line for each; list prior.flow: options
-  train PAIR --data NAME|FILE.npz --out RUN   train a pair; --objective NAME
-  resume RUN                                  go on where its training stopped, with its options; --train.max-epochs 200
+  train PAIR --data NAME|FILE.npz --out RUN   train a pair; --objective NAME; --seeds 0 1 2: one run for each
+  resume RUN                                  resume training with the run's options; --train.max-epochs 200
   evaluate RUN                                table on the screen, and RUN/evaluation.json
   compare RUN RUN ...                         a table of runs, best first, with paired differences; --out table.json
   sample RUN --num 64 --out samples.png       samples as a picture or .npz; --category 3; --condition 0 1;
