@@ -106,7 +106,9 @@ def run(arguments: Sequence[str]) -> None:
     names, rest = arguments[:first_option], arguments[first_option:]
     options = parsing.parse(Options, rest, "compare")
     if len(names) < 2:
-        raise UserError(f"compare needs at least two run folders first, got {len(names)}: give two or more, such as runs/a runs/b")
+        raise UserError(
+            f"compare needs at least two run folders first, got {len(names)}: give two or more, such as runs/a runs/b"
+        )
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
         raise UserError(f"{twice[0]} is given twice: give each run once")
     out = None if options.out is None else path_of("--out", options.out, "comparison.json")

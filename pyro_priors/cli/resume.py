@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import re
 from collections.abc import Sequence
 from inspect import signature
@@ -12,12 +13,13 @@ from ..checkpoint import CheckpointError
 from ..data import DataConfig
 from ..data.registry import without_downloads
 from ..errors import MissingFileError, UserError
+from ..priors.base import PRIORS
 from ..run_folder import MAY_CHANGE
 from ..training.config import TrainConfig
 from ..zoo.create import REGISTRIES
 from . import train as train_command
 from .arguments import check_once, groups, merged
-from .grammar import taken
+from .grammar import nested_fields, taken
 from .opening import check_imports, existing_run
 from .parsing import warn
 from .seeds import FILE, runs_of_seeds
@@ -26,6 +28,10 @@ __all__ = ["run"]
 
 ASKED_AGAIN = ("num_processes",)
 """Options of --train that a run's files do not decide: what a run costs this machine is the user's word."""
+
+
+DEEPEST = 2
+"""How deep priors in priors may be in the command of a run's files."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -130,7 +136,12 @@ def _options_of_pair(name: str) -> set[str]:
         registry = REGISTRIES[factor]
         options = {one.name for key in registry for one in dataclasses.fields(registry[key])}
         known |= {factor, *(f"{factor}.{option}" for option in options)}
-        known |= {f"{factor}.{'base.' * depth}{option}" for option in options for depth in (1, 2)}
+        nested = sorted({one for key in registry for one in nested_fields(registry[key])})
+        if nested:  # of which the options are those of priors
+            of_priors = {one.name for key in PRIORS for one in dataclasses.fields(PRIORS[key])}
+            for depth in range(1, DEEPEST + 1):
+                for path in itertools.product(nested, repeat=depth):
+                    known |= {".".join((factor, *path, option)) for option in of_priors}
     return known
 
 

@@ -454,8 +454,9 @@ def defaults(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _defaults(options: Any, record: Mapping[str, Any]) -> dict[str, Any]:
     found = {"name": record["name"]} | {one.name: one.default for one in fields(options)}
-    if isinstance(base := record.get("base"), Mapping):
-        found["base"] = _defaults(PRIORS[base["name"]], base)
+    for key, value in record.items():
+        if isinstance(value, Mapping) and "name" in value:  # a prior in a prior
+            found[key] = _defaults(PRIORS[value["name"]], value)
     return found
 
 
