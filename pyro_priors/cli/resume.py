@@ -62,21 +62,22 @@ def run(arguments: Sequence[str]) -> None:
         if not name and tokens:
             raise UserError(f"resume cannot use the argument {tokens[0]!r}: leave it out (see pyro-priors resume -h)")
     if (runs := runs_of_seeds(run)) is not None:
-        path, command, imports = runs.path / FILE, runs.command, runs.imports
+        path, recorded, imports = runs.path / FILE, list(runs.command), runs.imports
         of_seeds = ["--seeds", *map(str, runs.seeds)]
         if any(name in ("seeds", "train.seed") for name, _ in groups(more)):
             raise UserError(f"{run} has its own seeds: leave --seeds out, or give it to train with --resume")
     else:
         folder, of_seeds = existing_run(run), []
         config = folder.config()
-        path, command, imports = folder.path / "config.json", config.get("command"), config.get("imports", ())
+        path, recorded = folder.path / "config.json", list(config.get("command", ()))
+        imports = config.get("imports", ())
     check_imports(path.parent, imports)
-    if not command:
+    if not recorded:
         raise UserError(
             f"{run} does not say which command began it (reproduce, Python or an older version did): give that again; "
             "train with --resume, fit with resume=True"
         )
-    command = _taken_from_run(command, path, more)
+    command = _taken_from_run(recorded, path, more)
     of_run = "data.root" in dict(groups(command)) and "data.root" not in dict(groups(more))
     with without_downloads() if of_run else contextlib.nullcontext():
         train_command.run([*merged(command, more), *of_seeds, f"--out={run}", "--resume"])

@@ -171,9 +171,9 @@ def train_seeds(
         histories[seed] = history
         print(f"seed {seed}: {told(history)}", flush=True)
     if diverged:
-        seed, error = next(iter(diverged.items()))
+        first, reason = next(iter(diverged.items()))
         others = f", and of {len(diverged) - 1} more" if len(diverged) > 1 else ""
-        raise TrainingDiverged(f"the training of seed {seed}{others} diverged: {error}")
+        raise TrainingDiverged(f"the training of seed {first}{others} diverged: {reason}")
     best = [found for one in histories.values() if (found := best_elbo(one)) is not None]
     if best:
         mean, spread = mean_and_spread(best)

@@ -62,7 +62,7 @@ def curves_of_seeds(histories: Mapping[int, Sequence[dict[str, Any]]]) -> Figure
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.2), layout="constrained")
-    axes = figure.subplots()
+    axes: Any = figure.subplots()
     for key, sign, label in (("train_loss", -1, "- training loss"), ("valid_bound", 1, "validation ELBO")):
         by_epoch: dict[int, list[float]] = {}
         for history in histories.values():
