@@ -12,6 +12,7 @@ from . import conditions, data, experiments, metrics, nn, objectives, plots, pri
 from .checkpoint import CheckpointError
 from .citations import citation
 from .clusters import start_at_clusters
+from .errors import UserError
 from .nn import likelihoods
 from .pair import Pair
 from .registration import data_plate, register
@@ -30,6 +31,7 @@ __all__ = [
     "Pair",
     "TrainConfig",
     "TrainingDiverged",
+    "UserError",
     "citation",
     "compiled",
     "conditions",

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import UserError
+
 __all__ = ["check_dense"]
 
 
@@ -19,17 +21,17 @@ def check_dense(argument: str, values: Any) -> None:
     """
     if isinstance(values, Tensor):
         if isinstance(values, torch.masked.MaskedTensor):
-            raise ValueError(f"{argument} is a masked tensor: fill the masked values in, {argument}.to_tensor(0.0)")
+            raise UserError(f"{argument} is a masked tensor: fill the masked values in, {argument}.to_tensor(0.0)")
         if values.is_nested:
-            raise ValueError(f"{argument} must be a rectangular array: its rows differ in shape")
+            raise UserError(f"{argument} must be a rectangular array: its rows differ in shape")
         if values.layout is not torch.strided:
-            raise ValueError(f"{argument} is sparse ({values.layout}): give {argument}.to_dense()")
+            raise UserError(f"{argument} is sparse ({values.layout}): give {argument}.to_dense()")
         if values.is_meta:
-            raise ValueError(f"{argument} is on the device meta, where it has no values: give one with values")
+            raise UserError(f"{argument} is on the device meta, where it has no values: give one with values")
     elif hasattr(values, "toarray"):
-        raise ValueError(f"{argument} is sparse ({type(values).__name__}): give {argument}.toarray()")
+        raise UserError(f"{argument} is sparse ({type(values).__name__}): give {argument}.toarray()")
     elif np.ma.isMaskedArray(values) and (num := int(np.ma.getmaskarray(values).sum())):
-        raise ValueError(
+        raise UserError(
             f"{argument} is a masked array with {num} masked values: fill them in, {argument}.filled(0.0), or leave "
             "these examples out"
         )

@@ -29,7 +29,7 @@ from typing import TypeVar
 
 from . import checkpoint
 from .checkpoint import CheckpointError
-from .errors import hint
+from .errors import UserError, hint
 
 __all__ = [
     "COMPILED",
@@ -271,8 +271,8 @@ def clear(names: Sequence[str] = ()) -> list[Entry]:
     for name in names:
         if name not in kinds and all(entry.name != name for entry in known):
             if not known:
-                raise ValueError(f"there is no cache entry '{name}': the caches are empty")
-            raise ValueError(f"there is no cache entry '{name}': {hint(name, [entry.name for entry in known])}")
+                raise UserError(f"there is no cache entry '{name}': the caches are empty")
+            raise UserError(f"there is no cache entry '{name}': {hint(name, [entry.name for entry in known])}")
     chosen = [entry for entry in known if {entry.name, entry.name.split("/")[0]} & set(names)]
     if not names:
         chosen = [entry for entry in known if entry.name != COMPILED]
@@ -281,7 +281,7 @@ def clear(names: Sequence[str] = ()) -> list[Entry]:
 
 def _removed(entry: Entry) -> bool:
     if entry.name == COMPILED and not entry.path.name.startswith("torchinductor"):  # it may be anybody's folder
-        raise ValueError(
+        raise UserError(
             f"{entry.path} is not removed, because {COMPILED_VARIABLE} may name any folder: remove it yourself"
         )
     try:
@@ -300,5 +300,5 @@ def _removed(entry: Entry) -> bool:
     except FileNotFoundError:  # removed by another process
         return True
     except OSError as error:
-        raise ValueError(f"{entry.path} cannot be removed ({_reason(error)}): remove it yourself") from None
+        raise UserError(f"{entry.path} cannot be removed ({_reason(error)}): remove it yourself") from None
     return True

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+from .errors import UserError
+
 __all__ = [
     "CheckpointError",
     "FolderError",
@@ -66,7 +68,7 @@ _in_use: set[str] = set()
 """Temporary files that threads of this process are writing."""
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A file is missing, truncated or altered, or was written for another purpose.
 
     :param what: what is wrong
@@ -116,7 +118,7 @@ class WriteError(CheckpointError, OSError):
         return WriteError(path, number, why, size, f"{then}; {what}")
 
 
-class FolderError(ValueError, OSError):
+class FolderError(UserError, OSError):
     """A folder cannot be created."""
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._memory import total_memory
+from .errors import UserError
 
 __all__ = [
     "VARIABLE",
@@ -38,7 +39,7 @@ MEMORY = 16 * 10**9
 GIGABYTE = 10**9
 
 
-class Refused(ValueError):
+class Refused(UserError):
     """A file is refused because of what it declares. The message is for the user."""
 
 
@@ -111,7 +112,7 @@ def decoding(path: object, what: str, remedy: str = "replace it") -> Iterator[No
         raise
     except Exception as error:
         why = shorten(str(error), 200) or type(error).__name__
-        raise ValueError(f"{path}: not {what} ({why}): {remedy}") from None
+        raise UserError(f"{path}: not {what} ({why}): {remedy}") from None
 
 
 _HEADERS: dict[tuple[int, int], Callable[..., tuple[tuple[int, ...], bool, np.dtype]]] = {

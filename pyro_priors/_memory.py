@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .errors import UserError
+
 __all__ = ["TRAINED", "TooLarge", "Within", "check_memory", "is_exhausted", "refusing_too_many_bytes", "total_memory"]
 
 TRAINED = 5
@@ -51,7 +53,7 @@ def check_memory(num_bytes: float, what: str, remedy: str) -> None:
     :raises ValueError: if the memory does not suffice; the message has both numbers
     """
     if num_bytes > (total := total_memory()):
-        raise ValueError(
+        raise UserError(
             f"{what} needs more than {num_bytes / 2**30:,.0f} GiB of memory, but the machine has "
             f"{total / 2**30:,.1f} GiB: {remedy}"
         )
@@ -104,7 +106,7 @@ def refusing_too_many_bytes(copies: int, what: str, remedy: str) -> Iterator[Non
         yield
 
 
-class TooLarge(ValueError):
+class TooLarge(UserError):
     """The limit is exceeded."""
 
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args,
 import numpy as np
 import torch
 
-from .errors import hint
+from .errors import UserError, hint
 
 __all__ = [
     "MAY_BE_INFINITE",
@@ -68,7 +68,7 @@ def typed(function: Callable[P, R]) -> Callable[P, R]:
         declared, defaults, positional, named = _signature(function)
         if named is not None and (unknown := kwargs.keys() - named):
             word = sorted(unknown)[0]
-            raise ValueError(f"{function.__name__} has no argument '{word}': {hint(word, named)}")
+            raise UserError(f"{function.__name__} has no argument '{word}': {hint(word, named)}")
         given: list[Any] = [
             _converted(name, value, declared.get(name), defaults.get(name))
             for name, value in zip(positional, args, strict=False)
@@ -124,14 +124,14 @@ def path_of(argument: str, path: str | os.PathLike[str], example: str = "runs/va
     :raises ValueError: if the path is empty, not a path, invalid on this system, or names the home of an unknown user
     """
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise ValueError(f"{argument} must be a path, got {shown(path)} (for example, {example!r})")
+        raise UserError(f"{argument} must be a path, got {shown(path)} (for example, {example!r})")
     try:
         found = Path(path).expanduser()
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             os.lstat(found)
     except (RuntimeError, OSError, ValueError) as error:  # an unknown user, a name that is too long, a null byte
         why = (getattr(error, "strerror", None) or str(error)).lower()
-        raise ValueError(f"{argument} is not a valid path here ({why}), got {shown(path)}: give another") from None
+        raise UserError(f"{argument} is not a valid path here ({why}), got {shown(path)}: give another") from None
     return found
 
 
@@ -181,7 +181,7 @@ def _converted(name: str, value: Any, declared: Any, default: Any) -> Any:
         return value
     found = as_declared(value, declared)
     if found is REFUSED:
-        raise ValueError(refusal(name, value, declared, default))
+        raise UserError(refusal(name, value, declared, default))
     return found
 
 

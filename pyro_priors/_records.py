@@ -35,8 +35,10 @@ __all__ = [
     "Config",
     "Epoch",
     "Evaluation",
+    "Examples",
     "Pictures",
     "SavedPair",
+    "SeedsOfRuns",
     "Start",
     "State",
     "Tensors",
@@ -175,6 +177,15 @@ class Config:
 
 
 @dataclass(frozen=True)
+class SeedsOfRuns:
+    """``seeds.json``: the seeds of the runs in a folder, and the command that trains them."""
+
+    seeds: tuple[Count, ...]
+    command: tuple[str, ...]
+    imports: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """``evaluation.json``: estimates, what they estimate, and how they were computed."""
 
@@ -240,6 +251,23 @@ class State(Tensors):
 
     progress: Progress
     param_groups: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class _Examples:
+    split: Literal["train", "valid", "test"]
+    seed: Count
+    data: Digest
+    weights: Digest | None
+    num_samples: Count = 0
+    categories: Literal["sum", "draw"] = "sum"
+
+
+@dataclass(frozen=True)
+class Examples(Tensors):
+    """``examples/SPLIT-seedN.json``: values for each example of a split."""
+
+    examples: _Examples
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from ._files import (
 from ._reading import RESTORE, read_file
 from ._records import LARGEST_FILE, Tensors
 from ._records import read as read_record
+from .errors import UserError
 
 __all__ = [
     "CheckpointError",
@@ -131,7 +132,7 @@ def _check_ours(file: Path) -> None:
     except (OSError, ValueError, CheckpointError, RecursionError):
         return
     if not isinstance(record, dict) or "tensors" not in record:
-        raise ValueError(f"{file} was not written by a save: choose another folder, or move it away")
+        raise UserError(f"{file} was not written by a save: choose another folder, or move it away")
 
 
 def _reason(error: OSError) -> str:
@@ -266,12 +267,12 @@ def _named_tensors(module: nn.Module) -> dict[str, _Named]:
     for key, value in module.state_dict(keep_vars=True).items():
         name = _plain(key)
         if key not in owned or value is not owned[key].tensor:
-            raise ValueError(
+            raise UserError(
                 f"'{name}' cannot be saved: the state_dict of its module contains a {type(value).__name__} that is not "
                 "a parameter or buffer of the module: register it as a buffer"
             )
         if name in found:
-            raise ValueError(f"'{key}' cannot be saved: another tensor has the name '{name}' too: rename one of them")
+            raise UserError(f"'{key}' cannot be saved: another tensor has the name '{name}' too: rename one of them")
         found[name] = owned[key]
     return found
 
@@ -292,7 +293,7 @@ def module_state(module: nn.Module) -> dict[str, Tensor]:
     state = {}
     for name, named in _named_tensors(module).items():
         if is_lazy(named.tensor):
-            raise ValueError(
+            raise UserError(
                 f"'{name}' cannot be saved: it belongs to a lazy module and has no values yet: call that network once, "
                 "with one batch of its input, before you make the pair"
             )
@@ -314,7 +315,7 @@ def check_module(module: nn.Module, to_file: bool) -> None:
     state = module_state(module)
     for name, tensor in state.items():
         if tensor.is_inference():
-            raise ValueError(
+            raise UserError(
                 f"'{name}' cannot be restored: it was made under torch.inference_mode(): make it outside, or replace "
                 "it by its clone()"
             )
@@ -330,7 +331,7 @@ def check_tensors(tensors: dict[str, Tensor]) -> None:
     """
     for name, tensor in tensors.items():
         if tensor.is_complex():
-            raise ValueError(
+            raise UserError(
                 f"'{name}' cannot be saved: it is complex ({tensor.dtype}): keep its real and imaginary parts as two "
                 "tensors, for example with torch.view_as_real"
             )
@@ -341,7 +342,7 @@ def check_tensors(tensors: dict[str, Tensor]) -> None:
             held = False
         if not held:
             kind = f"{tensor.dtype} tensor, {tensor.layout}, on {tensor.device}".replace("torch.", "")
-            raise ValueError(
+            raise UserError(
                 f"'{name}' cannot be saved: a safetensors file cannot store it ({kind}): use a dense tensor of real "
                 "numbers"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import zoo
 from ._options import typed
+from .errors import UserError
 from .pair import Pair
 
 __all__ = ["BIBTEX", "citation"]
@@ -96,6 +97,6 @@ def citation(pair: Pair) -> str:
     :raises ValueError: if the pair is not of the zoo
     """
     if pair.recipe is None:
-        raise ValueError("this pair is not of the zoo: only those know the papers behind them")
+        raise UserError("this pair is not of the zoo: only those know the papers behind them")
     papers = zoo.citations_of(pair)
     return "\n\n".join(BIBTEX[key] for key in (*papers, "bingham2019"))

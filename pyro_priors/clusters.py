@@ -19,7 +19,7 @@ from ._options import Seed, typed
 from ._precision import pair_in_precision_of
 from .data import Augment, Part, Splits, batches
 from .divergence import TrainingDiverged, became_infinite, cause
-from .errors import check_sizes
+from .errors import UserError, check_sizes
 from .guides import CPVAEGuide
 from .metrics.components import posterior_means
 from .pair import Pair
@@ -93,9 +93,9 @@ def start_at_clusters(
     whole = {"num_neighbours": num_neighbours, "num_draws": num_draws, "epochs": epochs}
     check_sizes(**(whole if batch_size is None else whole | {"batch_size": batch_size}))
     if not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be above 0, got {learning_rate}: 1e-3 is a good start")
+        raise UserError(f"learning_rate must be above 0, got {learning_rate}: 1e-3 is a good start")
     if seed >= 2**32:  # the limit of scikit-learn's generators
-        raise ValueError(f"seed must be below 2**32, got {seed} (for example, 0)")
+        raise UserError(f"seed must be below 2**32, got {seed} (for example, 0)")
     guide = _checked_guide(pair, data, learned)
     image_shape = data.image_shape if bend else None
     batch_size = batch_size or max(1, min(250, len(data.train) // 50))
@@ -168,40 +168,40 @@ def _diverged(what: str) -> TrainingDiverged:
 def _checked_guide(pair: Pair, data: Splits, learned: Pair) -> CPVAEGuide:
     """The guide of the pair; what does not fit is refused before minutes are spent on it."""
     if not isinstance(data, Splits):
-        raise ValueError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
+        raise UserError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
     for name, one in (("pair", pair), ("learned", learned)):
         if not isinstance(one, Pair):
-            raise ValueError(f"{name} must be a Pair, got {type(one).__name__}: give one of pyro_priors.create")
+            raise UserError(f"{name} must be a Pair, got {type(one).__name__}: give one of pyro_priors.create")
         config = (one.recipe or {}).get("config", {})
         if "condition_shape" in config:
-            raise ValueError(
+            raise UserError(
                 f"{name} must be a pair without condition, got one for condition_shape={config['condition_shape']}: "
                 "clusters are of x alone, give a vae"
             )
         if tuple(config.get("x_shape", data.x_shape)) != data.x_shape:
-            raise ValueError(
+            raise UserError(
                 f"{name} was made for x_shape={tuple(config['x_shape'])}, but {data.name} has {data.x_shape}: give one "
                 "that was made for these data"
             )
     guide, num = pair.guide, pair.num_categories
     if not isinstance(guide, CPVAEGuide):
-        raise ValueError(
+        raise UserError(
             f"pair must be a cp_vae, which has categories to start, got {type(guide).__name__}"
             ": make it with pyro_priors.create('cp_vae')"
         )
     if not num:
-        raise ValueError("pair has num_categories=0: say how many its guide has, Pair(..., num_categories=K)")
+        raise UserError("pair has num_categories=0: say how many its guide has, Pair(..., num_categories=K)")
     if len(data.train) <= num:
-        raise ValueError(
+        raise UserError(
             f"pair has num_categories={num}, and the training part of {data.name} has {len(data.train)} data, too few "
             "for so many clusters: make the pair with fewer categories, or give more data"
         )
     for name, parameter in learned.named_parameters():
         if not parameter.detach().isfinite().all():
-            raise ValueError(f"learned has values that are not finite, of {name}: give a pair that did not diverge")
+            raise UserError(f"learned has values that are not finite, of {name}: give a pair that did not diverge")
     sites = pair_in_precision_of(data.train.x, learned).encode(data.train.x[:2].to(learned.device))
     if "z" not in sites:
-        raise ValueError(f"learned must have a site z, got sites {', '.join(sites)}: give a vae")
+        raise UserError(f"learned must have a site z, got sites {', '.join(sites)}: give a vae")
     return guide
 
 
@@ -316,7 +316,7 @@ def clusters(graph: csr_array, num_clusters: int, seed: Seed = 0) -> tuple[Tenso
 
     num = graph.shape[0]
     if not num > num_clusters:
-        raise ValueError(f"num_clusters must be below the number of points, {num}, got {num_clusters}")
+        raise UserError(f"num_clusters must be below the number of points, {num}, got {num_clusters}")
     vectors = _leading(graph, num_clusters, np.random.RandomState(seed).rand(num))
     rows = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     found = KMeans(num_clusters, n_init=10, random_state=seed).fit(rows)

@@ -21,7 +21,7 @@ from ._lock import LOCK
 from ._options import Size, typed
 from ._precision import pair_in_precision_of
 from .data import Splits
-from .errors import check_sizes, hint
+from .errors import UserError, check_sizes, hint
 from .pair import Pair
 from .rng import seeded
 from .sites import base_of
@@ -63,7 +63,7 @@ def parse(text: str, data: Splits) -> dict[str, float]:
     """
     names = data.condition_names
     if names is None:
-        raise ValueError(
+        raise UserError(
             f"condition '{text}': the condition of {data.name} has no names, as labels and attributes "
             "(--data.condition-labels) have: name rows of the test part, such as 0 1, or give its values, such as 0.5"
         )
@@ -71,24 +71,24 @@ def parse(text: str, data: Splits) -> dict[str, float]:
     for item in filter(None, (item.strip() for item in text.split(","))):
         name, equals, value = (part.strip() for part in item.partition("="))
         if not equals:
-            raise ValueError(f"condition '{item}' must be NAME=VALUE, such as {_example_of(data)}")
+            raise UserError(f"condition '{item}' must be NAME=VALUE, such as {_example_of(data)}")
         if data.condition_of == "label":
             if name != "label" or value not in names:
                 if name != "label":
-                    raise ValueError(f"condition '{name}' is unknown: give label=CLASS")
+                    raise UserError(f"condition '{name}' is unknown: give label=CLASS")
                 near = hint("" if all(map(str.isdigit, names)) else value, names)  # no number is near another
-                raise ValueError(f"condition label '{value}' is unknown: {near}")
+                raise UserError(f"condition label '{value}' is unknown: {near}")
             name, value = value, "1"
         if name not in names:
-            raise ValueError(f"attribute '{name}' is unknown: {hint(name, names)}")
+            raise UserError(f"attribute '{name}' is unknown: {hint(name, names)}")
         if name in found:
-            raise ValueError(f"condition '{text}' names {name} twice: name it once")
+            raise UserError(f"condition '{text}' names {name} twice: name it once")
         if value not in VALUES:
-            raise ValueError(f"attribute {name} must be 1 (there) or 0 or -1 (not there), got '{value}'")
+            raise UserError(f"attribute {name} must be 1 (there) or 0 or -1 (not there), got '{value}'")
         found[name] = VALUES[value]
     if not found or (data.condition_of == "label" and len(found) > 1):
         wanted = "one label" if data.condition_of == "label" else "at least one attribute"
-        raise ValueError(f"condition '{text}' must name {wanted}, such as {_example_of(data)}")
+        raise UserError(f"condition '{text}' must name {wanted}, such as {_example_of(data)}")
     return found
 
 
@@ -112,7 +112,7 @@ def condition_of(wanted: Mapping[str, float], data: Splits, num: Size) -> Tensor
     names, known = data.condition_names or (), data.train.condition
     for name in wanted:
         if name not in names:
-            raise ValueError(f"wanted names the condition {name!r}, which is unknown: {hint(name, names)}")
+            raise UserError(f"wanted names the condition {name!r}, which is unknown: {hint(name, names)}")
     columns = [names.index(name) for name in wanted]
     values = torch.tensor(list(wanted.values()), dtype=torch.float32, device="cpu")
     if known is None or data.condition_of == "label":
@@ -158,14 +158,14 @@ def _changed(known: Tensor, text: str, data: Splits) -> Tensor:
 
 def _check(pair: Pair, data: Splits) -> None:
     if not pair.takes_condition:
-        raise ValueError(f"this pair takes no condition: make a conditional one, such as {CONDITIONAL}")
+        raise UserError(f"this pair takes no condition: make a conditional one, such as {CONDITIONAL}")
     if data.test.condition is None:
-        raise ValueError(f"{data.name} has no condition: load it as in training, with condition_labels=True, say")
+        raise UserError(f"{data.name} has no condition: load it as in training, with condition_labels=True, say")
 
 
 def _check_several(name: str, given: Sequence[str]) -> None:
     if not given:
-        raise ValueError(f"{name} must hold at least one text, got none")
+        raise UserError(f"{name} must hold at least one text, got none")
 
 
 def _values(text: str, data: Splits) -> Tensor:
@@ -177,7 +177,7 @@ def _values(text: str, data: Splits) -> Tensor:
         parse(text, data)  # which says what there is instead of names
         raise
     if len(values) != size:
-        raise ValueError(f"condition '{text}': the condition of {data.name} has {size} values: give that many")
+        raise UserError(f"condition '{text}': the condition of {data.name} has {size} values: give that many")
     return values.reshape(shape)
 
 
@@ -199,30 +199,30 @@ def grid(pair: Pair, data: Splits, names: Sequence[str], text: str = "", num_col
     check_sizes(num_columns=num_columns)
     _check_several("names", names)
     if data.condition_names is None:
-        raise ValueError(
+        raise UserError(
             f"a grid is over labels or attributes, and the condition of {data.name} has no names: ask for its values "
             "one by one, as --condition 0.5 0.7"
         )
     if data.condition_of == "label":
         if list(names) != ["label"]:
-            raise ValueError(f"a grid over the classes of {data.name} is 'label', got {', '.join(names)}: give that")
+            raise UserError(f"a grid over the classes of {data.name} is 'label', got {', '.join(names)}: give that")
         if text:
-            raise ValueError(f"a grid over the classes leaves nothing else to ask for, got '{text}': leave it out")
+            raise UserError(f"a grid over the classes leaves nothing else to ask for, got '{text}': leave it out")
         rows = [{name: 1.0} for name in data.condition_names or ()]
         labels = [next(iter(row)) for row in rows]
     else:
         if len(names) > 5:
-            raise ValueError(
+            raise UserError(
                 f"a grid has 1 to 5 attributes, got {len(names)}: it has a row for each combination, leave some out"
             )
         order = [next(iter(parse(f"{name}=1", data))) for name in names]
         if twice := [name for name in order if order.count(name) > 1]:
-            raise ValueError(f"a grid varies an attribute once, got {twice[0]} twice: leave one out")
+            raise UserError(f"a grid varies an attribute once, got {twice[0]} twice: leave one out")
         rows = [dict(zip(order, values, strict=True)) for values in itertools.product((0.0, 1.0), repeat=len(order))]
         labels = [" ".join(f"{'+' if value else '-'}{name}" for name, value in row.items()) for row in rows]
     fixed = parse(text, data) if text else {}
     if both := [name for name in fixed if name in rows[0]]:
-        raise ValueError(f"a grid over {both[0]} has rows with and without, got '{text}' for all: leave it out of one")
+        raise UserError(f"a grid over {both[0]} has rows with and without, got '{text}' for all: leave it out of one")
     base = condition_of(fixed or rows[-1], data, num_columns)
     sheets = [base if data.condition_of == "attributes" else torch.zeros_like(base) for _ in rows]
     condition = torch.cat([_with(sheet, row, data) for sheet, row in zip(sheets, rows, strict=True)])
@@ -247,11 +247,11 @@ def between(pair: Pair, data: Splits, start: str, end: str, num_rows: int = 4, s
     _check(pair, data)
     check_sizes(num_rows=num_rows, steps=steps)
     if steps < 2:
-        raise ValueError(f"steps must be at least 2, the two ends, got {steps}: give 8")
+        raise UserError(f"steps must be at least 2, the two ends, got {steps}: give 8")
     first = _asked_for(start, data, num_rows)
     last = _changed(first, end, data)
     if torch.equal(first, last):
-        raise ValueError(f"from '{start}' to '{end}' nothing changes: ask for another condition at one of the ends")
+        raise UserError(f"from '{start}' to '{end}' nothing changes: ask for another condition at one of the ends")
     share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device).reshape(steps, *[1] * first.dim())
     condition = (1 - share) * first + share * last  # (steps, rows, ...)
     drawn = _same_noise(pair_in_precision_of(data.train.x, pair), condition.flatten(0, 1), num_rows)
@@ -279,7 +279,7 @@ def edited(pair: Pair, data: Splits, rows: Sequence[int], text: str, transport: 
     num = len(data.test)
     if not rows or not all(0 <= row < num for row in rows):
         given = " ".join(map(str, rows)) or "none"
-        raise ValueError(f"rows to edit (--edit) must be of the test part, 0 to {num - 1}, got {given}")
+        raise UserError(f"rows to edit (--edit) must be of the test part, 0 to {num - 1}, got {given}")
     part = data.test.take(torch.tensor(list(rows), device="cpu"))
     pair = pair_in_precision_of(data.train.x, pair)
     x, known = part.x[:].to(pair.device), part.condition
@@ -321,7 +321,7 @@ def moved(pair: Pair, z: Tensor, condition: Tensor, new: Tensor) -> Tensor:
         z = transform.inv(z)
     normals = [base_of(p.base_dist if isinstance(p, dist.TransformedDistribution) else p) for p in (before, after)]
     if not all(isinstance(p, dist.Normal) for p in normals):
-        raise ValueError(
+        raise UserError(
             "a code is moved along a Gaussian prior, or a flow to one, and that of this pair is "
             f"{type(before).__name__}: leave transport out"
         )

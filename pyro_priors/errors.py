@@ -1,4 +1,4 @@
-"""Messages about unknown names and invalid sizes."""
+"""Errors that the user can fix, and messages about unknown names and invalid sizes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,24 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from numbers import Integral
 
-__all__ = ["check_sizes", "hint", "is_size"]
+__all__ = ["MissingFileError", "StateError", "UserError", "check_sizes", "hint", "is_size"]
+
+
+class UserError(ValueError):
+    """The input, a file or the environment is wrong, and the user can fix it.
+
+    The message has one line: the argument, its value, and the remedy. The command line shows the message alone, and any
+    other error as a bug, with its traceback. Raise it, or a subclass, in parts of your own, so that their messages are
+    shown in the same way.
+    """
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder is missing."""
+
+
+class StateError(UserError, RuntimeError):
+    """A call is impossible in the current state of the process or of an object."""
 
 
 def hint(name: object, known: Iterable[str]) -> str:
@@ -29,4 +46,4 @@ def check_sizes(**sizes: object) -> None:
     """
     for name, value in sizes.items():
         if not is_size(value):
-            raise ValueError(f"{name} must be a positive integer, got {value!r} (for example, 10)")
+            raise UserError(f"{name} must be a positive integer, got {value!r} (for example, 10)")

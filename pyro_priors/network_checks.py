@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from ._memory import is_exhausted
 from .divergence import refused_parameters
+from .errors import UserError
 from .objectives import ELBO
 from .objectives.categories import Chunk
 from .registration import NetworkError
@@ -92,7 +93,7 @@ def check_smallest_batch(
     share = "a last batch" if num_processes == 1 else f"one of {num_processes} processes a batch"
     nearest = sorted(range(1, num_data + 1), key=lambda size: abs(size - batch_size))
     better = next((size for size in nearest if _smallest_share(num_data, size, num_processes) > 1), None)
-    raise ValueError(
+    raise UserError(
         f"batch_size={batch_size} leaves {share} of 1 of the {num_data} training examples, on which "
         f"{_place_of(error, pair)} cannot be trained ({_line_of(error)}): give "
         f"{'more data' if better is None else f'batch_size={better}'}"

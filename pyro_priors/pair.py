@@ -24,6 +24,7 @@ from ._memory import check_memory
 from ._options import checked, path_of, plain, shown, typed
 from ._precision import at_least_float32, convert_draws, with_float32_parameters
 from ._records import SavedPair
+from .errors import UserError
 from .network_checks import explaining
 from .nn import Likelihood, check_labels
 from .objectives import ELBO, log_importance_weights
@@ -90,7 +91,7 @@ class Pair(nn.Module):
         super().__init__()
         for name, program in (("model", model), ("guide", guide)):
             if not isinstance(program, nn.Module):
-                raise ValueError(
+                raise UserError(
                     f"{name} must be a torch.nn.Module whose forward(x=None, condition=None, size=None) is a Pyro "
                     f"program, got {shown(program)}: give one, for example from pyro_priors.models or .guides"
                 )
@@ -137,7 +138,7 @@ class Pair(nn.Module):
         what = f"{name} is a {kinds[0]}, but the pair was made with a {kinds[1]}"
         if kinds[0] == kinds[1]:
             what = f"{name} has other options than the {kinds[0]} that the pair was made with"
-        raise ValueError(
+        raise UserError(
             f"{what}, which a load would bring back: give the part to create, as in create(..., prior=part), or "
             "make a pyro_priors.Pair of the programs"
         )
@@ -207,18 +208,18 @@ class Pair(nn.Module):
             condition is given to a pair that takes none
         """
         if size < 1:
-            raise ValueError(f"size must be a positive integer, got {size!r} (for example, 64)")
+            raise UserError(f"size must be a positive integer, got {size!r} (for example, 64)")
         if condition is None and self._configured("condition_shape"):
-            raise ValueError("condition is None, but this pair needs one: give one condition, or one for each sample")
+            raise UserError("condition is None, but this pair needs one: give one condition, or one for each sample")
         if condition is not None and not (self.takes_condition or self.takes_labels):
-            raise ValueError("condition was given, but this pair takes none: leave it out, or train a conditional pair")
+            raise UserError("condition was given, but this pair takes none: leave it out, or train a conditional pair")
         widest = max((module.out_features for module in self.modules() if isinstance(module, nn.Linear)), default=0)
         of_one = 2 * math.prod(self._configured("x_shape") or ()) + widest  # x, its mean, and a layer
         check_memory(4 * size * of_one, f"size={size} (--num)", "draw fewer samples at a time")
         if condition is not None:
             condition = self._conditions(condition, size)
             if self.takes_labels and "c" in fixed and (condition >= 0).any():
-                raise ValueError("c and condition were both given, and both set the category: give only one")
+                raise UserError("c and condition were both given, and both set the category: give only one")
         if isinstance(c := plain(fixed.get("c")), str) and c == "prior":
             del fixed["c"]
         values, bases = self._fixed(fixed, size, condition)
@@ -261,17 +262,17 @@ class Pair(nn.Module):
         of_flow = next((name for name, site in sites.items() if is_transformed(site["fn"])), None)
         for name in fixed.keys() - {"c"}:
             if name not in (*shapes, "z0"):
-                raise ValueError(f"'{name}' is not a site of this model: its sites are {', '.join(shapes)}")
+                raise UserError(f"'{name}' is not a site of this model: its sites are {', '.join(shapes)}")
             if name == "z0" and of_flow is None:
-                raise ValueError("z0 was given, but the prior of this pair is not a flow: give z, or use prior='flow'")
+                raise UserError("z0 was given, but the prior of this pair is not a flow: give z, or use prior='flow'")
             if name == "z0" and of_flow in fixed:
-                raise ValueError(f"z0 and {of_flow} were both given, but z0 determines {of_flow}: give only one")
+                raise UserError(f"z0 and {of_flow} were both given, but z0 determines {of_flow}: give only one")
             site = of_flow if of_flow is not None and name == "z0" else name
             shape = shapes[site]
             value = self._numbers(name, fixed[name]).to(next(self.parameters()))
             _check_finite(name, value)
             if tuple(value.shape) not in (shape, (size, *shape)):
-                raise ValueError(
+                raise UserError(
                     f"{name} must have shape {shape}, one for all samples, or {(size, *shape)}, one for each, got "
                     f"{tuple(value.shape)}: reshape it, or give another size"
                 )
@@ -282,23 +283,23 @@ class Pair(nn.Module):
         value = [plain(one) for one in value] if isinstance(value, list | tuple) else plain(value)
         if isinstance(value, str):
             if value != "aggregate" or self.aggregate_c is None:
-                raise ValueError(
+                raise UserError(
                     f"c must be a category, 'prior', or, if the pair has categories, 'aggregate', got '{value}'"
                 )
             probs = at_least_float32(self.aggregate_c)
             if self.num_categories > 1 and bool((self.aggregate_c == self.aggregate_c[0]).all()):  # as it was made
-                raise ValueError(
+                raise UserError(
                     "c='aggregate' needs the aggregate posterior, which is not set: call pair.set_aggregate(x_train), "
                     "as fit does"
                 )
             return dist.Categorical(probs=probs).sample((size,))
         if not self.num_categories:
-            raise ValueError("c was given, but this pair has no category: leave it out, or use a pair such as cp_vae")
+            raise UserError("c was given, but this pair has no category: leave it out, or use a pair such as cp_vae")
         value = self._numbers("c", value)
         numbers = not (value.is_floating_point() or value.is_complex() or value.dtype is torch.bool)
         c = value.long() if numbers else value  # other types than int64 do not index, or index as a mask
         if not numbers or not c.numel() or c.min() < 0 or c.max() >= self.num_categories:
-            raise ValueError(f"c must be a category from 0 to {self.num_categories - 1}, got {value.tolist()}")
+            raise UserError(f"c must be a category from 0 to {self.num_categories - 1}, got {value.tolist()}")
         return self._row_each("c", c, size, 0)
 
     def _numbers(self, name: str, value: Any) -> Tensor:
@@ -306,7 +307,7 @@ class Pair(nn.Module):
         try:
             return torch.as_tensor(value, device=self.device)
         except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"{name} must be a tensor of numbers, got {value!r}") from None
+            raise UserError(f"{name} must be a tensor of numbers, got {value!r}") from None
 
     def _conditions(self, condition: Any, size: int) -> Tensor:
         """Return a condition for each of ``size`` samples."""
@@ -320,7 +321,7 @@ class Pair(nn.Module):
         if shape and tuple(condition.shape) not in (shape, (size, *shape)):
             classes = given.dim() < 2 and not given.is_floating_point() and len(shape) == 1 < shape[0]
             one_hot = f"; for class numbers, give torch.nn.functional.one_hot(condition, {shape[0]})" if classes else ""
-            raise ValueError(
+            raise UserError(
                 f"condition must have shape {shape}, one for all samples, or {(size, *shape)}, one for each, got "
                 f"{tuple(condition.shape)}: reshape it, or give another size{one_hot}"
             )
@@ -334,7 +335,7 @@ class Pair(nn.Module):
         """Refuse tensors that are not batches of floating-point rows with the shapes that the pair was made for."""
         for name, value in (("x", x), ("condition", condition)):
             if value is None and (name == "x" or self._configured("condition_shape")):
-                raise ValueError(f"{name} is None, but this pair needs it: give {name}, one row per datum")
+                raise UserError(f"{name} is None, but this pair needs it: give {name}, one row per datum")
             if name == "condition" and value is not None and self.takes_labels:
                 check_labels("condition", value, self.num_categories)
             elif value is not None and (name == "x" or self.takes_condition):
@@ -342,7 +343,7 @@ class Pair(nn.Module):
                 check_batch(name, value, own, self._configured(f"{name}_shape"))
         if condition is not None:
             if len(condition) != len(x):
-                raise ValueError(
+                raise UserError(
                     f"condition must be as long as x, got {len(condition)} and {len(x)}: give one per datum"
                 )
             _check_finite("condition", condition)
@@ -361,7 +362,7 @@ class Pair(nn.Module):
             return value.expand(size, *value.shape)
         if value.dim() == event_dim + 1 and len(value) == size:
             return value
-        raise ValueError(f"{name} must be one value or {size} values, got shape {tuple(value.shape)}: reshape it")
+        raise UserError(f"{name} must be one value or {size} values, got shape {tuple(value.shape)}: reshape it")
 
     @LOCK
     @torch.no_grad()
@@ -463,9 +464,9 @@ class Pair(nn.Module):
         :raises ValueError: if an argument is out of range, or nothing can be compiled with ``compile="always"``
         """
         if num_samples < 1:
-            raise ValueError(f"num_samples must be a positive integer, got {num_samples!r} (for example, 5000)")
+            raise UserError(f"num_samples must be a positive integer, got {num_samples!r} (for example, 5000)")
         if compile not in ("always", "auto", "never"):
-            raise ValueError(f"compile must be one of always, auto, never, got {compile!r}")
+            raise UserError(f"compile must be one of always, auto, never, got {compile!r}")
         self._check(x, condition)
         self._check_values(x)
         num_categories = 1 if categories == "draw" else max(1, self.num_categories)
@@ -510,11 +511,11 @@ class Pair(nn.Module):
         :param condition: shape ``(num_data,) + condition_shape``
         """
         if self.aggregate_c is None:
-            raise ValueError("this pair has no category, and so no aggregate posterior of c: use a pair such as cp_vae")
+            raise UserError("this pair has no category, and so no aggregate posterior of c: use a pair such as cp_vae")
         for name, value in (("x", x), ("condition", condition)):
             check_dense(name, value)
             if value is not None and not len(value):
-                raise ValueError(f"{name} must hold at least one datum, got shape {tuple(value.shape)}: give more")
+                raise UserError(f"{name} must hold at least one datum, got shape {tuple(value.shape)}: give more")
         total = at_least_float32(torch.zeros_like(self.aggregate_c))
         for start in range(0, len(x), ROWS_PER_CALL):
             rows = slice(start, start + ROWS_PER_CALL)
@@ -565,4 +566,4 @@ class Pair(nn.Module):
 def _check_finite(name: str, value: Tensor) -> None:
     if not value.is_meta and not value.isfinite().all():  # on the device meta tensors have no values
         first = (~value.isfinite()).nonzero()[0].tolist()
-        raise ValueError(f"{name} has NaN or infinite values, the first at {first}: leave such data out")
+        raise UserError(f"{name} has NaN or infinite values, the first at {first}: leave such data out")

@@ -19,7 +19,7 @@ from pyro.util import ignore_jit_warnings
 
 from ._lock import drop_with
 from ._options import plain
-from .errors import check_sizes
+from .errors import StateError, UserError, check_sizes
 
 __all__ = [
     "BatchCheck",
@@ -79,7 +79,7 @@ def register(name: str, module: nn.Module) -> None:
             store_name = store.param_name(parameter) or f"{full_name}$$${parameter_name}"
             # handlers of pyro.infer.inspect wrap what the store returns
             if detach_provenance(pyro.param(store_name, parameter)) is not parameter:
-                raise RuntimeError(
+                raise StateError(
                     f"the parameter store holds another tensor under '{store_name}', which "
                     "training would change instead of this module's: save and load pairs with pair.save(path) and "
                     "pyro_priors.load(path), not the store, or call pyro.clear_param_store() first"
@@ -141,14 +141,14 @@ def data_plate(
     """
     for name, value in (("x", x), ("condition", condition)):
         if name in needs and value is None:
-            raise ValueError(f"this program needs {name}, and {name} is None: give {name}, one row per datum")
+            raise UserError(f"this program needs {name}, and {name} is None: give {name}, one row per datum")
     if x is not None and condition is not None and len(x) != len(condition):
-        raise ValueError(f"condition must be as long as x, got {len(condition)} and {len(x)}: give one row per datum")
+        raise UserError(f"condition must be as long as x, got {len(condition)} and {len(x)}: give one row per datum")
     given = x if x is not None else condition
     if given is not None:
         return _plate(len(given), program)
     if size is None:
-        raise ValueError("a program needs x, condition or size, got none of them: give size=64 to sample 64 data")
+        raise UserError("a program needs x, condition or size, got none of them: give size=64 to sample 64 data")
     size = plain(size)
     check_sizes(size=size)
     return _plate(size, program)
@@ -158,7 +158,7 @@ def _plate(size: int, program: nn.Module | None) -> pyro.plate:
     return pyro.plate("data", size) if program is None else _CheckedPlate(size, program)
 
 
-class NetworkError(ValueError):
+class NetworkError(UserError):
     """A network returned something that its program cannot use."""
 
     def __init__(self, message: str) -> None:
@@ -287,26 +287,24 @@ def check_batch(name: str, value: Any, dtype: torch.dtype, shape: Sequence[int] 
     if not isinstance(value, torch.Tensor):
         kind = type(value).__name__
         remedy = f"some rows, {name}[:1000]" if kind == "Levels" else f"torch.as_tensor({name})"
-        raise ValueError(f"{name} must be a tensor, got {kind}: give {remedy}")
+        raise UserError(f"{name} must be a tensor, got {kind}: give {remedy}")
     if value.layout is not torch.strided:
-        raise ValueError(f"{name} is sparse ({value.layout}): give {name}.to_dense()")
+        raise UserError(f"{name} is sparse ({value.layout}): give {name}.to_dense()")
     if not value.is_floating_point():
-        raise ValueError(f"{name} must hold floating-point values, got {value.dtype}: give {name}.to({dtype})")
+        raise UserError(f"{name} must hold floating-point values, got {value.dtype}: give {name}.to({dtype})")
     if value.dtype is not dtype:
-        raise ValueError(
+        raise UserError(
             f"{name} must be {dtype}, as the pair's weights are, got {value.dtype}: give {name}.to({dtype}), or take "
             f"the pair there with pair.to({value.dtype})"
         )
     if shape and tuple(value.shape[1:]) != tuple(shape):
         given = ", ".join(map(str, shape))
-        raise ValueError(
+        raise UserError(
             f"{name} must have shape (batch, {given}), got {tuple(value.shape)}: reshape it, or give a batch of one "
             f"with {name}[None]"
         )
     if not value.dim() or not len(value):
-        raise ValueError(
-            f"{name} must hold at least one datum, got shape {tuple(value.shape)}: leave empty batches out"
-        )
+        raise UserError(f"{name} must hold at least one datum, got shape {tuple(value.shape)}: leave empty batches out")
 
 
 class BatchCheck:

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from .errors import hint
+from .errors import UserError, hint
 
 __all__ = ["IMPORTED", "PLUGINS", "Entry", "Registry", "import_by_name", "load_plugins"]
 
@@ -34,11 +34,11 @@ def import_by_name(module: str) -> None:
         sys.path.insert(0, os.getcwd())
     try:
         importlib.import_module(module)
-    except ValueError:  # a name that is taken, for example: its message is for the user
+    except UserError:  # a name that is taken, for example: its message is for the user
         raise
     except Exception as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"--import {module} cannot be imported ({type(error).__name__}: {why}): check it") from error
+        raise UserError(f"--import {module} cannot be imported ({type(error).__name__}: {why}): check it") from error
     if module not in IMPORTED:
         IMPORTED.append(module)
 
@@ -83,12 +83,10 @@ class Registry(Generic[T]):
         :raises ValueError: if the name is taken by another value, or is not a name
         """
         if not isinstance(name, str) or not name.replace(".", "_").isidentifier():
-            raise ValueError(
-                f"the name of a {self.kind} must be an identifier, got {name!r} (for example, 'student_t')"
-            )
+            raise UserError(f"the name of a {self.kind} must be an identifier, got {name!r} (for example, 'student_t')")
         if name in self._entries:
             taken_by = getattr(self._entries[name].value, "__module__", "another module")
-            raise ValueError(f"{self.kind} '{name}' is already registered by {taken_by}: choose another name")
+            raise UserError(f"{self.kind} '{name}' is already registered by {taken_by}: choose another name")
         self._entries[name] = Entry(name, value, tuple(citations))
 
     def entry(self, name: Any) -> Entry[T]:
@@ -99,7 +97,7 @@ class Registry(Generic[T]):
         if isinstance(name, str) and name not in self._entries:
             load_plugins()
         if not isinstance(name, str) or name not in self._entries:
-            raise ValueError(f"{self.kind} '{name}' is unknown: {hint(str(name), sorted(self._entries))}")
+            raise UserError(f"{self.kind} '{name}' is unknown: {hint(str(name), sorted(self._entries))}")
         return self._entries[name]
 
     def __getitem__(self, name: Any) -> T:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ._lock import LOCK, exchanging
+from .errors import UserError
 
 __all__ = ["Draws", "alone", "noticing", "own_generators", "seed_generators", "seeded", "starting_threads"]
 
@@ -119,7 +120,7 @@ class Draws:
         if self.counts.get(kind) == count:
             return
         if _others_run() and again() != count:
-            raise ValueError(
+            raise UserError(
                 f"another thread drew random numbers from torch's generator during {what}, which changes its noise: "
                 "give that thread its own torch.Generator, or let it wait"
             )

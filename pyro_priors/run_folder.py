@@ -4,6 +4,7 @@
 
     runs/NAME/  config.json  pair/ (safetensors + JSON)  last/ (resume state)
                 metrics.jsonl  evaluation.json  figures/*.png
+                examples/SPLIT-seedN.json (values per example, and the safetensors file that it names)
                 evaluation-PART-seedN.json (earlier evaluations of other parts and seeds)
                 evaluation-damaged-DIGEST.json  metrics.damaged.jsonl (unreadable content, set aside)
                 evaluation-PART-seedN-WEIGHTS.json (of a pair that was replaced while it was evaluated)
@@ -50,6 +51,7 @@ from ._records import (
     seal,
 )
 from ._records import read as read_record
+from .errors import MissingFileError, UserError
 from .registry import IMPORTED
 
 __all__ = ["ResumeState", "RunFolder", "find_pair", "save_pair"]
@@ -188,12 +190,12 @@ class RunFolder:
         :raises ValueError: if another process trains in the folder, or the path is a file
         """
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"out must be a folder, but {self.path} is a file: choose the name of a new folder")
+            raise UserError(f"out must be a folder, but {self.path} is a file: choose the name of a new folder")
         with ExitStack() as stack:
             try:
                 stack.enter_context(checkpoint.locked(self.path, wait=False))
             except BlockingIOError:
-                raise ValueError(
+                raise UserError(
                     f"another process is training in {self.path}: wait for it, or choose another --out"
                 ) from None
             yield
@@ -214,26 +216,26 @@ class RunFolder:
             epochs, a run without its weights, or files of these names that no training wrote
         """
         if self.holds_numbers_only:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} contains the results of a run without its weights, so that it cannot be resumed: choose "
                 "another --out, or delete the folder to train it again"
             )
         if self.holds_a_run:
             if not resume:
-                raise ValueError(
+                raise UserError(
                     f"{self.path} already contains a run: resume it (--resume, resume=True) or choose another --out"
                 )
             self.compare(config, defaults)
             done, most = self.num_epochs, config["train"]["max_epochs"]
             if most < done:
-                raise ValueError(
+                raise UserError(
                     f"max_epochs is {most}, but the run in {self.path} has trained {done} epochs: give at least "
                     f"{done}, or train again with another --out"
                 )
         elif not self.was_begun:
             for file in (self.path / "config.json", self.metrics_file):
                 if file.exists():
-                    raise ValueError(
+                    raise UserError(
                         f"{file} exists, but was not written by a training: choose another --out, or move it away"
                     )
         for folder, name in ((self.inside("last"), "state"), (self.inside("pair"), "pair")):
@@ -245,7 +247,7 @@ class RunFolder:
         try:
             parse(json.dumps(sealed).encode(), Config)
         except WrongRecord as error:
-            raise ValueError(f"config.json cannot record the options of the run ({error}): change that one") from None
+            raise UserError(f"config.json cannot record the options of the run ({error}): change that one") from None
         checkpoint.write_atomically(self.path / "config.json", json.dumps(sealed, indent=1).encode())
 
     def compare(
@@ -269,7 +271,7 @@ class RunFolder:
                 known, options = self._without_places(known, options)
             self._compare(group, known, options, defaults.get(group, {}), filled_in)
         if self.pair_is_replaced:
-            raise ValueError(
+            raise UserError(
                 f"{self.path / 'pair'} contains a pair that was saved over the one from the training: move it to "
                 "another folder to resume the run, or train with another --out"
             )
@@ -289,17 +291,17 @@ class RunFolder:
             found = new.get("arrays", {})
             for part, digest in old["arrays"].items():
                 if found.get(part) != digest:
-                    raise ValueError(f"{run} on other arrays (the {part} part differs): give the same arrays, {remedy}")
+                    raise UserError(f"{run} on other arrays (the {part} part differs): give the same arrays, {remedy}")
             return None, None
         if "arrays" in new:
-            raise ValueError(
+            raise UserError(
                 f"{run} on {old.get('name')} as loaded, but these data are in-memory arrays: load {old.get('name')}, "
                 f"{remedy}"
             )
         old, new = ({**one, "config": {**one.get("config", {}), "root": None}} for one in (old, new))
         if "sha256" in old and "sha256" in new:
             if old["sha256"] != new["sha256"]:
-                raise ValueError(f"{run} on another data file: give the original file, {remedy}")
+                raise UserError(f"{run} on another data file: give the original file, {remedy}")
             old["name"] = new["name"]
         return old, new
 
@@ -318,7 +320,7 @@ class RunFolder:
                 known = old.get(key) if key in old or isinstance(default, dict) else default
                 self._compare(f"{name}.{key}", known, new.get(key), default, filled_in)
         elif old != new:
-            raise ValueError(
+            raise UserError(
                 f"{name} is {new!r}, but the run in {self.path} was started with {old!r}: give that value to resume "
                 "it, or choose another --out"
             )
@@ -333,7 +335,7 @@ class RunFolder:
         try:
             return read_record(self.path / "config.json", Config, self.path)
         except FileNotFoundError:
-            raise FileNotFoundError(f"{self.path} is not a run folder: it has no config.json") from None
+            raise MissingFileError(f"{self.path} is not a run folder: it has no config.json") from None
         except CheckpointError as error:
             raise CheckpointError(error.what, remedy) from None
 
@@ -577,12 +579,12 @@ class RunFolder:
         :raises ValueError: if the run has a pair with other options, or lacks its weights
         """
         if self.holds_numbers_only:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} contains the results of a run without its weights: save the pair in another folder"
             )
         if other := _difference("pair", self.config()["pair"], json.loads(json.dumps(recipe))):
             name, old, new = other
-            raise ValueError(
+            raise UserError(
                 f"the run in {self.path} has {name}={old!r}, but this pair has {new!r}: save the pair in another folder"
             )
         record: dict[str, Any] = {"pair": recipe}

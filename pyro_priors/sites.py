@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ._precision import at_least_float32
+from .errors import UserError
 
 __all__ = [
     "FromBase",
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 
-class OptionError(ValueError):
+class OptionError(UserError):
     """An option that the programs cannot follow, such as one that names a site which they do not have."""
 
     def __init__(self, message: str) -> None:

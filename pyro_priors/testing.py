@@ -22,6 +22,7 @@ from torch import Tensor
 
 from . import checkpoint
 from ._precision import condition_like
+from .errors import UserError
 from .objectives import ELBO
 from .pair import Pair
 from .priors import Parts, PriorOptions
@@ -53,10 +54,10 @@ def check_density(p: dist.TorchDistribution, num_draws: int = 20_000, seed: int 
 def _check_shape(p: Any) -> None:
     """Refuse what is no distribution over one point of one or two dimensions."""
     if not isinstance(p, torch.distributions.Distribution):
-        raise ValueError(f"the density must be a distribution of torch or Pyro, got {type(p).__name__}")
+        raise UserError(f"the density must be a distribution of torch or Pyro, got {type(p).__name__}")
     shape = tuple(p.event_shape)
     if tuple(p.batch_shape) or shape not in ((1,), (2,)):
-        raise ValueError(
+        raise UserError(
             f"the density must have batch shape () and event shape (1,) or (2,), got {tuple(p.batch_shape)} and "
             f"{shape}: make the prior with z_dim=2, and end it with .to_event(1)"
         )
@@ -175,7 +176,7 @@ def check_prior(
     make = None if isinstance(prior, nn.Module) else prior
     if make is not None and (not callable(make) or isinstance(make, type)):
         name = make.__name__ if isinstance(make, type) else repr(make)
-        raise ValueError(f"prior must be a module, options, or a function that makes a module, got {name}")
+        raise UserError(f"prior must be a module, options, or a function that makes a module, got {name}")
     with seeded(seed, torch.device("cpu")):
         module: Any = prior if make is None else make()
     if isinstance(context, int):
@@ -221,7 +222,7 @@ def check_pair(pair: Pair, x: Tensor, condition: Tensor | None = None, **parts: 
     own = [] if pair.recipe is None else pair.recipe["own_networks"]
     if missing := [key for key in own if key not in parts]:
         arguments = ", ".join(f"{key}=..." for key in missing)
-        raise ValueError(
+        raise UserError(
             f"the pair has your own {' and '.join(missing)}, which a load asks for: give "
             f"check_pair(pair, x, {arguments}), freshly made"
         )
@@ -263,7 +264,7 @@ class _GivenNoise(Messenger):
             return
         if not is_normal(msg["fn"]):
             if not msg["infer"].get("enumerate"):
-                raise ValueError(
+                raise UserError(
                     f"site '{msg['name']}' of the guide is a {type(base_of(msg['fn'])).__name__}: the noise of a "
                     "Gaussian, or of a category that is enumerated, can be shared"
                 )
@@ -296,21 +297,21 @@ class Comparison:
 def _check_given(pair: Any, x: Any, condition: Any) -> None:
     """Refuse a pair that is none, and data that are no tensors."""
     if not isinstance(pair, Pair):
-        raise ValueError(f"pair must be a pyro_priors.Pair, got {type(pair).__name__}: give the pair first, then x")
+        raise UserError(f"pair must be a pyro_priors.Pair, got {type(pair).__name__}: give the pair first, then x")
     for name, value in {"x": x, "condition": condition}.items():
         if not isinstance(value, Tensor) and not (name == "condition" and value is None):
-            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}: give torch.as_tensor({name})")
+            raise UserError(f"{name} must be a tensor, got {type(value).__name__}: give torch.as_tensor({name})")
 
 
 def _check_loss(loss: Any) -> None:
     """Refuse a handwritten loss that is no number with a gradient."""
     wanted = "by_hand must return a tensor of one number with a gradient"
     if not isinstance(loss, Tensor):
-        raise ValueError(f"{wanted}, got {type(loss).__name__}: return the loss itself, without .item()")
+        raise UserError(f"{wanted}, got {type(loss).__name__}: return the loss itself, without .item()")
     if loss.dim():
-        raise ValueError(f"{wanted}, got a tensor of shape {tuple(loss.shape)}: return the mean over the batch")
+        raise UserError(f"{wanted}, got a tensor of shape {tuple(loss.shape)}: return the mean over the batch")
     if not loss.requires_grad:
-        raise ValueError(f"{wanted}, got a tensor without: compute it from `parameters`, without .detach()")
+        raise UserError(f"{wanted}, got a tensor without: compute it from `parameters`, without .detach()")
 
 
 def _guess(found: Comparison, num: int) -> str:
@@ -360,7 +361,7 @@ def check_elbo(
     """
     _check_given(pair, x, condition)
     if objective is not None and not hasattr(objective, "differentiable_loss"):
-        raise ValueError(f"objective must be an ELBO, such as pp.objectives.Beta(4.0), got {objective!r}")
+        raise UserError(f"objective must be an ELBO, such as pp.objectives.Beta(4.0), got {objective!r}")
     pair = copy.deepcopy(pair).double()
     x = x.double()
     condition = condition_like(condition, x)

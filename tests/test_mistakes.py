@@ -118,7 +118,7 @@ def parsed_options(arguments: list[str]) -> list[Option]:
         raise SystemExit
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(SystemExit):
-        patch.setattr("pyro_priors.cli.main._parse", parse)
+        patch.setattr("pyro_priors.cli.parsing.parse", parse)
         main(arguments)
     return found
 
@@ -193,9 +193,11 @@ def generated_lines() -> Iterator[tuple[str, str, list[str]]]:
     names = ["vae", *(name for name in pp.names() if name != "vae")]  # what all pairs share, of one that is simple
     bases = [["train", name, *tiny] for name in names]
     bases += [["train", "vae", "--objective", name, *tiny] for name in sorted(pp.objectives.OBJECTIVES)]
-    bases += [["evaluate", "toy"], ["plot", "toy"], ["reproduce", "bhalodia2019/fig1", "--no-train"], ["list"]]
+    bases += [["evaluate", "toy"], ["plot", "toy"], ["reproduce", "bhalodia2019/fig1", "--no-train"]]
     bases += [["sample", "toy", "--out", "new.npz"]]
     bases += [["sample", "conditional", "--out", "new.npz", "--condition", "label=1"]]
+    bases += [["encode", "toy", "--out", "new.npz"], ["reconstruct", "toy", "--out", "new.npz"]]
+    bases += [["compare", "toy", "digits"]]
     seen: set[tuple[Any, ...]] = set()
     for base in bases:
         options = [one for one in parsed_options(base) if (kind_of(base), one.name) not in seen and not one.positional]
@@ -214,7 +216,19 @@ tra\nin | tra in | train
 évaluate | évaluate | evaluate
 -v | -v | choose
 TRAIN | TRAIN | choose
-list all | all | leave it out
+list all | all | choose
+list priors all | all | one group
+list prior.flo | flo | flow
+compare toy | 1 | runs/b
+compare toy new | new | run folder
+compare toy file | file | run folder
+encode toy toy --out new.npz | toy | leave it out
+encode toy --out new.png | new.png | npz
+encode toy --out new.npz --num 1000000 | 1000000 | fewer
+reconstruct toy --out new.png | moons | npz
+reconstruct toy --out folder.npz | folder.npz | file
+train vae --data digits --out new --seeds 0 0 | 0 | once
+train vae --data digits --out new --seeds 0 --train.seed 1 | --train.seed | leave
 train | name of a pair | one of
 train --quiet | name of a pair | one of
 train  --quiet | pair '' | choose
@@ -425,12 +439,12 @@ def calls():
         "data.load": {"name": "moons", "limit": 60},
         "data.from_arrays": {"x_train": np.zeros((40, 3), np.float32)},
         "experiments.reproduce": {"name": "bhalodia2019/fig1", "train": False},
-        "control.asked": {"pair": cvae, "data": labeled, "texts": ["label=3"], "num": 2},
-        "control.grid": {"pair": cvae, "data": labeled, "names": ["label"], "num_columns": 2},
-        "control.between": {"pair": cvae, "data": labeled, "start": "label=1", "end": "label=2", "num_rows": 1},
-        "control.edited": {"pair": cvae, "data": labeled, "rows": [0], "text": "label=2"},
-        "control.condition_of": {"wanted": {"3": 1.0}, "data": labeled, "num": 2},
-        "control.parse": {"text": "label=3", "data": labeled},
+        "conditions.asked": {"pair": cvae, "data": labeled, "texts": ["label=3"], "num": 2},
+        "conditions.grid": {"pair": cvae, "data": labeled, "names": ["label"], "num_columns": 2},
+        "conditions.between": {"pair": cvae, "data": labeled, "start": "label=1", "end": "label=2", "num_rows": 1},
+        "conditions.edited": {"pair": cvae, "data": labeled, "rows": [0], "text": "label=2"},
+        "conditions.condition_of": {"wanted": {"3": 1.0}, "data": labeled, "num": 2},
+        "conditions.parse": {"text": "label=3", "data": labeled},
         "metrics.evaluate": {**of, "metrics": "bound"},
         "metrics.evaluate_each": {**of, "metrics": "bound"},
         "metrics.aggregate_posterior": {"pair": planar, "x": moons.test.x},
@@ -519,13 +533,13 @@ SAID_AS = {
     "data.load.name": "data set",
     "experiments.reproduce.name": "experiment",
     "experiments.reproduce.rows": "row",
-    "control.asked.texts": "condition",
-    "control.between.start": "condition",
-    "control.between.end": "condition",
-    "control.edited.text": "condition",
-    "control.grid.text": "a grid",
-    "control.grid.names": "a grid",
-    "control.parse.text": "condition",
+    "conditions.asked.texts": "condition",
+    "conditions.between.start": "condition",
+    "conditions.between.end": "condition",
+    "conditions.edited.text": "condition",
+    "conditions.grid.text": "a grid",
+    "conditions.grid.names": "a grid",
+    "conditions.parse.text": "condition",
     "metrics.evaluate.metrics": "metric",
     "metrics.evaluate_each.metrics": "metric",
     "metrics.features_for.name": "features",
@@ -534,7 +548,7 @@ SAID_AS = {
 """What a message calls an argument whose name says less."""
 
 RIGHT_CALLS: dict[str, list[Any]] = {
-    "control.grid.text": [""],
+    "conditions.grid.text": [""],
     "data.from_arrays.name": ["", "nonsense"],
     "experiments.reproduce.out": ["nonsense"],
     "fit.out": ["nonsense"],

@@ -205,7 +205,17 @@ def test_a_package_from_outside_adds_a_prior_a_likelihood_an_objective_and_data(
     """Trained, listed, resumed and evaluated on the command line; a run asks for the module that it was trained with,
     and a file alone imports nothing."""
     add = ["--import", "outside_parts"]
-    small = ["--data=outside_line", "--data.limit", "96", "--z-dim", "2", "--networks.hidden", "8", "--train.device", "cpu"]
+    small = [
+        "--data=outside_line",
+        "--data.limit",
+        "96",
+        "--z-dim",
+        "2",
+        "--networks.hidden",
+        "8",
+        "--train.device",
+        "cpu",
+    ]
     chosen = ["--prior", "outside_student", "--prior.df", "4", "--likelihood", "outside_laplace", "--objective"]
     train = [*add, "train", "vae", *small, *chosen, "outside-tempered", "--objective.power", "0.5", "--quiet"]
     done = command(*train, "--train.max-epochs", "1", "--out", "run", cwd=tmp_path)

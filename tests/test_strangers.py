@@ -701,7 +701,7 @@ def test_a_run_does_not_say_how_many_processes_it_takes(run, capsys, monkeypatch
         used.append(config)
         return fit(*args, config=config, **given)
 
-    monkeypatch.setattr("pyro_priors.cli.main.fit", noted)
+    monkeypatch.setattr("pyro_priors.cli.train.fit", noted)
     assert command(["resume", str(run), "--quiet"]) == 0
     assert used[0].num_processes == 1 and used[0].max_epochs == 3
     told = capsys.readouterr().err

@@ -237,7 +237,7 @@ def test_every_file_of_the_package_is_written_in_one_place():
             'with open(path, "ab", buffering=0) as file:',
             'figure.savefig(buffer, format=path.suffix.removeprefix("."), **options)',
         ],
-        "cli/main.py": ["np.savez(buffer, **arrays)"],
+        "cli/writing.py": ["np.savez(buffer, **content)"],
     }
 
 
@@ -700,19 +700,37 @@ def test_a_training_that_diverges_on_a_full_disk_says_both(tmp_path, monkeypatch
         pp.fit(pair, data, out=tmp_path / "run", **options)
 
 
-@pytest.mark.parametrize("name", ["samples.npz", "samples.png"])
-def test_samples_that_cannot_be_written_leave_those_before(name, run, tmp_path):
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("sample", "samples.npz"),
+        ("sample", "samples.png"),
+        ("encode", "codes.npz"),
+        ("reconstruct", "reconstructions.npz"),
+        ("reconstruct", "reconstructions.png"),
+    ],
+)
+def test_outputs_that_cannot_be_written_leave_those_before(command, name, run, tmp_path):
     out = tmp_path / name
-    arguments = ["sample", str(run), "--num", "8", "--out", str(out)]
+    arguments = [command, str(run), "--num", "8", "--out", str(out)]
     assert main(arguments) == 0
     before = out.read_bytes()
-    status, errors, output = told_in_child([*arguments, "--seed", "1"], lambda: limit_files(100))
+    status, errors, output = told_in_child(arguments, lambda: limit_files(100))
     assert (status, output) == (2, "") and errors.count("\n") == 1
     assert errors.startswith(f"pyro-priors: error: {out} cannot be written (File too large): free at least ")
     assert out.read_bytes() == before and names(tmp_path) == [name]
-    if name.endswith(".npz"):
+    if name == "samples.npz":
         with np.load(out) as arrays:
             assert arrays["x_mean"].shape == (8, 64)
+
+
+def test_values_per_example_that_cannot_be_written_leave_the_table(copied, tmp_path):
+    arguments = ["evaluate", str(copied), "--metrics", "bound"]
+    status, errors, output = told_in_child(arguments, lambda: limit_files(1800))
+    assert status == 0 and "  bound " in output
+    assert errors.startswith("pyro-priors: warning: ") and errors.endswith("; the numbers are not kept\n")
+    assert "examples/test-seed0-" in errors and (copied / "evaluation.json").exists()
+    assert names(copied / "examples") == []
 
 
 def test_a_folder_is_no_file_for_samples(run, tmp_path, capsys):
@@ -728,7 +746,7 @@ def test_figures_are_named_as_they_are_written(copied, monkeypatch):
     """Up to the one that fails."""
 
     def fill():
-        original, calls = plots.save_figure, []
+        original, calls = plots.run.save_figure, []
 
         def save_figure(figure, path, **options):
             calls.append(path)
@@ -736,7 +754,7 @@ def test_figures_are_named_as_they_are_written(copied, monkeypatch):
                 limit_files(100)
             original(figure, path, **options)
 
-        plots.save_figure = save_figure
+        plots.run.save_figure = save_figure
 
     status, errors, output = told_in_child(["plot", str(copied)], fill)
     assert status == 2 and errors.count("\n") == 1 and "samples.png cannot be written (File too large)" in errors

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import tyro
 
 from .._options import REFUSED, as_declared, refusal
-from ..errors import hint
+from ..errors import UserError, hint
 
 __all__ = ["check_arguments", "check_once", "integer", "merged"]
 
@@ -55,9 +55,9 @@ def check_once(arguments: Sequence[str], may_repeat: Collection[str] = ()) -> No
         given = " ".join(tokens)
         if control := re.search(r"[\x00-\x1f\x7f-\x9f]", given):
             what = f"--{name}" if name else "the argument"
-            raise ValueError(f"{what} contains the control character {control[0]!r} in {given!r}: leave it out")
+            raise UserError(f"{what} contains the control character {control[0]!r} in {given!r}: leave it out")
         if name in seen and name not in may_repeat:
-            raise ValueError(f"--{name} is given twice, as {seen[name]} and {given}: give it once")
+            raise UserError(f"--{name} is given twice, as {seen[name]} and {given}: give it once")
         if name:
             seen[name] = given
 
@@ -110,29 +110,29 @@ def check_arguments(options: type, arguments: Sequence[str], command: str) -> No
         option = known.get(name)
         if option is None or (given.rpartition(".")[2].removeprefix("--").startswith("no-") and not option.is_flag):
             near = hint(f"--{name}", [f"--{one}" for one in known])
-            raise ValueError(f"{command} has no option {given}: {near if near.startswith('did') else see}")
+            raise UserError(f"{command} has no option {given}: {near if near.startswith('did') else see}")
         if option.is_flag:
             if equals:
-                raise ValueError(f"{given} takes no value, got {value!r}: give {given} or --{_negated(name)}")
+                raise UserError(f"{given} takes no value, got {value!r}: give {given} or --{_negated(name)}")
             surplus += values
         elif option.takes_several:
             # sizes in a group may be empty, such as the hidden layers of a network
             if not values and ("." not in name or str in get_args(_bare(option.declared))):
-                raise ValueError(f"{given} needs at least one value: give one, or leave it out ({see})")
+                raise UserError(f"{given} needs at least one value: give one, or leave it out ({see})")
             for one in values:
                 _check_value(given, one, option, several=True)
         else:
             if not values:
-                raise ValueError(f"{given} needs a value: give one, or leave it out ({see})")
+                raise UserError(f"{given} needs a value: give one, or leave it out ({see})")
             _check_value(given, values[0], option)
             surplus += values[1:]
     if len(surplus) > len(positional):
-        raise ValueError(f"{command} cannot use the argument {surplus[len(positional)]!r}: leave it out ({see})")
+        raise UserError(f"{command} cannot use the argument {surplus[len(positional)]!r}: leave it out ({see})")
     if missing := [name for name in [*positional][len(surplus) :] if positional[name].default is _EMPTY]:
-        raise ValueError(f"{command} needs {missing[0].upper()}, got no argument: give it first ({see})")
+        raise UserError(f"{command} needs {missing[0].upper()}, got no argument: give it first ({see})")
     given_names = {name for name, _ in groups(arguments)}
     if missing := [name for name, one in known.items() if one.default is _EMPTY and name not in given_names]:
-        raise ValueError(f"{command} needs --{missing[0]}: give it a value ({see})")
+        raise UserError(f"{command} needs --{missing[0]}: give it a value ({see})")
 
 
 _EMPTY = inspect.Parameter.empty
@@ -143,11 +143,11 @@ def _check_value(name: str, text: str, option: _Option, several: bool = False) -
     if several:
         declared = get_args(_bare(declared))[0]
     if not text.strip() and (declared is str or str in get_args(declared)):
-        raise ValueError(f"{name} needs a value, got {text!r}: give one, or leave it out")
+        raise UserError(f"{name} needs a value, got {text!r}: give one, or leave it out")
     read = _read(text, declared)
     if read is REFUSED or as_declared(read, declared) is REFUSED:
         value = read if type(read) is int else text
-        raise ValueError(refusal(name, value, declared, None if several else option.default))
+        raise UserError(refusal(name, value, declared, None if several else option.default))
 
 
 def _read(text: str, declared: Any) -> Any:
@@ -156,6 +156,8 @@ def _read(text: str, declared: Any) -> Any:
     if origin is Annotated:
         return _read(text, arguments[0])
     if origin in (Union, UnionType):
+        if float in arguments and not text.isascii() and _is_float(text):  # other digits, which tyro reads as a number
+            return REFUSED
         return next((read for one in arguments if (read := _read(text, one)) is not REFUSED), REFUSED)
     if declared is NoneType:
         return None if text == "None" else REFUSED
@@ -165,11 +167,16 @@ def _read(text: str, declared: Any) -> Any:
         number = integer(text)
         return REFUSED if number is None else number
     if declared is float:
-        try:
-            return float(text) if text.isascii() else REFUSED
-        except ValueError:
-            return REFUSED
+        return float(text) if text.isascii() and _is_float(text) else REFUSED
     return text
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _bare(declared: Any, keep: bool = False) -> Any:

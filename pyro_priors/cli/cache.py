@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from .._cache import COMPILED, cache_folder, clear, entries
+from ..errors import UserError
 
 __all__ = ["run"]
 
@@ -30,9 +31,9 @@ def run(arguments: Sequence[str]) -> None:
         print(HELP)
         return
     if arguments and arguments[0] != "--clear":
-        raise ValueError(f"cache takes no argument '{arguments[0]}': give --clear to remove entries (see cache --help)")
+        raise UserError(f"cache takes no argument '{arguments[0]}': give --clear to remove entries (see cache --help)")
     if unknown := [name for name in arguments[1:] if name.startswith("-") or not name]:
-        raise ValueError(f"--clear takes names of entries, got '{unknown[0]}': see pyro-priors cache")
+        raise UserError(f"--clear takes names of entries, got '{unknown[0]}': see pyro-priors cache")
     if arguments:
         removed = clear(arguments[1:])
         for entry in removed:

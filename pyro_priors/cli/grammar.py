@@ -8,14 +8,25 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 
 from .. import zoo
+from ..errors import UserError
+from ..priors.base import PriorOptions, as_options
 from ..zoo.create import REGISTRIES, choose
 
-__all__ = ["AUTO", "choose_factors", "grouped", "helped", "options_of_family", "plain_options", "taken"]
+__all__ = [
+    "AUTO",
+    "choose_factors",
+    "grouped",
+    "helped",
+    "nested_fields",
+    "options_of_family",
+    "plain_options",
+    "taken",
+]
 
 _Suppressed: Any = Annotated[Any, tyro.conf.Suppress[int].__metadata__[0]]  # type: ignore[attr-defined]
 _SuppressedShape: Any = Annotated[tuple[int, ...], tyro.conf.Suppress[int].__metadata__[0]]  # type: ignore[attr-defined]
@@ -31,14 +42,14 @@ def taken(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:
         argument = arguments[index]
         if argument == f"--{name}":
             if index + 1 >= len(arguments) or arguments[index + 1].startswith("--"):
-                raise ValueError(f"--{name} needs a value: give one, or leave it out")
+                raise UserError(f"--{name} needs a value: give one, or leave it out")
             value, index = arguments[index + 1], index + 1
         elif argument.startswith(f"--{name}="):
             value = argument.split("=", 1)[1]
         else:
             rest.append(argument)
         if value is not None and not value.strip():
-            raise ValueError(f"--{name} needs a value, got {value!r}: give one, or leave it out")
+            raise UserError(f"--{name} needs a value, got {value!r}: give one, or leave it out")
         index += 1
     return value, rest
 
@@ -71,19 +82,31 @@ def choose_factors(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any],
     return factors, chosen, rest
 
 
+def nested_fields(owner: type) -> tuple[str, ...]:
+    """Return the names of the fields of some options that hold the options of a prior, such as the base of a flow."""
+    declared = get_type_hints(owner)
+    return tuple(one.name for one in dataclasses.fields(owner) if _holds_prior(declared[one.name]))
+
+
+def _holds_prior(declared: Any) -> bool:
+    if isinstance(declared, type):
+        return issubclass(declared, PriorOptions)
+    return any(_holds_prior(one) for one in get_args(declared))
+
+
 def _with_nested(options: Any, path: str, rest: list[str]) -> tuple[Any, list[str], list[str]]:
     """Options whose own factors, such as the base of a flow, are those that the command line chooses."""
     chosen: list[str] = []
-    for one in dataclasses.fields(options):
-        if one.name != "base":
-            continue
-        given, rest = taken(rest, f"{path}.base")
+    for name in nested_fields(type(options)):
+        option = f"{path}.{name.replace('_', '-')}"
+        given, rest = taken(rest, option)
         if given is not None:
-            options = dataclasses.replace(options, base=given)
-            chosen.append(f"--{path}.base={given}")
-        if dataclasses.is_dataclass(options.base):
-            base, nested, rest = _with_nested(options.base, f"{path}.base", rest)
-            options, chosen = dataclasses.replace(options, base=base), chosen + nested
+            options = dataclasses.replace(options, **{name: as_options(given)})
+            chosen.append(f"--{option}={given}")
+        inner = getattr(options, name)
+        if dataclasses.is_dataclass(inner):
+            inner, nested, rest = _with_nested(inner, option, rest)
+            options, chosen = dataclasses.replace(options, **{name: inner}), chosen + nested
     return options, chosen, rest
 
 
@@ -97,7 +120,7 @@ def _refuse_options(arguments: Sequence[str], factor: str) -> None:
                 in [one.name for one in dataclasses.fields(REGISTRIES[factor][name])]
             ]
             which = f"--{factor} {owners[0]}" if owners else f"--{factor} NAME"
-            raise ValueError(f"{argument.split('=')[0]} needs the name of a {factor} first: give {which} too")
+            raise UserError(f"{argument.split('=')[0]} needs the name of a {factor} first: give {which} too")
 
 
 def grouped(options: Any) -> Any:
@@ -106,12 +129,13 @@ def grouped(options: Any) -> Any:
     declared = get_type_hints(owner, include_extras=True)
     annotations: dict[str, Any] = {}
     body: dict[str, Any] = {}
+    nested = nested_fields(owner)
     for one in dataclasses.fields(owner):
         value = getattr(options, one.name)
         if dataclasses.is_dataclass(value):
             inner = grouped(value)
             annotations[one.name], body[one.name] = inner, dataclasses.field(default_factory=inner)
-        elif one.name == "base":
+        elif one.name in nested:
             annotations[one.name], body[one.name] = _Suppressed, None
         elif value != one.default:
             annotations[one.name], body[one.name] = declared[one.name], value

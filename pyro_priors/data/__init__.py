@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from .._options import path_of, plain, shown
+from ..errors import UserError
 from . import faces, grasps, house_numbers, images, omniglot, shapes, toys  # noqa: F401  (they register their data sets)
 from .arrange import arrange
 from .augment import Augment
@@ -48,7 +49,7 @@ def load(name: str | os.PathLike, **config: Any) -> Splits:
         where
     """
     if not isinstance(name := plain(name), str | os.PathLike):
-        raise ValueError(f"name must be that of a data set, or a path, got {shown(name)} (for example, 'mnist')")
+        raise UserError(f"name must be that of a data set, or a path, got {shown(name)} (for example, 'mnist')")
     options = make_config(config)
     if options.root is not None:  # a run that remembers it may be used from another folder
         options = dataclasses.replace(options, root=str(path_of("root", options.root, "data").absolute()))

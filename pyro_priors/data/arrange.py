@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._limits import check_bytes
+from ..errors import UserError
 from .augment import Augment
 from .levels import Levels
 from .registry import DataConfig
@@ -31,7 +32,7 @@ def arrange(splits: Splits, config: DataConfig) -> Splits:
     if splits.binarise:
         splits = _binarise(splits, config.binarise)
     elif config.binarise == "fixed":
-        raise ValueError(f"binarise='fixed' needs a data set of gray images, but {splits.name} is not one: drop it")
+        raise UserError(f"binarise='fixed' needs a data set of gray images, but {splits.name} is not one: drop it")
     if config.condition_rows:
         splits = _condition_on_rows(splits, config.condition_rows)
     if config.condition_labels:
@@ -79,13 +80,13 @@ def _condition_on_rows(splits: Splits, rows: int) -> Splits:
     With dynamic binarization, the condition of the training part is binarized once, and x in every batch.
     """
     if splits.image_shape is None:
-        raise ValueError(
+        raise UserError(
             f"condition_rows={rows} needs a data set of images, but {splits.name} has x_shape {splits.x_shape}: drop it"
         )
     _refuse_second_condition(splits, "condition_rows")
     channels, height, width = splits.image_shape
     if rows >= height:
-        raise ValueError(f"condition_rows must be below the image height {height}, got {rows}: take fewer")
+        raise UserError(f"condition_rows must be below the image height {height}, got {rows}: take fewer")
 
     def cut(part: Part) -> Part:
         # contiguous copies: the uncut images can be freed, and batches are gathered from dense rows
@@ -113,7 +114,7 @@ def _condition_on_labels(splits: Splits) -> Splits:
         source = f"{splits.source}; the attributes are the condition"
         return replace(given, source=source, condition_of="attributes")
     if splits.num_labels is None:
-        raise ValueError(
+        raise UserError(
             f"condition_labels needs labels, but {splits.name} has none: give label_train or attributes_train, or "
             "drop the option"
         )
@@ -136,10 +137,10 @@ def _condition_on_labels(splits: Splits) -> Splits:
 def _keep_labels(splits: Splits, num: int, seed: int) -> Splits:
     """Semi-supervision (Kingma et al. 2014): some labels of the training part are known, drawn with a seed."""
     if splits.num_labels is None:
-        raise ValueError(f"labels={num} needs labels, but {splits.name} has none: give label_train, or drop the option")
+        raise UserError(f"labels={num} needs labels, but {splits.name} has none: give label_train, or drop the option")
     _refuse_second_condition(splits, "labels")
     if num < splits.num_labels:
-        raise ValueError(
+        raise UserError(
             f"labels must be at least {splits.num_labels}, one for each class of {splits.name}, got {num}: give more"
         )
     num_labels = splits.num_labels
@@ -168,15 +169,15 @@ def _balanced(label: Tensor, num_labels: int, seed: int) -> Tensor:
 
 def _augment(splits: Splits, config: DataConfig) -> Splits:
     if splits.image_shape is None:
-        raise ValueError(
+        raise UserError(
             f"flip and rotate need a data set of images, but {splits.name} has x_shape {splits.x_shape}: drop them"
         )
     if splits.condition_image_shape is not None:
-        raise ValueError(
+        raise UserError(
             "flip and rotate would change x but not the condition, which is the rest of its image: drop them"
         )
     if config.rotate and splits.likelihood == "bernoulli" and not splits.binarise:
-        raise ValueError(
+        raise UserError(
             "rotate interpolates, so that binary images would not stay 0 and 1: give binarise='dynamic' or 'none'"
         )
     turned = [f"turned by up to {config.rotate:g} degrees"] if config.rotate else []
@@ -187,7 +188,7 @@ def _augment(splits: Splits, config: DataConfig) -> Splits:
 
 def _refuse_second_condition(splits: Splits, option: str) -> None:
     if splits.condition_shape is not None:
-        raise ValueError(f"{option} would replace the condition that {splits.name} already has: drop the option")
+        raise UserError(f"{option} would replace the condition that {splits.name} already has: drop the option")
 
 
 def _flatten(splits: Splits) -> Splits:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._options import typed
+from ..errors import UserError
 from .augment import Augment
 from .splits import Part
 
@@ -66,12 +67,12 @@ def batches(
     :raises ValueError: if a number is out of range, before the first batch is asked for
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        raise UserError(f"batch_size must be at least 1, got {batch_size}")
     if world_size < 1 or not 0 <= rank < world_size:
-        raise ValueError(f"rank must be in 0..world_size-1, got rank={rank} and world_size={world_size}")
+        raise UserError(f"rank must be in 0..world_size-1, got rank={rank} and world_size={world_size}")
     for name, value in (("seed", seed), ("epoch", epoch), ("start", start)):
         if value < 0:
-            raise ValueError(f"{name} must be 0 or more, got {value}")
+            raise UserError(f"{name} must be 0 or more, got {value}")
     return _iterate(part, batch_size, seed, epoch, binarise, shuffle, rank, world_size, start, augment)
 
 

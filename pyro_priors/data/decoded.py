@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from .._cache import cache_folder, cached, sweep
 from .._limits import Refused, check_bytes
 from ..checkpoint import CheckpointError, write_atomically
+from ..errors import MissingFileError
 from ..progress import progress_bar
 
 __all__ = ["decoded_images"]
@@ -93,7 +94,7 @@ def _digest_of_states(name: str, files: Sequence[Path]) -> str:
         try:
             state = file.stat()
         except OSError as error:
-            raise FileNotFoundError(f"{name}: {file} is listed but cannot be read ({error}): put it there") from None
+            raise MissingFileError(f"{name}: {file} is listed but cannot be read ({error}): put it there") from None
         if not stat.S_ISREG(state.st_mode) or state.st_size > MOST_BYTES_OF_FILE:
             raise Refused(
                 f"{name}: {file} must be a file of at most {MOST_BYTES_OF_FILE // 10**6} MB, the limit for one image: "

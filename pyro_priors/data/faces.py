@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from .._limits import Refused, check_bytes, decoding, open_image
+from ..errors import MissingFileError, UserError
 from .decoded import decoded_images
 from .levels import Levels
 from .registry import DataConfig, check_may_download, data_root, register_data
@@ -55,7 +56,7 @@ def celeba(config: DataConfig) -> Splits:
     if (folder / "list_eval_partition.txt").is_file():
         part_of = _numbers(folder / "list_eval_partition.txt", names)
         if (wrong := part_of[(part_of < 0) | (part_of > 2)]).size:
-            raise ValueError(
+            raise UserError(
                 f"{folder / 'list_eval_partition.txt'} must hold 0, 1 or 2 for train, valid or test, got {wrong[0]}: "
                 "replace it"
             )
@@ -65,7 +66,7 @@ def celeba(config: DataConfig) -> Splits:
         how = f"a tenth of the identities each for valid and test, seed {config.seed}"
     parts = [whole.take(_rows(part_of == number)) for number in range(3)]
     if not all(len(part) for part in parts):
-        raise ValueError(f"celeba: a part has no images in {folder}: give images of all three parts")
+        raise UserError(f"celeba: a part has no images in {folder}: give images of all three parts")
     first = _opened(folder / "img_align_celeba" / names[0])
     size, crop = f"{first.width}x{first.height}", _side_of_crop(first)
     train, valid, test = parts
@@ -114,7 +115,7 @@ def _attributes(path: Path) -> tuple[list[str], torch.Tensor, tuple[str, ...]]:
 
 def _check_there(path: Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"celeba: {path} is missing: put it there, it is one of CelebA's own files")
+        raise MissingFileError(f"celeba: {path} is missing: put it there, it is one of CelebA's own files")
 
 
 def _lines(path: Path) -> list[str]:
@@ -176,7 +177,7 @@ def _download(folder: Path) -> None:
         CelebA(str(folder.parent), split="all", target_type=["attr", "identity"], download=True)
     except Exception as error:  # gdown's own errors, such as that of Google Drive's quota, have no other base
         why = shorten(str(error), 200) or "damaged file"
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"celeba: neither found in {folder} nor downloaded ({why}): try again later, put "
             "img_align_celeba/, list_attr_celeba.txt and identity_CelebA.txt there, or set PYRO_PRIORS_DATA (or the "
             "option root) to the folder that has celeba/"

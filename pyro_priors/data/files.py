@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .._limits import PickledError, decoding, read_arrays
 from .._options import Seed, shown, typed
+from ..errors import MissingFileError, UserError
 from ..nn import make_likelihood
 from .levels import Levels
 from .splits import (
@@ -90,7 +91,7 @@ def from_arrays(
         "attributes": (attributes_train, attributes_valid, attributes_test),
     }
     if not name.isprintable() or len(name) > LONGEST_NAME:
-        raise ValueError(
+        raise UserError(
             f"name must be at most {LONGEST_NAME} printable characters, got {shown(name)}: give another, or rename the "
             "file"
         )
@@ -101,7 +102,7 @@ def from_arrays(
         if x is not None:
             parts[part_name] = _check_part(part_name, x, *rest)
         elif part_name == "train" or any(values is not None for values in rest):
-            raise ValueError(f"x_{part_name} is missing: give it, or leave out the {part_name} part altogether")
+            raise UserError(f"x_{part_name} is missing: give it, or leave out the {part_name} part altogether")
     for part_name, part in parts.items():
         _check_like_train(part_name, part, parts["train"])
     labels = {f"label_{name}": part.label for name, part in parts.items() if part.label is not None}
@@ -142,7 +143,7 @@ def _check_part(
         if given is not None:
             rest[kind] = cast(Any, given) if isinstance(given, Levels) else check(f"{kind}_{name}", given)
             if len(rest[kind]) != len(values):
-                raise ValueError(
+                raise UserError(
                     f"{kind}_{name} must have one row per row of x_{name}, got {len(rest[kind])} for {len(values)}"
                 )
     if label is not None:
@@ -153,22 +154,22 @@ def _check_part(
 def _attribute_names(attributes: Tensor | None, names: ArrayLike | None) -> tuple[str, ...] | None:
     if attributes is None:
         if names is not None:
-            raise ValueError("attribute_names are given without attributes_train: give both, or leave them out")
+            raise UserError("attribute_names are given without attributes_train: give both, or leave them out")
         return None
     try:
         given = range(attributes.shape[1]) if names is None else np.atleast_1d(np.asarray(names)).tolist()
         found = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in given)
     except ValueError as error:  # nested lists of unequal lengths, or bytes that are no text
-        raise ValueError(f"attribute_names must be a list of text ({error}): write ['Male', 'Smiling']") from None
+        raise UserError(f"attribute_names must be a list of text ({error}): write ['Male', 'Smiling']") from None
     if len(found) != attributes.shape[1] or len(set(found)) < len(found):
-        raise ValueError(
+        raise UserError(
             f"attribute_names must be {attributes.shape[1]} different names, got {shorten(', '.join(found), 200)}: "
             "one a column"
         )
     if bad := [name for name in found if not name or "=" in name or "," in name or name.split() != [name]]:
-        raise ValueError(f"attribute_names must be without '=', ',' and spaces, got {bad[0]!r}: write Wearing_Hat")
+        raise UserError(f"attribute_names must be without '=', ',' and spaces, got {bad[0]!r}: write Wearing_Hat")
     if bad := [name for name in found if name in ("plain", "of_data") or name.endswith("_of_data")]:
-        raise ValueError(f"attribute name {bad[0]!r} is that of a number of the evaluation: choose another")
+        raise UserError(f"attribute name {bad[0]!r} is that of a number of the evaluation: choose another")
     return found
 
 
@@ -177,9 +178,9 @@ def _check_like_train(name: str, part: Part, train: Part) -> None:
         ours, theirs = getattr(part, kind), getattr(train, kind)
         if (ours is None) != (theirs is None):
             missing, there = (name, "train") if ours is None else ("train", name)
-            raise ValueError(f"{kind}_{missing} is missing while {kind}_{there} is given: give both or neither")
+            raise UserError(f"{kind}_{missing} is missing while {kind}_{there} is given: give both or neither")
         if ours is not None and ours.shape[1:] != theirs.shape[1:]:
-            raise ValueError(
+            raise UserError(
                 f"{kind}_{name} must have rows of shape {tuple(theirs.shape[1:])} as {kind}_train has, got "
                 f"{tuple(ours.shape[1:])}"
             )
@@ -190,7 +191,7 @@ def _split_off(parts: dict[str, Part], seed: Seed) -> str:
     train, missing = parts["train"], [name for name in PARTS if name not in parts]
     size = max(1, len(train) // 10)
     if len(train) <= len(missing) * size:
-        raise ValueError(f"x_train has {len(train)} examples, too few to split off {' and '.join(missing)}: give more")
+        raise UserError(f"x_train has {len(train)} examples, too few to split off {' and '.join(missing)}: give more")
     order = torch.randperm(len(train), generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
     for i, name in enumerate(missing):
         parts[name] = train.take(order[i * size : (i + 1) * size])
@@ -212,7 +213,7 @@ def _likelihood(parts: dict[str, Part], likelihood: str | None) -> str:
         try:
             fits.check(x)
         except ValueError as error:
-            raise ValueError(f"x_{name} does not fit likelihood='{likelihood}': {error}") from None
+            raise UserError(f"x_{name} does not fit likelihood='{likelihood}': {error}") from None
     return likelihood
 
 
@@ -226,7 +227,7 @@ def _with_levels(kind: str, given: Sequence[Any], likelihood: str | None, told: 
     if any(isinstance(values, Levels) for values in given):
         for name, values in zip(PARTS, given, strict=True):
             if values is not None and not isinstance(values, Levels):
-                raise ValueError(f"{kind}_{name} must be Levels as another part is: give all parts alike")
+                raise UserError(f"{kind}_{name} must be Levels as another part is: give all parts alike")
         return tuple(given)
     names = [f"{kind}_{name}" for name in PARTS]
     text = CLASSES_AS_LABELS if kind == "condition" else AS_NUMBERS
@@ -256,7 +257,7 @@ def read_npz(path: Path, *, seed: Seed = 0) -> Splits:
     :raises ValueError: if the file cannot be read, has no ``x_train``, or its arrays are not as they must be
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give the path of an .npz file with x_train, or a data set name")
+        raise MissingFileError(f"{path}: no such file; give the path of an .npz file with x_train, or a data set name")
     try:
         with decoding(path, "a readable .npz file", "write it with numpy.savez"):
             found, others = read_arrays(path, KEYS)
@@ -264,18 +265,18 @@ def read_npz(path: Path, *, seed: Seed = 0) -> Splits:
         key = error.name
         what, dtype = ("text", "str") if key == "attribute_names" else ("real numbers", "float32")
         remedy = f"number the classes, {CLASSES}" if key.startswith("label_") else f"save .astype('{dtype}')"
-        raise ValueError(f"{path}: {key} must hold {what}, got Python objects: {remedy}") from None
+        raise UserError(f"{path}: {key} must hold {what}, got Python objects: {remedy}") from None
     arrays: dict[str, Any] = dict(found)
     if "x_train" not in arrays:
         names = shorten(", ".join(others + list(arrays)), 200) or "nothing"
-        raise ValueError(f"{path}: has no x_train, only {names}: add it")
+        raise UserError(f"{path}: has no x_train, only {names}: add it")
     for other in others:
         if near := get_close_matches(other, [key for key in KEYS if key not in arrays], n=1, cutoff=0.8):
             warnings.warn(f"{path}: {other} is not read: did you mean '{near[0]}'?", stacklevel=2)
     try:
         splits = from_arrays(**arrays, name=path.stem, seed=seed)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
     names = "".join(character if character.isprintable() else "?" for character in ", ".join(others))
     unread = f"; not read: {shorten(names, LONGEST_NAME)}" if others else ""
     return replace(splits, source=f"{path.name}, {splits.source}{unread}")

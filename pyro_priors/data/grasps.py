@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._limits import Refused, check_bytes, decoding, open_image, read_arrays
+from ..errors import MissingFileError, UserError
 from .poses import pose_from, pose_of
 from .registry import DataConfig, data_root, register_data
 from .splits import Part, Splits
@@ -75,7 +76,7 @@ def cornell(config: DataConfig) -> Splits:
     elif (folder / VIEWS).is_file():
         grasps = _views(folder / VIEWS)
     else:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"cornell: no pcd####cpos.txt with pcd####r.png, nor {VIEWS}, in {folder}: put the official files there, "
             "or set PYRO_PRIORS_DATA (or the option root) to the folder that has cornell/"
         )
@@ -88,7 +89,7 @@ def _official(folder: Path, files: list[Path]) -> _Grasps:
     for row, file in enumerate(files):
         picture = file.name.replace("cpos.txt", "r.png")
         if picture not in pictures:
-            raise FileNotFoundError(f"{file} has no image: put {picture} into {folder}")
+            raise MissingFileError(f"{file} has no image: put {picture} into {folder}")
         grey, corner = _grey(pictures[picture])
         rectangles = _rectangles(file)
         images.append(grey)
@@ -171,7 +172,7 @@ def _split(grasps: _Grasps, seed: int) -> Splits:
 def _numbers(numbers: NDArray, seed: int) -> tuple[NDArray, NDArray, NDArray]:
     """Numbers of the images of train, valid and test, of all numbers in their order."""
     if len(numbers) < 3 * BLOCK:
-        raise ValueError(f"cornell: {len(numbers)} images, too few for three parts: give at least {3 * BLOCK}")
+        raise UserError(f"cornell: {len(numbers)} images, too few for three parts: give at least {3 * BLOCK}")
     blocks = np.array_split(numbers, len(numbers) // BLOCK)
     held_out = max(1, round(len(blocks) / 10))
     order = np.random.default_rng(seed).permutation(len(blocks))

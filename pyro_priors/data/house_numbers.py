@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from .._limits import decoding, read_arrays, read_mat
+from ..errors import MissingFileError
 from .levels import Levels
 from .registry import DataConfig, check_may_download, data_root, register_data
 from .splits import Part, Splits
@@ -99,7 +100,7 @@ def _download(folder: Path) -> None:
         for part in ("train", "test"):
             SVHN(str(folder), split=part, download=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"svhn: neither found in {folder} nor downloaded ({str(error) or 'damaged file'}): put train_32x32.mat and "
             f"test_32x32.mat, or {SUBSET}, there, or set PYRO_PRIORS_DATA (or the option root) to the folder that has "
             "svhn/"

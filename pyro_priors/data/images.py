@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._limits import Refused
+from ..errors import MissingFileError
 from .registry import DataConfig, check_may_download, data_root, register_data
 from .splits import Part, Splits, check_below, check_unit_interval
 
@@ -108,7 +109,7 @@ def _official_with_last_10k(name: str, kind: "type[MNIST]", config: DataConfig) 
     except Refused:
         raise
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{name}: neither read from {folder} nor downloaded ({str(error) or 'damaged file'}): "
             "put the files train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
             "t10k-labels-idx1-ubyte there, or set PYRO_PRIORS_DATA (or the option root) to the "

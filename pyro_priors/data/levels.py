@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UserError
+
 __all__ = ["Levels", "rows_of"]
 
 
@@ -27,7 +29,7 @@ class Levels:
 
     def __init__(self, levels: Tensor, dtype: torch.dtype = torch.float32) -> None:
         if levels.dtype is not torch.uint8:
-            raise ValueError(f"levels must be uint8, got {levels.dtype}: give values in [0, 1] as they are")
+            raise UserError(f"levels must be uint8, got {levels.dtype}: give values in [0, 1] as they are")
         self.levels, self.dtype = levels, dtype
 
     @property

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._limits import decoding, read_arrays, read_mat
 from ..checkpoint import write_atomically
+from ..errors import MissingFileError
 from .images import grey_images
 from .registry import DataConfig, check_may_download, data_root, register_data
 from .splits import Part, Splits
@@ -154,7 +155,7 @@ def _download(packed: Path) -> None:
         packed.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(packed, content.getvalue())
     except (OSError, RuntimeError, ValueError) as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"omniglot: not found in {packed.parent} nor downloaded to {root} ({error}): put Burda's "
             "chardata.mat in the first, or set PYRO_PRIORS_DATA (or the option root) to the folder "
             "that has omniglot/"

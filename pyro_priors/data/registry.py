@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .._options import convert_fields, path_of
+from ..errors import MissingFileError, UserError
 from ..registry import Registry, load_plugins
 from .splits import Splits
 
@@ -68,16 +69,16 @@ class DataConfig:
             path_of("root", self.root, "data")
         for name in ("condition_rows", "labels", "limit", "seed"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be an integer of 0 or more, got {getattr(self, name)}")
+                raise UserError(f"{name} must be an integer of 0 or more, got {getattr(self, name)}")
         if self.side < 8:
-            raise ValueError(f"side must be an integer of at least 8 pixels, got {self.side!r} (for example, 64)")
+            raise UserError(f"side must be an integer of at least 8 pixels, got {self.side!r} (for example, 64)")
         if not 0 <= self.rotate <= 180:
-            raise ValueError(f"rotate must be an angle from 0 to 180 degrees, got {self.rotate!r}")
+            raise UserError(f"rotate must be an angle from 0 to 180 degrees, got {self.rotate!r}")
         if self.seed >= 2**32:  # the limit of scikit-learn's and numpy's older generators
-            raise ValueError(f"seed must be below 2**32, got {self.seed}")
+            raise UserError(f"seed must be below 2**32, got {self.seed}")
         set_it = [name for name in ("condition_rows", "condition_labels", "labels") if getattr(self, name)]
         if len(set_it) > 1:
-            raise ValueError(f"{' and '.join(set_it)} both set the condition: choose one of them")
+            raise UserError(f"{' and '.join(set_it)} both set the condition: choose one of them")
 
 
 Loader = Callable[[DataConfig], Splits]
@@ -126,7 +127,7 @@ def find(name: str) -> Loader:
     if name not in DATA:
         load_plugins()
     if name not in DATA:
-        raise ValueError(
+        raise UserError(
             f"unknown data set {name!r}: {_did_you_mean(name, names())}give one of {', '.join(names())}, "
             "or a path that ends in .npz"
         )
@@ -138,9 +139,7 @@ def make_config(options: Mapping[str, Any]) -> DataConfig:
     known = [field.name for field in fields(DataConfig)]
     for name in options:
         if name not in known:
-            raise ValueError(
-                f"unknown data option {name!r}: {_did_you_mean(name, known)}give one of {', '.join(known)}"
-            )
+            raise UserError(f"unknown data option {name!r}: {_did_you_mean(name, known)}give one of {', '.join(known)}")
     return DataConfig(**options)
 
 
@@ -163,7 +162,7 @@ def check_may_download(name: str, folder: Path) -> None:
     :raises FileNotFoundError: with what to do
     """
     if not _downloads.get():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{name} is not in {folder}, the folder that the run names, and only a folder of yours is filled by "
             "downloads: give it with --data.root"
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .._arrays import check_dense
 from .._options import checked, shown
+from ..errors import UserError
 from .augment import Augment
 from .levels import Levels, rows_of
 
@@ -216,7 +217,7 @@ def read_numbers(argument: str, values: ArrayLike | Tensor, text: str = AS_NUMBE
     """
     if isinstance(values, list | tuple) and values and all(isinstance(row, Tensor) for row in values):
         if len({row.shape for row in values}) > 1:
-            raise ValueError(f"{argument} must be a rectangular array: its rows differ in shape")
+            raise UserError(f"{argument} must be a rectangular array: its rows differ in shape")
         values = torch.stack(list(values))
     check_dense(argument, values)
     if isinstance(values, Tensor):
@@ -224,15 +225,15 @@ def read_numbers(argument: str, values: ArrayLike | Tensor, text: str = AS_NUMBE
     try:
         array = np.asarray(values)
     except ValueError:  # nested lists of unequal lengths
-        raise ValueError(f"{argument} must be a rectangular array: its rows differ in shape") from None
+        raise UserError(f"{argument} must be a rectangular array: its rows differ in shape") from None
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"{argument} must be an array of numbers, got {shown(values)} ({error})") from None
+        raise UserError(f"{argument} must be an array of numbers, got {shown(values)} ({error})") from None
     kind = array.dtype.kind
     if kind not in "biuf":
         remedy = _REMEDIES.get(kind, text)
         if hasattr(values, "to_numpy"):  # a frame of columns of several types
             remedy = remedy.replace(".astype('float32')", ".to_numpy(dtype='float32')")
-        raise ValueError(f"{argument} must hold real numbers, got dtype {array.dtype}: {remedy}")
+        raise UserError(f"{argument} must hold real numbers, got dtype {array.dtype}: {remedy}")
     if kind == "u" and array.dtype.itemsize > 1:  # torch has few operations on wider unsigned integers
         fits = array.dtype.itemsize < 8 or not array.size or array.max() < 2**63
         array = array.astype(np.int64 if fits else np.float64)
@@ -244,9 +245,9 @@ def read_numbers(argument: str, values: ArrayLike | Tensor, text: str = AS_NUMBE
 
 def _tensor(argument: str, values: Tensor) -> Tensor:
     if values.is_complex():
-        raise ValueError(f"{argument} must hold real numbers, got {values.dtype}: give real and imaginary parts")
+        raise UserError(f"{argument} must hold real numbers, got {values.dtype}: give real and imaginary parts")
     if values.is_quantized:
-        raise ValueError(f"{argument} must hold real numbers, got {values.dtype}: give {argument}.dequantize()")
+        raise UserError(f"{argument} must hold real numbers, got {values.dtype}: give {argument}.dequantize()")
     values = values.detach().cpu()
     if values.dtype in (torch.uint16, torch.uint32, torch.uint64):
         return read_numbers(argument, values.numpy())
@@ -263,21 +264,21 @@ def check_values(argument: str, values: ArrayLike | Tensor) -> Tensor:
     # a copy, so that later changes to the caller's array do not reach the data
     x = numbers.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     if x.ndim < 2:
-        raise ValueError(
+        raise UserError(
             f"{argument} must have shape (N, ...), one row per example, got {tuple(x.shape)}: "
             f"for one number per example use {argument}[:, None]"
         )
     if x.numel() == 0:
-        raise ValueError(f"{argument} is empty, shape {tuple(x.shape)}: give at least one example of one value")
+        raise UserError(f"{argument} is empty, shape {tuple(x.shape)}: give at least one example of one value")
     finite = torch.isfinite(x)
     if not finite.all():
         bad = (~finite).nonzero()
         if torch.isfinite(given := numbers[tuple(bad[0])]):
-            raise ValueError(
+            raise UserError(
                 f"{argument} holds {given.item():.4g} at index {tuple(bad[0].tolist())}, which is beyond the largest "
                 "float32, 3.4e38: rescale the values"
             )
-        raise ValueError(
+        raise UserError(
             f"{argument} holds {len(bad)} NaN or infinite float32 values, the first at index "
             f"{tuple(bad[0].tolist())}: remove these examples or fill them in"
         )
@@ -299,7 +300,7 @@ def _check_rounding(argument: str, numbers: Tensor, x: Tensor) -> None:
     bad = (lost > 0.1 * spread) & (spread > 1e-12 * mean.abs())  # less is float64's own rounding
     if bad.any():
         column = int(bad.int().argmax())
-        raise ValueError(
+        raise UserError(
             f"{argument} has values around {mean[column].item():.4g} with a spread of {spread[column].item():.3g} "
             f"(column {column}), but float32 has 7 digits: subtract the mean first, {argument} - {argument}.mean(0)"
         )
@@ -314,15 +315,15 @@ def check_labels(argument: str, labels: ArrayLike | Tensor, num_examples: int) -
     if label.is_floating_point() or label.dtype == torch.bool:
         too_large = str(getattr(labels, "dtype", "")).endswith("uint64")
         remedy = f"number the classes, {CLASSES}" if too_large else "convert with .astype('int64')"
-        raise ValueError(f"{argument} must hold integers, got {label.dtype}: {remedy}")
+        raise UserError(f"{argument} must hold integers, got {label.dtype}: {remedy}")
     if label.shape != (num_examples,):
-        raise ValueError(
+        raise UserError(
             f"{argument} must have shape ({num_examples},), one class per example, got {tuple(label.shape)}: "
             "for one-hot rows use .argmax(1)"
         )
     label = label.to(torch.int64, copy=True)
     if label.min() < 0:
-        raise ValueError(
+        raise UserError(
             f"{argument} must be 0, 1, 2, ..., got {int(label.min())} at index {int(label.argmin())}: "
             "number the classes from 0"
         )
@@ -336,7 +337,7 @@ def check_known_labels(argument: str, labels: ArrayLike | Tensor) -> Tensor:
     """
     label = read_numbers(argument, labels).to(torch.int64, copy=True)
     if label.numel() and label.min() < UNKNOWN:
-        raise ValueError(
+        raise UserError(
             f"{argument} must be labels 0, 1, 2, ..., or {UNKNOWN} where unknown, got {int(label.min())} at index "
             f"{int(label.argmin())}: number the classes, {CLASSES}"
         )
@@ -353,7 +354,7 @@ def check_num_labels(labels: Mapping[str, Tensor]) -> int:
     argument = max(largest, key=lambda name: largest[name])
     num_labels, num_different = 1 + largest[argument], len(torch.cat([*labels.values()]).unique())
     if num_labels > max(MOST_LABELS, LABELS_PER_CLASS * num_different):
-        raise ValueError(
+        raise UserError(
             f"{argument} must be 0, 1, 2, ..., got {num_different} different labels up to {largest[argument]}: number "
             f"the classes, {CLASSES}"
         )
@@ -366,7 +367,7 @@ def check_below(argument: str, label: Tensor, num_labels: int) -> None:
     :raises ValueError: with the first wrong label
     """
     if (wrong := label[(label < 0) | (label >= num_labels)]).numel():
-        raise ValueError(
+        raise UserError(
             f"{argument} must be integers from 0 to {num_labels - 1}, got {int(wrong[0])}: number the classes, "
             f"{CLASSES}"
         )
@@ -383,7 +384,7 @@ def check_attributes(argument: str, attributes: ArrayLike | Tensor) -> Tensor:
     """
     found = check_values(argument, attributes)
     if found.ndim != 2 or not ((found == 0) | (found == 1)).all():
-        raise ValueError(
+        raise UserError(
             f"{argument} must be 0 or 1, shape (N, num_attributes), got {found.min():g} to {found.max():g}, shape "
             f"{tuple(found.shape)}: for -1 and 1, give attributes > 0; other values can be a condition"
         )
@@ -397,7 +398,7 @@ def check_unit_interval(argument: str, x: Tensor) -> None:
     """
     low, high = (value.item() for value in torch.aminmax(x))
     if not math.isfinite(low + high):
-        raise ValueError(f"{argument} holds NaN or infinite values: remove these examples or fill them in")
+        raise UserError(f"{argument} holds NaN or infinite values: remove these examples or fill them in")
     if low < 0 or high > 1:
         remedy = "divide by 255" if low >= 0 and 1 < high <= 255 and math.floor(high) == high else "rescale"
-        raise ValueError(f"{argument} must lie in [0, 1], got values from {low:g} to {high:g}: {remedy} first")
+        raise UserError(f"{argument} must lie in [0, 1], got values from {low:g} to {high:g}: {remedy} first")

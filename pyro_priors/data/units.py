@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..errors import UserError
+
 __all__ = ["gray_levels", "strange_units"]
 
 WHITE = 255
@@ -40,7 +42,7 @@ def gray_levels(parts: Mapping[str, Tensor], keep: bool = False) -> str:
     for name, (least, most) in ranges.items():
         other_scale = most <= 1 and parts[name].dtype is not parts[first].dtype
         if other_scale or not (least >= 0 and most <= WHITE and _are_whole(parts[name])):
-            raise ValueError(
+            raise UserError(
                 f"{name} has {parts[name].dtype} values from {least:g} to {most:g}, but another part has gray levels "
                 "from 0 to 255: give all parts in the same units"
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data import Splits
+from ..errors import UserError
 from ..metrics import OF_SAME, Estimate
 from ..pair import Pair
 from ..training.config import TrainConfig
@@ -250,7 +251,7 @@ class Experiment:
                 names = list(dict.fromkeys(row.of or row.name for row in self.rows))
                 near = get_close_matches(pattern, names + [name.split("-", 1)[-1] for name in names], n=1)
                 suggestion = f"did you mean '{near[0]}'? " if near else ""
-                raise ValueError(f"{self.name} has no row '{pattern}': {suggestion}give one of {', '.join(names)}")
+                raise UserError(f"{self.name} has no row '{pattern}': {suggestion}give one of {', '.join(names)}")
             chosen.update(found)
         return tuple(row for row in self.rows if row.name in chosen or not patterns)
 
@@ -275,7 +276,7 @@ def find(name: str) -> Experiment:
     """
     of_paper = [one for one in names() if one.startswith(f"{name}/")]
     if of_paper:
-        raise ValueError(f"experiment '{name}' is a paper: choose one of {', '.join(of_paper)}")
+        raise UserError(f"experiment '{name}' is a paper: choose one of {', '.join(of_paper)}")
     if name not in _REGISTRY:
-        raise ValueError(f"experiment '{name}' is unknown: {hint(name, names())}")
+        raise UserError(f"experiment '{name}' is unknown: {hint(name, names())}")
     return _REGISTRY[name]

@@ -28,6 +28,7 @@ from .._records import Start, seal
 from .._records import read as read_record
 from ..checkpoint import CheckpointError, write_atomically
 from ..data import Splits
+from ..errors import UserError
 from ..metrics import Estimate
 from ..metrics.evaluate import check_options
 from ..metrics.record import DECIDES
@@ -126,14 +127,14 @@ def reproduce(
     chosen = experiment.select([rows] if isinstance(rows, str) else rows)
     for option, value in (("num_samples", num_samples), ("max_epochs", max_epochs)):
         if value is not None and value < 1:
-            raise ValueError(f"{option} must be at least 1, got {value} (for example, 10)")
+            raise UserError(f"{option} must be at least 1, got {value} (for example, 10)")
     check_options((), features, "sum")
     if precision is not None and precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got '{precision}'")
+        raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, got '{precision}'")
     paper, own_name = name.split("/")
     place = path_of("out", out)
     if place.exists() and not place.is_dir():
-        raise ValueError(f"out is {out}, which is a file: choose the name of a folder")
+        raise UserError(f"out is {out}, which is a file: choose the name of a folder")
     folder = place / f"{paper}{'-quick' if quick else ''}"
     runner = _Runner(folder, quick, num_samples, max_epochs, device, precision, features, progress)
     for row in chosen:
@@ -400,7 +401,7 @@ class _Runner:
         if start is not None and found is not None and start["weights"] is None:
             start["weights"] = found["weights"]  # what it started from need not be kept
         if found != start:
-            raise ValueError(
+            raise UserError(
                 f"{folder.path} holds a run that started from {found}, asked for is {start}: choose another --out"
             )
 

@@ -17,6 +17,7 @@ from .classifier import Classifier, trained_classifier
 from .clustering import hungarian_accuracy, majority_accuracy
 from .components import Components, posterior_means, prior_components
 from .evaluate import METRICS, NEEDS, ON_REQUEST, Estimate, evaluate, evaluate_each
+from .examples import PerExample, digest_of_examples, keep_examples, kept_examples, paired_differences
 from .factors import factor_information, mutual_information_gap
 from .fidelity import condition_fidelity, diversity, mean_pairwise_distance
 from .generation import (
@@ -50,6 +51,7 @@ __all__ = [
     "GraspDiscriminator",
     "JudgeConfig",
     "Leakage",
+    "PerExample",
     "Variety",
     "active_categories",
     "active_units",
@@ -58,6 +60,7 @@ __all__ = [
     "beside",
     "can_be_beside",
     "condition_fidelity",
+    "digest_of_examples",
     "diversity",
     "effective_categories",
     "evaluate",
@@ -70,7 +73,9 @@ __all__ = [
     "image_distances",
     "images_of",
     "jaccard",
+    "keep_examples",
     "kept_classifier",
+    "kept_examples",
     "kernel_distance",
     "leakage",
     "leakage_below",
@@ -83,6 +88,7 @@ __all__ = [
     "mutual_information_gap",
     "nearest_neighbour_kl",
     "pair_scores",
+    "paired_differences",
     "posterior_draws",
     "posterior_means",
     "precision_recall_density_coverage",

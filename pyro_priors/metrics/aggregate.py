@@ -17,7 +17,7 @@ from .._arrays import check_dense
 from .._lock import LOCK
 from .._options import Size, typed
 from .._precision import pair_in_precision_of, with_float32_parameters
-from ..errors import check_sizes, hint
+from ..errors import UserError, check_sizes, hint
 from ..pair import Pair
 from ..priors import GaussianMixture
 from ..sites import base_of, is_normal, sample_sites
@@ -144,7 +144,7 @@ def _prior(pair: Pair, site: str) -> tuple[Any, Tensor]:
 
 def _check_site(site: str, known: list[str]) -> None:
     if site not in known:
-        raise ValueError(f"site must be a latent site of the pair with a density, got {site!r}: {hint(site, known)}")
+        raise UserError(f"site must be a latent site of the pair with a density, got {site!r}: {hint(site, known)}")
 
 
 @LOCK
@@ -206,7 +206,7 @@ def nearest_neighbour_kl(x: Tensor, y: Tensor, k: int = 1) -> float:
     check_values("x", x, "n", "d", least=2)
     check_values("y", y, "m", x.shape[1])
     if not 1 <= k <= min(len(x) - 1, len(y)):
-        raise ValueError(
+        raise UserError(
             f"k must be from 1 to {min(len(x) - 1, len(y))}, below the number of x and not above that of y, got {k}"
         )
     x, y = x.double().cpu(), y.double().cpu()
@@ -214,7 +214,7 @@ def nearest_neighbour_kl(x: Tensor, y: Tensor, k: int = 1) -> float:
     nu = NearestNeighbors(n_neighbors=k).fit(y).kneighbors(x)[0][:, k - 1]
     apart = (rho > 0) & (nu > 0)
     if apart.mean() < 0.9:
-        raise ValueError(
+        raise UserError(
             f"{(~apart).sum()} of {len(x)} samples are the same as others: nearest_neighbour_kl needs samples of a "
             "density"
         )
@@ -297,7 +297,7 @@ def leakage_below(
     check_values("of_prior", of_prior, "num", infinite=True)
     check_sizes(num_resamples=num_resamples)
     if not 0 <= quantile <= 1:
-        raise ValueError(f"quantile must be from 0 to 1, got {quantile}: 0.01 is the lowest hundredth")
+        raise UserError(f"quantile must be from 0 to 1, got {quantile}: 0.01 is the lowest hundredth")
     of_prior = of_prior.to(torch.promote_types(of_prior.dtype, torch.float32))  # torch has no quantiles of halves
     (one,) = leakage(log_q, log_p, [of_prior.quantile(quantile).item()])
     found = []

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UserError
+
 __all__ = [
     "DoesNotApply",
     "check_categories",
@@ -22,7 +24,7 @@ __all__ = [
 Size = str | int | EllipsisType
 
 
-class DoesNotApply(ValueError):
+class DoesNotApply(UserError):
     """A metric does not apply to a pair and its data."""
 
 
@@ -38,21 +40,21 @@ def check_values(name: str, value: Any, *shape: Size, least: int = 1, infinite: 
     :raises ValueError: if it is not a tensor, has another shape or too few rows, or has values that are not finite
     """
     if not isinstance(value, Tensor):
-        raise ValueError(f"{name} must be a tensor, got {type(value).__name__}: give torch.as_tensor({name})")
+        raise UserError(f"{name} must be a tensor, got {type(value).__name__}: give torch.as_tensor({name})")
     if value.layout is not torch.strided:
-        raise ValueError(f"{name} is sparse ({value.layout}): give {name}.to_dense()")
+        raise UserError(f"{name} is sparse ({value.layout}): give {name}.to_dense()")
     sizes = [size for size in shape if size is not ...]
     own = value.shape[value.dim() - len(sizes) :] if shape[0] is ... else value.shape[: len(sizes)]
     fits = value.dim() == len(sizes) or (len(sizes) < len(shape) and value.dim() > len(sizes))
     if not fits or any(isinstance(size, int) and size != has for size, has in zip(sizes, own, strict=True)):
         wanted = ", ".join("..." if size is ... else str(size) for size in shape)
         wanted += "," if len(shape) == 1 else ""
-        raise ValueError(f"{name} must have shape ({wanted}), got {tuple(value.shape)}: reshape it")
+        raise UserError(f"{name} must have shape ({wanted}), got {tuple(value.shape)}: reshape it")
     if own and own[0] < least:
         rows = "1 row" if least == 1 else f"{least} rows"
-        raise ValueError(f"{name} must have at least {rows}, got {own[0]}: give more")
+        raise UserError(f"{name} must have at least {rows}, got {own[0]}: give more")
     if least and not value.numel():
-        raise ValueError(f"{name} is empty, shape {tuple(value.shape)}: give at least one value")
+        raise UserError(f"{name} is empty, shape {tuple(value.shape)}: give at least one value")
     check_finite(name, value, infinite)
 
 
@@ -70,7 +72,7 @@ def check_finite(name: str, value: Tensor, infinite: bool = False) -> None:
     if bad.any():
         which = "NaN" if infinite else "NaN or infinite"
         first = bad.nonzero()[0].tolist()
-        raise ValueError(f"{name} has {which} values, the first at {first}: leave out such rows")
+        raise UserError(f"{name} has {which} values, the first at {first}: leave out such rows")
 
 
 def check_categories(name: str, value: Any, num: int | None = None, below: int | None = None) -> Tensor:
@@ -84,14 +86,14 @@ def check_categories(name: str, value: Any, num: int | None = None, below: int |
     """
     check_values(name, value, "num" if num is None else num)
     if value.is_floating_point() or value.is_complex() or value.dtype is torch.bool:
-        raise ValueError(f"{name} must hold integers, got {value.dtype}: give {name}.long()")
+        raise UserError(f"{name} must hold integers, got {value.dtype}: give {name}.long()")
     value = value.long()
     if value.is_meta:
         return value
     low, high = value.min().item(), value.max().item()
     if low < 0 or (below is not None and high >= below):
         most = "" if below is None else f" to {below - 1}"
-        raise ValueError(f"{name} must hold integers from 0{most}, got {low if low < 0 else high}: number them from 0")
+        raise UserError(f"{name} must hold integers from 0{most}, got {low if low < 0 else high}: number them from 0")
     return value
 
 
@@ -102,7 +104,7 @@ def check_pair(pair: torch.nn.Module) -> None:
     """
     for name, value in pair.named_parameters():
         if not value.is_meta and not value.detach().isfinite().all():
-            raise ValueError(f"pair has NaN or infinite values in {name}: give a pair whose training did not diverge")
+            raise UserError(f"pair has NaN or infinite values in {name}: give a pair whose training did not diverge")
 
 
 def deviation(values: Tensor) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .._options import path_of, typed
 from ..data import Part, Splits
+from ..errors import UserError
 from ..rng import seeded
 from .checks import check_finite
 from .judges import Judge, JudgeConfig, calibrate, check_rows, digest_of, judge_config, kept, train_judge
@@ -107,13 +108,13 @@ class Classifier(Judge):
         """A network in evaluation mode, some images at a time, on the classifier's device."""
         shape = next((s for s in (self.image_shape, (prod(self.image_shape),)) if x.shape[-len(s) :] == s), None)
         if shape is None:
-            raise ValueError(
+            raise UserError(
                 f"x must have rows of shape {self.image_shape}, or flattened, got {tuple(x.shape)}: this classifier is "
                 "of other images"
             )
         left_shape, was_training = x.shape[: -len(shape)], self.training
         if not prod(left_shape):
-            raise ValueError(f"x is empty, shape {tuple(x.shape)}: give at least one image")
+            raise UserError(f"x is empty, shape {tuple(x.shape)}: give at least one image")
         rows = x if len(left_shape) == 1 else x.reshape(-1, *shape)  # bytes that are mapped have one left dimension
         self.eval()
         try:
@@ -161,9 +162,9 @@ def trained_classifier(
         NaN or infinite, or the folder holds a classifier of other data or trained in another way
     """
     if target not in TARGETS:
-        raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
+        raise UserError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
     if data.image_shape is None:
-        raise ValueError(f"data must hold images, {data.name} has x_shape {data.x_shape}: a classifier is of images")
+        raise UserError(f"data must hold images, {data.name} has x_shape {data.x_shape}: a classifier is of images")
     check_rows(data)
     targets = {name: _target(part, name, target) for name, part in data.parts.items()}
     judged_by, attributes = judge_config(NAME, config), target != "label"
@@ -210,7 +211,7 @@ def _target(part: Part, name: str, target: Target) -> Tensor:
     """Classes, shape ``(num,)``, or attributes as 0 and 1, shape ``(num, num_attributes)``."""
     values: Tensor | None = getattr(part, target)
     if values is None:
-        raise ValueError(
+        raise UserError(
             f"target is '{target}', and the {name} part has none: choose another one of {', '.join(TARGETS)}"
         )
     return values if target == "label" else (values.flatten(1) > 0).float()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._options import typed
 from .._precision import pair_in_precision_of
-from ..errors import check_sizes
+from ..errors import UserError, check_sizes
 from ..pair import Pair
 from ..priors import GaussianMixture
 from ..sites import base_of, is_normal
@@ -58,7 +58,7 @@ def prior_components(pair: Pair, condition: Tensor) -> GaussianMixture:
     """
     check_values("condition", condition, "num", ...)
     if not pair.takes_condition or not getattr(pair.model, "condition_prior", True):
-        raise ValueError("the prior of this pair does not see a condition: make a pair such as cmog_cvae")
+        raise UserError("the prior of this pair does not see a condition: make a pair such as cmog_cvae")
     pair = pair_in_precision_of(condition, pair)
     logits, locs, scales = [], [], []
     for part in condition.split(AT_ONCE):
@@ -68,7 +68,7 @@ def prior_components(pair: Pair, condition: Tensor) -> GaussianMixture:
         if not isinstance(prior, GaussianMixture):
             if not is_normal(prior):
                 kind = type(base_of(prior)).__name__
-                raise ValueError(f"components are those of Gaussians, and the prior is a {kind}: take another pair")
+                raise UserError(f"components are those of Gaussians, and the prior is a {kind}: take another pair")
             prior = GaussianMixture(prior.mean.new_zeros(1), prior.mean.unsqueeze(-2), prior.stddev.unsqueeze(-2))
         logits.append(prior.logits.expand(len(part), -1).cpu())
         locs.append(prior.loc.cpu())

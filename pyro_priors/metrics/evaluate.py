@@ -17,7 +17,7 @@ from .._options import Seed, Size, typed
 from .._precision import condition_like, pair_in_precision_of
 from ..data import Part, Splits, batches
 from ..data.splits import PartName
-from ..errors import hint
+from ..errors import UserError, hint
 from ..objectives import ELBO
 from ..pair import Pair
 from ..rng import noticing, own_generators, seed_generators
@@ -74,6 +74,7 @@ class _Context:
     features: str
     progress: bool
     categories: str
+    per_example: dict[str, Any]
 
 
 @typed
@@ -141,21 +142,27 @@ def evaluate_each(
     features: str = "auto",
     progress: bool = True,
     categories: str = "sum",
+    per_example: dict[str, Any] | None = None,
 ) -> dict[str, dict[str, Estimate]]:
-    """As :func:`evaluate`, by metric: nothing of one that does not apply."""
+    """As :func:`evaluate`, by metric: nothing of one that does not apply.
+
+    :param per_example: a dict that gets the values for each example, ``"elbo"`` and ``"log_likelihood"``, each of shape
+        ``(num_examples,)`` in nats, if they are computed
+    """
     if not isinstance(data, Splits):
-        raise ValueError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
+        raise UserError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
     if isinstance(metrics, str):
         metrics = (metrics,)
     check_options(metrics, features, categories)
     made_for = pair._configured("x_shape")
     if made_for and tuple(made_for) != tuple(data.x_shape):
-        raise ValueError(
+        raise UserError(
             f"the pair was made for x_shape={tuple(made_for)}, but {data.name} has {data.x_shape}: give its own data"
         )
     check_pair(pair)
     pair = pair_in_precision_of(data.train.x, pair)
-    context = _Context(pair, data, part, num_samples, features, progress, categories)
+    kept = {} if per_example is None else per_example
+    context = _Context(pair, data, part, num_samples, features, progress, categories, kept)
     results: dict[str, dict[str, Estimate]] = {}
     with own_generators(pair.device), pair.evaluating(), torch.no_grad(), noticing(pair.device) as draws:
         for name in metrics or [name for name in METRICS if name not in ON_REQUEST]:
@@ -183,11 +190,11 @@ def check_options(metrics: Sequence[str], features: str, categories: str) -> Non
     """
     for name in metrics:
         if name not in METRICS:
-            raise ValueError(f"metric '{name}' is unknown: {hint(name, METRICS)}")
+            raise UserError(f"metric '{name}' is unknown: {hint(name, METRICS)}")
     if features not in ("auto", *FEATURES):
-        raise ValueError(f"features '{features}' is unknown: {hint(features, ('auto', *FEATURES))}")
+        raise UserError(f"features '{features}' is unknown: {hint(features, ('auto', *FEATURES))}")
     if categories not in ("sum", "draw"):
-        raise ValueError(f"categories must be one of sum, draw, got {categories!r}")
+        raise UserError(f"categories must be one of sum, draw, got {categories!r}")
 
 
 def _rows(context: _Context, part: str) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -227,6 +234,7 @@ def _bound(context: _Context) -> dict[str, Estimate]:
         context.pair.eval()
         for buffer, value in before:  # running statistics of a network of one's own
             buffer.copy_(value)
+    context.per_example["elbo"] = torch.cat(found["bound"])
     return {name: _mean(torch.cat(values)) for name, values in found.items()}
 
 
@@ -237,6 +245,7 @@ def _log_likelihood(context: _Context) -> dict[str, Estimate]:
     condition = torch.cat(conditions) if conditions else None
     how: Any = {"progress": context.progress, "categories": context.categories}
     log_p = context.pair.log_prob(x, condition, context.num_samples, **how).cpu()
+    context.per_example["log_likelihood"] = log_p
     results = {"log_likelihood": _mean(log_p)}
     if context.data.likelihood != "bernoulli":
         size = math.prod(context.data.x_shape)

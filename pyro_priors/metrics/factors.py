@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from .._options import typed
+from ..errors import UserError
 from .checks import check_categories, check_values
 
 __all__ = ["factor_information", "mutual_information_gap"]
@@ -40,7 +41,7 @@ def factor_information(loc: Tensor, scale: Tensor, factors: Tensor) -> Tensor:
     num, z_dim = loc.shape
     check_values("scale", scale, num, z_dim)
     if not scale.is_meta and not (scale > 0).all():
-        raise ValueError(f"scale must be above 0, got {scale.min().item()}: give standard deviations")
+        raise UserError(f"scale must be above 0, got {scale.min().item()}: give standard deviations")
     _check_factors(factors, num)
     at_least = torch.promote_types(loc.dtype, torch.float32)
     loc, scale = loc.to(at_least), scale.to(at_least)
@@ -76,7 +77,7 @@ def mutual_information_gap(information: Tensor, factors: Tensor) -> Tensor:
     """
     check_values("information", information, "z_dim", "K")
     if len(information) < 2:
-        raise ValueError(f"a gap is between two values of the code, and this one has {len(information)}")
+        raise UserError(f"a gap is between two values of the code, and this one has {len(information)}")
     _check_factors(factors, "N", information.shape[1])
     best = information.topk(2, 0).values
     shares = [column.unique(return_counts=True)[1].double() / len(column) for column in factors.T]

@@ -12,7 +12,7 @@ from .._options import typed
 from .._precision import pair_in_precision_of
 from ..data import Splits
 from ..data.splits import PartName
-from ..errors import check_sizes
+from ..errors import UserError, check_sizes
 from ..pair import Pair
 from .checks import check_pair, check_values, standard_error
 from .classifier import Classifier
@@ -58,10 +58,10 @@ def condition_fidelity(pair: Pair, data: Splits, classifier: Classifier, part: P
     """
     check_pair(pair)
     if not pair.takes_condition:
-        raise ValueError("fidelity is to a condition, and this pair takes none: make a conditional pair")
+        raise UserError("fidelity is to a condition, and this pair takes none: make a conditional pair")
     names, known = data.condition_names, data.parts[part].condition
     if names is None or known is None:
-        raise ValueError(
+        raise UserError(
             f"fidelity is to a condition that is a label or attributes, and that of {data.name} is not: load it with "
             "condition_labels=True"
         )
@@ -169,11 +169,11 @@ def diversity(
     check_pair(pair)
     check_sizes(num_conditions=num_conditions, num_images=num_images)
     if num_images < 2:
-        raise ValueError(f"num_images must be at least 2, got {num_images}: a diversity compares two images")
+        raise UserError(f"num_images must be at least 2, got {num_images}: a diversity compares two images")
     pair = pair_in_precision_of(data.train.x, pair)
     known, shape = data.parts[part].condition, data.image_shape
     if data.condition_names is None or known is None or shape is None:
-        raise ValueError(
+        raise UserError(
             f"diversity is that of images under a label or attributes, and {data.name} has no such condition: load it "
             "with condition_labels=True"
         )

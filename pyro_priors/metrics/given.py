@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._options import typed
 from ..data import Part
+from ..errors import UserError
 from ..pair import Pair
 from .checks import check_values
 
@@ -22,7 +23,7 @@ ROWS_AT_ONCE = 5000
 def conditions_of(part: Part) -> Tensor:
     """The conditions of a part that has some, shape ``(num,) + condition_shape``; ValueError for one without."""
     if part.condition is None:
-        raise ValueError("the part has no conditions, and they are needed here: give data of a conditional pair")
+        raise UserError("the part has no conditions, and they are needed here: give data of a conditional pair")
     return part.condition
 
 
@@ -40,7 +41,7 @@ def samples_given(pair: Pair, condition: Tensor, num: int) -> dict[str, Tensor]:
     :returns: ``z``, ``x``, and ``x_mean``, shape ``(num_conditions, num) + event_shape``, on the CPU
     """
     if num < 1:
-        raise ValueError(f"num must be at least 1, got {num}")
+        raise UserError(f"num must be at least 1, got {num}")
     check_values("condition", condition, "num_conditions", ...)
     condition = pair._conditions(condition, len(condition))
     found: dict[str, list[Tensor]] = {}

@@ -16,6 +16,7 @@ from torch import Tensor
 from .._options import Seed, path_of, typed
 from ..data import Part, Splits
 from ..data.poses import POSE, corners_of, drawn_pose
+from ..errors import UserError
 from ..rng import seeded
 from .checks import check_categories, check_values
 from .given import conditions_of
@@ -75,7 +76,7 @@ class GraspDiscriminator(Judge):
         super().__init__(image_shape, **made)
         size, height, width = image_shape
         if min(height, width) < 2 ** len(channels):
-            raise ValueError(
+            raise UserError(
                 f"image_shape must have a height and a width of at least {2 ** len(channels)} for {len(channels)} "
                 f"convolutions that halve them, got {tuple(image_shape)}: give fewer channels"
             )
@@ -146,7 +147,7 @@ def trained_discriminator(
         or the folder holds a discriminator of other data or trained in another way
     """
     if data.condition_image_shape is None or data.x_shape != (len(POSE),):
-        raise ValueError(f"data must have poses as x and images as conditions, {data.name} has not: use 'cornell'")
+        raise UserError(f"data must have poses as x and images as conditions, {data.name} has not: use 'cornell'")
     check_rows(data)
     judged_by = judge_config(NAME, config)
     contents = [values for part in data.parts.values() for values in (part.x, conditions_of(part))]
@@ -245,7 +246,7 @@ def jaccard(corners: Tensor, others: Tensor) -> Tensor:
         a, b = torch.broadcast_tensors(corners.double(), others.double())
     except RuntimeError:
         shapes = f"{tuple(corners.shape)} and {tuple(others.shape)}"
-        raise ValueError(f"corners and others must have shapes that broadcast, got {shapes}: reshape one") from None
+        raise UserError(f"corners and others must have shapes that broadcast, got {shapes}: reshape one") from None
     middle = a.mean(-2, keepdim=True)  # areas of products of far coordinates would be mostly rounding
     a, b = a - middle, b - middle
     crossings, crossed = _crossings(a, b)

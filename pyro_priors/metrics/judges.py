@@ -22,7 +22,7 @@ from .._cache import cache_folder, cached, ensure_compiled_folder
 from .._options import convert_fields
 from ..data import Levels, Splits
 from ..data.splits import add_values
-from ..errors import hint
+from ..errors import UserError, hint
 from ..progress import progress_bar
 
 __all__ = [
@@ -60,9 +60,9 @@ class JudgeConfig:
         convert_fields(self)
         for name, least in (("seed", 0), ("max_epochs", 1), ("patience", 0), ("batch_size", 2)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {getattr(self, name)!r}")
+                raise UserError(f"{name} must be an integer of at least {least}, got {getattr(self, name)!r}")
         if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}: 1e-3 is a good start")
+            raise UserError(f"learning_rate must be above 0, got {self.learning_rate}: 1e-3 is a good start")
 
 
 def judge_config(name: str, options: Mapping[str, Any]) -> JudgeConfig:
@@ -73,7 +73,7 @@ def judge_config(name: str, options: Mapping[str, Any]) -> JudgeConfig:
     known = [field.name for field in fields(JudgeConfig)]
     for option in options:
         if option not in known:
-            raise ValueError(f"{name} has no option '{option}': {hint(option, known)}")
+            raise UserError(f"{name} has no option '{option}': {hint(option, known)}")
     return JudgeConfig(**options)
 
 
@@ -97,7 +97,7 @@ class Judge(nn.Module):
     ) -> None:
         super().__init__()
         if len(image_shape) != 3:
-            raise ValueError(f"image_shape must be (channels, height, width), got {tuple(image_shape)}")
+            raise UserError(f"image_shape must be (channels, height, width), got {tuple(image_shape)}")
         self.image_shape = tuple(image_shape)
         self.register_buffer("temperature", torch.ones(tuple(temperature_shape), device=device, dtype=dtype))
 
@@ -132,7 +132,7 @@ def check_rows(data: Splits) -> None:
     :raises ValueError: if the training part has fewer
     """
     if len(data.train) < 2:
-        raise ValueError(f"the training part of {data.name} must have at least 2 examples, got {len(data.train)}")
+        raise UserError(f"the training part of {data.name} must have at least 2 examples, got {len(data.train)}")
 
 
 def digest_of(*values: Any) -> str:
@@ -182,7 +182,7 @@ def kept(
         state, record = checkpoint.read(folder, name)
         for key, value in trained_by.items():
             if record.get(key) != value:
-                raise ValueError(
+                raise UserError(
                     f"folder {folder} holds a {name} whose {key} is {record.get(key)}, asked for is {value}: give "
                     "another folder, or delete this one"
                 )
@@ -253,7 +253,7 @@ def train_judge(
 
 def _stop_unless_finite(loss: float, which: str, name: str, config: JudgeConfig) -> None:
     if not math.isfinite(loss):
-        raise ValueError(
+        raise UserError(
             f"the {which} loss of the {name} became {loss} at learning_rate={config.learning_rate}: lower it, or look "
             "for NaN in the data"
         )

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .._options import typed
+from ..errors import UserError
 from .checks import check_values
 
 __all__ = ["active_categories", "active_units", "effective_categories"]
@@ -59,7 +60,7 @@ def effective_categories(aggregate: Tensor) -> float:
 def _check_probabilities(aggregate: Tensor) -> None:
     check_values("aggregate", aggregate, "K")
     if (aggregate < 0).any() or abs(aggregate.sum().item() - 1) > 1e-3:
-        raise ValueError(
+        raise UserError(
             f"aggregate must be probabilities that sum to 1, got {aggregate.min().item():.4g} as the smallest and "
             f"{aggregate.sum().item():.4g} as the sum: give aggregate / aggregate.sum()"
         )

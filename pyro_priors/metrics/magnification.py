@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .checks import check_values
 
 __all__ = ["log_magnification"]
@@ -46,7 +47,7 @@ def log_magnification(mean: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         columns = [push_forward((axis.expand_as(rows),))[0].flatten(1) for axis in axes]
         jacobian = torch.stack(columns, -1)  # (num, x_dim, z_dim)
         if jacobian.shape[-2] < jacobian.shape[-1]:
-            raise ValueError(
+            raise UserError(
                 f"z has {jacobian.shape[-1]} dimensions and x only {jacobian.shape[-2]}: the magnification factor is 0 "
                 "everywhere; take a pair with a smaller z_dim"
             )

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._options import typed
-from ..errors import hint
+from ..errors import UserError, hint
 from .mlp import MLP
 
 __all__ = ["CONDITION_NETWORKS", "AttributeConv", "ConditionMLP", "make_condition_network"]
@@ -90,7 +90,7 @@ def make_condition_network(
     :raises ValueError: if the name is unknown, or ``hidden`` is given for ``conv``
     """
     if name not in CONDITION_NETWORKS:
-        raise ValueError(f"condition_network '{name}' is unknown: {hint(name, CONDITION_NETWORKS)}")
+        raise UserError(f"condition_network '{name}' is unknown: {hint(name, CONDITION_NETWORKS)}")
     if name == "conv" and tuple(hidden) != HIDDEN:
-        raise ValueError(f"hidden={tuple(hidden)} belongs to condition_network='mlp', got 'conv': leave it out")
+        raise UserError(f"hidden={tuple(hidden)} belongs to condition_network='mlp', got 'conv': leave it out")
     return CONDITION_NETWORKS[name](condition_shape, hidden, gated)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._options import typed
+from ..errors import UserError
 from .likelihoods import Likelihood
 from .mlp import MLP, JoinedLinear
 from .networks import GaussianHead
@@ -74,7 +75,7 @@ def _plan(image_shape: Sequence[int], channels: Sequence[int], normalisation: st
 
 def _plan_of_size(image_shape: Sequence[int], channels: Sequence[int]) -> _Plan:
     if not is_image(image_shape):
-        raise ValueError(
+        raise UserError(
             f"convolutions need images of shape (channels, height, width) of 2x2 and more, got {tuple(image_shape)}: "
             "load images with flatten=False (--data.no-flatten), or use networks='mlp'"
         )
@@ -83,7 +84,7 @@ def _plan_of_size(image_shape: Sequence[int], channels: Sequence[int]) -> _Plan:
         return _PLANS[height, width]
     most = int(math.log2(min(height, width)))
     if len(channels) > most:
-        raise ValueError(
+        raise UserError(
             f"channels={tuple(channels)} has {len(channels)} layers, and {height}x{width} is halved {most} times at "
             f"most: give {most} or fewer"
         )

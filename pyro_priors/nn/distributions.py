@@ -9,6 +9,7 @@ from pyro.distributions import constraints
 from torch import Size, Tensor
 
 from .._precision import HALF, at_least_float32, with_float32_parameters
+from ..errors import UserError
 from ..sites import apply
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def check_binary(x: Tensor) -> None:
     """
     wrong = x[(x != 0) & (x != 1)]
     if wrong.numel():
-        raise ValueError(
+        raise UserError(
             f"x must be 0 or 1 for likelihood='bernoulli', got {wrong[0].item():g}: binarise it with "
             "(x > 0.5).float(), or make the pair with likelihood='continuous_bernoulli' for values from 0 to 1, or "
             "'gaussian' for any"
@@ -47,7 +48,7 @@ def check_levels(x: Tensor) -> None:
     """
     wrong = x[(x != 0) & (x != 1)] if x.dtype in HALF else x[:0]
     if wrong.numel():
-        raise ValueError(
+        raise UserError(
             f"x must be gray levels k/255, of which {x.dtype} holds 0 and 1 alone, got {wrong[0].item():g}: give x and "
             "the pair in float32"
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .._options import convert_fields, typed
 from .._precision import at_least_float32
+from ..errors import UserError
 from ..registry import Registry
 
 __all__ = ["LIKELIHOODS", "Likelihood", "LikelihoodOptions", "make_likelihood", "register_likelihood"]
@@ -69,7 +70,7 @@ class Likelihood(nn.Module):
         """
         low, high = self.x_range
         if x.numel() and not (x.min() >= low and x.max() <= high):
-            raise ValueError(
+            raise UserError(
                 f"x must be {'0 or more' if math.isinf(high) else 'in [0, 1]'}, got values from {x.min():.4g} to "
                 f"{x.max():.4g}: rescale them, or use likelihood='gaussian'"
             )

@@ -16,6 +16,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .._options import typed
+from ..errors import UserError
 from . import distributions
 from .likelihood import (
     LIKELIHOODS,
@@ -114,7 +115,7 @@ class DiscretisedLogisticLikelihood(Likelihood):
         distributions.check_levels(x)
         super().check(x)
         if x.numel() and ((255 * x).round() - 255 * x).abs().max() > 1e-3:
-            raise ValueError(
+            raise UserError(
                 "x must be gray levels k/255 for likelihood='discretised_logistic', got others: use "
                 "likelihood='continuous_bernoulli'"
             )
@@ -140,11 +141,11 @@ class Gaussian(LikelihoodOptions):
         super().__post_init__()
         if isinstance(self.scale, str):
             if self.scale not in SCALES:
-                raise ValueError(f"scale must be a positive number or one of {', '.join(SCALES)}, got '{self.scale}'")
+                raise UserError(f"scale must be a positive number or one of {', '.join(SCALES)}, got '{self.scale}'")
         elif not self.scale > 0:
-            raise ValueError(f"scale must be positive, got {self.scale}: give scale=0.1, or leave it out to learn it")
+            raise UserError(f"scale must be positive, got {self.scale}: give scale=0.1, or leave it out to learn it")
         if self.init_scale is not None and self.scale not in ("learned", "per_channel"):
-            raise ValueError(
+            raise UserError(
                 f"init_scale={self.init_scale:g} is for a learned scale, and scale is {self.scale}: give only one of "
                 "them"
             )
@@ -153,7 +154,7 @@ class Gaussian(LikelihoodOptions):
         if self.scale == "optimal":
             return OptimalGaussianLikelihood(len(x_shape))
         if self.scale == "per_channel" and len(x_shape) != 3:
-            raise ValueError(
+            raise UserError(
                 f"scale='per_channel' needs images, x_shape=(channels, height, width), got {tuple(x_shape)}: load them "
                 "with flatten=False (--data.no-flatten), or use scale='learned'"
             )
@@ -186,9 +187,9 @@ class GaussianLikelihood(Likelihood):
     ) -> None:
         super().__init__(event_dim)
         if scale is not None and not scale > 0:
-            raise ValueError(f"scale must be positive, got {scale}: give scale=0.1, or leave it out to learn it")
+            raise UserError(f"scale must be positive, got {scale}: give scale=0.1, or leave it out to learn it")
         if not START_SCALES[0] <= init_scale <= START_SCALES[1]:
-            raise ValueError(
+            raise UserError(
                 f"init_scale must be from {START_SCALES[0]:g} to {START_SCALES[1]:g}, got {init_scale:g}: give about "
                 "the standard deviation that a good reconstruction leaves"
             )
@@ -264,7 +265,7 @@ class NegativeBinomialLikelihood(Likelihood):
 def _check_counts(x: Tensor, name: str) -> None:
     wrong = x[(x < 0) | (x != x.round())]
     if wrong.numel():
-        raise ValueError(
+        raise UserError(
             f"x must be counts 0, 1, 2, ... for likelihood='{name}', got {wrong[0].item():g}: use "
             "likelihood='gaussian' for other numbers"
         )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._options import typed
 from .._precision import at_least_float32, in_precision_of
+from ..errors import UserError
 from .relaxed import chosen
 
 __all__ = ["MLP", "BranchedMLP", "JoinedLinear", "positive", "raw_of"]
@@ -117,7 +118,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if not hidden:
-            raise ValueError(f"hidden must name at least one layer size, got {hidden!r}: give hidden=(300, 300)")
+            raise UserError(f"hidden must name at least one layer size, got {hidden!r}: give hidden=(300, 300)")
         self.gated = gated
         self.out_dim = hidden[-1]
         blocks = 2 if gated else 1

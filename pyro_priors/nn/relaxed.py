@@ -14,6 +14,7 @@ from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
 from .._options import typed
 from .._precision import at_least_float32
+from ..errors import UserError
 
 if TYPE_CHECKING:
     from torch.types import _size
@@ -107,7 +108,7 @@ def chosen(table: Tensor, c: Tensor) -> Tensor:
             rows = F.embedding(c.long(), table.reshape(len(table), -1))
         except IndexError:
             wrong = c[(c < 0) | (c >= len(table))]
-            raise ValueError(
+            raise UserError(
                 f"category numbers must be from 0 to {len(table) - 1}, got {int(wrong.flatten()[0])}"
             ) from None
         return rows.reshape(*c.shape, *table.shape[1:])

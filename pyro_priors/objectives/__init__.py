@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from pyro import infer
 
+from ..errors import UserError
 from .beta import Beta
 from .capacity import Capacity
 from .constrained import Constrained
@@ -48,11 +49,11 @@ def register_objective(name: str) -> Callable[[Kind], Kind]:
 
     def add(kind: Kind) -> Kind:
         if name in OBJECTIVES:
-            raise ValueError(
+            raise UserError(
                 f"objective '{name}' is already registered by {OBJECTIVES[name].__module__}: choose another"
             )
         if not (isinstance(kind, type) and issubclass(kind, ELBO)):
-            raise ValueError(f"objective '{name}' must be a class of pyro_priors.objectives.ELBO, got {kind!r}")
+            raise UserError(f"objective '{name}' must be a class of pyro_priors.objectives.ELBO, got {kind!r}")
         OBJECTIVES[name] = kind
         return kind
 

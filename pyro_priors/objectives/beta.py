@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from .._options import typed
+from ..errors import UserError
 from .elbo import ELBO
 from .kl_weight import KLWeight
 
@@ -30,7 +31,7 @@ class Beta(ELBO):
     def __init__(self, beta: float = 4.0, analytic_kl: bool = True, num_particles: int = 1) -> None:
         super().__init__(analytic_kl, num_particles)
         if not beta > 0:
-            raise ValueError(f"beta must be above 0, got {beta}: beta=1 is the plain bound")
+            raise UserError(f"beta must be above 0, got {beta}: beta=1 is the plain bound")
         self.beta = beta
 
     def weigh(self, program: Callable) -> Callable:

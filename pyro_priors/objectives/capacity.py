@@ -6,7 +6,7 @@ from pyro import poutine
 from torch import Tensor
 
 from .._options import typed
-from ..errors import is_size
+from ..errors import UserError, is_size
 from .elbo import ELBO
 from .terms import Terms
 
@@ -63,11 +63,11 @@ class Capacity(ELBO):
     ) -> None:
         super().__init__(analytic_kl, num_particles)
         if not gamma > 0:
-            raise ValueError(f"gamma must be above 0, got {gamma}: gamma=1 and capacity=0 is the plain bound")
+            raise UserError(f"gamma must be above 0, got {gamma}: gamma=1 and capacity=0 is the plain bound")
         if num_steps != 0 and not is_size(num_steps):
-            raise ValueError(f"num_steps must be a non-negative integer, got {num_steps!r} (for example, 10000)")
+            raise UserError(f"num_steps must be a non-negative integer, got {num_steps!r} (for example, 10000)")
         if not capacity >= 0:
-            raise ValueError(f"capacity must be 0 or more, got {capacity}: capacity=0 and gamma=1 is the plain bound")
+            raise UserError(f"capacity must be 0 or more, got {capacity}: capacity=0 and gamma=1 is the plain bound")
         self.gamma, self.capacity, self.num_steps = gamma, capacity, num_steps
         self.current_capacity = capacity
 

@@ -11,6 +11,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ..errors import UserError
 from ..nn import RelaxedCategorical
 from ..sites import base_of, is_enumerated, sample_sites
 from .expectation import Expectation, scale_of
@@ -81,16 +82,16 @@ def read_code(model_trace: poutine.Trace, guide_trace: poutine.Trace, max_plate_
     enumerated = [name for name, site in latent if is_enumerated(site)]
     continuous = [(name, site) for name, site in latent if not is_enumerated(site)]
     if not continuous:
-        raise ValueError(f"{user} regularises a continuous code, and this guide has none: use ELBO or Beta")
+        raise UserError(f"{user} regularises a continuous code, and this guide has none: use ELBO or Beta")
     name, q_site = continuous[0]
     p_site: Any = model_trace.nodes[name]
     if isinstance(base_of(q_site["fn"]), RelaxedCategorical | dist.Delta):
-        raise ValueError(
+        raise UserError(
             f"{user} regularises a code with a density of its own, and site '{name}' is a "
             f"{type(base_of(q_site['fn'])).__name__}: use ELBO or Beta, or a category that is enumerated"
         )
     if len(q_site["fn"].event_shape) != 1 or p_site["mask"] is not None:
-        raise ValueError(
+        raise UserError(
             f"{user} regularises rows of numbers, one for each datum: site '{name}' must have one event dimension and "
             "no mask, declare it with .to_event(1)"
         )
@@ -100,12 +101,12 @@ def read_code(model_trace: poutine.Trace, guide_trace: poutine.Trace, max_plate_
     for site in enumerated:
         found: Any = model_trace.nodes[site]
         if dict(latent)[site]["infer"].get("labels"):
-            raise ValueError(
+            raise UserError(
                 f"{user} compares the data within each category, which a batch may have none of where labels of site "
                 f"'{site}' are known: use ELBO or Beta, or leave out the labels"
             )
         if found["value"].shape[-1] != 1:
-            raise ValueError(
+            raise UserError(
                 f"{user} compares the data within each category, and site '{site}' has categories of its own for each "
                 "datum: use ELBO or Beta, or sum all of them (category='enumerated', no num_enumerated)"
             )
@@ -134,7 +135,7 @@ def values_of(code: Code, user: str) -> dist.Distribution:
     """
     base = base_of(code.posterior)
     if base is code.posterior or base.event_shape:
-        raise ValueError(
+        raise UserError(
             f"{user} needs a posterior that is a product over the values of the code, and that of site '{code.name}' "
             f"is {type(code.posterior).__name__}: use Factor or Info, or a guide with Normal(...).to_event(1)"
         )

@@ -15,6 +15,7 @@ from .._files import CheckpointError
 from .._options import typed
 from .._reading import RESTORE
 from .._resume import check_shapes
+from ..errors import UserError
 from .elbo import ELBO
 from .kl_weight import KLWeight
 from .terms import Terms
@@ -91,9 +92,9 @@ class Constrained(ELBO):
         super().__init__(analytic_kl, num_particles)
         for name, value in (("beta", beta), ("rate", rate), ("sharpness", sharpness)):
             if not value > 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
+                raise UserError(f"{name} must be above 0, got {value}")
         if not 0 <= smoothing < 1:
-            raise ValueError(f"smoothing must be from 0 to below 1, got {smoothing}: 0.99 is the usual one")
+            raise UserError(f"smoothing must be from 0 to below 1, got {smoothing}: 0.99 is the usual one")
         self.kappa_squared, self.beta, self.rate = kappa_squared, beta, rate
         self.sharpness, self.smoothing = sharpness, smoothing
         self.begin(0, seed=0)
@@ -109,7 +110,7 @@ class Constrained(ELBO):
 
     def _terms(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Terms:
         if self.kappa_squared is None:
-            raise ValueError(
+            raise UserError(
                 "Constrained needs kappa_squared, the largest reconstruction error in nats per datum: give one such as "
                 "a plain training reaches, kappa_squared=80 (--objective.kappa-squared 80)"
             )

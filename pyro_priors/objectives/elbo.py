@@ -23,6 +23,7 @@ from .._lock import LOCK
 from .._options import typed
 from .._precision import at_least_float32, with_float32_parameters
 from .._reading import RESTORE
+from ..errors import UserError
 from ..nn.distributions import DiscretisedLogistic, check_levels
 from ..sites import base_of, check_latent, is_categorical, is_enumerated, is_gaussian, sample_sites
 from .categories import Chunk, SomeCategories, Sparse
@@ -86,9 +87,9 @@ class ELBO(TraceEnum_ELBO):
     @typed
     def __init__(self, analytic_kl: bool = True, num_particles: int = 1, chunk_size: int | None = None) -> None:
         if num_particles < 1:
-            raise ValueError(f"num_particles must be at least 1, got {num_particles}")
+            raise UserError(f"num_particles must be at least 1, got {num_particles}")
         if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1, got {chunk_size}: leave it out to handle all at once")
+            raise UserError(f"chunk_size must be at least 1, got {chunk_size}: leave it out to handle all at once")
         super().__init__(
             num_particles=num_particles,
             vectorize_particles=True,
@@ -162,7 +163,7 @@ class ELBO(TraceEnum_ELBO):
             chunk = Chunk(first, size, self.exact)
             (traces,) = self._get_traces(model, chunk(guide), args, kwargs)
             if len(chunk.sites) != 1:
-                raise ValueError(
+                raise UserError(
                     f"chunk_size={size} needs one enumerated category, got sites {', '.join(chunk.sites) or 'none'}: "
                     "leave chunk_size out"
                 )
@@ -207,7 +208,7 @@ class ELBO(TraceEnum_ELBO):
         guide = guide if self.exact else Sparse()(guide)
         traces = list(super()._get_traces(self.weigh(model), self.weigh(guide), args, kwargs))
         if len(traces) > 1:
-            raise ValueError(
+            raise UserError(
                 'a site of the guide is marked infer={"enumerate": "sequential"}: mark it "parallel", one call sums it'
             )
         return iter(traces)
@@ -241,7 +242,7 @@ class ELBO(TraceEnum_ELBO):
                 fn = base_of(site["fn"])
                 if expect.log_weight is not None and hasattr(fn, "weight") and fn.training:
                     if expect.in_chunks:
-                        raise ValueError(
+                        raise UserError(
                             f"chunk_size cannot be used with the likelihood of site '{name}', which looks at all "
                             "categories together (scale='optimal'): leave chunk_size out, or take scale='learned'"
                         )
@@ -249,7 +250,7 @@ class ELBO(TraceEnum_ELBO):
                 log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), scale_of(site), site["mask"])
                 reconstruction = reconstruction + expect(name, site, log_prob)
             elif name not in guide_trace.nodes:
-                raise ValueError(
+                raise UserError(
                     f"site '{name}' of the model is not in the guide: sample it there too, marked "
                     'infer={"enumerate": "parallel"} if it is to be summed exactly'
                 )
@@ -272,7 +273,7 @@ class ELBO(TraceEnum_ELBO):
         # two tensors are not compared, as that would stop a compiled step; what they multiply is
         inner = [site.get("scale_before_weight", site["scale"]) for site in (p_site, q_site)]
         if differ(p_scale, q_scale) or differ(*inner):
-            raise ValueError(
+            raise UserError(
                 f"site '{name}' is scaled by {p_scale} in the model and by {q_scale} in the guide: put the same KL "
                 "weight on both programs"
             )
@@ -297,7 +298,7 @@ class EnumELBO(ELBO):
 
     def _terms(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Terms:
         if not any(is_enumerated(site) for _, site in sample_sites(guide_trace)):
-            raise ValueError(
+            raise UserError(
                 "EnumELBO found nothing to enumerate: mark a discrete site of the guide with "
                 'infer={"enumerate": "parallel"}, or use ELBO'
             )

@@ -8,6 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ..errors import UserError
 from ..sites import is_enumerated, sample_sites
 from .categories import SomeCategories
 
@@ -43,7 +44,7 @@ class Expectation:
                     self.drawn_dims.append(site["infer"]["_enumerate_dim"])
                 self.in_chunks |= in_part and fn.first is not None
             elif not site["fn"].has_rsample and not draws:
-                raise ValueError(
+                raise UserError(
                     f"site '{name}' is neither enumerated nor reparameterised: mark it with "
                     'infer={"enumerate": "parallel"}, or use pyro.infer.TraceGraph_ELBO with SVI'
                 )
@@ -72,18 +73,18 @@ class Expectation:
         """Refuse a term that is not one number for each datum, particle and enumerated category."""
         frames = [frame for frame in site["cond_indep_stack"] if frame.name == "data"]
         if not frames or term.dim() == 0 or term.shape[-1] != frames[0].size:
-            raise ValueError(
+            raise UserError(
                 f"site '{name}' must lie in the plate 'data' with one log-density per datum, got shape "
                 f"{tuple(term.shape)}: sample it within the plate, and declare its event dimensions with .to_event"
             )
         if site["value"].dim() <= site["fn"].event_dim:  # the plate made one such event of each datum
-            raise ValueError(
+            raise UserError(
                 f"site '{name}' has {site['fn'].event_dim} event dimensions, and its values have the shape "
                 f"{tuple(site['value'].shape)} with the batch: declare one fewer with .to_event"
             )
         num_enumerated = 0 if self.log_weight is None else self.log_weight.dim() - self.num_plates
         if term.dim() > self.num_plates + max(num_enumerated, 0):
-            raise ValueError(
+            raise UserError(
                 f"site '{name}' has batch shape {tuple(term.shape)}, more dimensions than plates and enumerated "
                 "sites: declare its event dimensions with .to_event"
             )

@@ -19,7 +19,7 @@ from .._options import typed
 from .._precision import at_least_float32
 from .._reading import RESTORE
 from .._resume import check_optimizer, check_shapes
-from ..errors import is_size
+from ..errors import UserError, is_size
 from ..rng import own_generators
 from .code import Code, read_code
 from .elbo import ELBO
@@ -89,11 +89,11 @@ class Factor(ELBO):
     ) -> None:
         super().__init__(analytic_kl, num_particles)
         if not gamma >= 0:
-            raise ValueError(f"gamma must be 0 or more, got {gamma}: gamma=0 is the plain bound")
+            raise UserError(f"gamma must be 0 or more, got {gamma}: gamma=0 is the plain bound")
         if not hidden or not all(map(is_size, hidden)):
-            raise ValueError(f"hidden must be a tuple of positive integers, got {hidden!r}: give (1000,)")
+            raise UserError(f"hidden must be a tuple of positive integers, got {hidden!r}: give (1000,)")
         if not learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {learning_rate}: 1e-4 is a good start")
+            raise UserError(f"learning_rate must be above 0, got {learning_rate}: 1e-4 is a good start")
         self.gamma, self.hidden, self.learning_rate = gamma, hidden, learning_rate
         self.begin(0, seed=0)
 
@@ -177,7 +177,7 @@ class Factor(ELBO):
             self._make(*size, z)
         assert self.discriminator is not None
         if self.discriminator.size != size:
-            raise ValueError(
+            raise UserError(
                 f"Factor met codes of {size[0]} values and {size[1]} categories, and before of "
                 f"{self.discriminator.size[0]} and {self.discriminator.size[1]}: use one objective for each pair"
             )

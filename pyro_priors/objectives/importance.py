@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .._lock import LOCK
 from .._memory import check_memory
 from .._options import Size, typed
+from ..errors import UserError
 from ..sites import is_enumerated, sample_sites
 from .elbo import ELBO
 from .expectation import Expectation
@@ -43,7 +44,7 @@ def log_importance_weights(
         each datum; if ``categories`` is neither
     """
     if categories not in ("sum", "draw"):
-        raise ValueError(f"categories must be one of sum, draw, got {categories!r}")
+        raise UserError(f"categories must be one of sum, draw, got {categories!r}")
     if args and isinstance(args[0], Tensor):
         num_bytes = args[0].element_size() * args[0].numel() * num_samples
         check_memory(num_bytes, f"num_samples={num_samples}", "give fewer, several times: log_prob does")
@@ -58,7 +59,7 @@ def log_importance_weights(
     for trace, other, sign in ((model_trace, guide_trace, 1), (guide_trace, model_trace, -1)):
         for name, site in sample_sites(trace):
             if not site["is_observed"] and name not in other.nodes:
-                raise ValueError(f"site '{name}' is in one of the two programs only: every latent site needs both")
+                raise UserError(f"site '{name}' is in one of the two programs only: every latent site needs both")
             if name not in model_trace.nodes or (trace is guide_trace and is_enumerated(site)):
                 continue
             term = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])

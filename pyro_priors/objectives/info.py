@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .._options import typed
 from .._precision import at_least_float32
+from ..errors import UserError
 from .code import Code, read_code
 from .elbo import ELBO
 from .terms import Terms
@@ -77,18 +78,18 @@ class Info(ELBO):
     ) -> None:
         super().__init__(analytic_kl, num_particles)
         if not alpha <= 1:
-            raise ValueError(f"alpha must be at most 1, got {alpha}: alpha=0 and lambd=1 is the plain bound")
+            raise UserError(f"alpha must be at most 1, got {alpha}: alpha=0 and lambd=1 is the plain bound")
         if not alpha + lambd >= 1:
-            raise ValueError(f"lambd must be at least 1 - alpha = {1 - alpha}, got {lambd}")
+            raise UserError(f"lambd must be at least 1 - alpha = {1 - alpha}, got {lambd}")
         if not bandwidth > 0:
-            raise ValueError(f"bandwidth must be above 0, got {bandwidth}")
+            raise UserError(f"bandwidth must be above 0, got {bandwidth}")
         self.alpha, self.lambd, self.kernel, self.bandwidth, self.unbiased = alpha, lambd, kernel, bandwidth, unbiased
 
     def _terms(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Terms:
         terms = super()._terms(model_trace, guide_trace)
         code = read_code(model_trace, guide_trace, self.max_plate_nesting, "Info")
         if self.alpha == 1 and not code.prior.has_rsample:
-            raise ValueError(
+            raise UserError(
                 f"alpha=1 leaves the prior of site '{code.name}' without a gradient, as its draws have none: choose "
                 "alpha below 1, or another prior, such as a flow"
             )

@@ -9,6 +9,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from .._options import plain, shown
+from ..errors import UserError
 from ..sites import check_latent
 
 __all__ = ["KLWeight", "KLWeightOfPair", "Weight"]
@@ -44,11 +45,11 @@ class KLWeight(Messenger):
             if isinstance(number, Tensor):
                 continue
             if type(number) not in (int, float):
-                raise ValueError(f"the KL weight of {site} must be a number above 0, got {shown(value)}")
+                raise UserError(f"the KL weight of {site} must be a number above 0, got {shown(value)}")
             if not number > 0:
-                raise ValueError(f"the KL weight of {site} must be above 0, got {value}: start a warm-up at 1/steps")
+                raise UserError(f"the KL weight of {site} must be above 0, got {value}: start a warm-up at 1/steps")
             if math.isinf(number):
-                raise ValueError(f"the KL weight of {site} must be finite, got {value}: 1 is the plain bound")
+                raise UserError(f"the KL weight of {site} must be finite, got {value}: 1 is the plain bound")
         self.weight = weight if isinstance(weight, Mapping | Tensor) else plain(weight)
         self._latent: list[str] = []
 

@@ -8,6 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ..errors import StateError
+
 __all__ = ["Terms"]
 
 
@@ -81,5 +83,5 @@ class WithGradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise RuntimeError("a loss with chunk_size has no second derivatives: leave chunk_size out")
+            raise StateError("a loss with chunk_size has no second derivatives: leave chunk_size out")
         return (None, None, *(gradient * factor for gradient in ctx.gradients))

@@ -8,7 +8,7 @@ from pyro import poutine
 from torch import Tensor
 
 from .._options import typed
-from ..errors import is_size
+from ..errors import UserError, is_size
 from .code import Code, read_code, values_of
 from .elbo import ELBO
 from .terms import Terms
@@ -91,16 +91,16 @@ class TotalCorrelation(ELBO):
         super().__init__(analytic_kl, num_particles)
         for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
             if not value >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {value}: all three 1 is the plain bound")
+                raise UserError(f"{name} must be 0 or more, got {value}: all three 1 is the plain bound")
         if num_data is not None and not is_size(num_data):
-            raise ValueError(f"num_data must be a positive integer, got {num_data!r}: leave it out for fit")
+            raise UserError(f"num_data must be a positive integer, got {num_data!r}: leave it out for fit")
         self.alpha, self.beta, self.gamma, self.estimator, self.num_data = alpha, beta, gamma, estimator, num_data
         self._num_data_of_training: int | None = None  # beside the one given, which is what a run records
 
     def begin(self, num_data: int, seed: int) -> None:
         """Fill in the number of training data, for where none was given; ValueError for another."""
         if self.num_data not in (None, num_data):
-            raise ValueError(f"num_data is {self.num_data}, but there are {num_data} training data: leave it out")
+            raise UserError(f"num_data is {self.num_data}, but there are {num_data} training data: leave it out")
         self._num_data_of_training = num_data
 
     def _terms(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Terms:
@@ -140,12 +140,12 @@ class TotalCorrelation(ELBO):
         """log w_ij, shape ``(M, M)``."""
         size, num_data = z.shape[-2], self.num_data or self._num_data_of_training
         if num_data is None:
-            raise ValueError(
+            raise UserError(
                 "TotalCorrelation needs num_data, the number of training data: give num_data=60000, or train with fit, "
                 "which fills it in"
             )
         if size > num_data:
-            raise ValueError(f"num_data is {num_data}, but the batch has {size} data: give the number of training data")
+            raise UserError(f"num_data is {num_data}, but the batch has {size} data: give the number of training data")
         if size == 1:
             return z.new_zeros(1, 1)
         if self.estimator == "weighted":

@@ -3,7 +3,7 @@
 from .categories import aggregate_category, categories, confusion, samples_by_category
 from .images import completions, grasps, image_grid, image_panels, image_rows, reconstructions, samples, shown
 from .latent import MASSES, latent_scatter, leakage_curves, magnification, path, planar_site, pockets, prior_density
-from .run import bounds_by_epoch, curves, figures, saved_figures
+from .run import bounds_by_epoch, curves, curves_of_seeds, figures, saved_figures
 from .toys import density, histograms
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "completions",
     "confusion",
     "curves",
+    "curves_of_seeds",
     "density",
     "figures",
     "grasps",

@@ -10,6 +10,7 @@ from torch import Tensor
 from .._options import Size, typed
 from .._precision import pair_in_precision_of
 from ..data import Splits
+from ..errors import UserError
 from ..metrics.clustering import label_counts, matching
 from ..pair import Pair
 from .images import image_grid, new_figure, shown
@@ -23,7 +24,7 @@ __all__ = ["aggregate_category", "categories", "confusion", "samples_by_category
 def aggregate_of(pair: Pair) -> Tensor:
     """Return the aggregate posterior of the categories, shape ``(num_categories,)``."""
     if pair.aggregate_c is None:
-        raise ValueError("this pair has no category to draw: the figure belongs to pairs such as cp_vae")
+        raise UserError("this pair has no category to draw: the figure belongs to pairs such as cp_vae")
     return pair.aggregate_c.cpu()
 
 
@@ -57,7 +58,7 @@ def confusion(pair: Pair, data: Splits, num_columns: Size = 10) -> Figure:
 
     label = data.test.label
     if label is None or data.num_labels is None or not pair.num_categories:
-        raise ValueError(
+        raise UserError(
             f"a confusion needs labels and categories, got data {data.name} with {data.num_labels or 'no'} labels and "
             f"a pair with {pair.num_categories or 'no'} categories: use labelled data, and a cp_vae"
         )

@@ -13,6 +13,7 @@ from .._options import Size, typed
 from .._precision import condition_like, pair_in_precision_of
 from ..data import Part, Splits
 from ..data.poses import corners_of
+from ..errors import UserError
 from ..metrics import samples_given
 from ..metrics.checks import check_values
 from ..pair import Pair
@@ -111,7 +112,7 @@ def image_panels(
 def shown(x: Tensor, condition: Tensor | None, data: Splits) -> Tensor:
     """x as images; the condition below it where it is the rest of the image."""
     if data.image_shape is None:
-        raise ValueError(f"{data.name} has no images to draw: see density")
+        raise UserError(f"{data.name} has no images to draw: see density")
     images = x.reshape(len(x), *data.image_shape)
     if condition is not None and data.condition_image_shape is not None:
         images = torch.cat([images, condition.reshape(len(x), *data.condition_image_shape)], -2)
@@ -182,9 +183,7 @@ def _completed(axes: Any, pair: Pair, data: Splits, num_rows: Size, num_columns:
 
     condition = data.test.condition
     if data.image_shape is None or data.condition_image_shape is None or condition is None:
-        raise ValueError(
-            f"completions draws images that a condition completes, {data.name} has none: condition_rows=10"
-        )
+        raise UserError(f"completions draws images that a condition completes, {data.name} has none: condition_rows=10")
     x, given, upper = data.test.x[:num_rows], condition[:num_rows], data.image_shape[-2]
     width, height = data.image_shape[-1], upper + data.condition_image_shape[-2]
     drawn = samples_given(pair_in_precision_of(data.train.x, pair), given, num_columns)["x_mean"]

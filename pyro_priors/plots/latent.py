@@ -16,7 +16,7 @@ from .._lock import LOCK
 from .._options import Size, typed
 from .._precision import pair_in_precision_of
 from ..data import Splits
-from ..errors import check_sizes
+from ..errors import UserError, check_sizes
 from ..metrics import log_magnification
 from ..metrics.aggregate import (
     aggregate_posterior,
@@ -82,16 +82,16 @@ def path(
         try:
             code = torch.as_tensor(value, dtype=own.dtype, device=own.device)
         except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"{wanted}, got {_options.shown(value)}: give a tensor") from None
+            raise UserError(f"{wanted}, got {_options.shown(value)}: give a tensor") from None
         if code.dim() != 1 or z_dim and len(code) != z_dim:
-            raise ValueError(f"{wanted}, got {tuple(code.shape)}: reshape it")
+            raise UserError(f"{wanted}, got {tuple(code.shape)}: reshape it")
         check_finite(name, code)
         ends.append(code)
     first, last = ends
     if in_base and not hasattr(prior, "to_base"):
-        raise ValueError("in_base was asked for, and the prior of this pair is no flow: leave it out")
+        raise UserError("in_base was asked for, and the prior of this pair is no flow: leave it out")
     if in_base and (pair.num_categories or (pair.takes_condition and getattr(pair.model, "condition_prior", 1))):
-        raise ValueError("in_base was asked for, and the flow of this pair may depend on a context: leave it out")
+        raise UserError("in_base was asked for, and the flow of this pair may depend on a context: leave it out")
     share = torch.linspace(0, 1, num, dtype=own.dtype, device=own.device)[:, None]
     with torch.no_grad():
         if in_base:
@@ -117,9 +117,9 @@ def pockets(pairs: Pair | Mapping[str, Pair], data: Splits) -> Figure:
 
     pairs = {"": pairs} if isinstance(pairs, Pair) else pairs
     if not pairs:
-        raise ValueError("pairs is empty: give one pair, or several by title")
+        raise UserError("pairs is empty: give one pair, or several by title")
     if data.x_shape != (2,) or not all(planar_site(pair, data) for pair in pairs.values()):
-        raise ValueError(
+        raise UserError(
             f"pockets draws data and codes of two dimensions that depend on no condition, and {data.name} with this "
             "pair has others: use prior_density for the codes alone, or leakage_curves"
         )
@@ -176,7 +176,7 @@ def leakage_curves(
     from matplotlib.figure import Figure
 
     if not rows:
-        raise ValueError("rows is empty: give pairs with their data by title, in a row or more")
+        raise UserError("rows is empty: give pairs with their data by title, in a row or more")
     figure = Figure(figsize=(12, 4.2 * len(rows)), layout="constrained")
     for (row, pairs), (left, right) in zip(rows.items(), figure.subplots(len(rows), 2, squeeze=False), strict=True):
         colours: dict[str, str] = {}
@@ -281,7 +281,7 @@ def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: Size = 20
         pair = pair_in_precision_of(data.train.x, pair)
         site = planar_site(pair, data)
         if not site:
-            raise ValueError(
+            raise UserError(
                 f"prior_density draws codes of two dimensions that depend on no condition, and {data.name} with this "
                 "pair has others: use latent_scatter"
             )
@@ -331,7 +331,7 @@ def magnification(pair: Pair, data: Splits, num: Size = 1000) -> Figure:
     pair = pair_in_precision_of(data.train.x, pair)
     site = planar_site(pair, data)
     if not site or data.x_shape != (2,):
-        raise ValueError(f"magnification draws codes and data of two dimensions, {data.name} with this pair has others")
+        raise UserError(f"magnification draws codes and data of two dimensions, {data.name} with this pair has others")
     drawn, x = pair.sample(num), data.test.x[:num]
     z = pair.encode(x.to(pair.device))[site].sample().cpu()
     prior = drawn[site].cpu()

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .._files import make_folder, save_figure
 from .._options import path_of, typed
 from .._precision import pair_in_precision_of
@@ -19,7 +21,7 @@ from .toys import density
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["bounds_by_epoch", "curves", "figures", "saved_figures"]
+__all__ = ["bounds_by_epoch", "curves", "curves_of_seeds", "figures", "saved_figures"]
 
 
 @typed
@@ -46,6 +48,36 @@ def curves(history: Sequence[dict[str, Any]]) -> Figure:
     right.legend()
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+@typed
+def curves_of_seeds(histories: Mapping[int, Sequence[dict[str, Any]]]) -> Figure:
+    """Training loss and validation ELBO by epoch: mean over seeds, and a band of one standard deviation over seeds.
+
+    An epoch is drawn if at least two runs have it, or if there is only one run.
+
+    :param histories: by seed, the records of the epochs of its run
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes: Any = figure.subplots()
+    for key, sign, label in (("train_loss", -1, "- training loss"), ("valid_bound", 1, "validation ELBO")):
+        by_epoch: dict[int, list[float]] = {}
+        for history in histories.values():
+            for record in history:
+                by_epoch.setdefault(record["epoch"], []).append(sign * record[key])
+        found = {epoch: np.array(by_epoch[epoch]) for epoch in sorted(by_epoch)}
+        found = {epoch: values for epoch, values in found.items() if len(values) > 1 or len(histories) == 1}
+        mean = np.array([values.mean() for values in found.values()])
+        spread = np.array([values.std(ddof=1) if len(values) > 1 else 0.0 for values in found.values()])
+        (line,) = axes.plot([*found], mean, label=label, marker=".")
+        axes.fill_between([*found], mean - spread, mean + spread, color=line.get_color(), alpha=0.25, linewidth=0)
+    seeds = f"{len(histories)} seeds" if len(histories) > 1 else "1 seed"
+    axes.set(xlabel="epoch", ylabel="nats per example", title=f"mean ± standard deviation over {seeds}")
+    axes.legend()
+    axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 

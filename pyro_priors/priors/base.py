@@ -12,7 +12,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .._options import convert_fields
-from ..errors import check_sizes, is_size
+from ..errors import UserError, check_sizes, is_size
 from ..nn import ConditionMLP
 from ..registry import Registry
 
@@ -83,7 +83,7 @@ class Parts:
     def __post_init__(self) -> None:
         check_sizes(z_dim=self.z_dim)
         if self.num_categories and self.condition_shape:
-            raise ValueError(
+            raise UserError(
                 f"a prior has one context, got num_categories={self.num_categories} and "
                 f"condition_shape={self.condition_shape}: leave one of them out"
             )
@@ -98,7 +98,7 @@ class Parts:
     def check_numbered(self, prior: str) -> None:
         """Raise ValueError where the category has no number, which the prior of this name needs."""
         if self.is_relaxed:
-            raise ValueError(
+            raise UserError(
                 f"prior '{prior}' needs the number of a category, and a relaxed category has none: use prior='mixture',"
                 " or category='enumerated'"
             )
@@ -132,7 +132,7 @@ class PriorOptions:
         for one in fields(self):
             value = getattr(self, one.name)
             if one.name.startswith("num_") and value is not None and not is_size(value):
-                raise ValueError(f"{one.name} must be a positive integer, got {value!r} (for example, 10)")
+                raise UserError(f"{one.name} must be a positive integer, got {value!r} (for example, 10)")
 
     def build(self, parts: Parts) -> nn.Module:
         """Return the prior.

@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .._options import typed
-from ..errors import check_sizes
+from ..errors import UserError, check_sizes
 from ..nn import chosen
 from ..registration import check_distribution
 from .base import Parts, Prior, PriorOptions, register_prior
@@ -33,7 +33,7 @@ class CDV(PriorOptions):
     def build(self, parts: Parts) -> Prior:
         if parts.encoder is None or parts.decoder is None:
             missing = "encoder of the guide" if parts.encoder is None else "decoder, which needs more than this code"
-            raise ValueError(f"prior 'cdv' needs the {missing}, and cannot have it here: use prior='vamp' or 'mixture'")
+            raise UserError(f"prior 'cdv' needs the {missing}, and cannot have it here: use prior='vamp' or 'mixture'")
         parts.check_numbered("cdv")
         num_components, shape = default_size(self.num_components, parts), (parts.z_dim,)
         if parts.context == "condition":

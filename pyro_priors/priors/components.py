@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._options import typed
 from .._precision import at_least_float32, in_precision_of, with_float32_parameters
-from ..errors import check_sizes
+from ..errors import UserError, check_sizes
 from ..nn import JoinedLinear
 from ..registration import check_distribution
 from ..sites import base_of, is_normal
@@ -113,7 +113,7 @@ def posteriors_given(encoder: nn.Module, x: Tensor, context: Tensor, num_left: i
     left_shape = values.shape[: values.dim() - x.dim() + len(shape)]
     check_distribution(posterior, f"encoder ({type(encoder).__name__})", left_shape)
     if not is_normal(posterior):
-        raise ValueError(
+        raise UserError(
             f"the encoder returns {type(base_of(posterior)).__name__}, and this prior needs a mixture of diagonal "
             "Gaussians: return Normal(loc, scale).to_event(1), or use prior='mixture'"
         )

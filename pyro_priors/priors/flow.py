@@ -13,7 +13,7 @@ from torch.distributions import Transform
 
 from .._options import typed
 from .._precision import at_least_float32
-from ..errors import check_sizes, hint, is_size
+from ..errors import UserError, check_sizes, hint, is_size
 from .base import Parts, Prior, PriorOptions, as_options, register_prior
 from .gaussian import Gaussian
 from .splines import SplineAutoregressive, SplineCoupling
@@ -86,16 +86,16 @@ class Flow(PriorOptions):
         super().__post_init__()
         known = (*TRANSFORMS, f"{PREFIX}NAME")
         if self.transform not in TRANSFORMS and not self.transform.startswith(PREFIX):
-            raise ValueError(f"transform '{self.transform}' is unknown: {hint(self.transform, known)}")
+            raise UserError(f"transform '{self.transform}' is unknown: {hint(self.transform, known)}")
         if not self.hidden_features or not all(map(is_size, self.hidden_features)):
-            raise ValueError(
+            raise UserError(
                 f"hidden_features must be a tuple of positive integers, got {self.hidden_features!r} (for example, "
                 "(64, 64))"
             )
         if self.permutation not in PERMUTATIONS:
-            raise ValueError(f"permutation must be one of {', '.join(PERMUTATIONS)}, got '{self.permutation}'")
+            raise UserError(f"permutation must be one of {', '.join(PERMUTATIONS)}, got '{self.permutation}'")
         if self.num_transforms > MOST_TRANSFORMS:
-            raise ValueError(
+            raise UserError(
                 f"num_transforms must be at most {MOST_TRANSFORMS}, got {self.num_transforms} (for example, 10)"
             )
         if isinstance(self.base, str):
@@ -112,7 +112,7 @@ class Flow(PriorOptions):
         base_parts = parts if network is None else parts.given_features(network.out_dim)
         base: Any = self.base or (Standard() if context == "none" else Gaussian())
         if base.name in ("cdv", "vamp"):
-            raise ValueError(
+            raise UserError(
                 f"prior '{base.name}' cannot be the base of a flow: its components are codes, which are on the other "
                 "side of the flow; use base='mixture'"
             )
@@ -217,13 +217,13 @@ class FlowPrior(Prior):
         super().__init__()
         check_sizes(z_dim=z_dim, num_transforms=num_transforms)
         if z_dim < 2:
-            raise ValueError(f"a flow needs z_dim of at least 2, got {z_dim}: use prior='mixture' for one dimension")
+            raise UserError(f"a flow needs z_dim of at least 2, got {z_dim}: use prior='mixture' for one dimension")
         self.num_categories, self.sees_features = num_categories, num_features > 0
         self.network = network
         self.base = StandardPrior(z_dim) if base is None else base
         if transform.startswith(PREFIX):
             if permutation != "reverse" or actnorm:
-                raise ValueError(f"transform '{transform}' is zuko's as a whole: leave permutation and actnorm out")
+                raise UserError(f"transform '{transform}' is zuko's as a whole: leave permutation and actnorm out")
             networks = [cast(FlowNetwork, ZukoFlow(transform, z_dim, num_transforms, hidden, num_features))]
         else:
             networks = [TRANSFORMS[transform](z_dim, hidden, num_features) for _ in range(num_transforms)]
@@ -316,7 +316,7 @@ class FlowDistribution(dist.TransformedDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         value = at_least_float32(value)
         if value.shape[-1:] != self.event_shape:
-            raise ValueError(
+            raise UserError(
                 f"the last dimension of z must be z_dim, {self.event_shape[0]}, got shape {tuple(value.shape)}"
             )
         return super().log_prob(value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)))

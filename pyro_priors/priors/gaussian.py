@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._options import typed
 from .._precision import at_least_float32
-from ..errors import check_sizes
+from ..errors import UserError, check_sizes
 from ..nn import GaussianHead, JoinedLinear, chosen, positive, raw_of
 from ..nn.distributions import MultivariateNormal
 from .base import Parts, Prior, PriorOptions, register_prior
@@ -31,7 +31,7 @@ class Gaussian(PriorOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.covariance not in COVARIANCES:
-            raise ValueError(f"covariance must be one of {', '.join(COVARIANCES)}, got {self.covariance!r}")
+            raise UserError(f"covariance must be one of {', '.join(COVARIANCES)}, got {self.covariance!r}")
 
     def build(self, parts: Parts) -> Prior:
         if parts.context == "condition":

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from .._precision import at_least_float32, in_precision_of
+from ..errors import UserError
 from ..nn import MLP
 
 __all__ = [
@@ -223,7 +224,7 @@ class Autoregressive(FlowNetwork):
     def __init__(self, z_dim: int, hidden: Sequence[int], outputs: Sequence[int], num_features: int = 0) -> None:
         super().__init__()
         if min(hidden) < z_dim:
-            raise ValueError(
+            raise UserError(
                 f"hidden layers of an autoregressive flow must be at least as wide as z, got {tuple(hidden)} for "
                 f"z_dim={z_dim}: give ({z_dim}, {z_dim}) or more"
             )

@@ -11,7 +11,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .._options import Seed, typed
-from ..errors import check_sizes
+from ..errors import UserError, check_sizes
 from ..nn import chosen
 from ..registration import check_distribution
 from .base import Parts, Prior, PriorOptions, register_prior
@@ -34,9 +34,7 @@ class Vamp(PriorOptions):
 
     def build(self, parts: Parts) -> Prior:
         if parts.encoder is None:
-            raise ValueError(
-                "prior 'vamp' needs the encoder of the guide, and this place has none: use prior='mixture'"
-            )
+            raise UserError("prior 'vamp' needs the encoder of the guide, and this place has none: use prior='mixture'")
         parts.check_numbered("vamp")
         num_components = default_size(self.num_components, parts)
         if parts.context == "condition":
@@ -128,9 +126,9 @@ class VampPrior(Prior):
         """
         wanted, (low, high) = tuple(self.free_pseudo_inputs.shape), self.x_range
         if tuple(x.shape) != wanted:
-            raise ValueError(f"pseudo-inputs must have shape {wanted}, got {tuple(x.shape)}: give one row for each")
+            raise UserError(f"pseudo-inputs must have shape {wanted}, got {tuple(x.shape)}: give one row for each")
         if not (x.min() >= low and x.max() <= high):
-            raise ValueError(
+            raise UserError(
                 f"pseudo-inputs must be in [{low:g}, {high:g}], got values from {x.min():.4g} to {x.max():.4g}: "
                 "rescale them"
             )
@@ -162,7 +160,7 @@ class VampPrior(Prior):
             each = f"{num // groups} for each of {groups} categories" if self.num_categories else f"{num}"
             most = len(x) // groups
             remedy = f"make the prior with num_components={most} or fewer" if most else "give more data"
-            raise ValueError(
+            raise UserError(
                 f"num_components is {each}, but only {len(x)} examples are there for {num} pseudo-inputs to start at: "
                 f"{remedy}"
             )

@@ -11,6 +11,7 @@ from torch.distributions import Transform
 
 from .._options import typed
 from .._precision import at_least_float32, in_precision_of
+from ..errors import UserError
 from .transforms import FlowNetwork
 
 __all__ = ["PREFIX", "ZukoFlow"]
@@ -47,14 +48,14 @@ class ZukoFlow(FlowNetwork):
         super().__init__()
         name = flow.removeprefix(PREFIX)
         if name in CUT_OFF:
-            raise ValueError(
+            raise UserError(
                 f"flow '{flow}' cannot be sampled beyond -10 and 10, where zuko's bisection ends: choose one of "
                 f"{', '.join(PREFIX + one for one in FLOWS)}"
             )
         if name not in FLOWS:
             near = get_close_matches(name, FLOWS, n=1)
             hint = f"did you mean '{PREFIX}{near[0]}'?" if near else f"choose one of {', '.join(FLOWS)}"
-            raise ValueError(f"flow '{flow}' is unknown: {hint}")
+            raise UserError(f"flow '{flow}' is unknown: {hint}")
         options: dict[str, Any] = {"transforms": num_transforms, "hidden_features": tuple(hidden)}
         self.flow = getattr(_flows(), name)(z_dim, num_features, **options)
         for path, module in self.flow.named_modules():
@@ -81,7 +82,7 @@ def _flows() -> Any:
     try:
         import zuko
     except ImportError:
-        raise ValueError("flow 'zuko.NAME' needs the package zuko: pip install pyro-priors[flows]") from None
+        raise UserError("flow 'zuko.NAME' needs the package zuko: pip install pyro-priors[flows]") from None
     finally:
         distribution.set_default_validate_args(validates)
     return zuko.flows

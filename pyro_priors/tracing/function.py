@@ -29,6 +29,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from .._cache import ensure_compiled_folder
+from ..errors import UserError
 from ..registration import NetworkError, unregistered
 from ..sites import OptionError, SharedNoise
 from . import inductor
@@ -176,7 +177,7 @@ class CompiledFunction:
 
     def _give_up(self, reason: str, error: Exception | None = None) -> None:
         if self.strict:
-            raise ValueError(
+            raise UserError(
                 f"compile is 'always', but torch {torch.__version__} cannot compile this: {reason} (compile='auto' "
                 "runs it eagerly)"
             ) from error

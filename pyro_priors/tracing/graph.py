@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import StateError
+
 __all__ = ["Graph", "Tensors", "WithGradients"]
 
 Tensors = dict[str, Tensor]
@@ -63,7 +65,7 @@ class WithGradients(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
-            raise RuntimeError("backward a second time through a compiled loss: compute the loss again")
+            raise StateError("backward a second time through a compiled loss: compute the loss again")
         gradients, ctx.gradients = ctx.gradients, None  # the parameters take them over, without a copy
         if factor.device.type != "cpu" or factor.item() != 1:  # asking another device would wait for it
             gradients = [None if gradient is None else gradient * factor for gradient in gradients]

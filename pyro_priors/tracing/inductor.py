@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .._cache import compiled_folder, why_unwritable
+from ..errors import UserError
 from ..rng import starting_threads
 
 __all__ = ["check_hooks", "compile_graph", "have_hooks", "quiet", "traced"]
@@ -91,7 +92,7 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable
         except Exception as error:
             folder = compiled_folder()
             if why := why_unwritable(folder):
-                raise ValueError(
+                raise UserError(
                     f"the compiler's cache {folder} cannot be written ({why}): set TORCHINDUCTOR_CACHE_DIR to a folder "
                     "that can"
                 ) from error

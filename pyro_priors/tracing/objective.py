@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .._lock import LOCK
 from .._options import Size, typed
+from ..errors import UserError
 from ..objectives.elbo import ELBO
 from ..objectives.kl import in_order
 from ..objectives.kl_weight import KLWeight, Weight
@@ -50,7 +51,7 @@ def compiled(pair: Pair, objective: infer.ELBO | None = None, max_graphs: Size =
     Several threads may call it: the calls run one after the other.
     """
     if not hasattr(pair, "model"):
-        raise ValueError(f"pair must be a Pair, got {pair!r}: give pyro_priors.create(...) or Pair(model, guide)")
+        raise UserError(f"pair must be a Pair, got {pair!r}: give pyro_priors.create(...) or Pair(model, guide)")
     return CompiledObjective(pair, pair.elbo if objective is None else objective, max_graphs)
 
 
@@ -91,7 +92,7 @@ class CompiledObjective(nn.Module):
         super().__init__()
         if isinstance(objective, type) or not hasattr(objective, "differentiable_loss"):
             given = objective if isinstance(objective, str | type) else type(objective).__name__
-            raise ValueError(
+            raise UserError(
                 f"objective {given} has no differentiable_loss: give one of pyro_priors.objectives, as Beta(beta=4.0), "
                 "or Pyro's Trace_ELBO(), TraceMeanField_ELBO() or TraceEnum_ELBO()"
             )
@@ -140,7 +141,7 @@ class CompiledObjective(nn.Module):
         outputs = compute(x, condition, weight, scheduled, key=_key(self.objective))
         for name in [name for name in outputs if name.startswith(_SUPPORT)]:
             if not outputs.pop(name) and pyro.settings.get("validate_distributions_torch"):
-                raise ValueError(
+                raise UserError(
                     f"{name.removeprefix(_SUPPORT)} has values outside the support of its distribution: NaN, or of a "
                     "Bernoulli others than 0 and 1 (binarise grey levels, choose another likelihood, or "
                     "pyro.enable_validation(False))"

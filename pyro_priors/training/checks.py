@@ -16,6 +16,7 @@ from .._memory import TRAINED, check_memory
 from .._precision import first_rounded
 from ..data import Levels, Splits
 from ..data.units import WHITE
+from ..errors import UserError
 from ..nn import check_labels
 from ..pair import Pair
 from ..rng import seeded
@@ -40,12 +41,12 @@ def check_fits(pair: Pair, data: Splits) -> None:
     """Check that the shapes of the data are those of the pair."""
     config = (pair.recipe or {}).get("config", {})
     if "x_shape" in config and tuple(config["x_shape"]) != data.x_shape:
-        raise ValueError(
+        raise UserError(
             f"the pair was made for x_shape={tuple(config['x_shape'])}, but {data.name} has {data.x_shape}: make it "
             "with x_shape=data.x_shape, or give data of that shape"
         )
     if "condition_shape" in config and tuple(config["condition_shape"]) != data.condition_shape:
-        raise ValueError(
+        raise UserError(
             f"the pair was made for condition_shape={tuple(config['condition_shape'])}, but {data.name} has "
             f"{data.condition_shape}: make it with condition_shape=data.condition_shape, or load the data with other "
             "condition_rows or condition_labels"
@@ -60,7 +61,7 @@ def check_fits(pair: Pair, data: Splits) -> None:
         try:
             pair.likelihood.check(x)
         except ValueError as error:
-            raise ValueError(f"the {name} part of {data.name} does not fit the pair: {error}") from None
+            raise UserError(f"the {name} part of {data.name} does not fit the pair: {error}") from None
 
 
 def _check_labels(pair: Pair, data: Splits, name: str, condition: Any) -> None:
@@ -69,7 +70,7 @@ def _check_labels(pair: Pair, data: Splits, name: str, condition: Any) -> None:
     try:
         check_labels("condition", condition, pair.num_categories)
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"the {name} part of {data.name} does not fit the pair, whose condition is labels: {error}; load(..., "
             f"labels=100) makes labels the condition, and {pair.num_categories} is the pair's num_categories"
         ) from None
@@ -101,7 +102,7 @@ def check_precision(data: Splits, precision: str) -> None:
             continue
         for x in data.parts[name].x.split(1000):
             if (first := first_rounded(x, torch.bfloat16)) is not None:
-                raise ValueError(
+                raise UserError(
                     f"precision='bf16-true' would round x of the {name} part, {first[0]:.6g} to {first[1]:.6g}: use "
                     "precision='bf16-mixed', which does not change the data, or '32-true'"
                 )
@@ -129,7 +130,7 @@ def check_frozen(pair: Pair, frozen: tuple[str, ...]) -> None:
     for name in frozen:
         if name not in parts:
             near = zoo.hint(name, parts) if get_close_matches(name, parts, n=1) else zoo.hint(name, _upper(parts))
-            raise ValueError(f"frozen names '{name}', which is not a part of the pair: {near}")
+            raise UserError(f"frozen names '{name}', which is not a part of the pair: {near}")
 
 
 def check_chunks(pair: Pair, data: Splits, objective: infer.ELBO) -> None:
@@ -139,13 +140,13 @@ def check_chunks(pair: Pair, data: Splits, objective: infer.ELBO) -> None:
         return
     category = ((pair.recipe or {}).get("config") or {}).get("category")
     if category == "sparse":
-        raise ValueError(
+        raise UserError(
             f"chunk_size={size} sums all categories, but the pair sums only a few (category='sparse'): leave out one "
             "of the two"
         )
     sites = _latent_sites(pair, data)
     if not any(site["infer"].get("enumerate") == "parallel" for site in sites.values()):
-        raise ValueError(
+        raise UserError(
             f"chunk_size={size} needs one enumerated category, got sites {', '.join(sites)}: leave chunk_size out"
         )
 

@@ -14,6 +14,7 @@ from pyro import infer
 from .. import zoo
 from .._options import MAY_BE_INFINITE, convert_fields, plain
 from ..data import DataConfig, Splits
+from ..errors import UserError
 from ..objectives import ELBO, options_of
 from ..pair import Pair
 
@@ -99,18 +100,18 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, what in (("frozen", "parts"), ("warmup_sites", "latent sites")):
             if isinstance(names := plain(getattr(self, name)), str):
-                raise ValueError(f"{name} must be a tuple of names of {what}, got '{names}': give ('{names}',)")
+                raise UserError(f"{name} must be a tuple of names of {what}, got '{names}': give ('{names}',)")
         convert_fields(self)
         for name in ("max_epochs", "batch_size", "num_processes"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("warmup_epochs", "frozen_epochs", "patience", "clip_norm", "seed", "checkpoint_seconds"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+                raise UserError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if self.seed >= 2**63:  # the largest that torch's generators take
-            raise ValueError(f"seed must be below 2**63, got {self.seed}")
+            raise UserError(f"seed must be below 2**63, got {self.seed}")
         if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}: 5e-4 is a good start")
+            raise UserError(f"learning_rate must be above 0, got {self.learning_rate}: 5e-4 is a good start")
         for name, known in (
             ("schedule", SCHEDULES),
             ("device", DEVICES),
@@ -120,15 +121,15 @@ class TrainConfig:
             ("keep", KEPT),
         ):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'")
+                raise UserError(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'")
         if bool(self.frozen) != bool(self.frozen_epochs):
-            raise ValueError(
+            raise UserError(
                 f"frozen={self.frozen} and frozen_epochs={self.frozen_epochs:g} belong together: give both, or neither"
             )
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device is 'cuda', but torch finds no CUDA device here: use auto or cpu")
+            raise UserError("device is 'cuda', but torch finds no CUDA device here: use auto or cpu")
         if self.device == "mps" and not torch.backends.mps.is_available():
-            raise ValueError("device is 'mps', but torch finds no Apple GPU here: use auto or cpu")
+            raise UserError("device is 'mps', but torch finds no Apple GPU here: use auto or cpu")
 
 
 def run_record(

@@ -13,6 +13,7 @@ from pyro import infer
 from .. import checkpoint
 from .._options import shown, typed
 from ..data import Splits
+from ..errors import UserError
 from ..network_checks import check_networks, check_smallest_batch
 from ..objectives import ELBO
 from ..pair import Pair
@@ -108,33 +109,33 @@ def fit(
     :raises ChildProcessError: if one of several processes was killed; a run with ``out`` can be resumed
     """
     if config is not None and not isinstance(config, TrainConfig):
-        raise ValueError(f"config must be a TrainConfig, got {shown(config)}: give TrainConfig(max_epochs=100)")
+        raise UserError(f"config must be a TrainConfig, got {shown(config)}: give TrainConfig(max_epochs=100)")
     config = dataclasses.replace(config or TrainConfig(), **_known(options))
     pair = getattr(pair, "_orig_mod", pair)  # what torch.compile(pair) wraps
     objective = copy.copy(pair.elbo if objective is None else objective)
     if not isinstance(data, Splits):
-        raise ValueError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
+        raise UserError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
     if not hasattr(objective, "differentiable_loss"):
         given = objective if isinstance(objective, str) else type(objective).__name__
-        raise ValueError(
+        raise UserError(
             f"objective {given} has no differentiable_loss: give one of pyro_priors.objectives, such as Beta(4.0), "
             "or Pyro's Trace_ELBO(), TraceMeanField_ELBO() or TraceEnum_ELBO(); use SVI to train with others"
         )
     if isinstance(objective, ELBO):
         if objective.kl_weight != 1.0:
-            raise ValueError(
+            raise UserError(
                 f"the objective's kl_weight is {objective.kl_weight}, but fit sets the weight of each step: give "
                 "warmup_epochs, or Beta(beta), and leave kl_weight at 1.0"
             )
         objective.begin(len(data.train), config.seed)
         if objective.couples_batch and config.num_processes > 1:
-            raise ValueError(
+            raise UserError(
                 f"num_processes is {config.num_processes}, but {type(objective).__name__} compares the data of a batch "
                 "with each other, and each process has only a share of them: give num_processes=1"
             )
     coupled = [type(module).__name__ for module in pair.modules() if getattr(module, "couples_batch", False)]
     if config.num_processes > 1 and coupled:
-        raise ValueError(
+        raise UserError(
             f"num_processes is {config.num_processes}, but {coupled[0]} computes with a whole batch, and each process "
             "has only a share of it: give num_processes=1, or scale='learned' in place of an optimal scale"
         )
@@ -151,7 +152,7 @@ def fit(
     if config.tensorboard:
         summary_writer()
     if len(data.valid) < config.num_processes:
-        raise ValueError(
+        raise UserError(
             f"num_processes is {config.num_processes}, but the validation part has {len(data.valid)} data: give fewer"
         )
     to_file = out is not None or config.num_processes > 1
@@ -163,7 +164,7 @@ def fit(
     if isinstance(objective, ELBO) and out is not None:
         checkpoint.check_tensors(objective.state())
     if resume and out is None:
-        raise ValueError("resume=True needs out: give the run folder to resume")
+        raise UserError("resume=True needs out: give the run folder to resume")
     if config.precision.startswith("bf16") and not multiplies_bfloat16(config.device):
         warnings.warn(
             f"precision='{config.precision}': this processor has no bfloat16 instructions, and is slower in "
@@ -192,7 +193,7 @@ def _known(options: dict[str, Any]) -> dict[str, Any]:
     names = [field.name for field in dataclasses.fields(TrainConfig)]
     for name in options:
         if name not in names:
-            raise ValueError(f"fit has no option '{name}': choose from {', '.join(names)}")
+            raise UserError(f"fit has no option '{name}': choose from {', '.join(names)}")
     return options
 
 
@@ -201,7 +202,7 @@ def _start_pseudo_inputs(pair: Pair, data: Splits, config: TrainConfig) -> None:
         return
     starts = [module.init_from_data for module in pair.modules() if hasattr(module, "init_from_data")]
     if not starts:
-        raise ValueError(
+        raise UserError(
             "pseudo_inputs is 'data', but the pair has no VampPrior with learnable pseudo-inputs: make a vae or hvae "
             "with prior='vamp' (--prior vamp), or leave pseudo_inputs out"
         )

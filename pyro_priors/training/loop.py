@@ -27,6 +27,7 @@ from .._reading import RESTORE
 from .._resume import check_finite, check_optimizer, check_progress
 from ..data import Part, Splits, batches, num_batches
 from ..divergence import TrainingDiverged, became_infinite, cause
+from ..errors import UserError
 from ..network_checks import of_network, same_buffers
 from ..objectives import ELBO
 from ..objectives.kl_weight import Weight
@@ -136,7 +137,7 @@ class Training:
         given = dataclasses.asdict(progress)
         check_progress(source, given, len(self.train), config.batch_size, self.steps_per_epoch)
         if progress.epoch > config.max_epochs:
-            raise ValueError(
+            raise UserError(
                 f"max_epochs is {config.max_epochs}, but the run in {folder.path} has trained {progress.epoch} epochs: "
                 f"give at least {progress.epoch}, or train again in another --out"
             )
@@ -752,7 +753,7 @@ def summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ValueError(
+        raise UserError(
             "tensorboard=True needs the package tensorboard: pip install pyro-priors[tensorboard]"
         ) from None
     return SummaryWriter

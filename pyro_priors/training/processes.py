@@ -24,6 +24,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from .. import checkpoint
 from .._files import CheckpointError, WriteError, write_atomically
 from ..data import Splits
+from ..errors import UserError
 from ..pair import Pair
 from ..run_folder import RunFolder
 from .config import TrainConfig
@@ -79,7 +80,7 @@ def check_is_sent(pair: Pair, objective: infer.ELBO, num_processes: int) -> None
         _Sender(io.BytesIO()).dump((pair, objective))
     except Exception as error:  # modules have many ways to refuse
         reason = str(error).strip().partition("\n")[0].partition(". ")[0]
-        raise ValueError(
+        raise UserError(
             f"num_processes is {num_processes}, but the pair and its objective cannot be sent to other processes "
             f"({reason}): give num_processes=1"
         ) from None

@@ -18,7 +18,7 @@ from .._memory import TRAINED, TooLarge, Within, check_memory, refusing_too_many
 from .._options import Seed, path_of, plain, shown, typed
 from .._records import SavedPair
 from ..data import Splits
-from ..errors import hint
+from ..errors import UserError, hint
 from ..nn.likelihood import LIKELIHOODS, Likelihood, LikelihoodOptions
 from ..pair import Pair
 from ..priors import PRIORS, PriorOptions
@@ -136,7 +136,7 @@ def resolve(name: str, given: Mapping[str, Any], x_shape: Any = None) -> Recipe:
         factor, path = _place(name, option, value, factors, own)
         factors[factor] = _replaced(factors[factor], path, value)
     if x_shape is None:
-        raise ValueError(
+        raise UserError(
             f"pair '{name}' needs x_shape, the shape of one example: give x_shape=(784,) for flattened MNIST"
         )
     return Recipe(name, _shape(x_shape), family_class(**of_family), factors)
@@ -163,15 +163,15 @@ def choose(factor: str, given: Any, default: Any) -> Any:
     if isinstance(given, nn.Module) and factor in OWN and (kind != "likelihood" or isinstance(given, Likelihood)):
         return given
     if isinstance(given, nn.Module) and kind == "likelihood":
-        raise ValueError(
+        raise UserError(
             f"likelihood must be a pyro_priors.nn.Likelihood, got {type(given).__name__}: derive it from that class"
         )
     if isinstance(given, type):
-        raise ValueError(f"{factor} is the class {given.__name__}: give an instance, such as {given.__name__}()")
+        raise UserError(f"{factor} is the class {given.__name__}: give an instance, such as {given.__name__}()")
     if not is_dataclass(given) or registry.name_of(type(given)) is None:
         whose = f"pyro_priors.{'networks' if kind == 'networks' else kind + 's'}"
         module = ", or a module of your own" if factor in OWN else ""
-        raise ValueError(
+        raise UserError(
             f"{factor} must be one of {', '.join(registry)}, options of {whose}{module}, got {shown(given)}"
         )
     return given
@@ -187,7 +187,7 @@ def _from_record(registry: Registry[Any], record: Mapping[str, Any]) -> Any:
     }
     known = [one.name for one in fields(options)]
     if unknown := [key for key in values if key not in known]:
-        raise ValueError(f"{registry.kind} '{record['name']}' has no option '{unknown[0]}'")
+        raise UserError(f"{registry.kind} '{record['name']}' has no option '{unknown[0]}'")
     return options(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
@@ -214,7 +214,7 @@ def _place(
         return found[0]
     if found:
         paths = " and ".join(".".join((factor, *path)) for factor, path in found)
-        raise ValueError(f"'{option}' is an option of {paths}: give it to one of them, {found[0][0]}=...({option}=...)")
+        raise UserError(f"'{option}' is an option of {paths}: give it to one of them, {found[0][0]}=...({option}=...)")
     owners = {
         factor: [key for key in REGISTRIES[factor] if option in (one.name for one in fields(REGISTRIES[factor][key]))]
         for factor in factors
@@ -222,12 +222,12 @@ def _place(
     for factor, keys in owners.items():
         if keys:
             now = getattr(factors[factor], "name", type(factors[factor]).__name__)
-            raise ValueError(
+            raise UserError(
                 f"{option}={shown(plain(value))} belongs to {factor}={' or '.join(map(repr, keys))}, got "
                 f"{factor}='{now}': leave it out"
             )
     known = sorted({"x_shape"} | own | set(factors) | {one.name for each in factors.values() for one in _of(each)})
-    raise ValueError(f"pair '{name}' has no option '{option}': {hint(option, known)}")
+    raise UserError(f"pair '{name}' has no option '{option}': {hint(option, known)}")
 
 
 def _of(options: Any) -> Any:
@@ -281,12 +281,12 @@ def create(
     chosen = {"prior": prior, "likelihood": likelihood, "networks": networks}
     given = {factor: value for factor, value in chosen.items() if value is not None} | options
     if likelihood is not None and decoder is not None:
-        raise ValueError(
+        raise UserError(
             f"likelihood={shown(likelihood)} has no effect, because your decoder returns p(x|z) itself: leave "
             "likelihood out"
         )
     if networks is not None and encoder is not None and decoder is not None and name == "vae":
-        raise ValueError(
+        raise UserError(
             f"networks={shown(networks)} has no effect, because encoder and decoder are your own: leave networks out"
         )
     return make(resolve(name, given, x_shape), encoder, decoder)
@@ -301,7 +301,7 @@ def make(recipe: Recipe, encoder: nn.Module | None = None, decoder: nn.Module | 
     for key, network in (("encoder", encoder), ("decoder", decoder)):
         if network is not None and not isinstance(network, nn.Module):
             given = f"the class {network.__name__}" if isinstance(network, type) else repr(network)
-            raise ValueError(f"{key} must be a torch.nn.Module, got {given}: give an instance, such as Net()")
+            raise UserError(f"{key} must be a torch.nn.Module, got {given}: give an instance, such as Net()")
     family, factors = recipe.family, Factors(recipe.x_shape, encoder=encoder, decoder=decoder, **recipe.factors)
     if decoder is not None and (option := _without_effect(recipe)):
         warnings.warn(
@@ -345,7 +345,7 @@ def _check_signature(key: str, prior: Any, family: Family) -> None:
         signature(prior.forward).bind(*args, **kwargs)
     except TypeError:
         given = signature(prior.forward)
-        raise ValueError(
+        raise UserError(
             f"{key} ({type(prior).__name__}) must have the method {wanted}, got forward{given} without self"
         ) from None
 
@@ -378,12 +378,12 @@ def create_for(name: str, data: Splits, seed: Seed, **given: Any) -> Pair:
         given["likelihood"] = preset.factors.get("likelihood") or data.likelihood
     if any(one.name == "condition_shape" for one in fields(FAMILIES[preset.family])):
         if data.condition_shape == ():
-            raise ValueError(
+            raise UserError(
                 f"the condition of {data.name} is labels, and pair '{name}' needs rows of numbers: give "
                 "--data.condition-labels, which makes them one-hot, or a pair such as cp_vae"
             )
         if data.condition_shape is None:
-            raise ValueError(
+            raise UserError(
                 f"pair '{name}' needs data with a condition, {data.name} has none: give --data.condition-rows N (the "
                 "last rows of each image), --data.condition-labels, or a file with condition_train"
             )
@@ -425,7 +425,7 @@ def load(
     tensors, record = checkpoint.read(folder, "pair", SavedPair, path_of("path", path))
     recipe = record["pair"]
     if recipe is None:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a pair that is not of the zoo: build it and call its load_weights({str(folder)!r})"
         )
     modules = {
@@ -437,14 +437,14 @@ def load(
     }
     if missing := [key for key in recipe["own_networks"] if modules[key] is None]:
         arguments = ", ".join(f"{key}=..." for key in missing)
-        raise ValueError(
+        raise UserError(
             f"{folder} was saved with your own {' and '.join(missing)}: load it from Python, load(path, {arguments})"
         )
     for key, module in modules.items():
         if module is not None and key not in recipe["own_networks"]:
             record_of = recipe["config"].get(key)
             name = f" '{record_of['name']}'" if isinstance(record_of, Mapping) else ""
-            raise ValueError(
+            raise UserError(
                 f"{key} was given, but {folder} was saved with the library's own {key}{name}: leave {key} out"
             )
     pair = _made_of(recipe, modules, folder / "pair.json", sum(tensor.numel() for tensor in tensors.values()))
@@ -508,8 +508,9 @@ def defaults(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _defaults(options: Any, record: Mapping[str, Any]) -> dict[str, Any]:
     found = {"name": record["name"]} | {one.name: one.default for one in fields(options)}
-    if isinstance(base := record.get("base"), Mapping):
-        found["base"] = _defaults(PRIORS[base["name"]], base)
+    for key, value in record.items():
+        if isinstance(value, Mapping) and "name" in value:  # a prior in a prior
+            found[key] = _defaults(PRIORS[value["name"]], value)
     return found
 
 

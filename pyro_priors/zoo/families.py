@@ -12,7 +12,7 @@ import torch.nn as nn
 
 from .. import guides, models
 from .._options import convert_fields
-from ..errors import hint, is_size
+from ..errors import UserError, hint, is_size
 from ..nn import (
     CONDITION_NETWORKS,
     CategoricalHead,
@@ -103,9 +103,9 @@ class Family:
             value = getattr(self, one.name)
             if one.name.startswith("num_") or one.name.endswith("_dim"):
                 if value is not None and not is_size(value):
-                    raise ValueError(f"{one.name} must be a positive integer, got {value!r} (for example, 10)")
+                    raise UserError(f"{one.name} must be a positive integer, got {value!r} (for example, 10)")
             elif one.name.endswith("_shape") and not (value and all(map(is_size, value))):
-                raise ValueError(
+                raise UserError(
                     f"{one.name} must be a tuple of positive integers, got {value!r}: give that of the data, "
                     f"data.{one.name}"
                 )
@@ -201,14 +201,14 @@ class CPVAE(Family):
         super().__post_init__()
         for name, known in (("category", CATEGORIES), ("prior_c", PRIORS_OF_C)):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} '{getattr(self, name)}' is unknown: {hint(getattr(self, name), known)}")
+                raise UserError(f"{name} '{getattr(self, name)}' is unknown: {hint(getattr(self, name), known)}")
         if not (0 <= self.classification_weight < math.inf):
-            raise ValueError(
+            raise UserError(
                 f"classification_weight must be a finite number of 0 or more, got {self.classification_weight!r} (for "
                 "example, 10.0)"
             )
         if self.category == "enumerated" and self.num_enumerated is not None:
-            raise ValueError(
+            raise UserError(
                 f"num_enumerated={self.num_enumerated} belongs to category='sparse' or 'relaxed', got "
                 "category='enumerated', which sums all: leave it out"
             )
@@ -247,7 +247,7 @@ class CPVAE(Family):
         if factors.encoder is None:
             return factors.networks.trunk(factors.x_shape)
         if self.own_category_network:
-            raise ValueError(
+            raise UserError(
                 "own_category_network=True makes a second network like the encoder, and cannot make one like yours: "
                 "leave one of the two out, or give Pair(model, guide) a CPVAEGuide of your networks"
             )
@@ -281,16 +281,16 @@ class CVAE(Family):
         super().__post_init__()
         known = ("auto", *CONDITION_NETWORKS)
         if self.condition_network not in known:
-            raise ValueError(
+            raise UserError(
                 f"condition_network '{self.condition_network}' is unknown: {hint(self.condition_network, known)}"
             )
         if not all(map(is_size, self.condition_hidden)):
-            raise ValueError(
+            raise UserError(
                 f"condition_hidden must be a tuple of positive integers, got {self.condition_hidden!r} (for example, "
                 "(300, 300))"
             )
         if self.condition_network == "conv" and self.condition_hidden:
-            raise ValueError(
+            raise UserError(
                 f"condition_hidden={self.condition_hidden} belongs to condition_network='mlp', got 'conv': leave it out"
             )
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch.nn as nn
 
 from .._options import convert_fields
-from ..errors import hint, is_size
+from ..errors import UserError, hint, is_size
 from ..nn import NORMALISATIONS, UPSAMPLING, ConditionMLP, ConvDecoder, ConvEncoder, ConvTrunk, Decoder, Encoder
 from ..nn.conv import is_image
 from ..registry import Registry
@@ -74,7 +74,7 @@ def check_layers(options: Any, may_be_empty: Sequence[str] = ()) -> None:
         value = getattr(options, one.name)
         if isinstance(value, tuple) and not (all(map(is_size, value)) and (value or one.name in may_be_empty)):
             example = one.default or (64,)
-            raise ValueError(f"{one.name} must be a tuple of positive integers, got {value!r} (for example, {example})")
+            raise UserError(f"{one.name} must be a tuple of positive integers, got {value!r} (for example, {example})")
 
 
 @register_networks("mlp")
@@ -125,7 +125,7 @@ class Conv(NetworkOptions):
         check_layers(self, may_be_empty=("channels", "hidden"))
         for name, known in (("upsampling", UPSAMPLING), ("normalisation", NORMALISATIONS)):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} '{getattr(self, name)}' is unknown: {hint(getattr(self, name), known)}")
+                raise UserError(f"{name} '{getattr(self, name)}' is unknown: {hint(getattr(self, name), known)}")
 
     def _convolutions(self) -> dict[str, Any]:
         return {"channels": self.channels, "normalisation": self.normalisation}

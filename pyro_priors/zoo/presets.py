@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..errors import hint
+from ..errors import UserError, hint
 from ..nn.likelihoods import Gaussian as GaussianLikelihood
 from ..priors import CDV, Flow, Mixture, Standard, Vamp
 from ..registry import Registry
@@ -63,7 +63,7 @@ def register_preset(
     """
     known = [one.name for one in fields(FAMILIES[family])]
     if unknown := [option for option in options if option not in known]:
-        raise ValueError(f"family '{family}' has no option '{unknown[0]}': {hint(unknown[0], known)}")
+        raise UserError(f"family '{family}' has no option '{unknown[0]}': {hint(unknown[0], known)}")
     PRESETS.add(name, Preset(family, factors or {}, options, text, is_listed), citations)
 
 
