@@ -264,3 +264,12 @@ def test_one_datum_has_no_standard_error(digits):
 def test_wrong_arguments_are_refused(digits, trained, arguments, match):
     with pytest.raises(ValueError, match=match):
         metrics.evaluate(trained, digits, **arguments)
+
+
+def test_a_metric_is_registered_once_and_by_a_name():
+    for name, message in {
+        "bound": "metric 'bound' is already registered by pyro",
+        "a b": "must be an identifier",
+    }.items():
+        with pytest.raises(pp.UserError, match=message):
+            metrics.register_metric(name)(lambda context: {})

@@ -224,7 +224,10 @@ def test_a_package_from_outside_adds_a_prior_a_likelihood_an_objective_and_data(
     assert config["imports"] == ["outside_parts"] and config["pair"]["config"]["prior"]["df"] == 4
     assert config["objective"] == {"name": "outside-tempered", "config": {"power": 0.5}}
     listed = command(*add, "list", cwd=tmp_path).stdout
-    assert all(name in listed for name in ("outside_student", "outside_laplace", "outside-tempered", "outside_line"))
+    assert all(
+        name in listed
+        for name in ("outside_student", "outside_laplace", "outside-tempered", "outside_line", "outside_spread")
+    )
     for words in (["evaluate", "run"], ["resume", "run", "--train.max-epochs", "2"]):
         told = command(*words, cwd=tmp_path)
         assert told.returncode == 2 and told.stderr.count("\n") == 1
@@ -233,6 +236,7 @@ def test_a_package_from_outside_adds_a_prior_a_likelihood_an_objective_and_data(
     assert len(runs.records(tmp_path / "run")) == 2
     evaluated = command(*add, "evaluate", "run", "--num-samples", "3", cwd=tmp_path)
     assert evaluated.returncode == 0 and "bound" in evaluated.stdout, evaluated.stderr
+    assert "outside_spread" in evaluated.stdout and "units of x" in evaluated.stdout
 
 
 @pytest.mark.parametrize(

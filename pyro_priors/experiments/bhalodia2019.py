@@ -33,7 +33,7 @@ from ..metrics import (
 )
 from ..metrics.aggregate import upper_site
 from ..metrics.distances import distances
-from ..metrics.evaluate import NUM_MIXED
+from ..metrics.standard import NUM_MIXED
 from ..pair import Pair
 from ..priors import GaussianMixture
 from ..training.config import TrainConfig

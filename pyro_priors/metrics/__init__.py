@@ -16,7 +16,7 @@ from .aggregate import (
 from .classifier import Classifier, trained_classifier
 from .clustering import hungarian_accuracy, majority_accuracy
 from .components import Components, posterior_means, prior_components
-from .evaluate import METRICS, NEEDS, ON_REQUEST, Estimate, evaluate, evaluate_each
+from .evaluate import evaluate, evaluate_each
 from .examples import PerExample, digest_of_examples, keep_examples, kept_examples, paired_differences
 from .factors import factor_information, mutual_information_gap
 from .fidelity import condition_fidelity, diversity, mean_pairwise_distance
@@ -36,6 +36,7 @@ from .judges import JudgeConfig
 from .latent import active_categories, active_units, effective_categories
 from .magnification import log_magnification
 from .record import OF_SAME, beside, can_be_beside, record
+from .registry import METRICS, NEEDS, ON_REQUEST, Context, Estimate, mean_of, register_metric, rows
 from .variety import Variety, variety
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "ON_REQUEST",
     "Classifier",
     "Components",
+    "Context",
     "Estimate",
     "Features",
     "GraspDiscriminator",
@@ -84,6 +86,7 @@ __all__ = [
     "log_prior",
     "low_posterior_samples",
     "majority_accuracy",
+    "mean_of",
     "mean_pairwise_distance",
     "mutual_information_gap",
     "nearest_neighbour_kl",
@@ -96,6 +99,8 @@ __all__ = [
     "prior_samples",
     "record",
     "rectangle_metric",
+    "register_metric",
+    "rows",
     "samples_given",
     "trained_classifier",
     "trained_discriminator",

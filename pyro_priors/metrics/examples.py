@@ -23,7 +23,7 @@ from ..data.splits import add_values
 from ..errors import UserError
 from ..run_folder import RunFolder
 from .checks import standard_error
-from .evaluate import Estimate
+from .registry import Estimate
 
 __all__ = ["PER_EXAMPLE", "PerExample", "digest_of_examples", "keep_examples", "kept_examples", "paired_differences"]
 

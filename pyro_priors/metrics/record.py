@@ -8,7 +8,7 @@ from typing import Any
 
 from ..data import Splits
 from ..pair import Pair
-from .evaluate import Estimate
+from .registry import Estimate
 
 __all__ = ["OF_SAME", "beside", "can_be_beside", "record"]
 

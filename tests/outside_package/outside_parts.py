@@ -1,4 +1,4 @@
-"""What a package from outside adds to pyro_priors: a prior, a likelihood, an objective and data."""
+"""What a package from outside adds to pyro_priors: a prior, a likelihood, an objective, data and a metric."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,3 +87,12 @@ def line(config: pp.data.DataConfig) -> pp.data.Splits:
     t = torch.rand(200, 1, generator=generator)
     noise = 0.1 * torch.randn(200, 4, generator=generator)
     return pp.data.from_arrays((t * torch.tensor([1.0, -1.0, 0.5, 2.0]) + noise).numpy(), name="outside_line")
+
+
+@pp.metrics.register_metric("outside_spread", needs="data in more than one dimension")
+def spread(context: pp.metrics.Context) -> dict[str, pp.metrics.Estimate]:
+    """Standard deviation of x over its dimensions."""
+    if context.data.x_shape == (1,):
+        return {}
+    each = [x.std(-1) for x, _ in pp.metrics.rows(context, context.part)]
+    return {"outside_spread": pp.metrics.mean_of(torch.cat(each), "units of x")}
