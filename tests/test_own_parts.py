@@ -359,7 +359,7 @@ SMALL = {"x_shape": (6,), "z_dim": 2, "hidden": (5,)}
             lambda: pp.metrics.evaluate(
                 pp.create("vae", **SMALL), pp.data.from_arrays(torch.rand(20, 6).round()), metrics=["categories"]
             ),
-            r"metrics that do not apply to this pair and its data \(categories needs .*\): leave them out",
+            r"none of the metrics applies to this pair and its data \(categories needs .*\): leave them out",
         ),
     ],
 )

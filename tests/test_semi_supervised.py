@@ -10,13 +10,13 @@ from torch.testing import assert_close
 import pyro_priors as pp
 from by_hand.semi_supervised import loss_by_hand
 from pairs import BATCH, NUM_CATEGORIES, SIZES, GivenNoise, batch, create, gradients, randomise
+from product import LIKELIHOODS, PRIORS, REFUSED
+from product import batch as batch_of_product
+from product import create as create_of_product
 from pyro_priors.nn import RelaxedCategorical, Temperature, category_of, restricted
 from pyro_priors.objectives import ELBO, Beta, EnumELBO, KLWeight
 from pyro_priors.testing import check_elbo
 from pyro_priors.tracing import compiled
-from test_product import LIKELIHOODS, PRIORS, REFUSED
-from test_product import batch as batch_of_product
-from test_product import create as create_of_product
 
 pytestmark = pytest.mark.usefixtures("float64")
 
