@@ -134,6 +134,14 @@ class _Objective:
 
 
 @dataclass(frozen=True)
+class _Optimizer:
+    """An optimizer that the caller of ``fit`` made: its class, and the options of each group."""
+
+    name: Name
+    groups: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
 class _Estimate:
     value: Number
     stderr: Number | None
@@ -150,7 +158,7 @@ class Progress:
     best_bound: Annotated[float, MAY_BE_INFINITE]
     best_epoch: Annotated[int, Between(-1, 2**63 - 1)]
     wait: Count
-    stopped: Literal["", "patience"] = ""
+    stopped: Annotated[str, Like("(|patience|a callback: .*)", "'', 'patience' or 'a callback: NAME'")] = ""
     diverged: Message = ""
     compile: bool | None = None
     sums: dict[str, Number] = dataclasses.field(default_factory=dict)
@@ -170,6 +178,8 @@ class Config:
     objective: _Objective
     train: Annotated[dict[str, Any], OptionsOf("training.config", "TrainConfig")]
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    optimizer: _Optimizer | None = None
+    callbacks: tuple[Name, ...] = ()
     command: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
 

@@ -50,12 +50,16 @@ from ._records import (
     seal,
 )
 from ._records import read as read_record
+from ._resume import as_tensor
 from .registry import IMPORTED
 
 __all__ = ["ResumeState", "RunFolder", "find_pair", "save_pair"]
 
 MAY_CHANGE = ("max_epochs", "patience", "checkpoint_seconds", "tensorboard", "device", "num_processes", "compile")
 """Options of the training that may change when a run is resumed."""
+
+GIVEN_AGAIN = ("optimizer", "callbacks")
+"""What Python gives a training besides options: a resumed run must be given the same."""
 
 REPLACED = "replaced"
 """Mark in the record of a pair that was saved over the one from the training."""
@@ -70,6 +74,7 @@ class ResumeState:
     :param best: the best pair's tensors, empty before the first validation
     :param optimizer: the optimizer's state dict
     :param objective: tensors of the objective, such as the weights of its own network
+    :param callbacks: states of the callbacks
     """
 
     progress: dict[str, Any]
@@ -77,6 +82,7 @@ class ResumeState:
     best: dict[str, Tensor]
     optimizer: dict[str, Any]
     objective: dict[str, Tensor] = field(default_factory=dict)
+    callbacks: dict[str, Tensor] = field(default_factory=dict)
 
 
 def _line_of(record: dict[str, Any]) -> str:
@@ -263,7 +269,11 @@ class RunFolder:
         old = self.config()
         # what was written is compared, not what was given: JSON has no tuples
         config, defaults = json.loads(json.dumps([config, defaults or {}]))
+        self._compare_given("optimizer", old, config)
+        self._compare_given("callbacks", old, config)
         for group, options in config.items():
+            if group in GIVEN_AGAIN:
+                continue
             known = old.get(group)
             if group == "data":
                 known, options = self._without_places(known, options)
@@ -273,6 +283,22 @@ class RunFolder:
                 f"{self.path / 'pair'} contains a pair that was saved over the one from the training: move it to "
                 "another folder to resume the run, or train with another --out"
             )
+
+    def _compare_given(self, what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+        """Compare the optimizer or the callbacks, which only the caller can give again.
+
+        :raises ValueError: if they differ
+        """
+        was, now = old.get(what) or None, new.get(what) or None
+        if was == now:
+            return
+        shown = [_shown(one) for one in (was, now)]
+        if shown[0] == shown[1]:  # of one class: the groups differ
+            self._compare(f"{what}.groups", (was or {}).get("groups"), (now or {}).get("groups"), {}, None)
+        raise ValueError(
+            f"the run in {self.path} was trained with {what}={shown[0]}, and {what} is {shown[1]} now: give the same "
+            f"{what} to fit to resume it, or choose another --out"
+        )
 
     def _without_places(self, old: Any, new: dict[str, Any] | None) -> tuple[Any, Any]:
         """Return the parts of two records of data that remain to be compared after the checksums, without the places.
@@ -512,8 +538,11 @@ class RunFolder:
         tensors = {f"pair/{key}": value for key, value in state.pair.items()}
         tensors |= {f"best/{key}": value for key, value in state.best.items()}
         tensors |= {f"objective/{key}": value for key, value in state.objective.items()}
+        tensors |= {f"callbacks/{key}": value for key, value in state.callbacks.items()}
         for index, values in state.optimizer["state"].items():
-            tensors |= {f"optimizer/{index}/{key}": value for key, value in values.items()}
+            # some optimizers keep numbers, which come back as such, or None
+            kept = {key: as_tensor(value) for key, value in values.items() if value is not None}
+            tensors |= {f"optimizer/{index}/{key}": value for key, value in kept.items()}
         record = {"progress": state.progress, "param_groups": state.optimizer["param_groups"]}
         checkpoint.write(self.inside("last"), "state", tensors, record, keep_previous=True)
 
@@ -531,10 +560,10 @@ class RunFolder:
         if is_previous:
             # or else the next writing would keep the refused state as its previous one
             checkpoint.restore_previous(self.inside("last"), "state")
-        groups: dict[str, dict[str, Tensor]] = {"pair": {}, "best": {}, "objective": {}}
+        groups: dict[str, dict[str, Tensor]] = {"pair": {}, "best": {}, "objective": {}, "callbacks": {}}
         optimizer_state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
-            if moment := re.fullmatch(r"optimizer/(0|[1-9][0-9]{0,8})/([a-z_]{1,100})", key):
+            if moment := re.fullmatch(r"optimizer/(0|[1-9][0-9]{0,8})/(\w{1,100})", key):
                 optimizer_state.setdefault(int(moment[1]), {})[moment[2]] = value
                 continue
             group, _, name = key.partition("/")
@@ -543,7 +572,8 @@ class RunFolder:
                 raise CheckpointError(f"{what}: it was altered", RESTORE)
             groups[group][name] = value
         optimizer = {"state": optimizer_state, "param_groups": record["param_groups"]}
-        return ResumeState(record["progress"], groups["pair"], groups["best"], optimizer, groups["objective"])
+        own = groups["objective"], groups["callbacks"]
+        return ResumeState(record["progress"], groups["pair"], groups["best"], optimizer, *own)
 
     def _read_state(self, tell: bool = False) -> tuple[dict[str, Tensor], dict[str, Any], bool] | None:
         """Return tensors and record of the last complete state, and whether a later one was refused.
@@ -591,6 +621,13 @@ class RunFolder:
             if digest != self.weights():
                 record[REPLACED] = True
             return checkpoint.write(self.inside("pair"), "pair", tensors, record)
+
+
+def _shown(given: Any) -> str:
+    """Return what a message calls an optimizer or callbacks."""
+    if isinstance(given, list):
+        return f"[{', '.join(given)}]"
+    return "None" if given is None else str(given["name"])
 
 
 def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:

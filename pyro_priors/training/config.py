@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Annotated, Any
@@ -48,6 +49,9 @@ class TrainConfig:
     """Number of data per step, over all processes."""
     learning_rate: float = 5e-4
     """Learning rate of Adam."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of all parameters: above 0 the optimizer is AdamW (Loshchilov and Hutter 2019), which
+    multiplies each parameter by 1 - learning_rate * weight_decay in each step, whatever its gradient is."""
     schedule: str = "constant"
     """Schedule of the learning rate over the epochs: constant, cosine or linear. The last two decrease towards 0."""
     warmup_epochs: float = 0.0
@@ -104,7 +108,15 @@ class TrainConfig:
         for name in ("max_epochs", "batch_size", "num_processes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("warmup_epochs", "frozen_epochs", "patience", "clip_norm", "seed", "checkpoint_seconds"):
+        for name in (
+            "weight_decay",
+            "warmup_epochs",
+            "frozen_epochs",
+            "patience",
+            "clip_norm",
+            "seed",
+            "checkpoint_seconds",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if self.seed >= 2**63:  # the largest that torch's generators take
@@ -132,11 +144,19 @@ class TrainConfig:
 
 
 def run_record(
-    pair: Pair, data: Splits, objective: infer.ELBO, config: TrainConfig, digest: bool = False
+    pair: Pair,
+    data: Splits,
+    objective: infer.ELBO,
+    config: TrainConfig,
+    digest: bool = False,
+    optimizer: dict[str, Any] | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """Return the content of ``config.json`` of a run folder.
 
     :param digest: always include the digest of the data, as for :meth:`Splits.described`
+    :param optimizer: class and groups of an optimizer that is not the default one
+    :param callbacks: the callbacks, of which the names of the classes are recorded
     """
     from .. import __version__
 
@@ -146,6 +166,8 @@ def run_record(
         "objective": options_of(objective),
         "train": dataclasses.asdict(config),
         "versions": {"pyro_priors": __version__, "torch": torch.__version__, "pyro": pyro.__version__},
+        **({} if optimizer is None else {"optimizer": optimizer}),
+        **({"callbacks": [type(callback).__name__ for callback in callbacks]} if callbacks else {}),
     }
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,7 @@ from .._cache import ensure_compiled_folder
 from .._files import CheckpointError, WriteError
 from .._lock import LOCK, own_store
 from .._reading import RESTORE
-from .._resume import check_finite, check_optimizer, check_progress
+from .._resume import check_finite, check_optimizer, check_own_optimizer, check_progress
 from ..data import Part, Splits, batches, num_batches
 from ..divergence import TrainingDiverged, became_infinite, cause
 from ..network_checks import of_network, same_buffers
@@ -36,6 +36,8 @@ from ..run_folder import ResumeState, RunFolder
 from ..sites import SharedNoise
 from ..tracing.function import GRADIENT_NORM
 from ..tracing.objective import CompiledObjective
+from .callbacks import Callbacks, TrainingState
+from .optimizers import Factory, layout_of, make_optimizer
 from .signals import stop_signals
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ class Training:
         folder: RunFolder | None,
         resume: bool,
         show_progress: bool,
+        factory: Factory | None = None,
+        callbacks: Sequence[Any] = (),
     ) -> None:
         self.fabric, self.pair, self.data, self.config, self.folder = fabric, pair, data, config, folder
         self.writer = folder if fabric.is_global_zero else None
@@ -94,9 +98,11 @@ class Training:
         self.objective = objective if isinstance(objective, ELBO) else None
         self.loss_module = _Loss(CompiledObjective(pair, objective, say=say, strict=config.compile == "always"))
         ensure_compiled_folder()  # which optimizers need, whether anything is compiled or not
-        fused = fabric.device.type in ("cpu", "cuda")
-        optimizer = torch.optim.Adam(pair.parameters(), lr=config.learning_rate, fused=fused)
-        self.compute_loss, self.optimizer = fabric.setup(self.loss_module, optimizer)
+        self.compute_loss = fabric.setup_module(self.loss_module)
+        self.factory, self.make_optimizer = factory, partial(make_optimizer, factory, pair, config, fabric.device)
+        self.own_optimizer = self.make_optimizer()
+        self.rates = [float(group["lr"]) for group in self.own_optimizer.param_groups]
+        self.optimizer = fabric.setup_optimizers(self.own_optimizer)
         self.parameters = list(pair.parameters())
         self.frozen = [parameter for name in config.frozen for parameter in pair.get_submodule(name).parameters()]
         self.dtype = self.parameters[0].dtype  # as Fabric has made it
@@ -105,6 +111,8 @@ class Training:
         self.draws = Draws(fabric.device)
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
+        self.state = TrainingState(pair, config.max_epochs, self.steps_per_epoch)
+        self.callbacks = Callbacks(callbacks, self.state)
         saved = folder.load_state() if folder is not None and resume else None
         self.saved_step = -1 if saved is None else saved.progress["step"]
         if folder is not None and saved is not None:
@@ -147,9 +155,17 @@ class Training:
         own_groups = self.optimizer.state_dict()["param_groups"]
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         frozen = self.frozen if progress.step <= config.frozen_epochs * self.steps_per_epoch else ()
-        groups = check_optimizer(
-            source, saved.optimizer, own_groups, parameters, progress.step, finite=is_healthy, frozen=frozen
-        )
+        if self.factory is None:
+            moments, groups = (
+                saved.optimizer["state"],
+                check_optimizer(
+                    source, saved.optimizer, own_groups, parameters, progress.step, finite=is_healthy, frozen=frozen
+                ),
+            )
+        else:
+            layout = layout_of(self.make_optimizer, self.parameters)
+            given = saved.optimizer, own_groups, layout, progress.step if set(parameters) - set(frozen) else 0
+            moments, groups = check_own_optimizer(source, *given, finite=is_healthy)
         if is_healthy:
             check_finite(source, _under("objective/", saved.objective))
         if is_healthy and (what := became_infinite(fitting, fresh)):
@@ -160,11 +176,15 @@ class Training:
         elif saved.objective:
             raise CheckpointError(f"{source} has tensors of an objective, but this objective has none", RESTORE)
         self.progress = progress
-        if not config.patience or progress.wait < config.patience:  # the patience may be larger now
-            progress.stopped = ""
+        if progress.stopped == "patience" and (not config.patience or progress.wait < config.patience):
+            progress.stopped = ""  # the patience is larger now
         self.best = saved.best
         checkpoint.load_module_state(self.pair, saved.pair, str(folder.path))
-        self.optimizer.load_state_dict({"state": saved.optimizer["state"], "param_groups": groups})
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        if self.factory is not None:  # which load_state_dict has converted to the parameters' type
+            for index, values in moments.items():
+                self.own_optimizer.state[parameters[index]] = values
+        self.callbacks.load(saved.callbacks)
 
     def run(self) -> History:
         """Train to the end, and leave the best weights in the pair.
@@ -220,9 +240,9 @@ class Training:
     def train_epoch(self) -> None:
         """Run the remaining steps of one epoch."""
         progress, config, world_size = self.progress, self.config, self.fabric.world_size
-        learning_rate = config.learning_rate * _schedule(config.schedule, progress.epoch / config.max_epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        factor = _schedule(config.schedule, progress.epoch / config.max_epochs)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
         for module in self.pair.modules():
             if (start_epoch := getattr(module, "start_epoch", None)) is not None:
                 start_epoch(progress.epoch)
@@ -251,6 +271,10 @@ class Training:
             progress.step += 1
             progress.step_in_epoch += 1
             self.bar.step(progress.step, progress.epoch, progress.means().get("loss"))
+            if self.callbacks.see_steps:
+                self.call_back("on_step_end", self.state)
+                if progress.stopped:  # the epoch ends here
+                    return
             self.stop_if_asked()
             if self.save_is_due() and progress.step_in_epoch < self.steps_per_epoch:
                 self.save()
@@ -292,7 +316,12 @@ class Training:
         if self.objective is not None:
             self.objective.observe(values)
             self.objective.end_step()
-        progress.add({key: value.item() for key, value in values.items()}, batch_size, norm)
+        numbers = {key: value.item() for key, value in values.items()}
+        progress.add(numbers, batch_size, norm)
+        self.state.loss, self.state.parts = numbers["loss"], {**numbers}
+        del self.state.parts["loss"]
+        self.state.gradient_norm, self.state.learning_rate = norm, self.optimizer.param_groups[0]["lr"]
+        self.state.epoch, self.state.step = progress.epoch, progress.step + 1
 
     def check_draws(self, x: Tensor, condition: Tensor | None, batch_size: int, seed: int) -> None:
         """Refuse a step during which another thread drew from the generators.
@@ -465,7 +494,7 @@ class Training:
             self.best = self.copy_of_pair()
         if progress.epoch < max(config.warmup_epochs, config.frozen_epochs):
             progress.wait = 0
-        elif config.patience and progress.wait >= config.patience:
+        elif config.patience and progress.wait >= config.patience and not progress.stopped:
             progress.stopped = "patience"
         self.history.append(record)
         if self.writer is not None:
@@ -476,6 +505,20 @@ class Training:
                     self.board.add_scalar(key, value, progress.step)
         self.bar.epoch(record)
         progress.next_epoch()
+        self.call_back("on_epoch_end", dict(record))
+
+    def call_back(self, hook: str, given: Any) -> None:
+        """Call a hook of the callbacks. If one raises, save the state, and pass the error on."""
+        try:
+            stopped_by = self.callbacks.call(hook, given)
+        except BaseException as error:
+            try:
+                self.save()
+            except Exception as failed:
+                error.add_note(f"the state of the training is not saved: {failed}")
+            raise
+        if stopped_by:
+            self.progress.stopped = f"a callback: {stopped_by}"
 
     def copy_of_pair(self) -> dict[str, Tensor]:
         """Copy the pair's tensors."""
@@ -568,7 +611,8 @@ class Training:
             tensors = checkpoint.module_state(self.pair)
             record = dataclasses.asdict(self.progress)
             own = {} if self.objective is None else self.objective.state()
-            self.writer.save_state(ResumeState(record, tensors, self.best, self.optimizer.state_dict(), own))
+            told = self.callbacks.tensors()
+            self.writer.save_state(ResumeState(record, tensors, self.best, self.optimizer.state_dict(), own, told))
             self.saved_step = self.progress.step
         self.last_saved = time.monotonic()
 

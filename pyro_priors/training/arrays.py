@@ -1,0 +1,42 @@
+"""Arrays and tensors in place of data in three parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._options import shown
+from ..data import Part, Splits, from_arrays
+from ..nn.likelihoods import LIKELIHOODS
+from ..pair import Pair
+
+__all__ = ["as_splits"]
+
+
+def as_splits(pair: Pair, data: Any, seed: int) -> Splits:
+    """Return data in three parts: what is given, or parts drawn from an array.
+
+    :param pair: the pair, whose likelihood says how to read the values
+    :param data: Splits; x, shape ``(N,) + x_shape``; or a tuple of x and the condition, shape
+        ``(N,) + condition_shape``
+    :param seed: seed of the split
+    :raises ValueError: if it is neither, or values or shapes are not as :func:`pyro_priors.data.from_arrays` needs them
+    """
+    if isinstance(data, Splits):
+        return data
+    if isinstance(data, Part):
+        raise ValueError("data must be Splits, got one Part of them: give the Splits, or (part.x, part.condition)")
+    if isinstance(data, str):
+        raise ValueError(f"data must be Splits, got {shown(data)}: give pyro_priors.data.load({shown(data)})")
+    x, condition = data, None
+    if isinstance(data, tuple):
+        if len(data) != 2:
+            raise ValueError(f"data must be x or (x, condition), got a tuple of {len(data)}: give one of the two")
+        x, condition = data
+    if not (hasattr(x, "shape") or hasattr(x, "__array__") or isinstance(x, list)):
+        raise ValueError(
+            f"data must be Splits, got {type(x).__name__}: give pyro_priors.data.from_arrays(x_train), an array or "
+            "tensor x, or (x, condition)"
+        )
+    config = ((pair.recipe or {}).get("config") or {}).get("likelihood")
+    name = config.get("name") if isinstance(config, dict) else None
+    return from_arrays(x, condition_train=condition, likelihood=name if name in LIKELIHOODS else None, seed=seed)
