@@ -250,6 +250,7 @@ class State(Tensors):
 
     progress: Progress
     param_groups: tuple[dict[str, Any], ...]
+    stopped: str = ""
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ class ResumeState:
     :param optimizer: the optimizer's state dict
     :param objective: tensors of the objective, such as the weights of its own network
     :param callbacks: states of the callbacks
+    :param stopped: why the training stopped here; empty if it went on
     """
 
     progress: dict[str, Any]
@@ -83,6 +84,7 @@ class ResumeState:
     optimizer: dict[str, Any]
     objective: dict[str, Tensor] = field(default_factory=dict)
     callbacks: dict[str, Tensor] = field(default_factory=dict)
+    stopped: str = ""
 
 
 def _line_of(record: dict[str, Any]) -> str:
@@ -379,6 +381,16 @@ class RunFolder:
         found = self._read_state()
         return None if found is None else found[1]["progress"]
 
+    def stopped(self) -> str | None:
+        """Return why the training stopped, such as ``"max_epochs"`` or ``"signal SIGTERM"``.
+
+        :returns: the reason; None if the training goes on or was killed
+
+        :raises CheckpointError: if no state can be read
+        """
+        found = self._read_state()
+        return None if found is None else found[1].get("stopped") or None
+
     def weights(self) -> str | None:
         """Return the checksum of the pair in ``pair/``; None if there is no pair."""
         return self._record_of_pair().get("sha256")
@@ -543,7 +555,8 @@ class RunFolder:
             # some optimizers keep numbers, which come back as such, or None
             kept = {key: as_tensor(value) for key, value in values.items() if value is not None}
             tensors |= {f"optimizer/{index}/{key}": value for key, value in kept.items()}
-        record = {"progress": state.progress, "param_groups": state.optimizer["param_groups"]}
+        groups = state.optimizer["param_groups"]
+        record = {"progress": state.progress, "param_groups": groups, "stopped": state.stopped}
         checkpoint.write(self.inside("last"), "state", tensors, record, keep_previous=True)
 
     def load_state(self) -> ResumeState | None:

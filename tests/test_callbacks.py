@@ -142,7 +142,7 @@ def test_an_epoch_that_stops_the_training(digits, tmp_path):
     assert (len(history.epochs), history.stopped) == (2, "a callback: StopAt")
     shorter, _ = fit(digits, [], max_epochs=2)
     assert runs.same_bits(runs.state(pair), runs.state(shorter))
-    assert RunFolder(tmp_path / "run").progress()["stopped"] == "a callback: StopAt"
+    assert RunFolder(tmp_path / "run").stopped() == "a callback: StopAt"
 
 
 def test_the_pruning_of_the_docstring(digits):
@@ -177,6 +177,7 @@ def test_a_callback_that_raises_leaves_a_state_to_resume_from(digits, tmp_path, 
     with pytest.raises(RuntimeError, match="out of luck") as caught:
         fit(digits, [Averaging, StopAt(**where, error=RuntimeError("out of luck"))], out=run)
     assert type(caught.value) is RuntimeError
+    assert RunFolder(run).stopped() == "an error of a callback: RuntimeError"
     assert RunFolder(run).progress()["step"] == where.get("step", 3 * where.get("epoch", 0) + 3)
     resumed, _ = fit(digits, [Averaging, StopAt()], out=run, resume=True)
     assert runs.same_bits(runs.state(resumed), runs.state(pair))

@@ -505,7 +505,7 @@ RECORDS = {
     "progress/best_epoch": (2, "progress.best_epoch must be below 2"),
     "progress/best_bound": (float("inf"), "progress.best_bound must be finite"),
     "progress/wait": (9, "progress.wait must be at most 3"),
-    "progress/stopped": ("never", "progress.stopped must be one of '', 'patience'"),
+    "progress/stopped": ("never", "progress.stopped must be '', 'patience' or 'a callback: NAME', got 'never'"),
     "progress/sums": ({"loss": "1"}, "progress.sums.loss must be a number"),
     "progress/more": (1, "progress has an unknown key 'more'"),
     "progress/compile": ("yes", "progress.compile must be true or false or null"),

@@ -279,8 +279,8 @@ def _trained(history: History) -> str:
     bounds = {record["epoch"]: record["valid_bound"] for record in history.epochs}
     bound = bounds.get(history.best_epoch, math.nan)  # of a run whose metrics.jsonl has lost lines
     return (
-        f"trained {max(bounds, default=history.best_epoch) + 1} epochs; best validation bound {bound:.3f} nats per "
-        f"datum, of epoch {history.best_epoch}"
+        f"trained {max(bounds, default=history.best_epoch) + 1} epochs, stopped by {history.stopped}; best validation "
+        f"bound {bound:.3f} nats per datum, of epoch {history.best_epoch}"
     )
 
 

@@ -64,7 +64,9 @@ class History:
     :param epochs: one record per epoch, the lines of ``metrics.jsonl``; losses and bounds are in nats per datum
     :param best_epoch: epoch whose weights the pair has: the one with the best validation bound, or with ``keep="last"``
         the last one
-    :param stopped: why training ended: ``"max_epochs"`` or ``"patience"``
+    :param stopped: why training ended: ``"max_epochs"``, ``"patience: no better validation bound since epoch 12"``,
+        ``"a callback: NAME"`` with the name of its class, or, in the ``history`` of an error, ``"a file that cannot be
+        written"``. The resume state also records a signal, the error of a callback or a divergence
     """
 
     epochs: list[dict[str, Any]]
@@ -199,7 +201,7 @@ class Training:
             if self.saved_step >= 0:
                 then = f"then resume the run, whose last state is from step {self.saved_step}"
             failed = error.and_then(then)
-            failed.history = self.done()
+            failed.history = self.done("a file that cannot be written")
             raise failed from None
 
     def train_to_the_end(self) -> History:
@@ -217,7 +219,7 @@ class Training:
                 self.train_epoch()
                 self.end_epoch(seconds=time.monotonic() - began)
                 if progress.stopped or progress.epoch == config.max_epochs or self.save_is_due():
-                    self.save()
+                    self.save(self.reason() if progress.stopped or progress.epoch == config.max_epochs else "")
             checkpoint.load_module_state(self.pair, self.best, "training")
             if self.pair.aggregate_c is not None:
                 shown = Part(_binarised(self.train, self.data, config), self.train.condition)
@@ -227,11 +229,18 @@ class Training:
                 self.save_pair(self.writer)
         if self.board is not None:
             self.board.close()
-        return self.done()
+        return self.done(self.reason())
 
-    def done(self) -> History:
+    def reason(self) -> str:
+        """Return why a training that is over has stopped."""
+        progress = self.progress
+        if progress.stopped == "patience":
+            return f"patience: no better validation bound since epoch {progress.epoch - 1 - progress.wait}"
+        return progress.stopped or "max_epochs"
+
+    def done(self, stopped: str) -> History:
         """Return the history of the training so far."""
-        return History(self.history, self.progress.best_epoch, self.progress.stopped or "max_epochs")
+        return History(self.history, self.progress.best_epoch, stopped)
 
     def save_pair(self, writer: RunFolder) -> None:
         """Write the pair, and store the checksum of the save in it."""
@@ -513,7 +522,7 @@ class Training:
             stopped_by = self.callbacks.call(hook, given)
         except BaseException as error:
             try:
-                self.save()
+                self.save(f"an error of a callback: {type(error).__name__}")
             except Exception as failed:
                 error.add_note(f"the state of the training is not saved: {failed}")
             raise
@@ -605,14 +614,18 @@ class Training:
         """Return whether it is time to save the state again."""
         return time.monotonic() - self.last_saved >= self.config.checkpoint_seconds
 
-    def save(self) -> None:
-        """Save the state from which :meth:`run` resumes."""
+    def save(self, stopped: str = "") -> None:
+        """Save the state from which :meth:`run` resumes.
+
+        :param stopped: why the training stops here, empty if it goes on
+        """
         if self.writer is not None:
             tensors = checkpoint.module_state(self.pair)
             record = dataclasses.asdict(self.progress)
             own = {} if self.objective is None else self.objective.state()
             told = self.callbacks.tensors()
-            self.writer.save_state(ResumeState(record, tensors, self.best, self.optimizer.state_dict(), own, told))
+            optimizer = self.optimizer.state_dict()
+            self.writer.save_state(ResumeState(record, tensors, self.best, optimizer, own, told, stopped))
             self.saved_step = self.progress.step
         self.last_saved = time.monotonic()
 
@@ -622,7 +635,7 @@ class Training:
         if self.fabric.world_size > 1:  # all processes must leave at the same step
             number = int(self.all_reduce(torch.tensor(float(number), device="cpu"), "max"))
         if number:
-            self.save()
+            self.save(f"signal {signal.Signals(number).name}")
             hint = "" if self.folder is None else f"; its state is in {self.folder.path}: continue with --resume"
             self.bar.note(f"stopped by {signal.Signals(number).name} at step {self.progress.step}{hint}")
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
@@ -638,7 +651,7 @@ class Training:
         if self.writer is not None:
             try:
                 self.save_pair(self.writer)
-                self.save()
+                self.save("divergence")
             except WriteError as failed:
                 raise self.outcome(not_saved=str(failed)) from error
         raise self.outcome() from error
