@@ -6,6 +6,7 @@ import dataclasses
 import math
 import signal
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from ..sites import SharedNoise
 from ..tracing.function import GRADIENT_NORM
 from ..tracing.objective import CompiledObjective
 from .callbacks import Callbacks, TrainingState
+from .collapse import STEPS_BEFORE, CategoryUse
 from .optimizers import Factory, layout_of, make_optimizer
 from .signals import stop_signals
 
@@ -115,6 +117,7 @@ class Training:
         self.history: list[dict[str, Any]] = []
         self.state = TrainingState(pair, config.max_epochs, self.steps_per_epoch)
         self.callbacks = Callbacks(callbacks, self.state)
+        self.categories, self.was_warned = CategoryUse(), False
         saved = folder.load_state() if folder is not None and resume else None
         self.saved_step = -1 if saved is None else saved.progress["step"]
         if folder is not None and saved is not None:
@@ -513,8 +516,22 @@ class Training:
                 if isinstance(value, int | float):
                     self.board.add_scalar(key, value, progress.step)
         self.bar.epoch(record)
+        self.warn_of_collapse()
         progress.next_epoch()
         self.call_back("on_epoch_end", dict(record))
+
+    def warn_of_collapse(self) -> None:
+        """Warn once if the categories of the pair have collapsed, some time after the warm-up has ended."""
+        config, progress = self.config, self.progress
+        at_full_weight = progress.step - max(config.warmup_epochs, config.frozen_epochs) * self.steps_per_epoch
+        if self.was_warned or at_full_weight < STEPS_BEFORE:
+            return
+        reduce = partial(self.all_reduce, how="sum") if self.fabric.world_size > 1 else None
+        line = self.categories.warning(progress.epoch, hasattr(self.pair.guide, "category"), reduce)
+        if line is not None:
+            self.was_warned = True
+            if self.fabric.is_global_zero:
+                warnings.warn(line, stacklevel=2)
 
     def call_back(self, hook: str, given: Any) -> None:
         """Call a hook of the callbacks. If one raises, save the state, and pass the error on."""
@@ -590,6 +607,7 @@ class Training:
         self.seed(_seed_of(self.config.seed, VALIDATION, 0))
         elbo = ELBO()
         sums: dict[str, Tensor] = {}
+        self.categories.clear()
         self.pair.eval()
         size = max(min(VALIDATION_BATCH_SIZE, self.pair.batch_at_once), world_size)
         found = batches(self.valid, size, seed=0, epoch=0, shuffle=False, rank=rank, world_size=world_size)
@@ -597,7 +615,7 @@ class Training:
             for step, (x, condition) in enumerate(found):
                 if len(x):
                     num = min(size, len(self.valid) - step * size)
-                    compute = partial(elbo.terms, self.pair.model, self.pair.guide, x, condition)
+                    compute = partial(elbo.terms, self.pair.model, self.categories(self.pair.guide), x, condition)
                     with self.noise_of(num):
                         if world_size > 1:
                             terms = compute()
@@ -605,6 +623,7 @@ class Training:
                             terms = self.draws.alone(("validation", num), compute, "a validation")
                     for name, value in {"bound": terms.bound, **terms.parts}.items():
                         sums[name] = sums.get(name, 0.0) + value.cpu().double().sum()
+                    self.categories.add()
                 self.give_way()
         finally:
             self.pair.train()
