@@ -23,7 +23,7 @@ from pyro_priors import _records, checkpoint, zoo
 from pyro_priors.data import Splits
 from pyro_priors.objectives import ELBO
 from pyro_priors.run_folder import ResumeState, RunFolder
-from pyro_priors.training import loop
+from pyro_priors.training import schedules
 
 NETWORKS: dict[str, Any] = {"z_dim": 2, "hidden": (16,)}
 
@@ -63,7 +63,7 @@ def validation_bound(pair: pp.Pair, data: Splits, seed: int = 0) -> float:
     """The bound on the validation part with the noise of the training's own validation."""
     pair.eval()
     with torch.random.fork_rng(), pyro.get_param_store().scope(), torch.no_grad():
-        torch.manual_seed(loop._seed_of(seed, loop.VALIDATION, 0))
+        torch.manual_seed(schedules.seed_of(seed, schedules.VALIDATION, 0))
         terms = ELBO().terms(pair.model, pair.guide, data.valid.x, data.valid.condition)
     pair.train()
     return terms.bound.double().sum().item() / len(data.valid)

@@ -312,7 +312,7 @@ def test_callbacks_need_one_process(digits):
 
 
 def test_a_state_that_cannot_be_saved_does_not_hide_the_error_of_the_callback(digits, monkeypatch):
-    def save(self):
+    def save(self, stopped):
         raise OSError("the disk is full")
 
     monkeypatch.setattr(loop.Training, "save", save)

@@ -16,7 +16,7 @@ from pyro import infer
 import pyro_priors as pp
 import runs
 from pyro_priors.objectives import ELBO, Beta
-from pyro_priors.training import loop
+from pyro_priors.training import loop, step
 
 QUICK = {"progress": False, "batch_size": 32, "learning_rate": 1e-2}
 
@@ -98,13 +98,13 @@ def test_pair_is_in_training_mode_only_while_it_trains(digits, monkeypatch):
 
 def test_warmup_rises_linearly_to_1(digits, monkeypatch):
     weights = []
-    original = loop._Loss.forward
+    original = step.Loss.forward
 
     def forward(self, *args):
         weights.append(self.kl_weight)
         return original(self, *args)
 
-    monkeypatch.setattr(loop._Loss, "forward", forward)
+    monkeypatch.setattr(step.Loss, "forward", forward)
     history = pp.fit(runs.small_pair("vae", digits), digits, max_epochs=3, warmup_epochs=2, **QUICK)
     assert weights == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1, 1, 1, 1])
     assert [record["kl_weight"] for record in history.epochs] == pytest.approx([0.5, 1, 1])
@@ -238,14 +238,14 @@ def test_schedules(digits, schedule, factors):
 
 def test_clipping_bounds_the_norm_of_all_gradients_together(digits, monkeypatch):
     norms = []
-    original = loop._clip
+    original = step.clip
 
     def clip(pair, parameters, clip_norm, total):
         before = original(pair, parameters, clip_norm, total)
         norms.append((before, math.sqrt(sum(p.grad.square().sum().item() for p in pair.parameters()))))
         return before
 
-    monkeypatch.setattr(loop, "_clip", clip)
+    monkeypatch.setattr(step, "clip", clip)
     for clip_norm in (0.5, 0.0):
         norms.clear()
         history = pp.fit(runs.small_pair("vae", digits), digits, max_epochs=1, clip_norm=clip_norm, **QUICK)

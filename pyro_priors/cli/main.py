@@ -35,7 +35,7 @@ from ..rng import seeded
 from ..run_folder import MAY_CHANGE, RunFolder
 from ..training import TrainingDiverged, fit
 from ..training.config import TrainConfig
-from ..training.loop import History
+from ..training.progress import History
 from ..zoo.create import REGISTRIES
 from . import cache as cache_command
 from .arguments import check_arguments, check_once, groups, integer, merged

@@ -1,15 +1,18 @@
-"""Arrays and tensors in place of data in three parts."""
+"""The data of a training: arrays in place of parts, and parts as the model sees them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from .._options import shown
-from ..data import Part, Splits, from_arrays
+from ..data import Part, Splits, batches, from_arrays
 from ..nn.likelihoods import LIKELIHOODS
 from ..pair import Pair
 
-__all__ = ["as_splits"]
+__all__ = ["as_splits", "binarized", "to_like"]
 
 
 def as_splits(pair: Pair, data: Any, seed: int) -> Splits:
@@ -40,3 +43,15 @@ def as_splits(pair: Pair, data: Any, seed: int) -> Splits:
     config = ((pair.recipe or {}).get("config") or {}).get("likelihood")
     name = config.get("name") if isinstance(config, dict) else None
     return from_arrays(x, condition_train=condition, likelihood=name if name in LIKELIHOODS else None, seed=seed)
+
+
+def to_like(part: Part, like: Tensor) -> Part:
+    """Return x and condition of a part on the device and in the precision of another tensor."""
+    return Part(part.x.to(like), None if part.condition is None else part.condition.to(like))
+
+
+def binarized(train: Part, data: Splits, seed: int) -> Tensor:
+    """Return x of the training part as the model sees them in one epoch."""
+    if not data.binarise:
+        return train.x
+    return torch.cat([x for x, _ in batches(train, 1000, seed=seed, epoch=0, binarise=True, shuffle=False)])

@@ -21,7 +21,7 @@ from ..network_checks import check_networks, check_smallest_batch
 from ..objectives import ELBO
 from ..pair import Pair
 from ..run_folder import RunFolder
-from .arrays import as_splits
+from .arrays import as_splits, to_like
 from .callbacks import check_callbacks
 from .checks import (
     check_chunks,
@@ -31,11 +31,12 @@ from .checks import (
     check_sites,
     check_training_memory,
     multiplies_bfloat16,
+    summary_writer,
 )
 from .config import TrainConfig, default_options, run_record
-from .loop import History, summary_writer, to_like
 from .optimizers import Factory, check_factory
 from .processes import check_is_sent, run_training
+from .progress import History
 
 __all__ = ["fit"]
 

@@ -24,11 +24,13 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from .. import checkpoint
 from .._files import CheckpointError, WriteError, write_atomically
 from ..data import Splits
+from ..divergence import TrainingDiverged
 from ..pair import Pair
 from ..run_folder import RunFolder
 from .config import TrainConfig
-from .loop import History, Training, TrainingDiverged
+from .loop import Training
 from .optimizers import Factory
+from .progress import History
 from .signals import forwarded_signals
 
 if TYPE_CHECKING:
