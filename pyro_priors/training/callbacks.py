@@ -91,8 +91,8 @@ class Callbacks:
         for key, value in tensors.items():
             number, _, name = key.partition("/")
             states.setdefault(number, {})[name] = value
-        for number, callback in enumerate(self.callbacks):
-            packed, name = states.pop(str(number), None), type(callback).__name__
+        for index, callback in enumerate(self.callbacks):
+            packed, name = states.pop(str(index), None), type(callback).__name__
             if (packed is None) != (not hasattr(callback, "state_dict")):
                 holds = "has no state" if packed is None else "has a state"
                 now = "has one" if packed is None else "has no state_dict"
@@ -104,7 +104,7 @@ class Callbacks:
 
 
 def _states(callbacks: Iterable[Any]) -> dict[str, Tensor]:
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for number, callback in enumerate(callbacks):
         if hasattr(callback, "state_dict"):
             packed = pack_values(callback.state_dict(), f"callback {type(callback).__name__}")

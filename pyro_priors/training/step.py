@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any, cast
 
 import torch
 import torch.nn as nn
@@ -66,7 +67,8 @@ class Step:
         self.own_optimizer = self.make_optimizer()
         self.rates = [float(group["lr"]) for group in self.own_optimizer.param_groups]
         """Learning rate of each group, which the schedule multiplies."""
-        self.optimizer = fabric.setup_optimizers(self.own_optimizer)
+        self.optimizer = cast(Any, fabric.setup_optimizers(self.own_optimizer))
+        """The optimizer as Fabric wraps it."""
         self.parameters = list(pair.parameters())
         self.frozen = [parameter for name in config.frozen for parameter in pair.get_submodule(name).parameters()]
         self.dtype = self.parameters[0].dtype  # as Fabric has made it

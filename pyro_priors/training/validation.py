@@ -61,7 +61,7 @@ class Validation:
         fabric = self.worker.fabric
         rank, world_size = fabric.global_rank, fabric.world_size
         self.worker.seed(seed_of(self.config.seed, VALIDATION, 0))
-        elbo = ELBO()
+        elbo, guide = ELBO(), cast(Any, self.categories(self.pair.guide))
         sums: dict[str, Tensor] = {}
         self.categories.clear()
         self.pair.eval()
@@ -71,7 +71,7 @@ class Validation:
             for step, (x, condition) in enumerate(found):
                 if len(x):
                     num = min(size, len(self.valid) - step * size)
-                    compute = partial(elbo.terms, self.pair.model, self.categories(self.pair.guide), x, condition)
+                    compute = partial(elbo.terms, self.pair.model, guide, x, condition)
                     with self.worker.noise_of(num):
                         if self.worker.has_others:
                             terms = compute()
