@@ -22,20 +22,10 @@ __all__ = ["TrainConfig", "default_options", "run_record"]
 
 
 SCHEDULES = ("constant", "cosine", "linear")
-
-
 COMPILE = ("always", "auto", "never")
-
-
 PSEUDO_INPUTS = ("data", "random")
-
-
 KEPT = ("best", "last")
-
-
 DEVICES = ("auto", "cpu", "cuda", "mps")
-
-
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
 
 
@@ -62,30 +52,25 @@ class TrainConfig:
     """Parts of the pair, such as guide.category, whose parameters are not trained during the first frozen_epochs."""
     frozen_epochs: Annotated[float, MAY_BE_INFINITE] = 0.0
     """Number of epochs, to the step, during which the parameters of the frozen parts do not change. They are trained
-    from
-    then on. Buffers, such as the running estimate of an optimal scale, are always updated."""
+    from then on. Buffers, such as the running estimate of an optimal scale, are always updated."""
     patience: int = 0
     """Number of epochs without a better validation bound after which training stops, counted from the end of the
-    warm-up
-    and of frozen_epochs. 0 disables early stopping."""
+    warm-up and of frozen_epochs. 0 disables early stopping."""
     keep: str = "best"
     """Weights that the pair has after training: best (by the validation bound) or last. Use last if the schedule
-    decides
-    when to stop, or if the bound does not measure the objective."""
+    decides when to stop, or if the bound does not measure the objective."""
     clip_norm: Annotated[float, MAY_BE_INFINITE] = 0.0
     """Maximum norm of the gradient of all parameters together. 0 disables clipping."""
     seed: int = 0
     """Seed of data order, binarization and noise."""
     pseudo_inputs: str = "random"
     """Initial pseudo-inputs of a VampPrior: random (as the pair was created) or data (training data drawn with the
-    seed,
-    plus a little noise)."""
+    seed, plus a little noise)."""
     checkpoint_seconds: Annotated[float, MAY_BE_INFINITE] = 30.0
     """Seconds between two saves of the resume state."""
     compile: str = "auto"
     """Compile the step: auto, always or never. auto compiles if the training has enough steps to pay for it. If nothing
-    can
-    be compiled, auto runs eagerly after a one-line message with the reason, and always raises ValueError."""
+    can be compiled, auto runs eagerly after a one-line message with the reason, and always raises ValueError."""
     tensorboard: bool = False
     """Write TensorBoard events to the run folder."""
     device: str = "auto"
@@ -97,8 +82,7 @@ class TrainConfig:
     the pair. Densities and KL terms are in float32 or wider in all of them. bf16-true refuses data that bfloat16
     rounds. Processors without bfloat16 instructions are slower in bfloat16 than in 32-true. In bfloat16 the gradient of
     a category's posterior, a difference of sums of hundreds of nats, is mostly rounding error while the categories
-    differ
-    little."""
+    differ little."""
 
     def __post_init__(self) -> None:
         for name, what in (("frozen", "parts"), ("warmup_sites", "latent sites")):
