@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._options import shown
+from .._precision import condition_like
 from ..data import Part, Splits, batches, from_arrays
 from ..nn.likelihoods import LIKELIHOODS
 from ..pair import Pair
@@ -47,7 +48,7 @@ def as_splits(pair: Pair, data: Any, seed: int) -> Splits:
 
 def to_like(part: Part, like: Tensor) -> Part:
     """Return x and condition of a part on the device and in the precision of another tensor."""
-    return Part(part.x.to(like), None if part.condition is None else part.condition.to(like))
+    return Part(part.x.to(like), condition_like(part.condition, like))
 
 
 def binarized(train: Part, data: Splits, seed: int) -> Tensor:

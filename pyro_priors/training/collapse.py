@@ -43,7 +43,8 @@ class CategoryUse(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         if msg["is_observed"] or not is_categorical(msg["fn"]) or msg["fn"].logits.dim() != 2:
             return
-        probs = msg["fn"].logits.detach().double().softmax(-1)  # (batch, K)
+        logits = msg["fn"].logits.detach().double()  # (batch, K)
+        probs = logits[logits.isfinite().all(-1)].softmax(-1)  # examples whose label is known tell nothing
         entropy = torch.special.entr(probs).sum()
         self.seen[msg["name"]] = torch.cat([probs.sum(0), torch.stack([entropy, probs.new_tensor(len(probs))])]).cpu()
 

@@ -13,6 +13,7 @@ from pyro import infer
 from torch import Tensor
 
 from .._cache import ensure_compiled_folder
+from .._precision import condition_like
 from ..data import Part
 from ..divergence import TrainingDiverged, became_infinite
 from ..network_checks import same_buffers
@@ -106,7 +107,8 @@ class Step:
             first = self.train.take(slice(1))
             x, condition = first.x[:], None if first.condition is None else first.condition[:]
             x = x.round() if self.binarise else x
-        x, condition = x.to(self.dtype), None if condition is None else condition.to(self.dtype)
+        x = x.to(self.dtype)
+        condition = condition_like(condition, x)
         loss, parts, total_norm = self.backward(x, condition, batch_size, seed)
         self.check_draws(x, condition, batch_size, seed)
         if step < config.frozen_epochs * self.steps_per_epoch:
