@@ -88,6 +88,17 @@ def test_categories_in_use_and_pairs_without_any_are_silent(early):
     assert caught(runs.small_pair("vae", data), data, max_epochs=4) == []
 
 
+def test_examples_of_known_labels_are_left_out(digits):
+    pair, use, x = runs.small_pair("cp_vae", digits).eval(), CategoryUse(), digits.valid.x
+    labels = torch.where(torch.arange(len(x)) < 30, torch.arange(len(x)) % 10, -1)
+    with torch.no_grad():
+        ELBO().terms(pair.model, use(pair.guide), x, labels)
+        use.add()
+        posterior = pair.encode(x[30:])["c"].probs.double()
+    assert use.sums["c"][-1] == len(x) - 30
+    torch.testing.assert_close(use.sums["c"][:10], posterior.sum(0), rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("batches", [1, 3])
 def test_the_numbers_by_hand(digits, batches):
     pair = runs.small_pair("cp_vae", digits).eval()

@@ -44,6 +44,18 @@ def test_a_condition_comes_second(values, convert):
     assert runs.same_bits(runs.state(given), runs.state(explicit))
 
 
+def test_labels_may_be_the_condition(values):
+    """Of a semi-supervised pair, -1 where unknown."""
+    labels = torch.arange(100) % 5 - 1
+    given, explicit = (pair_of("cp_vae", num_categories=4) for _ in range(2))
+    pp.fit(given, (values[0].numpy(), labels.numpy()), **OPTIONS)
+    pp.fit(explicit, pp.data.from_arrays(values[0], condition_train=labels, seed=3), **OPTIONS)
+    assert runs.same_bits(runs.state(given), runs.state(explicit))
+    plain = pair_of("cp_vae", num_categories=4)
+    pp.fit(plain, values[0], **OPTIONS)
+    assert not runs.same_bits(runs.state(given), runs.state(plain))
+
+
 def test_the_split_is_said(values, capsys):
     pp.fit(pair_of(), values[0], **OPTIONS | {"progress": True, "max_epochs": 1})
     said = "data: valid and test: 10 random examples each, split off the training part with seed 3\n"
