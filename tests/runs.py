@@ -43,6 +43,8 @@ def small_pair(name: str, data: Splits, seed: int = 0, **options: Any) -> pp.Pai
     """A pair that fits the data, the same one for the same seed."""
     likelihood = zoo.PRESETS[name].factors.get("likelihood") or data.likelihood
     config = NETWORKS | {"x_shape": data.x_shape, "likelihood": likelihood} | options
+    if "decoder" in options:  # which returns p(x|z) itself
+        del config["likelihood"]
     if is_conditional(name):
         config["condition_shape"] = data.condition_shape
     with torch.random.fork_rng():
