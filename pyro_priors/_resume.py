@@ -113,7 +113,9 @@ def check_optimizer(
 
 def as_tensor(value: Tensor | float) -> Tensor:
     """Return a number of an optimizer's state as a tensor that holds it exactly, and a tensor as it is."""
-    return torch.tensor(value, dtype=torch.float64) if isinstance(value, float) else torch.as_tensor(value)
+    if isinstance(value, Tensor):
+        return value
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None, device="cpu")
 
 
 def check_own_optimizer(

@@ -43,10 +43,10 @@ class CategoryUse(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         if msg["is_observed"] or not is_categorical(msg["fn"]) or msg["fn"].logits.dim() != 2:
             return
-        logits = msg["fn"].logits.detach().double()  # (batch, K)
+        logits = msg["fn"].logits.detach().cpu().double()  # (batch, K)
         probs = logits[logits.isfinite().all(-1)].softmax(-1)  # examples whose label is known tell nothing
         entropy = torch.special.entr(probs).sum()
-        self.seen[msg["name"]] = torch.cat([probs.sum(0), torch.stack([entropy, probs.new_tensor(len(probs))])]).cpu()
+        self.seen[msg["name"]] = torch.cat([probs.sum(0), torch.stack([entropy, probs.new_tensor(len(probs))])])
 
     def clear(self) -> None:
         """Begin a new validation."""
@@ -69,7 +69,7 @@ class CategoryUse(Messenger):
             *total, entropy, count = (sums if reduce is None else reduce(sums)).tolist()
             if len(total) < 2 or not count:
                 continue
-            most, mean = math.log(len(total)), torch.tensor(total, dtype=torch.float64) / count
+            most, mean = math.log(len(total)), torch.tensor(total, dtype=torch.float64, device="cpu") / count
             of_mean = torch.special.entr(mean).sum().item()
             information = max(0.0, of_mean - entropy / count)
             if of_mean >= LEAST_ENTROPY * most and information >= LEAST_INFORMATION * most:

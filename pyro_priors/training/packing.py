@@ -29,7 +29,7 @@ def pack_values(value: Any, owner: str) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_packed(value, tensors, owner, "its state"))
-    tensors[STRUCTURE] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+    tensors[STRUCTURE] = torch.from_numpy(np.frombuffer(text.encode(), dtype=np.uint8).copy())
     return tensors
 
 
