@@ -15,7 +15,7 @@ from torch import Tensor
 from ._files import CheckpointError
 from ._reading import RESTORE
 
-__all__ = ["check_finite", "check_optimizer", "check_progress", "check_shapes"]
+__all__ = ["as_tensor", "check_finite", "check_optimizer", "check_own_optimizer", "check_progress", "check_shapes"]
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -111,7 +111,61 @@ def check_optimizer(
     return _groups(source, state["param_groups"], own_groups)
 
 
-def _groups(source: str, groups: Any, own_groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def as_tensor(value: Tensor | float) -> Tensor:
+    """Return a number of an optimizer's state as a tensor that holds it exactly, and a tensor as it is."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None, device="cpu")
+
+
+def check_own_optimizer(
+    source: str,
+    state: Mapping[str, Any],
+    own_groups: Sequence[Mapping[str, Any]],
+    layout: Sequence[Mapping[str, Any]],
+    most_steps: int,
+    finite: bool = True,
+) -> tuple[dict[int, dict[str, Any]], list[dict[str, Any]]]:
+    """Compare the state dict of any optimizer with what that optimizer keeps.
+
+    :param source: where the state comes from, for the message
+    :param state: the state dict, with ``state`` and ``param_groups``; its values are tensors, also of numbers
+    :param own_groups: ``param_groups`` of the newly created optimizer
+    :param layout: what the optimizer keeps for each parameter after a step, as values by name
+    :param most_steps: number of steps that were trained
+    :param finite: whether tensors must be finite; they need not be if the training has diverged
+    :returns: the state by parameter, with numbers as the optimizer keeps them, and its groups, with the numbers of the
+        state
+    :raises CheckpointError: if names, shapes, types or values do not fit the optimizer
+    """
+    if most_steps and any(layout) and not state["state"]:
+        _refuse(source, f"its optimizer state is empty after {most_steps} steps")
+    found: dict[int, dict[str, Any]] = {}
+    for index, values in state["state"].items():
+        if not 0 <= index < len(layout):
+            _refuse(source, f"its optimizer has a parameter {index}, but the pair has only {len(layout)} parameters")
+        place, kept = f"optimizer/{index}", layout[index]
+        names = sorted(name for name, value in kept.items() if value is not None)
+        if sorted(values) != names:
+            _refuse(source, f"{place} must have {', '.join(names)}, got {', '.join(sorted(values))}")
+        found[index] = dict.fromkeys(kept)
+        for name in names:
+            like, value = kept[name], values[name]
+            wanted = as_tensor(like)
+            if value.shape != wanted.shape or value.dtype is not wanted.dtype:
+                _refuse(source, f"{place}/{name} must be of {_described(wanted)}, got {_described(value)}")
+            if finite:
+                check_finite(source, {f"{place}/{name}": value})
+            found[index][name] = value.to(wanted.device) if isinstance(like, Tensor) else value.item()
+    return found, _groups(source, state["param_groups"], own_groups, numbers=True)
+
+
+def _groups(
+    source: str, groups: Any, own_groups: Sequence[Mapping[str, Any]], numbers: bool = False
+) -> list[dict[str, Any]]:
+    """
+    :param numbers: accept and keep other numbers in groups, which some optimizers change in each step
+    """
     if len(groups) != len(own_groups):
         _refuse(source, f"param_groups must have {len(own_groups)} entries, got {len(groups)}")
     made = []
@@ -119,11 +173,15 @@ def _groups(source: str, groups: Any, own_groups: Sequence[Mapping[str, Any]]) -
         rate = found.get("lr")
         if type(rate) not in (int, float) or not (math.isfinite(rate) and rate >= 0):
             _refuse(source, f"param_groups[{index}].lr must be a finite, non-negative number, got {str(rate)[:80]}")
+        changed: dict[str, Any] = {"lr": rate}
         for name in own.keys() & found.keys() - {"lr", *DEPENDS_ON_DEVICE}:
             value = list(own[name]) if isinstance(own[name], tuple) else own[name]
-            if found[name] != value:
+            is_number = type(found[name]) is type(value) and type(value) in (int, float) and math.isfinite(found[name])
+            if numbers and is_number:
+                changed[name] = found[name]
+            elif found[name] != value:
                 _refuse(source, f"param_groups[{index}].{name} must be {str(value)[:80]}, got {str(found[name])[:80]}")
-        made.append({**own, "lr": rate})
+        made.append({**own, **changed})
     return made
 
 
@@ -139,9 +197,12 @@ def check_progress(
     epoch, in_epoch = progress["epoch"], progress["step_in_epoch"]
     shown = min(in_epoch * batch_size, num_data)
     best, sums = progress["best_bound"], progress["sums"]
+    least = most = epoch * steps_per_epoch + in_epoch
+    if epoch and progress["stopped"] not in ("", "patience"):  # a callback may have ended the last epoch
+        least = most - steps_per_epoch + 1
     for name, holds, wanted in (
         ("step_in_epoch", in_epoch <= steps_per_epoch, f"at most {steps_per_epoch}, the number of steps in an epoch"),
-        ("step", progress["step"] == epoch * steps_per_epoch + in_epoch, f"{epoch * steps_per_epoch + in_epoch}"),
+        ("step", least <= progress["step"] <= most, f"{most}" if least == most else f"from {least} to {most}"),
         ("count", progress["count"] == shown, f"{shown}, the number of data in {in_epoch} steps"),
         ("best_epoch", progress["best_epoch"] < max(epoch, 0) or progress["best_epoch"] == -1, f"below {epoch}"),
         (

@@ -32,8 +32,9 @@ from ._files import (
     write_atomically,
 )
 from ._reading import RESTORE, read_file
-from ._records import LARGEST_FILE, Tensors
+from ._records import LARGEST_FILE
 from ._records import read as read_record
+from ._schemas import Tensors
 from .errors import UserError
 
 __all__ = [
@@ -212,7 +213,7 @@ def read(
     The name of the tensor file must contain the checksum, as :func:`write` makes it, so that a record cannot name any
     other file.
 
-    :param schema: dataclass of :mod:`pyro_priors._records` that describes the record
+    :param schema: dataclass of :mod:`pyro_priors._schemas` that describes the record
     :param within: folder that contains the files; a link that leads out of it is refused. By default ``folder``
     :returns: tensors and record
     :raises CheckpointError: if a file is missing, truncated or altered, is not a regular file, or lies elsewhere

@@ -23,7 +23,7 @@ from ._lock import LOCK, own_store
 from ._memory import check_memory
 from ._options import checked, path_of, plain, shown, typed
 from ._precision import at_least_float32, convert_draws, with_float32_parameters
-from ._records import SavedPair
+from ._schemas import SavedPair
 from .errors import UserError
 from .network_checks import explaining
 from .nn import Likelihood, check_labels

@@ -23,7 +23,7 @@ from pyro_priors import _records, checkpoint, zoo
 from pyro_priors.data import Splits
 from pyro_priors.objectives import ELBO
 from pyro_priors.run_folder import ResumeState, RunFolder
-from pyro_priors.training import loop
+from pyro_priors.training import schedules
 
 NETWORKS: dict[str, Any] = {"z_dim": 2, "hidden": (16,)}
 
@@ -43,6 +43,8 @@ def small_pair(name: str, data: Splits, seed: int = 0, **options: Any) -> pp.Pai
     """A pair that fits the data, the same one for the same seed."""
     likelihood = zoo.PRESETS[name].factors.get("likelihood") or data.likelihood
     config = NETWORKS | {"x_shape": data.x_shape, "likelihood": likelihood} | options
+    if "decoder" in options:  # which returns p(x|z) itself
+        del config["likelihood"]
     if is_conditional(name):
         config["condition_shape"] = data.condition_shape
     with torch.random.fork_rng():
@@ -63,7 +65,7 @@ def validation_bound(pair: pp.Pair, data: Splits, seed: int = 0) -> float:
     """The bound on the validation part with the noise of the training's own validation."""
     pair.eval()
     with torch.random.fork_rng(), pyro.get_param_store().scope(), torch.no_grad():
-        torch.manual_seed(loop._seed_of(seed, loop.VALIDATION, 0))
+        torch.manual_seed(schedules.seed_of(seed, schedules.VALIDATION, 0))
         terms = ELBO().terms(pair.model, pair.guide, data.valid.x, data.valid.condition)
     pair.train()
     return terms.bound.double().sum().item() / len(data.valid)

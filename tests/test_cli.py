@@ -150,7 +150,10 @@ def test_train_says_what_it_did(tmp_path, capsys):
     assert main(["train", "vae", *arguments, *DIGITS, "--out", str(tmp_path / "run")]) == 0
     captured = capsys.readouterr()
     assert "data: scikit-learn's load_digits" in captured.out and "; binarised in every batch (--data.b" in captured.out
-    assert re.search(r"trained 2 epochs; best validation bound -\d+\.\d+ nats per datum, of epoch [01]", captured.out)
+    assert re.search(
+        r"trained 2 epochs, stopped by max_epochs; best validation bound -\d+\.\d+ nats per datum, of epoch [01]",
+        captured.out,
+    )
     assert re.search(r"epoch 0: loss \d+\.\d+, validation bound -\d+\.\d+ nats per datum, \d+ s left", captured.err)
 
 

@@ -24,7 +24,7 @@ from pyro_priors.objectives import ELBO, Beta, Capacity, Factor, Info, TotalCorr
 from pyro_priors.objectives.code import Code
 from pyro_priors.objectives.factor import Discriminator, exchange_values
 from pyro_priors.objectives.info import squared_mmd
-from pyro_priors.training import loop
+from pyro_priors.run_folder import RunFolder
 
 SEED = 3
 NUM_DATA = 40
@@ -509,7 +509,7 @@ def test_the_number_of_data_is_that_of_the_training_part_and_no_other(digits, tm
         pair, run = runs.small_pair("vae", digits), tmp_path / str(given)
         pp.fit(pair, digits, TotalCorrelation(num_data=given), out=run, **FIT)
         ends.append(runs.state(pair))
-        assert loop.RunFolder(run).config()["objective"]["config"]["num_data"] == given
+        assert RunFolder(run).config()["objective"]["config"]["num_data"] == given
     assert runs.same_bits(ends[0], ends[1])
 
 

@@ -206,6 +206,25 @@ def test_resume_of_an_empty_folder_starts_from_the_beginning(digits, tmp_path, u
         assert_same_end(run, fit(run, digits, resume=True), uninterrupted)
 
 
+def test_a_killed_run_says_nothing_of_why_it_stopped(digits, tmp_path, monkeypatch):
+    folder = pp.run_folder.RunFolder(tmp_path / "run")
+    assert folder.stopped() is None
+    fit_until(monkeypatch, 4, folder.path, digits)
+    assert folder.stopped() is None
+
+
+def test_a_run_says_that_it_stopped_by_patience(digits, tmp_path, monkeypatch):
+    run, bounds = tmp_path / "run", iter([-3.0, -2.0, -2.5, -2.25])
+    monkeypatch.setattr(loop.Training, "validate", lambda self: {"bound": next(bounds)})
+    pair, options = runs.small_pair("vae", digits), OPTIONS | {"warmup_epochs": 0, "max_epochs": 9, "patience": 2}
+    history = pp.fit(pair, digits, out=run, **options)
+    assert history.stopped == "patience: no better validation bound since epoch 1"
+    assert pp.run_folder.RunFolder(run).stopped() == history.stopped
+    assert pp.fit(pair, digits, out=run, resume=True, **options).stopped == history.stopped
+    shorter = pp.fit(pair, digits, out=run, resume=True, **options | {"patience": 3, "max_epochs": 4})
+    assert shorter.stopped == "max_epochs"
+
+
 def test_a_run_that_ended_before_its_first_state_counts_as_empty(digits, tmp_path, monkeypatch, uninterrupted):
     run = tmp_path / "run"
     fit_until(monkeypatch, 0, run, digits, before=True)
@@ -298,7 +317,9 @@ def test_a_signal_ends_the_step_and_writes_the_state(
     assert code is None or caught.value.code == code
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert checkpoint.read(run / "last", "state")[1]["progress"]["step"] == step
+    assert pp.run_folder.RunFolder(run).stopped() == f"signal {signal.Signals(number).name}"
     assert_same_end(run, fit(run, digits, resume=True), uninterrupted)
+    assert pp.run_folder.RunFolder(run).stopped() == "max_epochs"
 
 
 def test_an_interrupted_command_has_status_130(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ import torch
 
 import pyro_priors as pp
 import runs
-from pyro_priors import _records, checkpoint, experiments
+from pyro_priors import _records, _schemas, checkpoint, experiments
 from pyro_priors._files import locked
 from pyro_priors.checkpoint import CheckpointError
 from pyro_priors.cli.main import main
@@ -302,7 +302,7 @@ def test_brackets_in_texts_are_no_nesting(run):
 
 def test_what_another_version_added_is_kept():
     """At the top of a record; what the checksum covers includes it."""
-    found = _records.parse(json.dumps(_records.seal(EPOCH | {"new": [1]}), indent=1).encode(), _records.Epoch)
+    found = _records.parse(json.dumps(_records.seal(EPOCH | {"new": [1]}), indent=1).encode(), _schemas.Epoch)
     assert found == EPOCH | {"new": [1]}
 
 
@@ -321,7 +321,7 @@ def test_the_results_are_what_the_schemas_say(every, capsys):
         if (folder / "evaluation.json").exists():
             assert run.evaluation()["metrics"]
         if (folder / "start.json").exists():
-            assert _records.read(folder / "start.json", _records.Start, folder)["how"]
+            assert _records.read(folder / "start.json", _schemas.Start, folder)["how"]
     assert len(folders) >= 268
     with capsys.disabled():
         print(
@@ -505,7 +505,7 @@ RECORDS = {
     "progress/best_epoch": (2, "progress.best_epoch must be below 2"),
     "progress/best_bound": (float("inf"), "progress.best_bound must be finite"),
     "progress/wait": (9, "progress.wait must be at most 3"),
-    "progress/stopped": ("never", "progress.stopped must be one of '', 'patience'"),
+    "progress/stopped": ("never", "progress.stopped must be '', 'patience' or 'a callback: NAME', got 'never'"),
     "progress/sums": ({"loss": "1"}, "progress.sums.loss must be a number"),
     "progress/more": (1, "progress has an unknown key 'more'"),
     "progress/compile": ("yes", "progress.compile must be true or false or null"),

@@ -29,7 +29,7 @@ def in_threads(function, arguments):
         return list(pool.map(function, arguments))
 
 
-def without_seconds(history: pp.training.loop.History) -> list[dict]:
+def without_seconds(history: pp.training.progress.History) -> list[dict]:
     return [{key: value for key, value in record.items() if key != "seconds"} for record in history.epochs]
 
 

@@ -17,7 +17,7 @@ from pyro import infer
 import pyro_priors as pp
 import runs
 from pyro_priors.objectives import ELBO, Beta
-from pyro_priors.training import loop
+from pyro_priors.training import loop, step
 
 QUICK = {"progress": False, "batch_size": 32, "learning_rate": 1e-2}
 
@@ -99,13 +99,13 @@ def test_pair_is_in_training_mode_only_while_it_trains(digits, monkeypatch):
 
 def test_warmup_rises_linearly_to_1(digits, monkeypatch):
     weights = []
-    original = loop._Loss.forward
+    original = step.Loss.forward
 
     def forward(self, *args):
         weights.append(self.kl_weight)
         return original(self, *args)
 
-    monkeypatch.setattr(loop._Loss, "forward", forward)
+    monkeypatch.setattr(step.Loss, "forward", forward)
     history = pp.fit(runs.small_pair("vae", digits), digits, max_epochs=3, warmup_epochs=2, **QUICK)
     assert weights == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1, 1, 1, 1])
     assert [record["kl_weight"] for record in history.epochs] == pytest.approx([0.5, 1, 1])
@@ -179,20 +179,23 @@ def test_patience_is_counted_from_the_end_of_warmup_and_frozen_parts(digits, scr
     options = {f"{what}_epochs": first, "frozen": ("guide",) if what == "frozen" and first else ()}
     history = pp.fit(pair, digits, max_epochs=8, patience=patience, **options, **QUICK)
     assert len(history.epochs) == epochs
-    assert history.stopped == ("patience" if epochs < 8 else "max_epochs")
+    since = max(0, epochs - patience - 1)
+    reason = f"patience: no better validation bound since epoch {since}"
+    assert history.stopped == (reason if epochs < 8 else "max_epochs")
     assert history.best_epoch == 0
 
 
 def test_a_better_bound_ends_the_waiting(digits, scripted):
     scripted([-5.0, -6.0, -4.0, -4.0, -4.5, -4.0])
     history = pp.fit(runs.small_pair("vae", digits), digits, max_epochs=50, patience=2, **QUICK)
-    assert (len(history.epochs), history.best_epoch, history.stopped) == (5, 2, "patience")
+    assert (len(history.epochs), history.best_epoch) == (5, 2)
+    assert history.stopped == "patience: no better validation bound since epoch 2"
 
 
 def test_weights_that_do_not_move_stop_the_training(digits):
     options = QUICK | {"learning_rate": 1e-30}
     history = pp.fit(runs.small_pair("vae", digits), digits, max_epochs=50, patience=3, **options)
-    assert (len(history.epochs), history.stopped) == (4, "patience")
+    assert (len(history.epochs), history.stopped) == (4, "patience: no better validation bound since epoch 0")
     assert len({record["valid_bound"] for record in history.epochs}) == 1  # the same noise every time
 
 
@@ -236,14 +239,14 @@ def test_schedules(digits, schedule, factors):
 
 def test_clipping_bounds_the_norm_of_all_gradients_together(digits, monkeypatch):
     norms = []
-    original = loop._clip
+    original = step.clip
 
     def clip(pair, parameters, clip_norm, total):
         before = original(pair, parameters, clip_norm, total)
         norms.append((before, math.sqrt(sum(p.grad.square().sum().item() for p in pair.parameters()))))
         return before
 
-    monkeypatch.setattr(loop, "_clip", clip)
+    monkeypatch.setattr(step, "clip", clip)
     for clip_norm in (0.5, 0.0):
         norms.clear()
         history = pp.fit(runs.small_pair("vae", digits), digits, max_epochs=1, clip_norm=clip_norm, **QUICK)

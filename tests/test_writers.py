@@ -644,7 +644,9 @@ def test_a_full_disk_during_training_leaves_the_last_state(run, tmp_path):
     arguments = ["train", "vae", *TINY, *DIGITS, "--train.max-epochs", "3", "--out", str(out)]
 
     status, errors, output = trained_on_a_disk_that_fills("save_state", 3, 1000, arguments)
-    assert status == 2 and re.fullmatch(r"trained 1 epochs; best validation bound .*, of epoch 0\n", output)
+    assert status == 2 and re.fullmatch(
+        r"trained 1 epochs, stopped by a file .*; best validation bound .*, of epoch 0\n", output
+    )
     found = re.fullmatch(
         rf"pyro-priors: error: {out}/last/state-[0-9a-f]{{16}}\.safetensors cannot be written \(File too large\): free "
         r"at least ([0-9,]+) bytes there, or choose another place to write to; then resume the run, whose last state "
@@ -669,7 +671,7 @@ def test_a_full_disk_at_the_end_of_a_training_shows_its_result(run, tmp_path):
     assert errors.endswith("; then resume the run, whose last state is from step 9\n")
     best = max(runs.records(run), key=lambda line: line["valid_bound"])
     bound = f"best validation bound {best['valid_bound']:.3f} nats per datum, of epoch {best['epoch']}\n"
-    assert output == f"trained 3 epochs; {bound}"
+    assert output == f"trained 3 epochs, stopped by a file that cannot be written; {bound}"
     assert main([*arguments, "--resume"]) == 0
     assert runs.same_bits(runs.saved_pair(out), runs.saved_pair(run)) and not hidden(out)
 
@@ -680,7 +682,7 @@ def test_a_full_disk_for_the_curves_ends_a_training(run, tmp_path):
 
     status, errors, output = trained_on_a_disk_that_fills("append", 2, 100, arguments)
     assert status == 2 and errors.count("\n") == 1 and f"{out}/metrics.jsonl cannot be written" in errors
-    assert re.fullmatch(r"trained 2 epochs; best validation bound -[0-9.]+ nats per datum, of epoch 1\n", output)
+    assert re.fullmatch(r"trained 2 epochs, .*; best validation bound -[0-9.]+ nats per datum, of epoch 1\n", output)
     assert len(runs.records(out)) == 1
     assert main([*arguments, "--resume"]) == 0
     assert runs.same_bits(runs.saved_pair(out), runs.saved_pair(run)) and runs.records(out) == runs.records(run)

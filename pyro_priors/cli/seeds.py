@@ -15,13 +15,14 @@ from typing import Any
 
 from .._files import write_atomically
 from .._options import path_of
-from .._records import SeedsOfRuns, seal
 from .._records import read as read_record
+from .._records import seal
+from .._schemas import SeedsOfRuns
 from ..errors import UserError
 from ..registry import IMPORTED
 from ..run_folder import RunFolder
 from ..training import TrainingDiverged
-from ..training.loop import History
+from ..training.progress import History
 from . import parsing
 from .arguments import groups, integer
 from .grammar import taken

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..run_folder import RunFolder
 from ..training import fit
 from ..training.config import TrainConfig
-from ..training.loop import History
+from ..training.progress import History
 from . import parsing
 from .arguments import check_once
 from .grammar import choose_factors, grouped, helped, options_of_family, plain_options, taken
@@ -144,7 +144,10 @@ def trained(history: History) -> str:
     last = max((record["epoch"] for record in history.epochs), default=history.best_epoch)
     found = best_elbo(history)
     bound = math.nan if found is None else found  # of a run whose metrics.jsonl has lost lines
-    return f"trained {last + 1} epochs; best validation bound {bound:.3f} nats per datum, of epoch {history.best_epoch}"
+    return (
+        f"trained {last + 1} epochs, stopped by {history.stopped}; best validation bound {bound:.3f} nats per datum, of "
+        f"epoch {history.best_epoch}"
+    )
 
 
 def _command(arguments: list[str]) -> list[str]:

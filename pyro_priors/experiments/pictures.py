@@ -14,8 +14,8 @@ from torch import Tensor
 
 from .._limits import open_image
 from .._reading import read_file
-from .._records import Pictures as KeptPictures
 from .._records import parse
+from .._schemas import Pictures as KeptPictures
 from ..checkpoint import write_atomically
 
 __all__ = ["Pictures", "load", "save"]

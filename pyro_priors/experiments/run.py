@@ -24,8 +24,9 @@ from .. import metrics, objectives, plots, zoo
 from .._files import FolderError, WriteError, make_folder, save_figure
 from .._lock import own_store
 from .._options import path_of, typed
-from .._records import Start, seal
 from .._records import read as read_record
+from .._records import seal
+from .._schemas import Start
 from ..checkpoint import CheckpointError, write_atomically
 from ..data import Splits
 from ..errors import UserError

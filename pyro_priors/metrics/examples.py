@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import checkpoint
 from .._files import PATIENCE, CheckpointError
 from .._reading import RESTORE
-from .._records import Examples
+from .._schemas import Examples
 from ..data import Splits
 from ..data.levels import Levels
 from ..data.splits import add_values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pyro import infer, poutine
@@ -21,10 +21,7 @@ from ..nn import check_labels
 from ..pair import Pair
 from ..rng import seeded
 from ..sites import check_latent, sample_sites
-from .loop import to_like
-
-if TYPE_CHECKING:
-    pass
+from .arrays import to_like
 
 
 def multiplies_bfloat16(device: str) -> bool:
@@ -153,3 +150,14 @@ def check_chunks(pair: Pair, data: Splits, objective: infer.ELBO) -> None:
 
 def _upper(parts: list[str]) -> list[str]:
     return [name for name in parts if name.count(".") <= 1]
+
+
+def summary_writer() -> Any:
+    """Return TensorBoard's writer class, or raise an error that says how to install it."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError(
+            "tensorboard=True needs the package tensorboard: pip install pyro-priors[tensorboard]"
+        ) from None
+    return SummaryWriter

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from numpy.typing import ArrayLike
 from pyro import infer
+from torch import Tensor
 
 from .. import checkpoint
 from .._options import shown, typed
@@ -18,6 +22,8 @@ from ..network_checks import check_networks, check_smallest_batch
 from ..objectives import ELBO
 from ..pair import Pair
 from ..run_folder import RunFolder
+from .arrays import as_splits, to_like
+from .callbacks import check_callbacks
 from .checks import (
     check_chunks,
     check_fits,
@@ -26,13 +32,12 @@ from .checks import (
     check_sites,
     check_training_memory,
     multiplies_bfloat16,
+    summary_writer,
 )
 from .config import TrainConfig, default_options, run_record
-from .loop import History, summary_writer, to_like
+from .optimizers import Factory, check_factory
 from .processes import check_is_sent, run_training
-
-if TYPE_CHECKING:
-    pass
+from .progress import History
 
 __all__ = ["fit"]
 
@@ -40,21 +45,61 @@ __all__ = ["fit"]
 @typed
 def fit(
     pair: Pair,
-    data: Splits,
+    data: Splits | ArrayLike | Tensor | tuple[Any, Any],
     objective: infer.ELBO | None = None,
     *,
+    optimizer: Factory | None = None,
+    callbacks: Iterable[Any] = (),
     out: str | Path | RunFolder | None = None,
     resume: bool = False,
     progress: bool = True,
     config: TrainConfig | None = None,
     **options: Any,
 ) -> History:
-    """Train a pair with Adam, and leave in it the weights with the best validation bound, or the last ones if
-    ``keep="last"``.
+    """Train a pair, and leave in it the weights with the best validation bound, or the last ones if ``keep="last"``.
 
     Example::
 
         >>> history = fit(pair, pyro_priors.data.load("mnist"), max_epochs=200, warmup_epochs=100, out="runs/cp")
+
+    ``data`` may be arrays or tensors: ``fit(pair, x)``, or ``fit(pair, (x, condition))``. As
+    :func:`pyro_priors.data.from_arrays` does, ``fit`` then draws a validation and a test part from them with ``seed``,
+    a tenth each. A line on stderr says so, unless ``progress=False``.
+
+    An optimizer of your own is a callable from parameters to a torch optimizer::
+
+        >>> fit(pair, data, optimizer=torch.optim.RAdam, learning_rate=1e-3)
+        >>> fit(pair, data, optimizer=functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9), schedule="cosine")
+
+    A callable that takes ``lr`` gets ``learning_rate``, unless ``lr`` is bound in it. The schedule multiplies the
+    learning rate of each group. Optimizers whose step needs a closure, such as LBFGS, are refused.
+
+    A callback is an object with one or both of two methods, and ``on_epoch_end`` is enough to prune a sweep::
+
+        >>> class Prune:
+        ...     def __init__(self, trial):
+        ...         self.trial = trial
+        ...
+        ...     def on_epoch_end(self, record):
+        ...         self.trial.report(record["valid_bound"], record["epoch"])
+        ...         return self.trial.should_prune()
+        >>> history = fit(pair, data, callbacks=[Prune(trial)])
+
+    ========================== =========================================================================================
+    ``on_step_end(state)``     called after each step with a :class:`~pyro_priors.training.TrainingState`
+    ``on_epoch_end(record)``   called after each validation with the record of the epoch, a line of ``metrics.jsonl``
+    ``state_dict()``           returns its state: numbers, strings, tensors, arrays, and lists, tuples and dicts of them
+    ``load_state_dict(state)`` takes this state when a run is resumed; tensors in it are on the CPU
+    ========================== =========================================================================================
+
+    The training stops when a method returns True or calls ``state.stop()``; a step's epoch ends with that step, and is
+    validated and recorded. A run that a callback has stopped stays stopped when it is resumed. If a callback raises an
+    error, the state is saved as after that step or epoch, and the error passes on; the pair then holds the weights of
+    the last step, and callbacks later in the list miss that step or epoch. Callbacks need a single process. They may
+    draw from torch's generators, which are seeded again before each step.
+
+    To resume a run, give the optimizer and the callbacks again. Their states are part of the resume state, so that the
+    run ends with the same bits as an uninterrupted one.
 
     Validation computes the bound at KL weight 1 on the validation part, with the same noise after every epoch. For a
     sparse or relaxed category it sums the ``num_enumerated`` most probable categories and draws one from the rest,
@@ -84,21 +129,27 @@ def fit(
     the programs also run on one datum in training mode, where batch statistics fail.
 
     :param pair: the pair, which is trained in place
-    :param data: from :func:`pyro_priors.data.load` or :func:`pyro_priors.data.from_arrays`
+    :param data: from :func:`pyro_priors.data.load` or :func:`pyro_priors.data.from_arrays`; or x, shape
+        ``(N,) + x_shape``, as an array or tensor; or a tuple of x and the condition, shape ``(N,) + condition_shape``
     :param objective: an objective of this package, or Pyro's Trace_ELBO, TraceMeanField_ELBO or TraceEnum_ELBO, whose
         sum over the batch is divided by the batch size; by default ``pair.elbo``
+    :param optimizer: makes the optimizer from the list of the pair's parameters; by default Adam, or AdamW with
+        ``weight_decay``
+    :param callbacks: callbacks, called in this order
     :param out: the run folder, as a path or a RunFolder; without it nothing is written. From then on
         :func:`pyro_priors.load` returns the trained pair, even if :meth:`Pair.save` has written to the folder before
-    :param resume: resume the run in ``out`` with the same options and data, or start it if there is no state yet. The
-        data file may have moved, and in-memory arrays may be other objects: their checksums are compared
+    :param resume: resume the run in ``out`` with the same options, data, optimizer and callbacks, or start it if there
+        is no state yet. The data file may have moved, and in-memory arrays may be other objects: their checksums are
+        compared
     :param progress: show a progress bar, or plain lines if the output is not a terminal
     :param config: all options at once
     :param options: fields of :class:`TrainConfig`
-    :raises ValueError: if an option is out of range; data and pair do not fit; a network does not return what its
-        program needs, or cannot be trained on a batch of one datum that ``batch_size`` leaves; a tensor of the pair
-        could not be saved or restored; ``out`` contains another run, or a pair that was saved over that of the run to
-        be resumed; nothing can be compiled with ``compile="always"``; parameters or a step need more memory than the
-        machine has; or another thread draws from torch's generators during a step
+    :raises ValueError: if an option is out of range; the optimizer or a callback is not as described above; data and
+        pair do not fit; a network does not return what its program needs, or cannot be trained on a batch of one datum
+        that ``batch_size`` leaves; a tensor of the pair could not be saved or restored; ``out`` contains another run,
+        or a pair that was saved over that of the run to be resumed; nothing can be compiled with ``compile="always"``;
+        parameters or a step need more memory than the machine has; or another thread draws from torch's generators
+        during a step
     :raises TrainingDiverged: if the loss, a gradient, a parameter or the validation bound becomes NaN or infinite, or a
         distribution refuses its parameters. The pair, and ``out``, then hold the best weights so far, or the initial
         ones if no epoch has ended. Resuming a run that has diverged raises this at once
@@ -113,12 +164,13 @@ def fit(
     config = dataclasses.replace(config or TrainConfig(), **_known(options))
     pair = getattr(pair, "_orig_mod", pair)  # what torch.compile(pair) wraps
     objective = copy.copy(pair.elbo if objective is None else objective)
-    if not isinstance(data, Splits):
-        raise UserError(f"data must be Splits, got {type(data).__name__}: give pyro_priors.data.from_arrays(x_train)")
+    given, data = data, as_splits(pair, data, config.seed)
+    if progress and data is not given:
+        print(f"data: {data.source}", file=sys.stderr)
     if not hasattr(objective, "differentiable_loss"):
-        given = objective if isinstance(objective, str) else type(objective).__name__
+        name = objective if isinstance(objective, str) else type(objective).__name__
         raise UserError(
-            f"objective {given} has no differentiable_loss: give one of pyro_priors.objectives, such as Beta(4.0), "
+            f"objective {name} has no differentiable_loss: give one of pyro_priors.objectives, such as Beta(4.0), "
             "or Pyro's Trace_ELBO(), TraceMeanField_ELBO() or TraceEnum_ELBO(); use SVI to train with others"
         )
     if isinstance(objective, ELBO):
@@ -139,6 +191,7 @@ def fit(
             f"num_processes is {config.num_processes}, but {coupled[0]} computes with a whole batch, and each process "
             "has only a share of it: give num_processes=1, or scale='learned' in place of an optimal scale"
         )
+    callbacks = check_callbacks(callbacks, config.num_processes)
     check_fits(pair, data)
     check_training_memory(pair, data, objective, config.batch_size)
     check_precision(data, config.precision)
@@ -155,12 +208,13 @@ def fit(
         raise UserError(
             f"num_processes is {config.num_processes}, but the validation part has {len(data.valid)} data: give fewer"
         )
+    of_optimizer = check_factory(optimizer, pair, config, out is not None)
     to_file = out is not None or config.num_processes > 1
     checkpoint.check_module(pair, to_file)
     if out is not None:
         pair.check_parts()
     if config.num_processes > 1:
-        check_is_sent(pair, objective, config.num_processes)
+        check_is_sent(pair, objective, optimizer, config.num_processes)
     if isinstance(objective, ELBO) and out is not None:
         checkpoint.check_tensors(objective.state())
     if resume and out is None:
@@ -182,11 +236,11 @@ def fit(
     _start_pseudo_inputs(pair, data, config)
     pair.saved_digest = None
     if folder is None:
-        return run_training(pair, data, objective, config, None, resume, progress)
+        return run_training(pair, data, objective, config, None, resume, progress, optimizer, callbacks)
     with folder.locked():
-        known = default_options(pair.recipe, type(objective))
-        folder.begin(run_record(pair, data, objective, config, resume and folder.is_of_arrays), resume, known)
-        return run_training(pair, data, objective, config, folder, resume, progress)
+        known, digest = default_options(pair.recipe, type(objective)), resume and folder.is_of_arrays
+        folder.begin(run_record(pair, data, objective, config, digest, of_optimizer, callbacks), resume, known)
+        return run_training(pair, data, objective, config, folder, resume, progress, optimizer, callbacks)
 
 
 def _known(options: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,14 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from .. import checkpoint
 from .._files import CheckpointError, WriteError, write_atomically
 from ..data import Splits
+from ..divergence import TrainingDiverged
 from ..errors import UserError
 from ..pair import Pair
 from ..run_folder import RunFolder
 from .config import TrainConfig
-from .loop import History, Training, TrainingDiverged
+from .loop import Training
+from .optimizers import Factory
+from .progress import History
 from .signals import forwarded_signals
 
 if TYPE_CHECKING:
@@ -71,19 +74,20 @@ class _Sender(pickle.Pickler):
         return type(None), ()
 
 
-def check_is_sent(pair: Pair, objective: infer.ELBO, num_processes: int) -> None:
-    """Check that the pair and the objective can be sent to other processes.
+def check_is_sent(pair: Pair, objective: infer.ELBO, optimizer: Factory | None, num_processes: int) -> None:
+    """Check that the pair, the objective and the optimizer's factory can be sent to other processes.
 
-    :raises ValueError: if they cannot be pickled
+    :raises ValueError: if one cannot be pickled
     """
-    try:
-        _Sender(io.BytesIO()).dump((pair, objective))
-    except Exception as error:  # modules have many ways to refuse
-        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
-        raise UserError(
-            f"num_processes is {num_processes}, but the pair and its objective cannot be sent to other processes "
-            f"({reason}): give num_processes=1"
-        ) from None
+    for what, given in (("the pair and its objective", (pair, objective)), ("the optimizer's factory", optimizer)):
+        try:
+            _Sender(io.BytesIO()).dump(given)
+        except Exception as error:  # modules have many ways to refuse
+            reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+            raise UserError(
+                f"num_processes is {num_processes}, but {what} cannot be sent to other processes ({reason}): give "
+                "num_processes=1"
+            ) from None
 
 
 @contextmanager
@@ -135,6 +139,8 @@ def run_training(
     folder: RunFolder | None,
     resume: bool,
     progress: bool,
+    optimizer: Factory | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> History:
     """Train in this process, or in ``config.num_processes`` processes."""
     from lightning_fabric import Fabric  # a second to import, and only training needs it
@@ -148,10 +154,11 @@ def run_training(
     )
     if config.num_processes == 1:
         fabric.launch()
-        return Training(fabric, pair, data, objective, config, folder, resume, progress).run()
+        rest = (data, objective, config, folder, resume, progress, optimizer, callbacks)
+        return Training(fabric, pair, *rest).run()
     with forwarded_signals(), tempfile.TemporaryDirectory() as place:
         # Fabric gives each process its own copy of a module among the arguments, and refuses frozen dataclasses there
-        rest = (data, objective, config, folder, resume, progress)
+        rest = (data, objective, config, folder, resume, progress, optimizer, ())
         result = Path(place) / "result"
         try:
             with _quiet(logging.getLogger("torch.multiprocessing.spawn")):

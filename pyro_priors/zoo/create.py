@@ -16,7 +16,7 @@ from .. import checkpoint
 from .._files import CheckpointError
 from .._memory import TRAINED, TooLarge, Within, check_memory, refusing_too_many_bytes
 from .._options import Seed, path_of, plain, shown, typed
-from .._records import SavedPair
+from .._schemas import SavedPair
 from ..data import Splits
 from ..errors import UserError, hint
 from ..nn.likelihood import LIKELIHOODS, Likelihood, LikelihoodOptions
