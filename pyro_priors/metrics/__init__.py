@@ -35,6 +35,13 @@ from .judges import JudgeConfig
 from .latent import active_categories, active_units, effective_categories
 from .magnification import log_magnification
 from .record import OF_SAME, beside, can_be_beside, record
+from .representation import (
+    gaussian_correlation,
+    information,
+    linear_probe,
+    neighbours_label,
+    neighbours_label_whitened,
+)
 from .variety import Variety, variety
 
 __all__ = [
@@ -65,15 +72,18 @@ __all__ = [
     "factor_information",
     "features_for",
     "frechet",
+    "gaussian_correlation",
     "high_posterior_samples",
     "hungarian_accuracy",
     "image_distances",
     "images_of",
+    "information",
     "jaccard",
     "kept_classifier",
     "kernel_distance",
     "leakage",
     "leakage_below",
+    "linear_probe",
     "log_aggregate",
     "log_magnification",
     "log_prior",
@@ -82,6 +92,8 @@ __all__ = [
     "mean_pairwise_distance",
     "mutual_information_gap",
     "nearest_neighbour_kl",
+    "neighbours_label",
+    "neighbours_label_whitened",
     "pair_scores",
     "posterior_draws",
     "posterior_means",

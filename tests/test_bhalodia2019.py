@@ -8,8 +8,7 @@ import torch
 from torch.testing import assert_close
 
 import pyro_priors as pp
-from pyro_priors import experiments, objectives, zoo
-from pyro_priors.data import Part, Splits
+from pyro_priors import experiments, metrics, objectives, zoo
 from pyro_priors.experiments import Trained, bhalodia2019
 from pyro_priors.metrics import Estimate
 
@@ -19,7 +18,7 @@ FIGURES = [f"bhalodia2019/fig{i}" for i in (1, 3, 4, 5, 6, 7, 8)]
 def test_rows_with_and_without_dp_differ_in_the_prior_alone():
     moons, table = (experiments.find(f"bhalodia2019/{name}") for name in ("moons", "table1"))
     assert len(moons.rows) == 12 * 5 and len(table.rows) == 12 * 3
-    for rows in (bhalodia2019.MOONS, bhalodia2019.ROWS):
+    for rows in (bhalodia2019.rows.MOONS, bhalodia2019.rows.ROWS):
         for name, row in rows.items():
             if not name.endswith("-dp"):
                 dp = rows[f"{name}-dp"]
@@ -33,14 +32,14 @@ def test_rows_with_and_without_dp_differ_in_the_prior_alone():
 
 
 def test_published_numbers_are_table_1_s():
-    fid, low, gap, likelihood = (bhalodia2019._published(index) for index in range(4))
-    assert len(fid) == len(low) == len(gap) == len(likelihood) == 36 == len(bhalodia2019.ROWS.keys() & fid.keys())
+    fid, low, gap, likelihood = (bhalodia2019.rows.published_numbers(index) for index in range(4))
+    assert len(fid) == len(low) == len(gap) == len(likelihood) == 36 == len(bhalodia2019.rows.ROWS.keys() & fid.keys())
     assert fid["mnist-vae"] == 137.4 and low["mnist-beta-tc"] == 200.3 and gap["svhn-vae-dp"] == 13.02
     assert likelihood["celeba-factor-dp"] == 12.2 and gap["celeba-beta-tc-dp"] == 90.3 and low["svhn-factor"] == 108.5
 
 
 def test_titles():
-    titles = {name: bhalodia2019.title_of(row) for name, row in bhalodia2019.MOONS_FIRST.items()}
+    titles = {name: bhalodia2019.rows.title_of(row) for name, row in bhalodia2019.rows.MOONS_FIRST.items()}
     assert titles["moons-beta-h"] == "beta-VAE-H" and titles["moons-beta-tc-dp"] == "beta-TC-dpVAE"
     assert len(set(titles.values())) == 12
 
@@ -76,9 +75,9 @@ def test_no_distance_is_shown_without_its_network():
 def test_distance_from_the_half_circles():
     x = torch.tensor([[0.0, 1.0], [1.0, 0.5], [1.0, -0.5], [0.0, 0.7], [2.0, 0.5], [3.0, 0.5]])
     wanted = torch.tensor([0.0, math.hypot(1, 0.5) - 1, 0.0, 0.2, 0.0, 1.0])
-    assert_close(bhalodia2019._distance(x), wanted, rtol=0, atol=2e-3)
-    noisy = bhalodia2019._distance(pp.data.load("moons").train.x)
-    assert (noisy > bhalodia2019.OFF).double().mean() < 0.01
+    assert_close(bhalodia2019.measures._distance(x), wanted, rtol=0, atol=2e-3)
+    noisy = bhalodia2019.measures._distance(pp.data.load("moons").train.x)
+    assert (noisy > bhalodia2019.measures.OFF).double().mean() < 0.01
 
 
 def _untrained(row, data):
@@ -89,13 +88,16 @@ def _untrained(row, data):
 
 def _of_moons(names):
     data = pp.data.load("moons", limit=300)
-    return {name: _untrained(bhalodia2019.MOONS_FIRST[name], data)[0] for name in names}
+    return {name: _untrained(bhalodia2019.rows.MOONS_FIRST[name], data)[0] for name in names}
 
 
 @pytest.mark.parametrize("name", ["moons-vae", "moons-vae-dp"])
 def test_measures_of_the_moons(name):
     one = _of_moons([name])[name]
-    off, gap = bhalodia2019.off_manifold(one.pair, one.data), bhalodia2019.train_gap(one.pair, one.data)
+    off, gap = (
+        bhalodia2019.measures.off_manifold(one.pair, one.data),
+        bhalodia2019.measures.train_gap(one.pair, one.data),
+    )
     assert off.keys() == {f"off_{kind}" for kind in ("low_posterior", "prior", "high_posterior", "aggregate")}
     assert all(0 <= estimate.value <= 1 for estimate in off.values())
     assert gap["train_symmetric_kl"].value > 0 and 0 <= gap["train_share_below_1%"].value <= 1
@@ -106,9 +108,9 @@ def test_measures_of_the_moons(name):
     for ours, theirs in same_quantity.items():
         found, expected = gap[f"train_{ours}"], same[theirs]
         assert abs(found.value - expected.value) <= 4 * math.hypot(found.stderr or 0, expected.stderr or 0) + 1e-3
-    told = bhalodia2019.information(one.pair, one.data)
+    told = metrics.information(one.pair, one.data)
     assert 0 < told["information"].value < math.log(len(one.data.train))
-    assert 0.4 < bhalodia2019.neighbours_label(one.pair, one.data)["neighbours_label"].value <= 1
+    assert 0.4 < metrics.neighbours_label(one.pair, one.data)["neighbours_label"].value <= 1
 
 
 def test_an_exact_pair_has_no_pockets_and_a_bad_one_has():
@@ -128,7 +130,7 @@ def test_an_exact_pair_has_no_pockets_and_a_bad_one_has():
     data = pp.data.load("moons", limit=200)
     for radius, off in ((1.0, 0.0), (4.0, 1.0)):
         pair = pp.create("vae", x_shape=(2,), z_dim=2, hidden=(4,), decoder=Decoder(radius), likelihood="gaussian")
-        found = bhalodia2019.off_manifold(pair, data)
+        found = bhalodia2019.measures.off_manifold(pair, data)
         assert found["off_prior"].value == off
         assert found["off_low_posterior"].value == off
 
@@ -158,92 +160,9 @@ def test_low_and_high_posterior_samples_are_told_apart():
     data = pp.data.load("moons", limit=200)
     given = {"decoder": Decoder(), "encoder": Encoder(), "likelihood": "gaussian"}
     pair = pp.create("vae", x_shape=(2,), z_dim=2, hidden=(4,), **given)
-    found = bhalodia2019.off_manifold(pair, data)
+    found = bhalodia2019.measures.off_manifold(pair, data)
     assert found["off_low_posterior"].value > 0.95 and found["off_high_posterior"].value == 0.0
     assert found["off_aggregate"].value < 0.01 and 0.45 < found["off_prior"].value < 0.55
-
-
-def test_information_and_correlation_of_codes_are_known():
-    """Two clusters of data, each at a code of its own, far apart along the diagonal: log 2 nats of information, and as
-    many of total correlation, as one value of the code gives the other away."""
-
-    class Encoder(torch.nn.Module):
-        def forward(self, x):
-            import pyro.distributions as dist
-
-            return dist.Normal(torch.where(x > 0, 5.0, -5.0)[:, :1].expand(-1, 2), 0.5).to_event(1)
-
-    x = torch.ones(400, 2)
-    x[200:] = -1
-    data = pp.data.from_arrays(x, x, x, likelihood="gaussian")
-    pair = pp.create("vae", x_shape=(2,), z_dim=2, hidden=(4,), encoder=Encoder(), likelihood="gaussian")
-    found = bhalodia2019.information(pair, data)
-    assert found["information"].value == pytest.approx(math.log(2), abs=1e-4)
-    assert found["total_correlation"].value == pytest.approx(math.log(2), abs=1e-4)
-
-
-class _Affine(torch.nn.Module):
-    """Codes that are an affine map of the data, with next to no noise."""
-
-    def __init__(self, matrix, scale=1e-3):
-        super().__init__()
-        self.matrix, self.scale = matrix, scale
-
-    def forward(self, x):
-        import pyro.distributions as dist
-
-        return dist.Normal(x @ self.matrix.T, self.scale).to_event(1)
-
-
-def _of_codes(matrix, label=None):
-    x = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
-    part = Part(x, label=(x[:, 0] > 0).long() if label is None else label(x))
-    options = {"encoder": _Affine(torch.tensor(matrix)), "likelihood": "gaussian"}
-    pair = pp.create("vae", x_shape=(2,), z_dim=2, hidden=(4,), **options)
-    return pair, Splits("made", part, part, part, "gaussian", num_labels=2)
-
-
-def test_gaussian_correlation_is_that_of_the_codes():
-    """-log(1 - rho^2) / 2 for two codes of correlation rho, whatever their scales."""
-    for matrix, rho in (
-        ([[1.0, 0.0], [0.0, 7.0]], 0.0),
-        ([[1.0, 0.0], [0.8, 0.6]], 0.8),
-        ([[3.0, 0.0], [-6, 8]], -0.6),
-    ):
-        found = bhalodia2019.gaussian_correlation(*_of_codes(matrix))["gaussian_correlation"]
-        assert found.value == pytest.approx(-math.log(1 - rho**2) / 2, abs=0.03) and found.unit == "nats"
-
-
-def test_whitened_neighbours_do_not_see_an_affine_map():
-    """A label that a narrow direction of the code tells: lost to Euclidean neighbours, not to these."""
-    shares = [
-        (bhalodia2019.neighbours_label_whitened(*made), bhalodia2019.neighbours_label(*made))
-        for made in (_of_codes([[1.0, 0.0], [0.0, 1.0]]), _of_codes([[0.001, 0.0], [3.0, 50.0]]))
-    ]
-    (whitened, plain), (moved, lost) = [tuple(one.popitem()[1].value for one in both) for both in shares]
-    assert whitened > 0.95 and plain > 0.95 and moved == pytest.approx(whitened, abs=0.01) and lost < 0.8
-
-
-def test_a_linear_probe_reads_what_codes_tell():
-    """Codes that are the data: a label that is the side of a line, and attributes of which one is told and one is
-    drawn."""
-    x = torch.randn(600, 2, generator=torch.Generator().manual_seed(0))
-    told = (x.sum(1) > 0).long()
-    drawn = torch.rand(600, generator=torch.Generator().manual_seed(1)) < 0.3
-
-    class Encoder(torch.nn.Module):
-        def forward(self, x):
-            import pyro.distributions as dist
-
-            return dist.Normal(x, 0.1).to_event(1)
-
-    pair = pp.create("vae", x_shape=(2,), z_dim=2, hidden=(4,), encoder=Encoder(), likelihood="gaussian")
-    part = Part(x, label=told)
-    data = Splits("made", part, part, part, "gaussian", num_labels=2)
-    assert bhalodia2019.linear_probe(pair, data)["linear_probe"].value > 0.98
-    part = Part(x, attributes=torch.stack([told, drawn], 1).float())
-    data = Splits("made", part, part, part, "gaussian", attribute_names=("told", "drawn"))
-    assert 0.7 < bhalodia2019.linear_probe(pair, data)["linear_probe"].value < 0.82
 
 
 def test_paths():
@@ -269,7 +188,7 @@ def test_figures_of_the_moons(name, tmp_path):
     experiment = experiments.find(f"bhalodia2019/{name}")
     trained = _of_moons(["moons-beta-h", "moons-beta-h-dp"] if name != "fig3" else ["moons-vae", "moons-info"])
     torch.manual_seed(0)
-    figure = experiment.figure({bhalodia2019.MOONS_FIRST[key].name: one for key, one in trained.items()})
+    figure = experiment.figure({bhalodia2019.rows.MOONS_FIRST[key].name: one for key, one in trained.items()})
     figure.savefig(tmp_path / "figure.png")
     titles = {axes.get_title() for axes in figure.axes} | {
         line.get_label() for axes in figure.axes for line in axes.lines
@@ -291,10 +210,10 @@ def test_figures_of_images(name, tmp_path):
     experiment.figure(pictures).savefig(tmp_path / "figure.png")
 
 
-@pytest.mark.parametrize("name", bhalodia2019.ROWS)
+@pytest.mark.parametrize("name", bhalodia2019.rows.ROWS)
 def test_rows_of_images_can_be_trained(name):
     """Pair, objective and one finite loss of each row, on noise of its size."""
-    row = bhalodia2019.ROWS[name]
+    row = bhalodia2019.rows.ROWS[name]
     x = torch.rand(6, *{"mnist": (1, 28, 28), "svhn": (3, 32, 32), "celeba": (3, 64, 64)}[row.data])
     one, objective = _untrained(row, pp.data.from_arrays(x, x, x, likelihood="gaussian"))
     objective.begin(6, 0)

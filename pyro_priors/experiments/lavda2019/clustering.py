@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .. import plots
-from ..clusters import start_at_clusters
-from ..training.config import TrainConfig
-from .experiment import Column, Experiment, Row, Start, Trained, add, log_likelihood, number, seeds, validation_bound
-from .lavda2019 import ACTIVE_CATEGORIES, BOUND, FIRST
-from .pictures import Pictures
+from ... import plots
+from ...clusters import start_at_clusters
+from ...training.config import TrainConfig
+from ..experiment import Column, Experiment, Row, Start, Trained, add, log_likelihood, number, seeds, validation_bound
+from ..pictures import Pictures
+from .rows import FIRST
+from .tables import ACTIVE_CATEGORIES, BOUND
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,10 +32,10 @@ __all__: list[str] = []
 LEARNED = TrainConfig(
     max_epochs=40, warmup_epochs=10, batch_size=250, learning_rate=2e-3, schedule="cosine", compile="always"
 )
+
 PLAIN = dataclasses.replace(LEARNED, max_epochs=60, warmup_sites=("z",))
 FREED = dataclasses.replace(PLAIN, frozen=("guide.category",), frozen_epochs=40)
 HELD = dataclasses.replace(FREED, frozen_epochs=60)
-
 
 RECIPES: dict[str, tuple[TrainConfig, dict[str, Any] | None]] = {
     "clusters": (FREED, {}),
@@ -99,7 +100,6 @@ ROWS = (
     *(row for recipe in ("clusters", "plain") for row in _rows("fashion_mnist", recipe, 3)),
     *(row for recipe in ("clusters", "plain") for row in _rows("digits", recipe, 5, batch_size=25)),
 )
-
 
 ACCURACY = (
     "accuracy on the test part, of the most probable category; Hungarian: one digit for each category, matched on the "
