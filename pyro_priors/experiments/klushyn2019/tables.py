@@ -113,7 +113,7 @@ IMAGES_DIFFERS = (
     "here; ours: gated 300-300; in 'slow' warmed up over 10 epochs",
     "variety: mean number of classes among ten completions (means of p(x|z)) of each test condition, of those whole "
     f"images that our classifier gives a class with at least {SHOWN_THRESHOLD}; clear: share of these; other "
-    "thresholds in the .json",
+    "thresholds in runs.jsonl",
     PSEUDO_TARGETS,
     f"components off: of the prior's K means given each of {NUM_CONDITIONS} test conditions, those farther from the "
     f"nearest of {NUM_CODES} encoded training images than 99% of encoded test images are; left: components that are "
