@@ -31,8 +31,8 @@ class HVAE(nn.Module):
     :param prior_z1: module from z2 to p(z1|z2), event shape ``(z1_dim,)``
     :param decoder: module from z1 and z2 to p(x|z1,z2), event shape ``x_shape``
 
-    Given the guide's draw of z2 both sides of z1 are Gaussian: its KL is in closed form, where the paper's code samples
-    it.
+    If ``prior_z1`` is Gaussian, both sides of z1 are, given the guide's draw of z2. Its KL is then in closed form; the
+    paper's code samples it.
 
     Reference: Jakub M. Tomczak and Max Welling, VAE with a VampPrior, AISTATS 2018, arXiv:1705.07120. The prior is free
     here; N(0, I) or the VampPrior there.

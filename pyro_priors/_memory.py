@@ -25,6 +25,9 @@ TRAINED = 5
 LEAST = 1024
 """Minimum number of values counted for each call of a torch function, so that many small tensors are limited too."""
 
+PYTHON_TYPES = {bool: torch.bool, int: torch.int64, float: torch.float64}
+"""What torch takes for a dtype besides its own."""
+
 FACTORIES = ("empty", "full", "ones", "rand", "randn", "zeros")
 
 
@@ -67,10 +70,17 @@ class _Counter(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if getattr(function, "__name__", "").removeprefix("new_") in FACTORIES:
-            dtype = kwargs.get("dtype") or torch.get_default_dtype()
-            self.num_bytes += math.prod(_size(args, kwargs)) * dtype.itemsize
+            itemsize = _itemsize(kwargs.get("dtype"))
+            self.num_bytes += math.prod(_size(args, kwargs)) * itemsize
             check_memory(self.copies * self.num_bytes, self.what, self.remedy)
         return function(*args, **kwargs)
+
+
+def _itemsize(dtype: torch.dtype | type | None) -> int:
+    """Return the bytes of one value; torch takes ``bool``, ``int`` and ``float`` as types too."""
+    if dtype is None:
+        return torch.get_default_dtype().itemsize
+    return PYTHON_TYPES[dtype].itemsize if isinstance(dtype, type) else dtype.itemsize
 
 
 def _size(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[int]:

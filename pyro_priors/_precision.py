@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HALF",
     "at_least_float32",
+    "condition_like",
     "convert_draws",
     "first_rounded",
     "in_precision_of",
@@ -41,6 +42,14 @@ INVERSE: Any = type(ExpTransform().inv)
 def at_least_float32(value: Tensor) -> Tensor:
     """Return the tensor in float32 if its own precision is narrower, and the tensor itself otherwise."""
     return value.float() if value.dtype in HALF else value
+
+
+def condition_like(condition: Tensor | None, like: Tensor) -> Tensor | None:
+    """Return a condition on the device of another tensor and in its precision; labels remain integers."""
+    if condition is None:
+        return None
+    is_label = isinstance(condition, Tensor) and not condition.is_floating_point()  # and no bytes of images
+    return condition.to(like.device) if is_label else condition.to(like)
 
 
 def in_precision_of(network: nn.Module, value: Tensor) -> Tensor:

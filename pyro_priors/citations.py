@@ -50,6 +50,11 @@ BIBTEX = {
   author = {Kingma, Diederik P. and Welling, Max},
   booktitle = {International Conference on Learning Representations}, year = {2014}, eprint = {1312.6114}
 }""",
+    "kingma2014semi": """@inproceedings{kingma2014semi,
+  title = {Semi-supervised Learning with Deep Generative Models},
+  author = {Kingma, Diederik P. and Rezende, Danilo J. and Mohamed, Shakir and Welling, Max},
+  booktitle = {Advances in Neural Information Processing Systems}, volume = {27}, year = {2014}, eprint = {1406.5298}
+}""",
     "klushyn2019": """@inproceedings{klushyn2019increasing,
   title = {Increasing the Generalisation Capacity of Conditional {VAEs}},
   author = {Klushyn, Alexej and Chen, Nutan and Cseke, Botond and Bayer, Justin and van der Smagt, Patrick},

@@ -25,7 +25,7 @@ from ._options import checked, path_of, plain, shown, typed
 from ._precision import at_least_float32, convert_draws, with_float32_parameters
 from ._records import SavedPair
 from .network_checks import explaining
-from .nn import Likelihood
+from .nn import Likelihood, check_labels
 from .objectives import ELBO, log_importance_weights
 from .progress import progress_bar
 from .registration import check_batch
@@ -173,6 +173,11 @@ class Pair(nn.Module):
         return bool(self.recipe is None or self._configured("condition_shape"))
 
     @property
+    def takes_labels(self) -> bool:
+        """Whether the condition is integer labels, -1 where unknown, and may be left out, as in ``cp_vae``."""
+        return bool(getattr(self.model, "takes_labels", False))
+
+    @property
     def batch_at_once(self) -> int:
         """Maximum number of data in one call of the programs that enumerates all categories."""
         return max(1, ROWS_AT_ONCE // max(1, self.num_categories))
@@ -191,7 +196,7 @@ class Pair(nn.Module):
 
         :param size: number of samples
         :param condition: one condition for all samples, shape ``condition_shape``, or one for each, shape
-            ``(size,) + condition_shape``
+            ``(size,) + condition_shape``; for ``cp_vae`` one label, or one for each, -1 to draw the category from p(c)
         :param fixed: values for sites: one value for all samples, or ``size`` values. For ``c`` also ``"aggregate"``,
             which draws from the aggregate posterior (equation 14) that training or :meth:`set_aggregate` has set, or
             ``"prior"``, which is the default. With a flow prior also ``z0``, points of its base (the generation space
@@ -205,13 +210,15 @@ class Pair(nn.Module):
             raise ValueError(f"size must be a positive integer, got {size!r} (for example, 64)")
         if condition is None and self._configured("condition_shape"):
             raise ValueError("condition is None, but this pair needs one: give one condition, or one for each sample")
-        if condition is not None and not self.takes_condition:
+        if condition is not None and not (self.takes_condition or self.takes_labels):
             raise ValueError("condition was given, but this pair takes none: leave it out, or train a conditional pair")
         widest = max((module.out_features for module in self.modules() if isinstance(module, nn.Linear)), default=0)
         of_one = 2 * math.prod(self._configured("x_shape") or ()) + widest  # x, its mean, and a layer
         check_memory(4 * size * of_one, f"size={size} (--num)", "draw fewer samples at a time")
         if condition is not None:
             condition = self._conditions(condition, size)
+            if self.takes_labels and "c" in fixed and (condition >= 0).any():
+                raise ValueError("c and condition were both given, and both set the category: give only one")
         if isinstance(c := plain(fixed.get("c")), str) and c == "prior":
             del fixed["c"]
         values, bases = self._fixed(fixed, size, condition)
@@ -278,7 +285,13 @@ class Pair(nn.Module):
                 raise ValueError(
                     f"c must be a category, 'prior', or, if the pair has categories, 'aggregate', got '{value}'"
                 )
-            return dist.Categorical(probs=at_least_float32(self.aggregate_c)).sample((size,))
+            probs = at_least_float32(self.aggregate_c)
+            if self.num_categories > 1 and bool((self.aggregate_c == self.aggregate_c[0]).all()):  # as it was made
+                raise ValueError(
+                    "c='aggregate' needs the aggregate posterior, which is not set: call pair.set_aggregate(x_train), "
+                    "as fit does"
+                )
+            return dist.Categorical(probs=probs).sample((size,))
         if not self.num_categories:
             raise ValueError("c was given, but this pair has no category: leave it out, or use a pair such as cp_vae")
         value = self._numbers("c", value)
@@ -299,6 +312,9 @@ class Pair(nn.Module):
         """Return a condition for each of ``size`` samples."""
         like = next(self.parameters())
         given = self._numbers("condition", condition)
+        if self.takes_labels:
+            labels = check_labels("condition", given.reshape(-1) if given.dim() == 0 else given, self.num_categories)
+            return self._row_each("condition", labels[0] if given.dim() == 0 else labels, size, 0)
         condition = given.to(like)
         shape = tuple(self._configured("condition_shape") or ())
         if shape and tuple(condition.shape) not in (shape, (size, *shape)):
@@ -319,7 +335,9 @@ class Pair(nn.Module):
         for name, value in (("x", x), ("condition", condition)):
             if value is None and (name == "x" or self._configured("condition_shape")):
                 raise ValueError(f"{name} is None, but this pair needs it: give {name}, one row per datum")
-            if value is not None:
+            if name == "condition" and value is not None and self.takes_labels:
+                check_labels("condition", value, self.num_categories)
+            elif value is not None and (name == "x" or self.takes_condition):
                 own = next(self.parameters()).dtype
                 check_batch(name, value, own, self._configured(f"{name}_shape"))
         if condition is not None:
@@ -351,7 +369,8 @@ class Pair(nn.Module):
     def encode(self, x: Tensor, condition: Tensor | None = None) -> dict[str, Any]:
         """Return the posterior of each latent site.
 
-        If a site depends on another site, its posterior is given that site's most probable category or mean.
+        If a site depends on another site, its posterior is given that site's most probable category or mean. Labels of
+        ``cp_vae`` need not be given: q(c|x) is then the classifier; the category of a known label is that label.
 
         Example::
 
@@ -429,7 +448,8 @@ class Pair(nn.Module):
 
         with the weights of :func:`~pyro_priors.objectives.log_importance_weights`. Categories are summed exactly, with
         S draws of z for each, or drawn along with z. The expected estimate increases towards log p(x) with S (Burda et
-        al. 2016, arXiv:1509.00519). Memory use does not grow with S.
+        al. 2016, arXiv:1509.00519). Memory use does not grow with S. Given labels y of ``cp_vae``, it is log p(x, y) of
+        the labeled examples, and log p(x) of the others.
 
         :param x: shape ``(batch,) + x_shape``
         :param condition: shape ``(batch,) + condition_shape``

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import pyro
 import torch
 import torch.nn as nn
+from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.ops.provenance import detach_provenance
 from pyro.util import ignore_jit_warnings
@@ -23,6 +24,7 @@ from .errors import check_sizes
 __all__ = [
     "BatchCheck",
     "NetworkError",
+    "add_to_loss",
     "check_batch",
     "check_distribution",
     "check_features",
@@ -102,6 +104,21 @@ def unregistered() -> Iterator[None]:
         yield
     finally:
         _unregistered.reset(token)
+
+
+def add_to_loss(name: str, term: torch.Tensor, weight: float = 1.0) -> None:
+    """Add a term of each datum to the loss, and not to the bound: a factor of the guide, within its plate.
+
+    Our objectives report its mean over the batch, at weight 1, as a penalty. Pyro's add ``weight * term`` to their sum
+    over the batch.
+
+    :param name: name of the site
+    :param term: in nats, shape ``(batch,)``
+    :param weight: above 0
+    """
+    marked: Any = {"is_penalty": True}
+    with poutine.scale(scale=weight), poutine.infer_config(config_fn=lambda site: marked):
+        pyro.factor(name, term, has_rsample=True)
 
 
 def data_plate(
@@ -225,6 +242,10 @@ def check_distribution(
     right = zip(reversed(batch), reversed(tuple(left_shape)), strict=False)
     if any(one != 1 and other != 1 and one != other for one, other in right):
         remedy = "return one row of parameters for each row of the input"
+        if not event:
+            remedy = "declare its last dimension as the event, .to_event(1)"
+        elif event_shape is None and network.startswith("prior") and len(batch) <= 1:
+            remedy = "return one distribution, of batch shape (), or one for each row of the input"
         if batch[-1:] == (prod(left_shape),):
             remedy = "keep the dimensions to the left of the event, logits.reshape(*z.shape[:-1], *x_shape)"
         raise NetworkError(

@@ -23,6 +23,7 @@ __all__ = [
     "check_latent",
     "is_categorical",
     "is_enumerated",
+    "is_gaussian",
     "is_normal",
     "is_transformed",
     "sample_sites",
@@ -72,6 +73,11 @@ def base_of(fn: dist.Distribution) -> Any:
 def is_normal(fn: dist.Distribution) -> bool:
     """Whether the distribution is a diagonal Gaussian."""
     return type(base_of(fn)) is dist.Normal
+
+
+def is_gaussian(fn: dist.Distribution) -> bool:
+    """Whether the distribution is a Gaussian over vectors, of a diagonal or a full covariance."""
+    return is_normal(fn) or isinstance(fn, dist.MultivariateNormal)
 
 
 def is_transformed(fn: dist.Distribution) -> bool:

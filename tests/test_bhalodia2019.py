@@ -129,7 +129,7 @@ def test_an_exact_pair_has_no_pockets_and_a_bad_one_has():
 
     data = pp.data.load("moons", limit=200)
     for radius, off in ((1.0, 0.0), (4.0, 1.0)):
-        pair = pp.create("vae", x_shape=(2,), z_dim=2, hidden=(4,), decoder=Decoder(radius), likelihood="gaussian")
+        pair = pp.create("vae", x_shape=(2,), z_dim=2, hidden=(4,), decoder=Decoder(radius))
         found = bhalodia2019.measures.off_manifold(pair, data)
         assert found["off_prior"].value == off
         assert found["off_low_posterior"].value == off
@@ -158,7 +158,7 @@ def test_low_and_high_posterior_samples_are_told_apart():
             return dist.Normal(torch.stack([torch.full_like(x[:, 0], 1.5), 0 * x[:, 1]], -1), 0.3).to_event(1)
 
     data = pp.data.load("moons", limit=200)
-    given = {"decoder": Decoder(), "encoder": Encoder(), "likelihood": "gaussian"}
+    given = {"decoder": Decoder(), "encoder": Encoder()}
     pair = pp.create("vae", x_shape=(2,), z_dim=2, hidden=(4,), **given)
     found = bhalodia2019.measures.off_manifold(pair, data)
     assert found["off_low_posterior"].value > 0.95 and found["off_high_posterior"].value == 0.0

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 import pyro_priors as pp
 import runs
 from pairs import CALIBRATED, batch, create, randomise
+from pyro_priors import testing
 from pyro_priors.data import Augment, batches
 from pyro_priors.nn import OptimalGaussianLikelihood, OptimalNormal
 from pyro_priors.nn.likelihoods import Gaussian
@@ -312,3 +313,62 @@ def test_a_gaussian_of_black_and_white_images_is_warned_of(name):
         pp.zoo.create_for("vae", runs.small_data(), 0)
         own = torch.rand(3, 40, 1, 4, 4).round()  # which nothing makes grey
         pp.zoo.create_for(name, pp.data.from_arrays(*own), 0, **options)
+
+
+@pytest.mark.parametrize("likely", [False, True])
+def test_the_error_of_a_category_counts_with_its_probability(float64, likely):
+    """Loss and every gradient of cp_vae with an optimal scale, by hand; with one category that is nearly certain, the
+    scale is that of its error, whatever the others decode to."""
+    pair = pp.create("cp_vae", x_shape=(6,), num_categories=4, z_dim=2, hidden=(5,), likelihood=Gaussian("optimal"))
+    pair = randomise(pair.double())
+    x = torch.rand(3, 6)
+    if likely:
+        last = [module for module in pair.guide.category.modules() if isinstance(module, torch.nn.Linear)][-1]
+        with torch.no_grad():
+            last.weight.zero_()
+            last.bias.copy_(torch.tensor([40.0, 0.0, 0.0, 0.0]))
+    given = testing._GivenNoise()
+
+    def guide(*args, **kwargs):
+        with given:
+            return pair.guide(*args, **kwargs)
+
+    loss = pair.elbo.differentiable_loss(pair.model, guide, x)
+
+    features = pair.guide.trunk(x)
+    log_q = pair.guide.category(features).logits.log_softmax(-1)
+    errors, kls = [], []
+    for c in range(4):
+        numbers = torch.full((3,), c)
+        q, p = pair.guide.latent(features, c=numbers).base_dist, pair.model.prior(context=numbers).base_dist
+        z = q.loc + q.scale * given.noise["z"].flatten(0, -3)[c]
+        loc = pair.model.decoder(z, c=numbers).base_dist.loc
+        errors.append((x - loc).square().sum(-1))
+        kls.append(torch.distributions.kl_divergence(q, p).sum(-1))
+    error, kl, weight = torch.stack(errors, -1), torch.stack(kls, -1), log_q.exp()
+    mse = (weight * error).sum() / x.numel()
+    log_scale = -6 + torch.log1p(torch.exp(0.5 * torch.log(mse) + 6))
+    reconstruction = -(weight * error).sum(-1) / (2 * torch.exp(2 * log_scale)) - 6 * (
+        log_scale + 0.5 * math.log(2 * math.pi)
+    )
+    kl_c = (weight * (log_q + math.log(4))).sum(-1)
+    expected = (kl_c + (weight * kl).sum(-1) - reconstruction).mean()
+
+    assert_close(loss, expected, rtol=1e-10, atol=1e-12)
+    for one, other in zip(
+        *(torch.autograd.grad(value, list(pair.parameters())) for value in (loss, expected)), strict=True
+    ):
+        assert_close(one, other, rtol=1e-10, atol=1e-12)
+    (likelihood,) = (module for module in pair.modules() if isinstance(module, OptimalGaussianLikelihood))
+    assert_close(likelihood.squared_error, mse.detach())
+    if likely:
+        assert_close(mse, error[:, 0].sum() / x.numel())
+
+
+def test_an_optimal_scale_is_not_found_from_a_part_of_the_categories(float64):
+    pair = pp.create("cp_vae", x_shape=(6,), num_categories=4, z_dim=2, likelihood=Gaussian("optimal")).double()
+    with pytest.raises(ValueError, match="chunk_size cannot be used with the likelihood of site 'x'.*leave chunk_size"):
+        pp.objectives.ELBO(chunk_size=2).loss(pair.model, pair.guide, torch.rand(3, 6))
+    with pair.evaluating():  # the scale is given
+        chunks = pp.objectives.ELBO(chunk_size=2).terms(pair.model, pair.guide, torch.rand(3, 6))
+    assert chunks.bound.isfinite().all()

@@ -387,10 +387,7 @@ def _bad(index, value):
             {"x_train": X, "x_test": X, "condition_test": X},
             r"condition_train is missing while condition_test is given",
         ),
-        (
-            {"x_train": X, "condition_train": np.arange(40)},
-            r"condition_train must have shape .* got \(40,\): give classes as label_train, with condition_labels",
-        ),
+        ({"x_train": X, "condition_train": np.arange(40) - 2}, "condition_train must be labels .* got -2 at index 0"),
         ({"x_train": X, "condition_train": X[:, 0]}, r"condition_train must .* use condition_train\[:, None\]"),
         (
             {"x_train": X, "attributes_train": X},

@@ -95,13 +95,16 @@ def finished(tmp_path_factory):
 def counted(monkeypatch):
     """What is trained and what is evaluated from here on."""
     calls = []
-    fit, evaluate = pp.fit, metrics.evaluate
+    fit, evaluate, each = pp.fit, metrics.evaluate, metrics.evaluate_each
     monkeypatch.setattr(
         "pyro_priors.experiments.runner.fit",
         lambda *args, **given: calls.append(given["out"].name) or fit(*args, **given),
     )
     monkeypatch.setattr(
         metrics, "evaluate", lambda *args, **given: calls.append(given["metrics"]) or evaluate(*args, **given)
+    )
+    monkeypatch.setattr(
+        metrics, "evaluate_each", lambda *args, **given: calls.append(given["metrics"]) or each(*args, **given)
     )
     return calls
 

@@ -63,6 +63,8 @@ def test_every_figure_is_drawn(name, left_out, tmp_path, monkeypatch):
         pair = runs.small_pair(
             one.pair, data, **kept | ({"num_components": 5} if "num_components" in one.pair_options else {})
         )
+        if pair.num_categories:
+            pair.set_aggregate(data.train.x)
         trained[one.name] = Trained(one, pair.eval(), data)
     drawn_of = {key: found.pictures(one) for key, one in trained.items()} if found.pictures else trained
     figure = found.figure(drawn_of)
@@ -95,6 +97,7 @@ def test_two_modes_of_the_ground_truth_and_of_one_gaussian():
 def test_the_toy_is_measured_by_its_samples(monkeypatch):
     data = runs.small_data("mixture")
     pair = runs.small_pair("cp_vae", data, num_categories=3)
+    pair.set_aggregate(data.train.x)
     asked = []
     original = pp.Pair.sample
     monkeypatch.setattr(lavda2019.measures, "NUM_DRAWN", 500)

@@ -136,6 +136,7 @@ OF_TYPE: dict[Any, list[str]] = {
 RIGHT: dict[str, set[str]] = {
     "data.condition-rows": {"0"},
     "edit": {"0"},
+    "data.labels": {"0"},
     "data.limit": {"0"},
     "data.root": {"nonsense"},
     "data.seed": {"0"},

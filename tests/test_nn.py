@@ -498,3 +498,24 @@ def test_categorical_head_is_a_softmax_of_an_affine_map(float64):
     h = torch.randn(4, 5)
     logits = h @ head.logits.input.weight.T + head.logits.input.bias
     assert_close(head(h).probs, logits.exp() / logits.exp().sum(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("count", [3.0, 1e4, 1e5, 1e6, 1e7])
+def test_large_counts_keep_their_digits(count):
+    """float32 against float64, and float64 against the form in deviances (Loader 2000), which does not cancel."""
+    from pyro_priors.nn.distributions import NegativeBinomial, Poisson
+
+    x, rate = torch.tensor(count), torch.tensor(count * 1.001)
+    deviance = count * math.log(count / rate.item()) + rate.item() - count
+    stirling = 1 / (12 * count) - 1 / (360 * count**3) + 1 / (1260 * count**5)
+    expected = -0.5 * math.log(2 * math.pi * count) - stirling - deviance
+    assert math.isclose(Poisson(rate).log_prob(x).item(), expected, rel_tol=1e-4)
+    for r in (2.5, 1e4):
+        total = torch.tensor(r, requires_grad=True)
+        wide = torch.tensor(r, dtype=torch.float64, requires_grad=True)
+        found = NegativeBinomial(total, logits=rate.log() - total.log()).log_prob(x)
+        right = NegativeBinomial(wide, logits=rate.double().log() - wide.log()).log_prob(x.double())
+        assert found.dtype is torch.float32
+        assert math.isclose(found.item(), right.item(), rel_tol=1e-4)
+        gradients = [torch.autograd.grad(value, of)[0].item() for value, of in ((found, total), (right, wide))]
+        assert math.isclose(*gradients, rel_tol=2e-2, abs_tol=1e-9)

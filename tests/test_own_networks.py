@@ -5,6 +5,7 @@ import math
 import pickle
 import re
 import warnings
+from importlib import import_module
 
 import pyro
 import pyro.distributions as dist
@@ -448,7 +449,7 @@ def test_many_sparse_categories_are_tried_two_at_a_time(monkeypatch):
     pair = pp.create("cp_vae", **SIZES, num_categories=1000, category="sparse", num_enumerated=3)
     sizes = []
     pair.model.decoder.register_forward_pre_hook(lambda module, args: sizes.append(args[0].shape[:-1].numel()))
-    monkeypatch.setattr("pyro_priors.training.fit.run_training", lambda *args: None)
+    monkeypatch.setattr(import_module("pyro_priors.training.fit"), "run_training", lambda *args: None)
     pp.fit(pair, data, max_epochs=1, progress=False)
     assert sizes and max(sizes) == 2 * 2 * 2, "particles, categories, rows"
 

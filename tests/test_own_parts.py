@@ -261,3 +261,100 @@ def test_the_checks_of_the_library_pass_for_parts_of_your_own():
     sizes = {"x_shape": (6,), "z_dim": 2, "hidden": (5,), "num_categories": 3}
     pair = pp.create("cp_vae", **sizes, prior=prior, likelihood=likelihood)
     pp.testing.check_pair(pair, torch.randn(8, 6), prior=StudentPrior(), likelihood=LaplaceLikelihood(1))
+
+
+class Own(torch.nn.Module):
+    """A decoder, or an encoder, that returns a distribution over 6 or 2 values."""
+
+    def __init__(self, of, to, kind):
+        super().__init__()
+        self.linear, self.kind = torch.nn.Linear(of, to), kind
+
+    def forward(self, value):
+        return self.kind(self.linear(value)).to_event(1)
+
+
+def own_decoder():
+    return Own(2, 6, lambda raw: dist.Bernoulli(logits=raw))
+
+
+def own_encoder():
+    return Own(6, 2, lambda raw: dist.Normal(raw, 1.0))
+
+
+class OwnPrior(torch.nn.Module):
+    """A Laplace prior whose forward has another signature."""
+
+    def __init__(self, event=True):
+        super().__init__()
+        self.event = event
+
+    def forward(self, c):
+        return dist.Laplace(torch.zeros(2), torch.ones(2)).to_event(1)
+
+
+class WithoutEvent(torch.nn.Module):
+    """A prior that forgets its event dimension."""
+
+    def forward(self):
+        return dist.Normal(torch.zeros(2), torch.ones(2))
+
+
+SMALL = {"x_shape": (6,), "z_dim": 2, "hidden": (5,)}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: pp.create("vae", **SMALL, decoder=own_decoder(), likelihood="gaussian"),
+            "likelihood='gaussian' has no effect, because your decoder returns p.x.z. itself: leave likelihood out",
+        ),
+        (
+            lambda: pp.create(
+                "vae", x_shape=(6,), z_dim=2, encoder=own_encoder(), decoder=own_decoder(), networks="mlp"
+            ),
+            "networks='mlp' has no effect, because encoder and decoder are your own: leave networks out",
+        ),
+        (lambda: pp.create("vae", **SMALL, prior=pp.priors.Flow), r"prior is the class Flow: give .* such as Flow\(\)"),
+        (
+            lambda: pp.create("vae", **SMALL, likelihood=torch.nn.Linear(1, 1)),
+            "likelihood must be a pyro_priors.nn.Likelihood, got Linear: derive it from that class",
+        ),
+        (
+            lambda: pp.create("cp_vae", **SMALL, num_categories=3, prior=OwnPrior()),
+            r"prior \(OwnPrior\) must have the method forward\(self, context\), .* got forward\(c\)",
+        ),
+        (
+            lambda: pp.create("vae", **SMALL, prior=OwnPrior()),
+            r"prior \(OwnPrior\) must have the method forward\(self\), got forward\(c\) without self",
+        ),
+        (
+            lambda: pp.create("vae", **SMALL, prior=WithoutEvent()).log_prob(torch.zeros(3, 6)),
+            r"prior \(WithoutEvent\) must .* declare its last dimension as the event, .to_event\(1\)",
+        ),
+        (
+            lambda: pp.testing.check_pair(pp.create("vae", **SMALL, prior=StudentPrior(2)), torch.zeros(3, 6)),
+            r"the pair has your own prior, which a load asks for: give check_pair\(pair, x, prior=...\), freshly made",
+        ),
+        (
+            lambda: pp.create("cp_vae", **SMALL, num_categories=3).sample(4, c="aggregate"),
+            r"c='aggregate' needs the aggregate posterior, which is not set: call pair.set_aggregate\(x_train\)",
+        ),
+        (
+            lambda: pp.metrics.evaluate(
+                pp.create("vae", **SMALL), pp.data.from_arrays(torch.rand(20, 6).round()), metrics=["categories"]
+            ),
+            r"metrics that do not apply to this pair and its data \(categories needs .*\): leave them out",
+        ),
+    ],
+)
+def test_what_has_no_effect_or_does_not_fit_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_module_is_not_put_in_the_place_of_a_part_of_the_library(tmp_path):
+    pp.create("vae", **SMALL).save(tmp_path)
+    with pytest.raises(ValueError, match="prior was given, but .* the library's own prior 'standard': leave prior out"):
+        pp.load(tmp_path, prior=StudentPrior(2))

@@ -50,6 +50,8 @@ def case(request):
     data = runs.small_data(data_name, held_out=30, **data_options)
     pair = runs.small_pair(name, data, **options)
     pair.eval()
+    if pair.num_categories:
+        pair.set_aggregate(data.train.x)
     return data, pair, files.split()
 
 

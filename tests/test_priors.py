@@ -768,3 +768,46 @@ def test_fit_trains_and_evaluates_every_prior(key, tmp_path):
     found = pp.metrics.evaluate(pair, data, num_samples=5, progress=False)
     assert all(math.isfinite(estimate.value) for estimate in found.values())
     assert set(found) >= {f"active_units_{site}" for site in (("z1", "z2") if name == "hvae" else ("z",))}
+
+
+def test_the_kl_of_a_full_covariance_is_in_closed_form(float64):
+    """Against torch's, and the same for every draw."""
+    pair = randomise(pp.create("vae", x_shape=(4,), z_dim=5, prior=pp.priors.Gaussian("full")).double())
+    x = torch.rand(3, 4).round()
+    found = [pp.objectives.ELBO().terms(pair.model, pair.guide, x).parts["kl_z"] for _ in range(2)]
+    q, p = pair.guide.encoder(x).base_dist, pair.model.prior()
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.MultivariateNormal(q.loc, torch.diag_embed(q.scale**2)), p
+    )
+    for kl in found:
+        assert_close(kl, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_draws_of_a_full_covariance_are_float32_under_autocast():
+    prior = randomise(pp.priors.Gaussian("full").build(pp.priors.Parts(40)))
+    draws = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            draws.append(prior().rsample((50,)))
+    assert torch.equal(*draws)
+
+
+@pytest.mark.parametrize("name", ["NSF", "MAF", "BPF", "NICE", "RealNVP"])
+def test_create_makes_conditional_flows_of_zuko(name):
+    prior = pp.priors.Flow(f"zuko.{name}", 2, (8,), condition_transforms=True)
+    pair = pp.create("cvae", x_shape=(6,), z_dim=3, condition_shape=(2,), prior=prior)
+    assert pair.log_prob(torch.rand(2, 6).round(), torch.rand(2, 2), num_samples=2).isfinite().all()
+
+
+def test_a_code_of_another_size_is_refused_by_a_flow():
+    with pytest.raises(ValueError, match=r"the last dimension of z must be z_dim, 3, got shape \(5, 1\)"):
+        pp.priors.Flow().build(pp.priors.Parts(3))().log_prob(torch.zeros(5, 1))
+
+
+@pytest.mark.parametrize("options", [pp.priors.Gaussian(), pp.priors.Gaussian("full"), pp.priors.Mixture(2)])
+def test_an_unknown_category_is_not_the_last_one(options):
+    prior = options.build(pp.priors.Parts(3, num_categories=4))
+    for number in (-1, 4):
+        with pytest.raises(ValueError, match=f"category numbers must be from 0 to 3, got {number}"):
+            prior(torch.tensor([0, number]))

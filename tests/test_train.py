@@ -6,6 +6,7 @@ import math
 import random
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pyro
@@ -543,7 +544,7 @@ def test_precisions(digits, name, precision, dtype, rel):
 
 def test_bfloat16_without_its_products(digits, monkeypatch):
     """Where it is emulated: there a first epoch of hvae with a VampPrior took about 230 s for 59 in float32."""
-    monkeypatch.setattr("pyro_priors.training.fit.multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr(import_module("pyro_priors.training.fit"), "multiplies_bfloat16", lambda device: False)
     with pytest.warns(RuntimeWarning, match="precision='bf16-mixed': this processor has no bfloat16 instructions"):
         pp.fit(runs.small_pair("vae", digits), digits, max_epochs=1, precision="bf16-mixed", **QUICK)
 

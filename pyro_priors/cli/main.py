@@ -252,7 +252,7 @@ def _train(arguments: list[str]) -> None:
             "--networks conv --data.no-flatten",
             stacklevel=1,
         )
-    if splits.condition_shape is not None and not pair.takes_condition:
+    if splits.condition_shape is not None and not (pair.takes_condition or pair.takes_labels):
         warnings.warn(f"{name} takes no condition: it is trained on x alone", stacklevel=1)
     if not options.quiet:
         binary = splits.likelihood == "bernoulli" and not data_name.endswith(".npz")

@@ -13,7 +13,7 @@ from .._limits import check_bytes
 from .augment import Augment
 from .levels import Levels
 from .registry import DataConfig
-from .splits import Part, Splits, check_below
+from .splits import UNKNOWN, Part, Splits, check_below
 
 __all__ = ["arrange"]
 
@@ -36,6 +36,8 @@ def arrange(splits: Splits, config: DataConfig) -> Splits:
         splits = _condition_on_rows(splits, config.condition_rows)
     if config.condition_labels:
         splits = _condition_on_labels(splits)
+    if config.labels:
+        splits = _keep_labels(splits, config.labels, config.seed)
     if config.flip or config.rotate:
         splits = _augment(splits, config)
     return _flatten(splits) if config.flatten else splits
@@ -129,6 +131,39 @@ def _condition_on_labels(splits: Splits) -> Splits:
 
     source = f"{splits.source}; the label is the condition"
     return replace(_map(splits, one_hot), source=source, condition_of="label")
+
+
+def _keep_labels(splits: Splits, num: int, seed: int) -> Splits:
+    """Semi-supervision (Kingma et al. 2014): some labels of the training part are known, drawn with a seed."""
+    if splits.num_labels is None:
+        raise ValueError(f"labels={num} needs labels, but {splits.name} has none: give label_train, or drop the option")
+    _refuse_second_condition(splits, "labels")
+    if num < splits.num_labels:
+        raise ValueError(
+            f"labels must be at least {splits.num_labels}, one for each class of {splits.name}, got {num}: give more"
+        )
+    num_labels = splits.num_labels
+
+    def keep(part: Part) -> Part:
+        assert part.label is not None  # num_labels says so
+        condition = torch.full_like(part.label, UNKNOWN)
+        if part is splits.train:
+            known = _balanced(part.label, num_labels, seed)[:num]
+            condition[known] = part.label[known]
+        return replace(part, condition=condition)
+
+    num_known = min(num, len(splits.train))
+    source = f"{splits.source}; {num_known} labels of the training part are known, drawn with seed {seed}"
+    return replace(_map(splits, keep), source=source)
+
+
+def _balanced(label: Tensor, num_labels: int, seed: int) -> Tensor:
+    """Positions in a random order: one of each class, then a second one of each, and so on."""
+    order = torch.randperm(len(label), generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
+    order = order[label[order].argsort(stable=True)]  # class by class, at random within each
+    each = torch.bincount(label, minlength=num_labels)
+    place = torch.arange(len(label), device="cpu") - (each.cumsum(0) - each).repeat_interleave(each)  # in its class
+    return order[place.argsort(stable=True)]
 
 
 def _augment(splits: Splits, config: DataConfig) -> Splits:

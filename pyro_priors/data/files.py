@@ -23,6 +23,7 @@ from .splits import (
     Part,
     Splits,
     check_attributes,
+    check_known_labels,
     check_labels,
     check_num_labels,
     check_values,
@@ -70,7 +71,8 @@ def from_arrays(
     spread is far from 1, at which the networks and scales of the zoo start.
 
     :param x_train: numbers, shape ``(N,) + x_shape``; ``x_valid`` and ``x_test`` too
-    :param condition_train: what x is generated given, shape ``(N,) + condition_shape``; for all parts or none
+    :param condition_train: what x is generated given, shape ``(N,) + condition_shape``; or labels of a semi-supervised
+        ``cp_vae``, integers of shape ``(N,)``, -1 where unknown; for all parts or none
     :param label_train: integers from 0, shape ``(N,)``, used only to report; for all parts or none. From a file the
         option ``condition_labels`` makes them the condition, one-hot; or, without labels, the attributes
     :param attributes_train: 0 or 1, shape ``(N, num_attributes)``, likewise
@@ -111,7 +113,7 @@ def from_arrays(
     fits = _likelihood(parts, likelihood)
     if fits != "bernoulli":
         told += strange_units("x_train", parts["train"].x, may_be_gray=fits == "gaussian" and likelihood is None)
-    if condition is not None:
+    if condition is not None and condition.shape[1:]:  # no labels
         told += strange_units("condition_train", condition)
     for line in told:
         warnings.warn(line, stacklevel=3)  # of the caller, beyond what converts the options
@@ -133,14 +135,10 @@ def _check_part(
     name: str, x: Values, condition: Values | None, label: Values | None, attributes: Values | None
 ) -> Part:
     values = x if isinstance(x, Levels) else check_values(f"x_{name}", x)
-    shape = tuple(getattr(condition, "shape", ()))
-    if len(shape) == 1 and "int" in str(getattr(condition, "dtype", "")):
-        raise ValueError(
-            f"condition_{name} must have shape (N, ...), one row per example, got {shape}: give classes "
-            f"as label_{name}, with condition_labels (--data.condition-labels), or numbers as condition_{name}[:, None]"
-        )
     rest: dict[str, Tensor] = {}
-    for kind, given, check in (("condition", condition, check_values), ("attributes", attributes, check_attributes)):
+    are_labels = len(getattr(condition, "shape", ())) == 1 and "int" in str(getattr(condition, "dtype", ""))
+    check_condition = check_known_labels if are_labels else check_values
+    for kind, given, check in (("condition", condition, check_condition), ("attributes", attributes, check_attributes)):
         if given is not None:
             rest[kind] = cast(Any, given) if isinstance(given, Levels) else check(f"{kind}_{name}", given)
             if len(rest[kind]) != len(values):

@@ -41,6 +41,9 @@ class DataConfig:
     """Last rows of each image that become the condition, the others x (Klushyn et al. 2019: 10 on MNIST)."""
     condition_labels: bool = False
     """Use the label, one-hot, as the condition; of data without labels the attributes (celeba has 40)."""
+    labels: int = 0
+    """Number of labeled training examples, as many of each class, for a semi-supervised cp_vae: their class numbers are
+    the condition. It is -1, unknown, for the others and in the validation and test parts."""
     flatten: bool = True
     """Images as (channels * height * width,) instead of (channels, height, width)."""
     side: int = 64
@@ -61,7 +64,7 @@ class DataConfig:
         convert_fields(self)
         if self.root is not None:
             path_of("root", self.root, "data")
-        for name in ("condition_rows", "limit", "seed"):
+        for name in ("condition_rows", "labels", "limit", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be an integer of 0 or more, got {getattr(self, name)}")
         if self.side < 8:
@@ -70,8 +73,9 @@ class DataConfig:
             raise ValueError(f"rotate must be an angle from 0 to 180 degrees, got {self.rotate!r}")
         if self.seed >= 2**32:  # the limit of scikit-learn's and numpy's older generators
             raise ValueError(f"seed must be below 2**32, got {self.seed}")
-        if self.condition_rows and self.condition_labels:
-            raise ValueError("condition_rows and condition_labels both set the condition: choose one of them")
+        set_it = [name for name in ("condition_rows", "condition_labels", "labels") if getattr(self, name)]
+        if len(set_it) > 1:
+            raise ValueError(f"{' and '.join(set_it)} both set the condition: choose one of them")
 
 
 Loader = Callable[[DataConfig], Splits]

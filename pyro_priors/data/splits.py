@@ -19,18 +19,23 @@ from .levels import Levels, rows_of
 __all__ = [
     "AS_NUMBERS",
     "CLASSES",
+    "UNKNOWN",
     "Part",
     "PartName",
     "Splits",
     "add_values",
     "check_attributes",
     "check_below",
+    "check_known_labels",
     "check_labels",
     "check_num_labels",
     "check_unit_interval",
     "check_values",
     "read_numbers",
 ]
+
+UNKNOWN = -1
+"""Label of an example whose class is not known, in a condition that consists of labels."""
 
 PartName = Literal["train", "valid", "test"]
 """Names of the parts of a data set."""
@@ -43,7 +48,8 @@ class Part:
 
     :param x: the data, float32, shape ``(N,) + x_shape``; for large images :class:`~pyro_priors.data.Levels`, bytes
         that become floats when they are indexed
-    :param condition: the condition given which x is generated, float32, shape ``(N,) + condition_shape``
+    :param condition: the condition given which x is generated, float32, shape ``(N,) + condition_shape``; or labels of
+        a semi-supervised pair, int64, shape ``(N,)``, -1 where unknown
     :param label: classes 0, ..., ``num_labels - 1``, int64, shape ``(N,)``; used only in reports
     :param attributes: further attributes of each datum, float32, shape ``(N, num_attributes)``; used only in reports
     """
@@ -147,7 +153,7 @@ class Splits:
 
     @property
     def condition_shape(self) -> tuple[int, ...] | None:
-        """Shape of one condition; None if there is no condition."""
+        """Shape of one condition, ``()`` of labels; None if there is no condition."""
         return None if self.train.condition is None else tuple(self.train.condition.shape[1:])
 
     @property
@@ -319,6 +325,20 @@ def check_labels(argument: str, labels: ArrayLike | Tensor, num_examples: int) -
         raise ValueError(
             f"{argument} must be 0, 1, 2, ..., got {int(label.min())} at index {int(label.argmin())}: "
             "number the classes from 0"
+        )
+    return label
+
+
+def check_known_labels(argument: str, labels: ArrayLike | Tensor) -> Tensor:
+    """Return ``labels``, -1 where unknown, as an int64 tensor of shape ``(N,)``.
+
+    :raises ValueError: if a label is below -1
+    """
+    label = read_numbers(argument, labels).to(torch.int64, copy=True)
+    if label.numel() and label.min() < UNKNOWN:
+        raise ValueError(
+            f"{argument} must be labels 0, 1, 2, ..., or {UNKNOWN} where unknown, got {int(label.min())} at index "
+            f"{int(label.argmin())}: number the classes, {CLASSES}"
         )
     return label
 

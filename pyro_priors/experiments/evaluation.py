@@ -90,7 +90,9 @@ class Evaluations:
             found: dict[str, Estimate] = {}
             rest = [name for name in missing if name not in measures and name != "log_likelihood"]
             if rest:
-                found |= metrics.evaluate(pair, data, metrics=rest, features=self.features, progress=self.progress)
+                # which leaves out what does not apply: rows of one table may be of several families
+                each = metrics.evaluate_each(pair, data, metrics=rest, features=self.features, progress=self.progress)
+                found |= {name: estimate for one in each.values() for name, estimate in one.items()}
             if "log_likelihood" in missing:
                 found |= self.log_likelihood(pair, data, samples, given["num_data"], row.categories)
             for name in missing:

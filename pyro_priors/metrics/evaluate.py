@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._options import Seed, Size, typed
-from .._precision import pair_in_precision_of
+from .._precision import condition_like, pair_in_precision_of
 from ..data import Part, Splits, batches
 from ..data.splits import PartName
 from ..errors import hint
@@ -123,6 +123,9 @@ def evaluate(
         progress=progress,
         categories=categories,
     )
+    if metrics and (empty := [name for name, found in each.items() if not found]):
+        needs = "; ".join(f"{name} needs {NEEDS[name]}" if name in NEEDS else name for name in empty)
+        raise DoesNotApply(f"metrics that do not apply to this pair and its data ({needs}): leave them out")
     return {name: estimate for found in each.values() for name, estimate in found.items()}
 
 
@@ -195,7 +198,7 @@ def _rows(context: _Context, part: str) -> Iterator[tuple[Tensor, Tensor | None]
     like = next(context.pair.parameters())
     for x, given in found:
         check_finite("x", x)
-        yield x.to(like), None if given is None else given.to(like)
+        yield x.to(like), condition_like(given, like)
 
 
 def _mean(values: Tensor, unit: str = "nats per datum") -> Estimate:
@@ -246,10 +249,10 @@ def _log_likelihood(context: _Context) -> dict[str, Estimate]:
 
 
 def _codes(context: _Context, part: str) -> dict[str, Tensor]:
-    """Posterior means of z by site, and q(c|x) as ``"c"``."""
+    """Posterior means of z by site, and q(c|x), without labels, as ``"c"``."""
     found: dict[str, list[Tensor]] = {}
     for x, condition in _rows(context, part):
-        for name, posterior in context.pair.encode(x, condition).items():
+        for name, posterior in context.pair.encode(x, None if context.pair.takes_labels else condition).items():
             code = posterior.probs if name == "c" else posterior.mean
             found.setdefault(name, []).append(code.cpu())
     return {name: torch.cat(values) for name, values in found.items()}
@@ -354,7 +357,8 @@ def _categories(context: _Context) -> dict[str, Estimate]:
 
 
 def _accuracy(context: _Context) -> dict[str, Estimate]:
-    """Agreement of the most probable category with the labels, by Hungarian matching and the training part's vote."""
+    """Agreement of the most probable category with the labels, by Hungarian matching and the training part's vote; of
+    a pair trained with labels as its condition also without either, as a classifier."""
     part: Part = context.data.parts[context.part]
     num_labels, train_label = context.data.num_labels, context.data.train.label
     if not context.pair.num_categories or num_labels is None or part.label is None or train_label is None:
@@ -366,6 +370,8 @@ def _accuracy(context: _Context) -> dict[str, Estimate]:
         "accuracy_hungarian": hungarian_accuracy(category, part.label, *sizes),
         "accuracy_majority": majority_accuracy(category, part.label, train_category, train_label, *sizes),
     }
+    if context.pair.takes_labels and context.data.condition_shape == ():
+        values["accuracy"] = (category == part.label.cpu()).double().mean().item()
     return {
         name: Estimate(value, math.sqrt(value * (1 - value) / len(part)), "share of data")
         for name, value in values.items()

@@ -3,6 +3,7 @@
 from .conditions import CONDITION_NETWORKS, AttributeConv, ConditionMLP, make_condition_network
 from .conv import NORMALISATIONS, UPSAMPLING, ConvDecoder, ConvEncoder, ConvTrunk
 from .distributions import ContinuousBernoulli, DiscretisedLogistic, JointBernoulli
+from .labels import check_labels, classification_loss, restricted
 from .likelihood import LIKELIHOODS, Likelihood, LikelihoodOptions, make_likelihood, register_likelihood
 from .likelihoods import (
     BernoulliLikelihood,
@@ -51,10 +52,13 @@ __all__ = [
     "RelaxedCategorical",
     "Temperature",
     "category_of",
+    "check_labels",
     "chosen",
+    "classification_loss",
     "make_condition_network",
     "make_likelihood",
     "positive",
     "raw_of",
     "register_likelihood",
+    "restricted",
 ]

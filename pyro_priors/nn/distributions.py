@@ -18,6 +18,7 @@ __all__ = [
     "ContinuousBernoulli",
     "DiscretisedLogistic",
     "JointBernoulli",
+    "MultivariateNormal",
     "NegativeBinomial",
     "Poisson",
     "check_binary",
@@ -252,15 +253,45 @@ class DiscretisedLogistic(dist.TorchDistribution):
         return torch.where(value > 1 - half, F.logsigmoid(-lower), below_top)
 
 
+class MultivariateNormal(dist.MultivariateNormal):
+    """Pyro's, whose draws are products of float32 matrices under autocast too: bfloat16 would round each draw."""
+
+    def rsample(self, sample_shape: "_size" = ()) -> Tensor:
+        with torch.autocast(self.loc.device.type, enabled=False):
+            return super().rsample(Size(sample_shape))
+
+
 class Poisson(dist.Poisson):
-    """Pyro's, which converts counts in half precision to float32 before it takes the logarithm of their factorials."""
+    r"""Pyro's, with :math:`x \log \lambda - \lambda - \log x!` computed in float64.
+
+    For counts above about 10,000 the three terms cancel to less than float32 resolves. The result is float32, or
+    float64 if the rate is. Apple GPUs have no float64: there the density is computed in float32.
+    """
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return super().log_prob(at_least_float32(value))
+        value = at_least_float32(value)
+        if self._validate_args:
+            self._validate_sample(value)
+        rate, x = _in_float64(self.rate, value)
+        return (x.xlogy(rate) - rate - (x + 1).lgamma()).to(self.rate.dtype)
 
 
 class NegativeBinomial(dist.NegativeBinomial):
-    """Pyro's, which converts counts in half precision to float32, as :class:`Poisson`."""
+    """Pyro's, computed in float64 as :class:`Poisson` is.
+
+    Its factorials cancel for large counts, and for a large ``total_count`` (data that are hardly more dispersed than a
+    Poisson's), in the gradient too.
+    """
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return super().log_prob(at_least_float32(value))
+        value = at_least_float32(value)
+        if self._validate_args:
+            self._validate_sample(value)
+        r, logits, x = _in_float64(self.total_count, self.logits, value)
+        log_p = r * F.logsigmoid(-logits) + x * F.logsigmoid(logits)
+        return (log_p + (r + x).lgamma() - (x + 1).lgamma() - r.lgamma()).to(self.logits.dtype)
+
+
+def _in_float64(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return the tensors in float64 where their device has it."""
+    return tensors if tensors[0].device.type == "mps" else tuple(tensor.double() for tensor in tensors)

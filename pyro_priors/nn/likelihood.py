@@ -21,15 +21,23 @@ __all__ = ["LIKELIHOODS", "Likelihood", "LikelihoodOptions", "make_likelihood", 
 class Likelihood(nn.Module):
     """Base: a map from a decoder's output to a distribution over x.
 
-    A call converts an output in half precision to float32 before :meth:`forward` reads it.
+    A call converts an output in half precision to float32 before :meth:`forward` reads it. In a class of your own, set
+    :attr:`num_outputs` and :attr:`x_range` where they differ from the defaults, 1 and any number. Example::
+
+        >>> class LaplaceLikelihood(Likelihood):
+        ...     num_outputs = 2
+        ...
+        ...     def forward(self, raw):
+        ...         loc, raw_scale = raw.unbind(-1 - self.event_dim)
+        ...         return dist.Laplace(loc, torch.nn.functional.softplus(raw_scale)).to_event(self.event_dim)
 
     :param event_dim: number of dimensions of one example, ``len(x_shape)``
     """
 
     num_outputs = 1
-    """Numbers that the decoder must produce for each value of x."""
+    """Numbers that the decoder must produce for each value of x: set it to 2 for a location and a scale, say."""
 
-    x_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    x_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     """Least and largest value that x may have, infinite where there is no limit."""
 
     values = "a density"

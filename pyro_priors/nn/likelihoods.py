@@ -61,7 +61,7 @@ class Bernoulli(LikelihoodOptions):
 class BernoulliLikelihood(Likelihood):
     """Binary data: independent Bernoulli with the decoder's output as logits. x must be 0 or 1."""
 
-    values = "binary values"
+    x_range, values = (0.0, 1.0), "binary values"
 
     def forward(self, raw: Tensor) -> dist.Distribution:
         return distributions.JointBernoulli(dist.Bernoulli(logits=self._only(raw)), self.event_dim)
@@ -83,6 +83,8 @@ class ContinuousBernoulliLikelihood(Likelihood):
     """Grey levels in [0, 1]: a Bernoulli with its missing normalising constant
     (:class:`~pyro_priors.nn.ContinuousBernoulli`)."""
 
+    x_range = (0.0, 1.0)
+
     def forward(self, raw: Tensor) -> dist.Distribution:
         return distributions.ContinuousBernoulli(self._only(raw)).to_event(self.event_dim)
 
@@ -100,7 +102,7 @@ class DiscretisedLogisticLikelihood(Likelihood):
     """Grey levels k/255: a logistic density integrated over each of 256 bins
     (:class:`~pyro_priors.nn.DiscretisedLogistic`)."""
 
-    num_outputs, values = 2, "256 levels"
+    num_outputs, x_range, values = 2, (0.0, 1.0), "256 levels"
 
     def forward(self, raw: Tensor) -> dist.Distribution:
         loc, scale = raw.unbind(-1 - self.event_dim)
@@ -172,7 +174,7 @@ class GaussianLikelihood(Likelihood):
         than their KL until it has fallen, and may carry nothing ever after
     """
 
-    x_range, has_scale = (-math.inf, math.inf), True
+    has_scale = True
 
     @typed
     def __init__(

@@ -1,6 +1,5 @@
 """The Gaussian likelihood whose scale is the best one of each batch, in closed form."""
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,10 @@ class OptimalGaussianLikelihood(Likelihood):
             = \frac{1}{P} \lVert x - \mathrm{loc} \rVert^2
 
     (De 2025, equation 10; Rybkin et al. 2021). P counts all values of all data of the batch, particles included: one
-    scalar. With it the reconstruction is :math:`-\frac{P}{2} \log \mathrm{MSE}` and a constant (De's equation 11); its
+    scalar. Where an enumerated category is summed, the squared error of each category counts with q(c|x), as in the
+    bound: :math:`\mathrm{scale}^2 = \frac{1}{P} \sum_c q(c \mid x) \lVert x - \mathrm{loc}_c \rVert^2`. Our objectives
+    pass these weights; in Pyro's own ELBOs all categories count the same, and the scale is then not the best one.
+    With it the reconstruction is :math:`-\frac{P}{2} \log \mathrm{MSE}` and a constant (De's equation 11); its
     gradient goes through the scale too. :math:`\log \mathrm{scale}` then passes :math:`-6 + \mathrm{softplus}(\cdot +
     6)`, as in the code of Rybkin et al., so that a batch that is met exactly has a finite density; scales far above
     :math:`e^{-6}` are hardly moved (0.1 becomes 0.1025).
@@ -59,7 +61,7 @@ class OptimalGaussianLikelihood(Likelihood):
 
     squared_error: Tensor
     num_values: Tensor
-    x_range, has_scale = (-math.inf, math.inf), True
+    has_scale = True
 
     @typed
     def __init__(self, event_dim: int, momentum: float = 0.1, min_log_scale: float = -6.0) -> None:
@@ -113,6 +115,10 @@ class OptimalNormal(dist.Normal):
     :param likelihood: whose running estimate gives the scale, and is moved in training
     """
 
+    weight: Tensor | None = None
+    """Weight of each category in the squared error, shape ``enumerated_shape + (..., batch)``, which sums to 1 over the
+    categories. An objective that sums over categories sets it to q(c|x)."""
+
     def __init__(self, loc: Tensor, likelihood: OptimalGaussianLikelihood, validate_args: bool | None = None) -> None:
         self.likelihood, self.training = likelihood, likelihood.training
         super().__init__(loc, likelihood.scale(), validate_args=validate_args)
@@ -124,6 +130,11 @@ class OptimalNormal(dist.Normal):
         if not self.training:
             return super().log_prob(value)
         error = (value - self.loc).square()
-        squared_error = error.mean()
-        self.likelihood.observe(squared_error, error.numel())
+        if self.weight is None:
+            squared_error, num_values = error.mean(), error.numel()
+        else:
+            of_each = error.flatten(-self.likelihood.event_dim).mean(-1) if self.likelihood.event_dim else error
+            weight = self.weight.expand(torch.broadcast_shapes(self.weight.shape, of_each.shape))
+            squared_error, num_values = (weight * of_each).sum() / weight.sum(), value.numel()
+        self.likelihood.observe(squared_error, num_values)
         return dist.Normal(self.loc, self.likelihood.scale(squared_error)).log_prob(value)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pyro.distributions as dist
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
@@ -99,8 +100,16 @@ def chosen(table: Tensor, c: Tensor) -> Tensor:
     :param table: shape ``(K,) + shape``
     :param c: category numbers of any integer type, shape ``left_shape``, or log-weights, shape ``left_shape + (K,)``
     :returns: shape ``left_shape + shape``
+    :raises ValueError: if a number is negative, or K or more: -1, an unknown category, is not the last one
     """
     if not c.is_floating_point():
-        return table[c.long()]
+        try:  # not table[c], which takes -1 as the last row
+            rows = F.embedding(c.long(), table.reshape(len(table), -1))
+        except IndexError:
+            wrong = c[(c < 0) | (c >= len(table))]
+            raise ValueError(
+                f"category numbers must be from 0 to {len(table) - 1}, got {int(wrong.flatten()[0])}"
+            ) from None
+        return rows.reshape(*c.shape, *table.shape[1:])
     weights = c.exp().to(table.dtype)
     return weights @ table if table.dim() == 2 else (weights @ table.flatten(1)).unflatten(-1, table.shape[1:])

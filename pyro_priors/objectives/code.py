@@ -99,6 +99,11 @@ def read_code(model_trace: poutine.Trace, guide_trace: poutine.Trace, max_plate_
     log_p = None
     for site in enumerated:
         found: Any = model_trace.nodes[site]
+        if dict(latent)[site]["infer"].get("labels"):
+            raise ValueError(
+                f"{user} compares the data within each category, which a batch may have none of where labels of site "
+                f"'{site}' are known: use ELBO or Beta, or leave out the labels"
+            )
         if found["value"].shape[-1] != 1:
             raise ValueError(
                 f"{user} compares the data within each category, and site '{site}' has categories of its own for each "

@@ -19,7 +19,7 @@ from pyro.infer import TraceEnum_ELBO
 from pyro.infer.util import is_validation_enabled
 from pyro.util import check_model_guide_match, check_traceenum_requirements
 from torch import Tensor
-from torch.distributions import kl_divergence
+from torch.distributions import MultivariateNormal, kl_divergence
 
 from .._files import CheckpointError
 from .._lock import LOCK
@@ -27,7 +27,7 @@ from .._options import typed
 from .._precision import at_least_float32, with_float32_parameters
 from .._reading import RESTORE
 from ..nn.distributions import DiscretisedLogistic, check_levels
-from ..sites import base_of, check_latent, is_categorical, is_enumerated, is_normal, sample_sites
+from ..sites import base_of, check_latent, is_categorical, is_enumerated, is_gaussian, is_normal, sample_sites
 from .categories import Chunk, SomeCategories, Sparse
 from .kl_weight import KLWeightOfPair, Weight
 
@@ -87,10 +87,10 @@ class ELBO(TraceEnum_ELBO):
         - w_c\, \mathrm{KL}(q(c \mid x_i) \,\|\, p(c)) \Big]
 
     In words: the mean over the batch of the reconstruction less the weighted KL of each latent site. Where both sides
-    of a site are Gaussian the KL is in closed form, for each enumerated category (equations 8 and 9 of Lavda et al.
-    2019; Pyro's TraceEnum_ELBO samples it); where the prior is anything else it is the sampled
-    :math:`\log q(z|x) - \log p(z)`. Sites that the guide marks with ``infer={"enumerate": "parallel"}`` are summed
-    exactly.
+    of a site are Gaussian, of a diagonal or a full covariance, the KL is in closed form, for each enumerated category
+    (equations 8 and 9 of Lavda et al. 2019; Pyro's TraceEnum_ELBO samples it). Where the prior is anything else, it is
+    the sampled :math:`\log q(z|x) - \log p(z)`. Sites that the guide marks with ``infer={"enumerate": "parallel"}``
+    are summed exactly.
 
     It stands wherever Pyro takes an ELBO: in ``SVI``, as ``ELBO()(pair.model, pair.guide)``, and in
     :func:`pyro_priors.fit`.
@@ -108,6 +108,7 @@ class ELBO(TraceEnum_ELBO):
     :raises ValueError: if an option is of the wrong type or out of range; in use, if a site is neither enumerated nor
         reparameterised, is outside the plate ``"data"``, or is scaled differently in model and guide, if ``kl_weight``
         names a latent site that is not there, or ``chunk_size`` is given with a site marked ``num_enumerated``
+        or with a likelihood whose scale is found from the whole batch
 
     An objective of one's own extends ``_terms``, or ``weigh``. What it may need besides, which does nothing here:
 
@@ -197,6 +198,7 @@ class ELBO(TraceEnum_ELBO):
         size = cast(int, self.chunk_size)
         loss = torch.zeros((), dtype=torch.float32, device="cpu")  # at least, whatever torch's defaults are
         parts, scales = cast(dict[str, Tensor], {}), cast(dict[str, float | Tensor], {})
+        penalties: dict[str, Tensor] = {}
         gradients: dict[Tensor, Tensor] = {}
         # what an x was computed of is needed by the next chunk as well; all else of a chunk's graph is freed with it
         computed = any(isinstance(value, Tensor) and value.grad_fn is not None for value in (*args, *kwargs.values()))
@@ -218,11 +220,12 @@ class ELBO(TraceEnum_ELBO):
                     gradients[leaf] = gradients[leaf] + gradient if leaf in gradients else gradient
             loss, scales = loss + terms.loss.detach(), terms.scales
             parts = {name: value.detach() + parts.get(name, 0.0) for name, value in terms.parts.items()}
+            penalties = {name: value.detach() + penalties.get(name, 0.0) for name, value in terms.penalties.items()}
             first += size
             del terms, traces  # before the next chunk is computed
         if gradients:
             loss = cast(Tensor, _WithGradients.apply(loss, list(gradients.values()), *gradients))
-        return Terms(parts, scales, whole=loss)
+        return Terms(parts, scales, penalties, whole=loss)
 
     def differentiable_loss(self, model, guide, *args, **kwargs) -> Tensor:
         """:returns: the loss in nats per datum, a scalar with gradient"""
@@ -276,9 +279,18 @@ class ELBO(TraceEnum_ELBO):
         expect = Expectation(guide_trace, self.max_plate_nesting)
         reconstruction = cast(Tensor, 0.0)
         parts: dict[str, Tensor] = {}
+        penalties: dict[str, Tensor] = {}
         scales: dict[str, float | Tensor] = {"reconstruction": 1.0}
         for name, site in sample_sites(model_trace):
             if site["is_observed"]:
+                fn = base_of(site["fn"])
+                if expect.log_weight is not None and hasattr(fn, "weight") and fn.training:
+                    if expect.in_chunks:
+                        raise ValueError(
+                            f"chunk_size cannot be used with the likelihood of site '{name}', which looks at all "
+                            "categories together (scale='optimal'): leave chunk_size out, or take scale='learned'"
+                        )
+                    fn.weight = expect.log_weight.exp()
                 log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), scale_of(site), site["mask"])
                 reconstruction = reconstruction + expect(name, site, log_prob)
             elif name not in guide_trace.nodes:
@@ -293,8 +305,11 @@ class ELBO(TraceEnum_ELBO):
         for name, site in sample_sites(guide_trace):
             if name not in model_trace.nodes:  # such as a pyro.factor: a term of the guide's own
                 log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
-                parts[f"kl_{name}"], scales[f"kl_{name}"] = expect(name, site, log_prob), scale_of(site)
-        return Terms({"reconstruction": reconstruction, **parts}, scales)
+                if site["infer"].get("is_penalty"):  # of add_to_loss
+                    penalties[name], scales[name] = expect(name, site, log_prob).mean(), scale_of(site)
+                else:
+                    parts[f"kl_{name}"], scales[f"kl_{name}"] = expect(name, site, log_prob), scale_of(site)
+        return Terms({"reconstruction": reconstruction, **parts}, scales, penalties)
 
     def _kl(self, name: str, p_site: Any, q_site: Any, closed: bool) -> Tensor:
         """KL of one latent site, closed if it may be, or sampled, shape (enumerated...) + plates, at weight 1."""
@@ -307,8 +322,8 @@ class ELBO(TraceEnum_ELBO):
                 "weight on both programs"
             )
         p, q = p_site["fn"], q_site["fn"]
-        if closed and self.analytic_kl and is_normal(p) and is_normal(q):
-            kl = kl_divergence(q, p)
+        if closed and self.analytic_kl and is_gaussian(p) and is_gaussian(q):
+            kl = gaussian_kl(q, p)
         elif closed and isinstance(q, SomeCategories) and is_categorical(p):
             kl = (q.probs * torch.where(q.logits == -math.inf, 0.0, q.logits - p.logits)).sum(-1)
         else:
@@ -317,6 +332,26 @@ class ELBO(TraceEnum_ELBO):
             if is_categorical(q):  # 0 log 0 is 0: a category that is masked has no part in the sum
                 kl = torch.where(log_q == -math.inf, 0.0, kl)
         return scale_and_mask(kl, 1.0, p_site["mask"])
+
+
+def gaussian_kl(q: Any, p: Any) -> Tensor:
+    """Return KL(q || p) of two Gaussians over vectors, each of a diagonal or a full covariance, in closed form.
+
+    :param q: event shape ``(z_dim,)``
+    :param p: the same event shape
+    :returns: shape of the two batch shapes, broadcast; nats
+    """
+    if is_normal(p) and is_normal(q):
+        return kl_divergence(q, p)
+    return kl_divergence(_full(q), _full(p))
+
+
+def _full(fn: Any) -> MultivariateNormal:
+    """Return the Gaussian with its covariance as a matrix."""
+    if not is_normal(fn):
+        return fn
+    base = base_of(fn)
+    return MultivariateNormal(base.loc, scale_tril=torch.diag_embed(base.scale))
 
 
 def in_order(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> bool:

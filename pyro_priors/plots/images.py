@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._options import Size, typed
-from .._precision import pair_in_precision_of
+from .._precision import condition_like, pair_in_precision_of
 from ..data import Part, Splits
 from ..data.poses import corners_of
 from ..metrics import samples_given
@@ -121,8 +121,10 @@ def shown(x: Tensor, condition: Tensor | None, data: Splits) -> Tensor:
 def first_rows(part: Part, size: int, pair: Pair) -> tuple[Tensor, Tensor | None]:
     """Return the first examples of a split and their conditions, as the pair takes them."""
     like = next(pair.parameters())
-    given = None if part.condition is None else part.condition[:size].to(like)
-    return part.x[:size].to(like), given
+    x = part.x[:size].to(like)
+    if part.condition is None or pair.takes_labels:  # labels need not be given
+        return x, None
+    return x, condition_like(part.condition[:size], like)
 
 
 @typed

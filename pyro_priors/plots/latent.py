@@ -306,7 +306,7 @@ def prior_density(pairs: Pair | Mapping[str, Pair], data: Splits, num: Size = 20
 @typed
 def planar_site(pair: Pair, data: Splits) -> str:
     """The latent site that :func:`prior_density` can draw, or nothing."""
-    if data.condition_shape is not None:
+    if data.condition_shape:
         return ""
     x, _ = first_rows(data.test, 1, pair)
     site = upper_site(pair, x)

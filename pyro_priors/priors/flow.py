@@ -315,6 +315,10 @@ class FlowDistribution(dist.TransformedDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         value = at_least_float32(value)
+        if value.shape[-1:] != self.event_shape:
+            raise ValueError(
+                f"the last dimension of z must be z_dim, {self.event_shape[0]}, got shape {tuple(value.shape)}"
+            )
         return super().log_prob(value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)))
 
     def sample(self, sample_shape: "_size" = ()) -> Tensor:

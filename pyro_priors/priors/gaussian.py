@@ -12,6 +12,7 @@ from .._options import typed
 from .._precision import at_least_float32
 from ..errors import check_sizes
 from ..nn import GaussianHead, JoinedLinear, chosen, positive, raw_of
+from ..nn.distributions import MultivariateNormal
 from .base import Parts, Prior, PriorOptions, register_prior
 
 __all__ = ["ConditionalGaussianPrior", "Gaussian", "GaussianPrior"]
@@ -127,4 +128,4 @@ def _gaussian(loc: Tensor, scale: Tensor, lower: Tensor | None) -> dist.Distribu
     row, column = torch.tril_indices(loc.shape[-1], loc.shape[-1], -1, device=loc.device)
     factor = torch.diag_embed(scale)
     factor[..., row, column] = lower
-    return dist.MultivariateNormal(loc, scale_tril=factor)
+    return MultivariateNormal(loc, scale_tril=factor)

@@ -158,9 +158,13 @@ class VampPrior(Prior):
         free = self.free_pseudo_inputs
         num = self.logits.numel()
         if len(x) < num:
-            remedy = f"make the prior with {len(x)} or fewer" if len(x) else "give data"
+            groups = self.num_categories or 1
+            each = f"{num // groups} for each of {groups} categories" if self.num_categories else f"{num}"
+            most = len(x) // groups
+            remedy = f"make the prior with num_components={most} or fewer" if most else "give more data"
             raise ValueError(
-                f"num_components is {num}, more than the {len(x)} data that pseudo-inputs are to start at: {remedy}"
+                f"num_components is {each}, but only {len(x)} examples are there for {num} pseudo-inputs to start at: "
+                f"{remedy}"
             )
         generator = torch.Generator("cpu").manual_seed(seed)
         rows = torch.randperm(len(x), generator=generator, device="cpu")[:num]

@@ -16,6 +16,7 @@ from .._memory import TRAINED, check_memory
 from .._precision import first_rounded
 from ..data import Levels, Splits
 from ..data.units import WHITE
+from ..nn import check_labels
 from ..pair import Pair
 from ..rng import seeded
 from ..sites import check_latent, sample_sites
@@ -49,6 +50,9 @@ def check_fits(pair: Pair, data: Splits) -> None:
             f"{data.condition_shape}: make it with condition_shape=data.condition_shape, or load the data with other "
             "condition_rows or condition_labels"
         )
+    if pair.takes_labels:
+        for name, part in data.parts.items():
+            _check_labels(pair, data, name, part.condition)
     if pair.likelihood is None or data.binarise:  # of binarized data x is drawn as 0 and 1
         return
     for name, part in data.parts.items():
@@ -57,6 +61,18 @@ def check_fits(pair: Pair, data: Splits) -> None:
             pair.likelihood.check(x)
         except ValueError as error:
             raise ValueError(f"the {name} part of {data.name} does not fit the pair: {error}") from None
+
+
+def _check_labels(pair: Pair, data: Splits, name: str, condition: Any) -> None:
+    if condition is None:
+        return
+    try:
+        check_labels("condition", condition, pair.num_categories)
+    except ValueError as error:
+        raise ValueError(
+            f"the {name} part of {data.name} does not fit the pair, whose condition is labels: {error}; load(..., "
+            f"labels=100) makes labels the condition, and {pair.num_categories} is the pair's num_categories"
+        ) from None
 
 
 def check_training_memory(pair: Pair, data: Splits, objective: infer.ELBO, batch_size: int) -> None:

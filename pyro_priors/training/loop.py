@@ -22,6 +22,7 @@ from .. import checkpoint
 from .._cache import ensure_compiled_folder
 from .._files import CheckpointError, WriteError
 from .._lock import LOCK, own_store
+from .._precision import condition_like
 from .._reading import RESTORE
 from .._resume import check_finite, check_optimizer, check_progress
 from ..data import Part, Splits, batches, num_batches
@@ -277,7 +278,8 @@ class Training:
             first = self.train.take(slice(1))
             x, condition = first.x[:], None if first.condition is None else first.condition[:]
             x = x.round() if self.data.binarise else x
-        x, condition = x.to(self.dtype), None if condition is None else condition.to(self.dtype)
+        x = x.to(self.dtype)
+        condition = condition_like(condition, x)
         loss, parts, total_norm = self.backward(x, condition, batch_size, seed)
         self.check_draws(x, condition, batch_size, seed)
         if progress.step < config.frozen_epochs * self.steps_per_epoch:
@@ -692,7 +694,7 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def to_like(part: Part, like: Tensor) -> Part:
     """Return x and condition of a part on the device and in the precision of another tensor."""
-    return Part(part.x.to(like), None if part.condition is None else part.condition.to(like))
+    return Part(part.x.to(like), condition_like(part.condition, like))
 
 
 def _seed_of(seed: int, purpose: int, step: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from .._options import Seed, path_of, plain, shown, typed
 from .._records import SavedPair
 from ..data import Splits
 from ..errors import hint
-from ..nn.likelihood import LIKELIHOODS, LikelihoodOptions
+from ..nn.likelihood import LIKELIHOODS, Likelihood, LikelihoodOptions
 from ..pair import Pair
 from ..priors import PRIORS, PriorOptions
 from ..registration import BatchCheck
@@ -159,9 +160,15 @@ def choose(factor: str, given: Any, default: Any) -> Any:
     given = plain(given)
     if isinstance(given, str):
         return default if given == default.name else registry[given]()
-    if isinstance(given, nn.Module) and factor in OWN:
+    if isinstance(given, nn.Module) and factor in OWN and (kind != "likelihood" or isinstance(given, Likelihood)):
         return given
-    if not is_dataclass(given) or isinstance(given, type) or registry.name_of(type(given)) is None:
+    if isinstance(given, nn.Module) and kind == "likelihood":
+        raise ValueError(
+            f"likelihood must be a pyro_priors.nn.Likelihood, got {type(given).__name__}: derive it from that class"
+        )
+    if isinstance(given, type):
+        raise ValueError(f"{factor} is the class {given.__name__}: give an instance, such as {given.__name__}()")
+    if not is_dataclass(given) or registry.name_of(type(given)) is None:
         whose = f"pyro_priors.{'networks' if kind == 'networks' else kind + 's'}"
         module = ", or a module of your own" if factor in OWN else ""
         raise ValueError(
@@ -273,6 +280,15 @@ def create(
     """
     chosen = {"prior": prior, "likelihood": likelihood, "networks": networks}
     given = {factor: value for factor, value in chosen.items() if value is not None} | options
+    if likelihood is not None and decoder is not None:
+        raise ValueError(
+            f"likelihood={shown(likelihood)} has no effect, because your decoder returns p(x|z) itself: leave "
+            "likelihood out"
+        )
+    if networks is not None and encoder is not None and decoder is not None and name == "vae":
+        raise ValueError(
+            f"networks={shown(networks)} has no effect, because encoder and decoder are your own: leave networks out"
+        )
     return make(resolve(name, given, x_shape), encoder, decoder)
 
 
@@ -297,9 +313,15 @@ def make(recipe: Recipe, encoder: nn.Module | None = None, decoder: nn.Module | 
     with refusing_too_many_bytes(copies, *of_option):
         pair = family.build(factors)
     own = [key for key in OWN if isinstance(getattr(factors, key), nn.Module)]
+    for key in ("prior", "prior_z1"):
+        if key in own:
+            _check_signature(key, getattr(factors, key), family)
     pair.recipe = {"name": recipe.name, "config": recipe.config(), "own_networks": own}
     pair.made_of = pair.parts()
-    check = BatchCheck(x=recipe.x_shape, condition=getattr(family, "condition_shape", None))
+    shapes: dict[str, Any] = {"x": recipe.x_shape}
+    if hasattr(family, "condition_shape"):  # others check their labels themselves, or take no condition
+        shapes["condition"] = family.condition_shape
+    check = BatchCheck(**shapes)
     for program in (pair.model, pair.guide):
         program.register_forward_pre_hook(check, with_kwargs=True)
     # what your networks must return; the programs compare
@@ -307,6 +329,25 @@ def make(recipe: Recipe, encoder: nn.Module | None = None, decoder: nn.Module | 
     of_decoder: Any = {} if decoder is None else {"x": recipe.x_shape}
     pair.guide.event_shapes, pair.model.event_shapes = of_encoder, of_encoder | of_decoder
     return pair
+
+
+def _check_signature(key: str, prior: Any, family: Family) -> None:
+    """Refuse a prior of your own whose ``forward`` does not take what the family gives it."""
+    if key == "prior_z1":
+        args, kwargs, wanted = (None,), {}, "forward(self, z2)"
+    elif hasattr(family, "num_categories"):
+        args, kwargs, wanted = (), {"context": None}, "forward(self, context), with the category as context"
+    elif getattr(family, "condition_prior", False):
+        args, kwargs, wanted = (None,), {}, "forward(self, condition)"
+    else:
+        args, kwargs, wanted = (), {}, "forward(self)"
+    try:
+        signature(prior.forward).bind(*args, **kwargs)
+    except TypeError:
+        given = signature(prior.forward)
+        raise ValueError(
+            f"{key} ({type(prior).__name__}) must have the method {wanted}, got forward{given} without self"
+        ) from None
 
 
 def _without_effect(recipe: Recipe) -> str:
@@ -336,6 +377,11 @@ def create_for(name: str, data: Splits, seed: Seed, **given: Any) -> Pair:
     if given.get("likelihood", "auto") in (None, "auto"):
         given["likelihood"] = preset.factors.get("likelihood") or data.likelihood
     if any(one.name == "condition_shape" for one in fields(FAMILIES[preset.family])):
+        if data.condition_shape == ():
+            raise ValueError(
+                f"the condition of {data.name} is labels, and pair '{name}' needs rows of numbers: give "
+                "--data.condition-labels, which makes them one-hot, or a pair such as cp_vae"
+            )
         if data.condition_shape is None:
             raise ValueError(
                 f"pair '{name}' needs data with a condition, {data.name} has none: give --data.condition-rows N (the "
@@ -372,7 +418,8 @@ def load(
         unless another one was saved over it
     :param encoder: the module of your own that the pair was created with, if it was; likewise the others
     :raises CheckpointError: if the save is incomplete or altered, or does not describe a pair of its tensors
-    :raises ValueError: if the pair has modules of your own that are not given, or is not of the zoo
+    :raises ValueError: if the pair has modules of your own that are not given, or others are given, or it is not of the
+        zoo
     """
     folder = find_pair(path_of("path", path))
     tensors, record = checkpoint.read(folder, "pair", SavedPair, path_of("path", path))
@@ -393,6 +440,13 @@ def load(
         raise ValueError(
             f"{folder} was saved with your own {' and '.join(missing)}: load it from Python, load(path, {arguments})"
         )
+    for key, module in modules.items():
+        if module is not None and key not in recipe["own_networks"]:
+            record_of = recipe["config"].get(key)
+            name = f" '{record_of['name']}'" if isinstance(record_of, Mapping) else ""
+            raise ValueError(
+                f"{key} was given, but {folder} was saved with the library's own {key}{name}: leave {key} out"
+            )
     pair = _made_of(recipe, modules, folder / "pair.json", sum(tensor.numel() for tensor in tensors.values()))
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(dtypes) == 1 and dtypes <= TRAINED_IN:  # of what is not saved too
@@ -463,7 +517,10 @@ def citations_of(pair: Pair) -> tuple[str, ...]:
     """Keys of the papers behind a pair of the zoo, each once."""
     recipe: Any = pair.recipe
     preset = PRESETS.entry(recipe["name"])
-    keys = list(preset.citations) + list(FAMILIES.entry(preset.value.family).citations)
+    family = FAMILIES.entry(preset.value.family)
+    keys = list(preset.citations) + list(family.citations)
+    own = {one.name: recipe["config"][one.name] for one in fields(family.value) if one.name in recipe["config"]}
+    keys += getattr(family.value(**own), "citations", ())
     for factor in FAMILIES[preset.value.family].factors:
         record = recipe["config"][factor]
         if record["name"] is not None:

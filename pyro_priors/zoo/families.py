@@ -191,6 +191,9 @@ class CPVAE(Family):
     be left to draw from; likewise of a relaxed one, in the validation during training; 10 when left out."""
     own_category_network: bool = False
     """q(c|x) has layers of its own, and does not share those of q(z|x,c)."""
+    classification_weight: float = 0.0
+    """Weight of -log q(y|x) in the loss of each labeled example (Kingma et al. 2014: 0.1 times the number of examples
+    for each labeled one)."""
 
     factors: ClassVar[dict[str, str]] = Family.factors | {"prior": "gaussian"}
 
@@ -199,6 +202,11 @@ class CPVAE(Family):
         for name, known in (("category", CATEGORIES), ("prior_c", PRIORS_OF_C)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} '{getattr(self, name)}' is unknown: {hint(getattr(self, name), known)}")
+        if not (0 <= self.classification_weight < math.inf):
+            raise ValueError(
+                f"classification_weight must be a finite number of 0 or more, got {self.classification_weight!r} (for "
+                "example, 10.0)"
+            )
         if self.category == "enumerated" and self.num_enumerated is not None:
             raise ValueError(
                 f"num_enumerated={self.num_enumerated} belongs to category='sparse' or 'relaxed', got "
@@ -222,10 +230,17 @@ class CPVAE(Family):
         num_enumerated = None if self.category == "enumerated" else self.num_enumerated or 10
         return Pair(
             models.CPVAE(num, prior, decoder, temperature, self.prior_c == "learnable"),
-            guides.CPVAEGuide(trunk, category, latent, num_enumerated, self.own_category_network),
+            guides.CPVAEGuide(
+                trunk, category, latent, num_enumerated, self.own_category_network, self.classification_weight
+            ),
             ELBO() if relaxed else EnumELBO(),
             num_categories=num,
         )
+
+    @property
+    def citations(self) -> tuple[str, ...]:
+        """Papers behind the options that are not the defaults."""
+        return ("kingma2014semi",) if self.classification_weight else ()
 
     def trunk(self, factors: Factors) -> nn.Module:
         """Return the network from x to features: yours, or one of ``networks``."""
