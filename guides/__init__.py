@@ -13,7 +13,6 @@ if __name__ != "pyro_priors.guides":
 from .cp_vae import CPVAEGuide  # noqa: E402
 from .cvae import CVAEGuide  # noqa: E402
 from .hvae import HVAEGuide  # noqa: E402
-from .released_cp_vae import ReleasedCPVAEGuide  # noqa: E402
 from .vae import VAEGuide  # noqa: E402
 
-__all__ = ["CPVAEGuide", "CVAEGuide", "HVAEGuide", "ReleasedCPVAEGuide", "VAEGuide"]
+__all__ = ["CPVAEGuide", "CVAEGuide", "HVAEGuide", "VAEGuide"]

@@ -13,7 +13,6 @@ if __name__ != "pyro_priors.models":
 from .cp_vae import CPVAE  # noqa: E402
 from .cvae import CVAE  # noqa: E402
 from .hvae import HVAE  # noqa: E402
-from .released_cp_vae import ReleasedCPVAE  # noqa: E402
 from .vae import VAE  # noqa: E402
 
-__all__ = ["CPVAE", "CVAE", "HVAE", "VAE", "ReleasedCPVAE"]
+__all__ = ["CPVAE", "CVAE", "HVAE", "VAE"]

@@ -219,12 +219,34 @@ class State(Tensors):
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The text stored inside a row's picture, which describes its images."""
+class KeptRun:
+    """A line of ``runs.jsonl``: what is kept of a run of an experiment without its weights."""
 
+    name: Name
+    config: Config
+    epochs: Count
+    seconds_per_epoch: Annotated[float, Between(0)] | None
+    evaluation: Evaluation | None
+    curve: dict[str, tuple[Number, ...]]
+    start: Start | None = None
+
+
+@dataclass(frozen=True)
+class _RowPictures:
+    """The pictures of one row in a PNG."""
+
+    row: Name
     weights: Name
     labels: tuple[str, ...]
     num: Annotated[int, Between(1, 2**20)]
+    size: tuple[Annotated[int, Between(1, 2**16)], ...]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The text stored inside the PNG with the pictures of a figure, which describes its images."""
+
+    rows: tuple[_RowPictures, ...]
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,38 @@
-"""Convert run folders and saved pairs that the first version wrote.
+"""Convert run folders, saved pairs and results that the first version wrote.
 
-    python scripts/convert_v1.py FOLDER ...    # every run and pair below these folders; what is converted already stays
+    python scripts/convert_v1.py FOLDER ...              # every run and pair below; what is converted already stays
+    python scripts/convert_v1.py --results FROM TO       # every run below FROM/PAPER into TO/PAPER/runs.jsonl
 
 ``config.json``, ``evaluation*.json``, ``start.json`` and each line of ``metrics.jsonl`` get the checksum that reading
-them asks for. The tensors of a saved pair get the names that they have now. The script stays until the trainings that
-were begun before are in ``results/``.
+them asks for. The tensors of a saved pair get the names that they have now. With ``--results`` nothing below FROM is
+changed: its runs become lines, without their weights, and their pictures strips of ``FIGURE-pictures.png``; rows that
+are only in a table, ``FROM/PAPER/*.json``, become lines without curves. The script stays until the trainings that were
+begun before are in ``results/``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import shutil
 import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load
 
+from pyro_priors import experiments
 from pyro_priors._records import DIGITS_OF_A_LINE, seal
 from pyro_priors.checkpoint import write_atomically
-from pyro_priors.run_folder import save_pair
+from pyro_priors.experiments import pictures
+from pyro_priors.experiments.evaluation import asked_of
+from pyro_priors.experiments.kept import OF_TABLES, KeptRuns, record_of
+from pyro_priors.experiments.runner import options_of_row
+from pyro_priors.run_folder import RunFolder, save_pair
 
 SEALED = ("config.json", "evaluation*.json", "start.json")
 
@@ -158,8 +171,131 @@ def convert_pairs(folder: Path) -> int:
     return converted
 
 
+WEIGHTS = ("pair", "last", "judges", "figures")
+"""Folders of a run that are left out of the results."""
+
+ROWS = {"mnist-cp-10-released": "mnist-cp-10-reference"}
+"""Names of rows that were renamed."""
+
+
+def convert_results(source: Path, to: Path, trained_there: bool = False) -> int:
+    """Bring the runs below a folder into the compact form, and return how many.
+
+    :param source: has a folder for each paper, with a run folder for each row
+    :param to: has a folder for each paper, with ``runs.jsonl`` and the pictures of rows; what is there stays, but for
+        the runs that are brought
+    :param trained_there: only the runs whose weights are there, and that are evaluated: the others were copied
+    """
+    brought = 0
+    for paper in sorted(path for path in source.iterdir() if path.is_dir()):
+        records = []
+        for run in sorted(path.parent for path in paper.rglob("config.json")):
+            if trained_there and not ((run / "pair" / "pair.json").exists() and (run / "evaluation.json").exists()):
+                continue
+            with tempfile.TemporaryDirectory() as temporary:
+                copied = Path(temporary) / run.name
+                shutil.copytree(run, copied, ignore=shutil.ignore_patterns(*WEIGHTS, ".*"))
+                convert(copied)
+                name = run.name if run != paper else paper.name
+                folder = RunFolder(copied)
+                record = record_of(ROWS.get(name, name), folder, folder.evaluation(**OF_TABLES))
+            if trained_there and record["evaluation"] is None:
+                continue
+            records.append(record)
+            for file in run.glob("fig*.png"):
+                if (kept := _pictures_in(file)) is not None:
+                    images, weights = kept
+                    (to / paper.name).mkdir(parents=True, exist_ok=True)
+                    pictures.save(images, to / paper.name / f"{file.stem}-pictures.png", record["name"], weights)
+        for file in paper.glob("*-pictures.png"):
+            for record in records:
+                weights = (record["evaluation"] or {}).get("weights")
+                if (images := pictures.load(file, record["name"], weights)) is not None:
+                    (to / paper.name).mkdir(parents=True, exist_ok=True)
+                    pictures.save(images, to / paper.name / file.name, record["name"], weights)
+        there = {record["name"] for record in records} | set(KeptRuns(to / paper.name).names())
+        records += [] if trained_there else [one for one in _only_in_tables(paper) if one["name"] not in there]
+        if records:
+            KeptRuns(to / paper.name).add(records)
+            brought += len(records)
+    return brought
+
+
+def _pictures_in(file: Path) -> tuple[Mapping[str, torch.Tensor], str] | None:
+    """Return the pictures of a row and the checksum of their weights, from a file of its own."""
+    from PIL import Image
+
+    with Image.open(file, formats=["PNG"]) as image:
+        if "pictures" not in image.info:
+            return None
+        known = json.loads(image.info["pictures"])
+        if "rows" in known:
+            return None
+        labels, num = known["labels"], known["num"]
+        levels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        size = (len(labels), image.height // len(labels), num, image.width // num)
+    images = levels.reshape(*size, -1).permute(0, 2, 4, 1, 3) / 255
+    return dict(zip(labels, images, strict=True)), known["weights"]
+
+
+def _only_in_tables(paper: Path) -> list[dict[str, Any]]:
+    """Return lines of the rows of a paper's tables, ``*.json``; curves are not in them."""
+    quick = paper.name.endswith("-quick")
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted(paper.glob("*.json")):
+        table = json.loads(file.read_text())
+        if table.get("experiment") not in experiments.names():
+            continue
+        sources = _sources(file.with_suffix(".md"))
+        experiment = experiments.find(table["experiment"])
+        rows = {row.name: row for row in experiment.rows}
+        for old in table["rows"]:
+            if (row := rows.get(old["name"])) is None or not (old["metrics"] or old["status"].startswith("not fin")):
+                continue
+            config = dataclasses.replace(row.quick if quick else row.train, precision=old["precision"])
+            given = json.loads(json.dumps(dataclasses.asdict(config) | {"precision": old["train"]["precision"]}))
+            if differ := {name for name, value in given.items() if old["train"].get(name, value) != value}:
+                raise ValueError(f"{file}: the row {row.name} was trained with other {', '.join(sorted(differ))}")
+            options = json.loads(json.dumps(options_of_row(row, config)))
+            options["pair"] |= {"own_networks": []}
+            line = {
+                "name": row.name,
+                "config": options,
+                "evaluation": None,
+                "epochs": old["epochs"] or int(old["status"].rpartition(" ")[2]) + 1,
+                "seconds_per_epoch": old["seconds_per_epoch"],
+                "curve": {},
+            }
+            if old["metrics"]:
+                categories = old["evaluation"].get("categories")
+                line["evaluation"] = old["evaluation"] | {
+                    "data": sources[row.of or row.name],
+                    "asked": asked_of(row, experiment),
+                    "metrics": old["metrics"],
+                    **({} if categories is None else {"categories": categories}),
+                }
+            if (before := found.setdefault(row.name, line)) is not line and old["metrics"]:
+                known = before["evaluation"]
+                known["metrics"] |= old["metrics"]  # of the same weights, so that the same names have the same numbers
+                known["asked"] = list(dict.fromkeys([*known["asked"], *line["evaluation"]["asked"]]))
+                known |= {key: value for key, value in line["evaluation"].items() if known.get(key) is None}
+    return [*found.values()]
+
+
+def _sources(table: Path) -> dict[str, str]:
+    """Return what the notes below a table say of the data of each row."""
+    text = table.read_text()
+    notes = dict(re.findall(r"^(\d+)\. data: (.*)$", text, re.MULTILINE))
+    lines = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
+    numbers = {line[1].strip(): line[-2].split() for line in lines}
+    return {name: "".join(notes.get(number, "") for number in of) for name, of in numbers.items()}
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
+    if len(sys.argv) == 4 and sys.argv[1] == "--results":
+        print(f"{convert_results(Path(sys.argv[2]), Path(sys.argv[3]))} runs brought into {sys.argv[3]}")
+        sys.exit()
+    if len(sys.argv) < 2 or sys.argv[1].startswith("--"):
         sys.exit(__doc__)
     for argument in sys.argv[1:]:
         print(f"{argument}: {convert(Path(argument))} files and {convert_pairs(Path(argument))} pairs converted")

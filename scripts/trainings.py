@@ -4,7 +4,7 @@
     python scripts/trainings.py status    # what is done, what runs, what is left
     python scripts/trainings.py pause     # stop the running training without ending it, for a timing
     python scripts/trainings.py go        # let it continue
-    python scripts/trainings.py collect   # copy the numbers of all runs into results/
+    python scripts/trainings.py collect   # bring the finished runs into results/, in the compact form
 
 The queue, ``scripts/trainings.txt``, has one command of ``pyro-priors`` a line, and is read again after each. Runs and
 logs are in one folder outside the checkout (``PYRO_PRIORS_TRAININGS``, by default ``~/.local/state/pyro_priors``). The
@@ -26,14 +26,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from convert_v1 import convert
-
 ROOT = Path(__file__).resolve().parent.parent
 QUEUE = ROOT / "scripts" / "trainings.txt"
 HOME = Path(os.environ.get("PYRO_PRIORS_TRAININGS", Path.home() / ".local" / "state" / "pyro_priors"))
 SITE, RUNS, LOGS = HOME / "site", HOME / "results", HOME / "logs"
-WEIGHTS = ("pair", "last", "judges")
-"""Folders of a run that stay where they were trained."""
 
 
 def queued() -> list[str]:
@@ -128,11 +124,11 @@ def send(number: signal.Signals) -> None:
 
 
 def collect() -> None:
-    """Copy the folders of the runs, without weights, into ``results``; ``reproduce`` makes the tables."""
-    for config in RUNS.rglob("config.json"):
-        to = ROOT / "results" / config.parent.relative_to(RUNS)
-        shutil.copytree(config.parent, to, ignore=shutil.ignore_patterns(*WEIGHTS, ".*"), dirs_exist_ok=True)
-    convert(ROOT / "results")  # of runs that were begun with an older commit
+    """Bring every run that was trained and evaluated there into ``results``; ``reproduce`` makes the tables."""
+    from convert_v1 import convert_results  # which imports the package
+
+    brought = convert_results(RUNS, ROOT / "results", trained_there=True)
+    print(f"{brought} runs brought into results: make their tables by pyro-priors reproduce --no-train --out results")
 
 
 if __name__ == "__main__":

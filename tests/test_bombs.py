@@ -290,11 +290,12 @@ def test_pictures_of_megapixels(tmp_path, monkeypatch, undecoded, size):
     (grasps / "pcd0100cpos.txt").write_text("1 2\n3 4\n5 6\n7 8\n")
     refused(lambda: load("cornell", root=str(tmp_path)), "pcd0100r.png", limit or "more than the limit of 16777216")
 
-    kept = json.dumps({"weights": "w", "labels": ["a"], "num": 1})
+    known = {"row": "row", "weights": "w", "labels": ["a"], "num": 1, "size": [3, size[1], size[0]]}
+    kept = json.dumps({"rows": [known]})
     (tmp_path / "fig.png").write_bytes(png(*size, pictures=kept))
     if limit:
         with pytest.warns(RuntimeWarning, match=rf"fig.png is not used, it is damaged \(.*{limit}"):
-            assert pictures.load(tmp_path / "fig.png", "w") is None
+            assert pictures.load(tmp_path / "fig.png", "row", "w") is None
 
 
 def test_formats_that_start_other_programs_are_not_opened(tmp_path):

@@ -2,6 +2,7 @@
 
 import atexit
 import errno
+import json
 import os
 import resource
 import shutil
@@ -354,25 +355,40 @@ def test_classifiers_are_keyed_by_all_values(cache, monkeypatch):
 def test_damaged_pictures_are_not_used(tmp_path):
     given = {"samples": torch.rand(3, 1, 4, 4), "data": torch.rand(3, 1, 4, 4)}
     file = tmp_path / "fig.png"
-    pictures.save(given, file, "w")
-    good = pictures.load(file, "w")
-    assert pictures.load(file, "other") is None and pictures.load(tmp_path / "none.png", "w") is None
+    pictures.save(given, file, "row", "w")
+    good = pictures.load(file, "row", "w")
+    assert pictures.load(file, "row", "other") is None and pictures.load(tmp_path / "none.png", "row", "w") is None
     content = file.read_bytes()
     for number in range(0, len(content) - 12, 7):  # the last 12 are the end mark
         file.write_bytes(content[:number] + bytes([content[number] ^ 4]) + content[number + 1 :])
-        assert warned("fig.png is not used, it is damaged", pictures.load, file, "w") is None, number
+        assert warned("fig.png is not used, it is damaged", pictures.load, file, "row", "w") is None, number
     for number in range(0, len(content) - 12, 11):
         file.write_bytes(content[:number])
-        assert warned("fig.png is not used, it is damaged", pictures.load, file, "w") is None, number
+        assert warned("fig.png is not used, it is damaged", pictures.load, file, "row", "w") is None, number
     file.write_bytes(content)
-    assert good.keys() == given.keys() and all(torch.equal(pictures.load(file, "w")[name], good[name]) for name in good)
-    for wrong in ('{"weights": "w", "labels": [], "num": 3}', "[1]", '{"weights": "w"}', "[" * 100_000, "null"):
+    assert good.keys() == given.keys() and all(
+        torch.equal(pictures.load(file, "row", "w")[name], good[name]) for name in good
+    )
+    known = {"row": "row", "weights": "w", "labels": ["a", "b"], "num": 3, "size": [1, 4, 4]}
+    wrongs = [
+        json.dumps({"rows": rows})
+        for rows in (
+            [],
+            [known | {"labels": []}],
+            [known | {"num": 4}],
+            [known | {"size": [1, 4]}],
+            [known | {"size": [3, 4, 4]}],
+            [known, known],
+            [{"row": "row"}],
+        )
+    ]
+    for wrong in (*wrongs, "[1]", '{"weights": "w"}', "[" * 100_000, "null"):
         from PIL import Image, PngImagePlugin
 
         text = PngImagePlugin.PngInfo()
         text.add_text("pictures", wrong)
         Image.new("L", (12, 8)).save(file, pnginfo=text)
-        assert warned("fig.png is not used, it is damaged", pictures.load, file, "w") is None
+        assert warned("fig.png is not used, it is damaged", pictures.load, file, "row", "w") is None
 
 
 # compiled code
@@ -596,11 +612,11 @@ def test_flipped_and_cut_bytes_of_every_cache(celeba, cache, tmp_path):
     linear(folder)
     given = {"samples": torch.rand(3, 1, 8, 8)}
     picture = tmp_path / "fig.png"
-    pictures.save(given, picture, "w")
-    good = pictures.load(picture, "w")["samples"]
+    pictures.save(given, picture, "row", "w")
+    good = pictures.load(picture, "row", "w")["samples"]
 
     def same_pictures():
-        found = pictures.load(picture, "w")
+        found = pictures.load(picture, "row", "w")
         return found is None or torch.equal(found["samples"], good)
 
     uses = {

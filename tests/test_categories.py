@@ -15,7 +15,7 @@ from torch.testing import assert_close
 import pyro_priors as pp
 from by_hand.formulae import affine, gaussian, log_bernoulli, log_normal, perceptron, scale_of
 from pairs import GivenNoise, batch, create, gradients, randomise
-from pyro_priors.experiments.lavda2019 import INFORMATION
+from pyro_priors.experiments.lavda2019.tables import INFORMATION
 from pyro_priors.metrics import Estimate, active_categories, effective_categories, evaluate
 from pyro_priors.nn import RelaxedCategorical, Temperature, category_of
 from pyro_priors.objectives import ELBO, Beta, EnumELBO, KLWeight, log_importance_weights
@@ -496,7 +496,7 @@ def test_a_relaxed_bound_leaves_running_statistics_alone():
 
 
 @pytest.mark.parametrize("epoch", [0, 120])
-def test_the_released_loss_equals_its_equation(epoch):
+def test_the_loss_of_the_reference_implementation_equals_its_equation(epoch):
     """Two soft draws; one posterior, at the first of them, against all components; the KL of a category; the numbers of
     the prior read as a log-variance through a softplus of 0.5; logits through an ELU; log-variances cut off."""
     pair, (x,) = randomise(create("cp_vae_reference")), batch("cp_vae")
@@ -528,7 +528,7 @@ def test_the_released_loss_equals_its_equation(epoch):
     _assert_same_gradients(pair, loss, loss_by_hand.mean())
 
 
-def test_the_released_prior_is_not_trained_and_is_read_in_two_ways():
+def test_the_prior_of_the_reference_implementation_is_not_trained_and_is_read_in_two_ways():
     """Scales from 2 to 2.65 in training, e^r in generation; the first weights have variance 2 / fan_in."""
     pair = create("cp_vae_reference", num_categories=50, z_dim=20, hidden=(100, 100))
     prior = pair.model.prior
@@ -542,7 +542,7 @@ def test_the_released_prior_is_not_trained_and_is_read_in_two_ways():
     assert weight.var().item() == pytest.approx(2 / (20 + 50), rel=0.05)
 
 
-def test_the_released_code_meets_an_honest_bound_in_evaluation():
+def test_the_reference_implementation_meets_an_honest_bound_in_evaluation():
     """In evaluation mode the bound lies below log p(x) (the mean of 500 draws, 5000 importance samples)."""
     pair, (x,) = create("cp_vae_reference"), batch("cp_vae")
     log_p = pair.log_prob(x, num_samples=5000)

@@ -395,7 +395,7 @@ def without_number():
         ),
         (
             {"pair": lambda: create("cp_vae_reference", num_categories=3)},
-            r"pair must be a cp_vae.*got Released",
+            r"pair must be a cp_vae.*got ReferenceGuide",
         ),
         ({"pair": without_number}, r"pair has num_categories=0: say how many its guide has, Pair\(.*num_categories=K"),
         (

@@ -49,7 +49,7 @@ def test_the_rows_of_the_paper_and_more():
             pp.data.DataConfig(**one.data_options)
     table = experiments.find("de2025/table1")
     assert len(table.select(["mnist-sigma-nf"])) == 3 and len(table.select(["seed0"])) == 6
-    assert [row.name for row in table.select(["celeba-*"])] == list(de2025.PUBLISHED_NLL)
+    assert [row.name for row in table.select(["celeba-*"])] == list(de2025.rows.PUBLISHED_NLL)
     longer, usual = rows["mnist-sigma-nf-longer-seed0"], rows["mnist-sigma-nf-seed0"]
     assert longer.train == dataclasses.replace(usual.train, max_epochs=2 * usual.train.max_epochs)
     assert longer.pair_options == usual.pair_options and len(experiments.find("de2025/longer").rows) == 4
@@ -84,8 +84,8 @@ def test_rows_of_one_seed_start_at_the_same_networks():
 def test_what_the_published_likelihood_may_be():
     """The three numbers of the paper, from the scales that REFERENCE gives for them: s = 0.200, 0.183, 0.179."""
     size = 3 * 86 * 86
-    assert size / 2 * math.log(2 * math.pi) > 20_389 > max(de2025.PUBLISHED_NLL.values())
-    for published, scale in zip(de2025.PUBLISHED_NLL.values(), (0.2, 0.183, 0.179), strict=True):
+    assert size / 2 * math.log(2 * math.pi) > 20_389 > max(de2025.rows.PUBLISHED_NLL.values())
+    for published, scale in zip(de2025.rows.PUBLISHED_NLL.values(), (0.2, 0.183, 0.179), strict=True):
         assert size * (math.log(scale) + 0.5 * math.log(2 * math.pi) + 0.5) == pytest.approx(published, abs=70)
 
 
@@ -93,7 +93,7 @@ def test_the_reading_is_the_density_at_the_scale_that_fits():
     (row,) = experiments.find("de2025/table1").select(["mnist-sigma-nf-seed0"])
     one = trained(row)
     torch.manual_seed(0)
-    found = de2025.reconstruction(one.pair, one.data)
+    found = de2025.measures.reconstruction(one.pair, one.data)
     x, condition, pair = one.data.test.x, one.data.test.condition, one.pair
     torch.manual_seed(0)
     q = pair.guide.encoder(x, condition)
@@ -133,10 +133,10 @@ def test_a_row_of_figure_5_is_one_condition_of_those_that_are_named():
     (row,) = experiments.find("de2025/fig5").select(["celeba-sigma"])
     one = trained(row)
     one.pair.model.decoder = Shows(3)
-    num = len(de2025.ASKED)
-    shown = de2025._asked(one)["means"].reshape(num, num, 3, 16, 16)[..., 0, 0, :10]
+    num = len(de2025.figures.ASKED)
+    shown = de2025.figures.condition_pictures(one)["means"].reshape(num, num, 3, 16, 16)[..., 0, 0, :10]
     known = one.data.train.condition
-    for images, text in zip(shown, de2025.ASKED, strict=True):
+    for images, text in zip(shown, de2025.figures.ASKED, strict=True):
         for item in text.split(","):
             name, value = item.split("=")
             assert (images[:, ATTRIBUTES.index(name)] == max(int(value), 0)).all(), text
@@ -144,7 +144,7 @@ def test_a_row_of_figure_5_is_one_condition_of_those_that_are_named():
     (row,) = experiments.find("de2025/fig5").select(["mnist-sigma-seed0"])
     one = trained(row)
     one.pair.model.decoder = Shows(1)
-    labels = de2025._asked(one)["means"].reshape(10, 10, -1, 16, 16)[:, :, 0, 0, :10]
+    labels = de2025.figures.condition_pictures(one)["means"].reshape(10, 10, -1, 16, 16)[:, :, 0, 0, :10]
     assert torch.equal(labels, torch.eye(10)[:, None].expand(10, 10, 10))
 
 
@@ -156,9 +156,9 @@ def test_figures_have_each_method_under_its_title():
     figure = found.figure(there)
     panels = [axes for axes in figure.axes if axes.images]
     titles = [axes.get_title() for axes in panels[:3]]
-    assert titles == [title for title, *_ in de2025.METHODS.values()]
+    assert titles == [title for title, *_ in de2025.rows.METHODS.values()]
     seen = [float(np.median(np.asarray(axes.images[0].get_array()))) for axes in panels]
-    order = [f"{data}-{method}" for data in ("mnist", "fashion_mnist", "celeba") for method in de2025.METHODS]
+    order = [f"{data}-{method}" for data in ("mnist", "fashion_mnist", "celeba") for method in de2025.rows.METHODS]
     expected = [level.get(name, level.get(f"{name}-seed0")) for name in order]
     assert seen == pytest.approx(expected, abs=0.01)
     del there["mnist-sigma-seed0"]

@@ -10,6 +10,8 @@ import signal
 import statistics
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,17 +19,17 @@ import torch
 
 import pyro_priors as pp
 import runs
-from pyro_priors import experiments, metrics, zoo
+from pyro_priors import _records, experiments, metrics
 from pyro_priors.cli.main import main
 from pyro_priors.experiments import (
     Column,
     Experiment,
     Row,
-    Trained,
     experiment,
-    lavda2019,
+    kept,
     number,
     pictures,
+    runner,
     table,
 )
 from pyro_priors.metrics import Estimate
@@ -93,12 +95,16 @@ def finished(tmp_path_factory):
 def counted(monkeypatch):
     """What is trained and what is evaluated from here on."""
     calls = []
-    fit, evaluate = pp.fit, metrics.evaluate
+    fit, evaluate, each = pp.fit, metrics.evaluate, metrics.evaluate_each
     monkeypatch.setattr(
-        "pyro_priors.experiments.run.fit", lambda *args, **given: calls.append(given["out"].name) or fit(*args, **given)
+        "pyro_priors.experiments.runner.fit",
+        lambda *args, **given: calls.append(given["out"].name) or fit(*args, **given),
     )
     monkeypatch.setattr(
         metrics, "evaluate", lambda *args, **given: calls.append(given["metrics"]) or evaluate(*args, **given)
+    )
+    monkeypatch.setattr(
+        metrics, "evaluate_each", lambda *args, **given: calls.append(given["metrics"]) or each(*args, **given)
     )
     return calls
 
@@ -116,7 +122,7 @@ def test_rows_are_trained_evaluated_and_written(finished):
     out, report = finished
     folder = out / "test2026"
     assert [result.status for result in report.results] == ["", "", ""]
-    assert report.files == [folder / f"table1{suffix}" for suffix in (".json", ".md", "-curves.png", ".png")]
+    assert report.files == [folder / f"table1{suffix}" for suffix in (".md", "-curves.png", ".png")]
     assert all(path.stat().st_size > 0 for path in report.files)
     assert (folder / "table1.md").read_text() == report.table
     heads, found = cells(report.table)
@@ -169,14 +175,32 @@ def test_a_schedule_is_told_in_full():
     )
 
 
-def test_the_record_holds_every_estimate(finished):
+def test_a_line_of_each_run_holds_every_estimate(finished):
     out, report = finished
-    record = json.loads((out / "test2026" / "table1.json").read_text())
-    assert (record["experiment"], record["quick"], record["comparable"]) == (NAME, False, True)
-    first = record["rows"][0]
-    assert first["published"] == {"negative bound": 12.34} and first["train"]["max_epochs"] == 2
-    assert first["metrics"].keys() == report.results[0].estimates.keys() >= {"bound", "kl_z", "log_likelihood"}
-    assert first["evaluation"] == {"part": "test", "seed": 0, "num_samples": 3, "num_data": 20, "categories": "sum"}
+    folder = out / "test2026"
+    lines = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in lines] == sorted(one.name for one in ROWS)
+    for line in lines:
+        run = RunFolder(folder / line["name"])
+        assert line["config"] == run.config() and line["evaluation"] == run.evaluation()
+        assert line["epochs"] == 2 and line["seconds_per_epoch"] == run.history()[1]["seconds"]
+        assert line["curve"]["valid_bound"] == [record["valid_bound"] for record in run.history()]
+    (vae,) = (line for line in lines if line["name"] == "digits-vae")
+    assert vae["evaluation"]["metrics"].keys() == report.results[0].estimates.keys() >= {"bound", "log_likelihood"}
+
+
+def test_a_thinned_curve_has_its_ends_and_its_best_epoch():
+    history = [
+        {"epoch": i, "step": i, "valid_bound": -1 / 3 - abs(i - 313), "train_loss": 1 / 7, "seconds": 1.0}
+        for i in range(600)
+    ]
+    curve = kept.thinned(history)
+    assert curve.keys() == {"epoch", "valid_bound", "train_loss"} and 50 <= len(curve["epoch"]) <= 51
+    assert curve["epoch"][0] == 0 and curve["epoch"][-1] == 599 and set(curve["train_loss"]) == {0.142857}
+    assert curve["epoch"] == sorted(set(curve["epoch"])) and max(b - a for a, b in pairwise(curve["epoch"])) <= 13
+    assert max(zip(curve["valid_bound"], curve["epoch"], strict=True)) == (-1 / 3, 313)
+    assert kept.thinned(history[:3])["epoch"] == [0, 1, 2] and kept.thinned([]) == {}
+    assert kept.thinned(history[:1])["epoch"] == [0]
 
 
 def test_a_row_is_the_run_of_the_command_line(finished, tmp_path):
@@ -276,8 +300,9 @@ def test_a_table_that_cannot_be_written_is_shown(finished, tmp_path, monkeypatch
         told,
         [
             ("evaluation of digits-vae", run / "digits-vae" / "evaluation.json"),
-            *((f"pictures of {one.name}", run / one.name / "table1.png") for one in ROWS),
-            (f"table of {NAME}", run / "table1.json"),
+            ("line of digits-vae", run / "runs.jsonl"),
+            *((f"pictures of {one.name}", run / "table1-pictures.png") for one in ROWS),
+            (f"table of {NAME}", run / "table1.md"),
         ],
         strict=True,
     ):
@@ -335,7 +360,6 @@ def test_the_other_rows_are_shown_as_far_as_they_are_there(tmp_path, capsys):
 def test_quick_says_that_it_is_not_comparable(tmp_path, finished):
     report = reproduce(tmp_path, rows=["vae"], quick=True)
     assert "QUICK: a shorter schedule" in report.table and "not comparable" in report.table
-    assert json.loads(report.files[0].read_text())["comparable"] is False
     run = tmp_path / "test2026-quick" / "digits-vae"
     assert len(runs.records(run)) == 1 and not (tmp_path / "test2026").exists()
     assert json.loads((run / "evaluation.json").read_text())["num_samples"] == 100
@@ -349,9 +373,23 @@ def test_nothing_is_trained_without_leave(tmp_path):
 
 
 def without_weights(finished, out):
-    """A copy of the runs with what the tables need, and nothing else."""
-    leave = shutil.ignore_patterns("pair", "last", "figures", "table1*")
-    shutil.copytree(finished[0] / "test2026", out / "test2026", ignore=leave)
+    """What is kept of the runs, and nothing else."""
+    (out / "test2026").mkdir(parents=True)
+    for file in finished[0].glob("test2026/*"):
+        if file.name == "runs.jsonl" or file.name.endswith("-pictures.png"):
+            shutil.copy(file, out / "test2026")
+
+
+def changed_line(out, name, change):
+    """Change the line of a run."""
+
+    def changed(old, new):
+        nested = {key for key, one in new.items() if isinstance(one, dict) and isinstance(old.get(key), dict)}
+        both = {key: changed(old[key], one) if key in nested else one for key, one in new.items()}
+        return {**old, **both}
+
+    there = kept.KeptRuns(out / "test2026")
+    there.add([changed(there.find(name).record, change)])
 
 
 def test_a_table_needs_no_weights(finished, counted, tmp_path, monkeypatch):
@@ -361,8 +399,9 @@ def test_a_table_needs_no_weights(finished, counted, tmp_path, monkeypatch):
     for train_too in (False, True):
         report = reproduce(tmp_path, train=train_too)
         assert report.table == finished[1].table and counted == []
-        assert [path.name for path in report.files] == ["table1.json", "table1.md", "table1-curves.png"]
+        assert [path.name for path in report.files] == ["table1.md", "table1-curves.png"]
     assert report.files[0].read_text() == finished[1].files[0].read_text()
+    assert {path.name for path in (tmp_path / "test2026").iterdir() if path.is_dir()} == set()
 
 
 @pytest.mark.parametrize("pair", ["cvae", "sigma_cvae"])
@@ -400,35 +439,109 @@ def test_a_figure_of_pictures_needs_no_weights(finished, counted, tmp_path, monk
     reproduce(tmp_path / "with")
     monkeypatch.setattr(pp.data, "load", None)
     without_weights((tmp_path / "with",), tmp_path)
-    for one in ROWS:  # which have the name of the table's files, that are not copied
-        shutil.copy(tmp_path / "with" / "test2026" / one.name / "table1.png", tmp_path / "test2026" / one.name)
     reproduce(tmp_path, train=False)
     assert panels[0].keys() == panels[1].keys() == {one.name for one in ROWS} and counted == []
     for name, images in panels[0].items():
         assert images.shape == (4, 1, 8, 8) and images.std() > 0
         assert torch.equal(images, panels[1][name])
-    evaluation = tmp_path / "test2026" / "digits-g" / "evaluation.json"
-    runs.write_sealed(evaluation, runs.unsealed(evaluation) | {"weights": "0" * 64})
+    changed_line(tmp_path, "digits-g", {"evaluation": {"weights": "0" * 64}})
     reproduce(tmp_path, train=False)
     assert "digits-g" not in panels[2] and len(panels[2]) == 2
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_are_kept_to_8_bits(channels, tmp_path):
-    images = {"a": torch.rand(5, channels, 4, 7), "b, c": torch.rand(5, channels, 4, 7)}
-    pictures.save(images, tmp_path / "fig.png", "w")
-    found = pictures.load(tmp_path / "fig.png", "w")
-    assert [*found] == [*images]
-    for label in images:
-        assert (found[label] - images[label]).abs().max() <= 0.5 / 255 + 1e-6
-    assert pictures.load(tmp_path / "fig.png", "v") is None and pictures.load(tmp_path / "other.png", "w") is None
-    assert pictures.load(tmp_path / "fig.png", None) is None
-    whole = (tmp_path / "fig.png").read_bytes()
+    """Of several rows in one file, of different sizes and channels; each is of its own weights."""
+    file = tmp_path / "fig.png"
+    rows = {
+        "one": {"a": torch.rand(5, channels, 4, 7), "b, c": torch.rand(5, channels, 4, 7)},
+        "other": {"a": torch.rand(2, 3, 9, 6)},
+        "grey": {"a": torch.rand(3, 1, 2, 2)},
+    }
+    for row, images in rows.items():
+        pictures.save(images, file, row, f"w-{row}")
+    for row, images in rows.items():
+        found = pictures.load(file, row, f"w-{row}")
+        assert [*found] == [*images]
+        for label in images:
+            assert found[label].shape == images[label].shape
+            assert (found[label] - images[label]).abs().max() <= 0.5 / 255 + 1e-6
+    assert pictures.load(file, "one", "v") is None and pictures.load(tmp_path / "other.png", "one", "w-one") is None
+    assert pictures.load(file, "one", None) is None and pictures.load(file, "two", "w-one") is None
+    kept_before = pictures.load(file, "other", "w-other")
+    pictures.save(rows["grey"], file, "one", "new")
+    assert torch.equal(pictures.load(file, "one", "new")["a"], pictures.load(file, "grey", "w-grey")["a"])
+    assert torch.equal(pictures.load(file, "other", "w-other")["a"], kept_before["a"])
+    whole = file.read_bytes()
     altered = whole[:11] + bytes([whole[11] - 1]) + whole[12:]  # the length of the header
     for damaged in (whole[:-60], b"no image", altered):
-        (tmp_path / "fig.png").write_bytes(damaged)
+        file.write_bytes(damaged)
         with pytest.warns(RuntimeWarning, match=r"fig.png is not used, it is damaged"):
-            assert pictures.load(tmp_path / "fig.png", "w") is None
+            assert pictures.load(file, "one", "new") is None
+    pictures.save(rows["grey"], file, "one", "new")
+    assert pictures.load(file, "one", "new") is not None and pictures.load(file, "other", "w-other") is None
+
+
+def test_damaged_lines_are_told_and_stay(finished, tmp_path):
+    """The run of such a line is not shown, the others are, and whoever writes the file leaves the line as it is."""
+    without_weights(finished, tmp_path)
+    file = tmp_path / "test2026" / "runs.jsonl"
+    lines = file.read_bytes().splitlines()
+    (damaged,) = (line.replace(b'"z_dim":2', b'"z_dim":3') for line in lines if b'"name":"digits-g"' in line)
+    file.write_bytes(b"\n".join([damaged, *(line for line in lines if b'"name":"digits-g"' not in line)]) + b"\n")
+    match = r"runs.jsonl has damaged lines, whose runs are not shown: line 1 \(its content does not match its check"
+    with pytest.warns(RuntimeWarning, match=match):
+        report = reproduce(tmp_path, train=False)
+    assert [result.status for result in report.results] == ["", "", "not trained"]
+    there = kept.KeptRuns(tmp_path / "test2026")
+    with pytest.warns(RuntimeWarning, match=match):
+        record = there.find("digits-vae").record
+    there.add([record | {"epochs": 7}])
+    assert damaged in file.read_bytes().splitlines() and there.find("digits-vae").num_epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"curve": {"epoch": [0, 1], "valid_bound": [1.0]}}, "the columns of its curve have different lengths"),
+        ({"epochs": -1}, "epochs must be at least 0 and at most .*, got -1"),
+        ({"name": "../x"}, "name must be a name of letters"),
+        ({"new": 1}, None),
+    ],
+)
+def test_lines_are_checked(change, match, finished, tmp_path):
+    without_weights(finished, tmp_path)
+    file = tmp_path / "test2026" / "runs.jsonl"
+    record = {key: value for key, value in json.loads(file.read_bytes().splitlines()[0]).items() if key != "sha256"}
+    file.write_text(json.dumps(_records.seal(record | change, 16)) + "\n")
+    there = kept.KeptRuns(tmp_path / "test2026")
+    if match is None:  # what a later version writes beside
+        assert there.find(record["name"]) is not None
+    else:
+        with pytest.warns(RuntimeWarning, match=match):
+            assert there.find(record["name"]) is None
+
+
+def test_calls_that_end_at_the_same_time_keep_each_other_s_lines(finished, tmp_path):
+    records = [kept.KeptRuns(finished[0] / "test2026").find("digits-g").record | {"name": f"r{i}"} for i in range(20)]
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(kept.KeptRuns(tmp_path).add, [record]) for record in records]:
+            done.result()
+    assert set(kept.KeptRuns(tmp_path).names()) == {record["name"] for record in records}
+
+
+def test_a_run_that_is_there_stands_for_its_line(finished, counted, tmp_path):
+    """And a row whose line is deleted is trained again."""
+    shutil.copytree(finished[0] / "test2026", tmp_path / "test2026")
+    changed_line(tmp_path, "digits-g", {"evaluation": {"metrics": {"bound": {"value": 5.0}}}})
+    assert reproduce(tmp_path, train=False).table == finished[1].table
+    assert kept.KeptRuns(tmp_path / "test2026").find("digits-g").evaluation()["metrics"]["bound"]["value"] < 0
+    shutil.rmtree(tmp_path / "test2026" / "digits-g")
+    assert reproduce(tmp_path).table == finished[1].table and counted == []
+    file = tmp_path / "test2026" / "runs.jsonl"
+    file.write_bytes(b"".join(line for line in file.read_bytes().splitlines(True) if b'"name":"digits-g"' not in line))
+    again = reproduce(tmp_path, rows=["g"])
+    assert counted[0] == "digits-g" and again.results[2].estimates == finished[1].results[2].estimates
 
 
 def test_numbers_without_weights_are_of_the_row_s_own_options(finished, counted, tmp_path, monkeypatch, capsys):
@@ -440,40 +553,34 @@ def test_numbers_without_weights_are_of_the_row_s_own_options(finished, counted,
     assert found["digits-vae"]["negative bound"].startswith("not shown: pair.config.z_dim is 3, but the run in ")
     assert found["digits-g"]["negative bound"] == "not evaluated" and counted == []
     told = capsys.readouterr().err
-    assert "digits-g has no active_units, and the weights are not kept: delete it to train the row again" in told
+    assert "digits-g: its line in " in told
+    assert (
+        "runs.jsonl has no active_units, and the weights are not there: delete the line to train the row again" in told
+    )
     with pytest.raises(ValueError, match=r"pair\.config\.z_dim is 3, but the run in"):
         reproduce(tmp_path, rows=["vae"])
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "told"),
+    ("change", "told"),
     [
+        ({"config": {"pair": {"config": {"z_dim": 3}}}}, r"not shown: pair.config.z_dim is 2, but the run in "),
+        ({"config": {"data": {"config": {"seed": 3}}}}, r"not shown: data.config.seed is 0, but the run in "),
+        ({"config": {"train": {"clip_norm": 1.0}}}, r"not shown: train.clip_norm is 0.0, but the run in "),
         (
-            "config.json",
-            {"pair": {"config": {"z_dim": 3}}},
-            r"not shown: pair.config.z_dim is 2, but the run in ",
-        ),
-        ("config.json", {"data": {"config": {"seed": 3}}}, r"not shown: data.config.seed is 0, but the run in "),
-        ("config.json", {"train": {"clip_norm": 1.0}}, r"not shown: train.clip_norm is 0.0, but the run in "),
-        (
-            "config.json",
-            {"objective": {"config": {"num_particles": 2}}},
+            {"config": {"objective": {"config": {"num_particles": 2}}}},
             r"not shown: objective.config.num_particles is ",
         ),
-        ("evaluation.json", {"part": "valid"}, "not evaluated"),
-        ("evaluation.json", {"seed": 1}, "not evaluated"),
-        ("evaluation.json", {"epochs": 1}, "not evaluated"),
+        ({"evaluation": {"part": "valid"}}, "not evaluated"),
+        ({"evaluation": {"seed": 1}}, "not evaluated"),
+        ({"evaluation": {"epochs": 1}}, "not evaluated"),
+        ({"evaluation": None, "epochs": 1}, "not finished: epoch 0"),
     ],
 )
-def test_numbers_without_weights_are_those_of_the_row(file, change, told, finished, tmp_path):
+def test_numbers_without_weights_are_those_of_the_row(change, told, finished, tmp_path):
     """What the row leaves at its default is at its default, and the evaluation of the test part and the last epoch."""
-
-    def changed(old, new):
-        return {**old, **{key: changed(old[key], one) if isinstance(one, dict) else one for key, one in new.items()}}
-
     without_weights(finished, tmp_path)
-    path = tmp_path / "test2026" / "digits-g" / file
-    runs.write_sealed(path, changed(runs.unsealed(path), change))
+    changed_line(tmp_path, "digits-g", change)
     found = cells(reproduce(tmp_path, rows=["vae"], train=False).table)[1]
     assert re.match(told, found["digits-g"]["negative bound"])
     assert found["digits-vae"]["epochs"] == "2"
@@ -482,14 +589,15 @@ def test_numbers_without_weights_are_those_of_the_row(file, change, told, finish
 def test_numbers_without_weights_know_what_their_run_started_from(finished, tmp_path):
     without_weights(finished, tmp_path)
     start = {"how": "start", "options": {}, "learned": "other", "weights": None}
-    runs.write_sealed(tmp_path / "test2026" / "digits-g" / "start.json", start)
+    changed_line(tmp_path, "digits-g", {"start": start})
     found = cells(reproduce(tmp_path, rows=["vae"], train=False).table)[1]
     assert "holds a run that started from {'how': 'start', " in found["digits-g"]["negative bound"]
 
 
 def test_numbers_without_weights_are_not_overwritten(finished, tmp_path, capsys):
-    without_weights(finished, tmp_path)
-    run = tmp_path / "test2026" / "digits-vae"
+    leave = shutil.ignore_patterns("pair", "last", "figures")
+    run = tmp_path / "digits-vae"
+    shutil.copytree(finished[0] / "test2026" / "digits-vae", run, ignore=leave)
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     command = ["train", "vae", "--data", "digits", "--train.max-epochs", "1", "--quiet", "--out", str(run)]
     for how in ([], ["--resume"]):
@@ -498,27 +606,56 @@ def test_numbers_without_weights_are_not_overwritten(finished, tmp_path, capsys)
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
+def test_finished_runs_are_collected_as_reproduce_keeps_them(finished, tmp_path, monkeypatch):
+    """From folders of runs alone, which stay as they are; runs that are not evaluated, or whose weights are not there,
+    are left out of a collection, and lines and pictures that are there stay."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    from convert_v1 import convert_results
+
+    monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, pictures=drawn, figure=None))
+    shutil.copytree(finished[0] / "test2026", tmp_path / "runs" / "test2026")
+    reproduce(tmp_path / "runs")
+    there, to = tmp_path / "runs" / "test2026", tmp_path / "results" / "test2026"
+    (there / "digits-g" / "evaluation.json").unlink()
+    shutil.rmtree(there / "digits-cp-4" / "pair")
+    to.mkdir(parents=True)
+    kept.KeptRuns(to).add([kept.KeptRuns(there).find("digits-g").record | {"name": "other"}])
+    before = runs.snapshot(there)
+    assert convert_results(tmp_path / "runs", tmp_path / "results", trained_there=True) == 1
+    assert runs.snapshot(there) == before and set(kept.KeptRuns(to).names()) == {"digits-vae", "other"}
+    ours, line = kept.KeptRuns(to).find("digits-vae"), kept.KeptRuns(there).find("digits-vae")
+    assert ours.record == line.record
+    sheets = [pictures.load(one / "table1-pictures.png", "digits-vae", line.weights()) for one in (there, to)]
+    assert torch.equal(sheets[0]["samples"], sheets[1]["samples"])
+    assert not (to / "digits-vae").exists()
+
+
 RESULTS = Path(__file__).parents[1] / "results"
 KEPT = [
     (folder.name, name)
     for name in experiments.names()
     for folder in (RESULTS / name.split("/")[0], RESULTS / f"{name.split('/')[0]}-quick")
-    if any((folder / row.name / "evaluation.json").exists() for row in experiments.find(name).rows)
+    if {row.name for row in experiments.find(name).rows} & set(kept.KeptRuns(folder).names())
     and (folder / f"{name.split('/')[1]}.md").exists()
 ]
 
 
 @pytest.mark.parametrize(("folder", "name"), KEPT, ids=["-".join(pair) for pair in KEPT])
 def test_the_tables_of_the_results_are_those_of_the_runs_beside_them(folder, name, tmp_path):
-    for run in (path for path in (RESULTS / folder).iterdir() if path.is_dir()):
-        shutil.copytree(run, tmp_path / folder / run.name, ignore=shutil.ignore_patterns("pair", "last"))
+    (tmp_path / folder).mkdir()
+    for file in (RESULTS / folder).glob("*"):
+        if file.name == "runs.jsonl" or file.name.endswith("-pictures.png"):
+            shutil.copy(file, tmp_path / folder)
     report = experiments.reproduce(name, quick=folder.endswith("-quick"), out=tmp_path, train=False, progress=False)
-    for file in report.files[:2]:
-        assert file.read_text() == (RESULTS / file.relative_to(tmp_path)).read_text()
+    assert report.files[0].read_text() == (RESULTS / folder / f"{name.split('/')[1]}.md").read_text()
+    sheet = tmp_path / folder / f"{name.split('/')[1]}-pictures.png"
+    if sheet.exists() and {row.name for row in experiments.find(name).rows} & set(pictures._read(sheet)):
+        assert report.files[-1].name == f"{name.split('/')[1]}.png", "the figure is drawn again, too"
 
 
 def test_the_results_have_tables_of_runs():
     known = {("lavda2019", "lavda2019/clustering"), ("lavda2019-quick", "lavda2019/table1")}
+    known |= {("klushyn2019", "klushyn2019/table"), ("de2025", "de2025/table1")}
     assert known | {("bhalodia2019", "bhalodia2019/moons"), ("bhalodia2019-quick", "bhalodia2019/table1")} <= set(KEPT)
 
 
@@ -533,8 +670,8 @@ def test_a_history_tells_whether_its_patience_ran_out(bounds, warmup):
         history.append({"epoch": epoch, "valid_bound": bound})
         wait = 0 if bound > best or epoch < warmup else wait + 1
         best, stopped = max(best, bound), wait >= 2
-        assert experiments.run._out_of_patience(history, config) == stopped
-        assert not experiments.run._out_of_patience(history, CONFIG)
+        assert runner._out_of_patience(history, config) == stopped
+        assert not runner._out_of_patience(history, CONFIG)
 
 
 def test_training_cut_short_goes_on(tmp_path, finished):
@@ -676,7 +813,6 @@ def test_seeds_are_runs_of_their_own_and_one_line(tmp_path, monkeypatch):
         and line["published negative bound"] == "12.34"
     )
     assert "1 of 3 seeds, ± standard error over the data" in first.table
-    assert json.loads(first.files[0].read_text())["rows"][0]["published"] == {"negative bound": 12.34}
     both = reproduce(tmp_path, rows=["seed[12]"], quick=True, max_epochs=1)
     assert (tmp_path / "test2026-quick" / "digits-vae-seed2" / "pair").exists()
     bounds = [-result.estimates["bound"].value for result in both.results[:3]]
@@ -684,8 +820,6 @@ def test_seeds_are_runs_of_their_own_and_one_line(tmp_path, monkeypatch):
     assert line["negative bound"] == f"{statistics.mean(bounds):.2f} ± {statistics.stdev(bounds):.2f}"
     assert line["judged"] == "1.00 ± 1.00" and line["some"] == "" and len(set(bounds)) == 3
     assert "3 of 3 seeds, mean ± standard deviation over them" in both.table
-    record = json.loads(both.files[0].read_text())
-    assert [one["of"] for one in record["rows"]] == ["digits-vae"] * 3 + [""]
     assert [one.name for one in seeded.select(["digits-vae"])] == [one.name for one in three]
     with pytest.raises(
         ValueError, match=r"no row 'digits-vea': did you mean 'digits-vae'\? give one of digits-vae, dig"
@@ -773,102 +907,3 @@ def test_what_a_row_starts_from_diverges(tmp_path, monkeypatch):
     one = row("digits-after", start=experiments.Start(row("digits-before", train=bad), None))
     monkeypatch.setitem(experiment._REGISTRY, NAME, dataclasses.replace(EXPERIMENT, rows=(one,), figure=None))
     assert "| diverged: digits-before, which it starts from: " in reproduce(tmp_path).table
-
-
-# Lavda et al. 2019
-
-
-def test_the_experiments_of_lavda2019():
-    names = [name for name in experiments.names() if name.startswith("lavda2019/")]
-    others = {"categories", "clustering", "samples", "schedule", "table1"}
-    assert {name.split("/")[1] for name in names} == {*(f"fig{i}" for i in range(3, 10)), *others}
-    rows = {row.name: row for name in names for row in experiments.find(name).rows}
-    assert rows["mnist-vp-150-seed0"].pair_options == {"prior": "vamp", "num_components": 150}
-    cp1 = rows["mnist-cp-1-seed0"]
-    assert cp1.pair_options == {"prior": "gaussian"} and cp1.pair == "vae"
-    assert rows["mnist-vae-600"].train.max_epochs == 600 and rows["mnist-vae-seed2"].train.seed == 2
-    for name in names:
-        for one in experiments.find(name).rows:
-            assert one == rows[one.name], "rows of one name are one row: they share a run folder"
-
-
-def images(shape=(1, 28, 28)):
-    """A data set of the size of MNIST's images, without the images."""
-    x = (torch.rand(30, *shape) < 0.5).float()
-    return pp.data.from_arrays(
-        x,
-        x[:10],
-        x[:10],
-        label_train=torch.arange(30) % 3,
-        label_valid=torch.arange(10) % 3,
-        label_test=torch.arange(10) % 3,
-        name="images",
-    )
-
-
-def test_every_row_is_a_pair_of_the_zoo():
-    toy = runs.small_data("mixture")
-    for name in (name for name in experiments.names() if name.startswith("lavda2019/")):
-        for one in experiments.find(name).rows:
-            assert zoo.config_of(one.pair, one.pair_options), one.name  # which refuses options that there are not
-            if one.pair_options.get("networks") == "conv":  # in test_bhalodia, at the sizes of their data
-                continue
-            data = toy if one.data == "mixture" else images((784,))
-            if runs.is_conditional(one.pair):
-                data = runs.small_data("one_to_many")
-            if one.pair_options.get("num_components", 0) <= 16:
-                assert zoo.create_for(one.pair, data, 0, **one.pair_options).recipe["name"] == one.pair
-
-
-@pytest.mark.parametrize("left_out", [False, True], ids=["all rows", "first row"])
-@pytest.mark.parametrize("name", [f"lavda2019/fig{i}" for i in range(3, 10)])
-def test_every_figure_is_drawn(name, left_out, tmp_path, monkeypatch):
-    monkeypatch.setattr(lavda2019, "NUM_DRAWN", 500)
-    found = experiments.find(name)
-    trained = {}
-    for one in found.rows[: 1 if left_out else None]:
-        data = runs.small_data("mixture" if one.data == "mixture" else "digits")
-        kept = {key: value for key, value in one.pair_options.items() if key in ("prior", "num_categories")}
-        pair = runs.small_pair(
-            one.pair, data, **kept | ({"num_components": 5} if "num_components" in one.pair_options else {})
-        )
-        trained[one.name] = Trained(one, pair.eval(), data)
-    drawn_of = {key: found.pictures(one) for key, one in trained.items()} if found.pictures else trained
-    figure = found.figure(drawn_of)
-    figure.savefig(tmp_path / "figure.png", dpi=50)
-    shown = [axes for axes in figure.axes if axes.images or axes.patches]
-    count = {"fig3": len(trained), "fig4": 2, "fig6": len(trained), "fig8": len(trained), "fig9": len(trained)}
-    assert len(shown) == count.get(name.split("/")[1], 1)
-
-
-def test_two_modes_of_the_ground_truth_and_of_one_gaussian():
-    label = torch.arange(100_000) % 2
-    truth = torch.tensor([0.1, 1.0])[label] + 0.1 * torch.randn(100_000)
-    found = {name: one.value for name, one in lavda2019._modes_of(truth).items()}
-    assert found["total_variation"] < 0.015
-    # P(|u| > 3) / 2, four standard errors of 100,000 draws
-    assert found["between_modes"] == pytest.approx(0.00135, abs=4 * (0.00135 / 100_000) ** 0.5)
-    assert found["lower_mode"] == pytest.approx(0.5, abs=4 * 0.5 / 100_000**0.5)
-    one_gaussian = truth.mean() + truth.std() * torch.randn(100_000)
-    found = {name: one.value for name, one in lavda2019._modes_of(one_gaussian).items()}
-    assert found["total_variation"] > 0.3 and found["between_modes"] > 0.2
-    recovered = lavda2019._recovered()
-    assert recovered(lavda2019._modes_of(truth)) == "yes" and recovered(lavda2019._modes_of(one_gaussian)) == "no"
-    lower = truth[label == 0]
-    assert recovered(lavda2019._modes_of(lower)) == "no"
-
-
-def test_the_toy_is_measured_by_its_samples(monkeypatch):
-    data = runs.small_data("mixture")
-    pair = runs.small_pair("cp_vae", data, num_categories=3)
-    asked = []
-    original = pp.Pair.sample
-    monkeypatch.setattr(lavda2019, "NUM_DRAWN", 500)
-    monkeypatch.setattr(
-        pp.Pair, "sample", lambda self, size, **fixed: asked.append(fixed) or original(self, size, **fixed)
-    )
-    assert lavda2019.two_modes(pair, data).keys() == {"total_variation", "between_modes", "lower_mode"}
-    assert all(name.endswith("_of_prior") for name in lavda2019.two_modes_of_prior(pair, data))
-    lavda2019.two_modes(runs.small_pair("vae", data), data)
-    assert asked == [{"c": "aggregate"}, {"c": "prior"}, {}]
-    assert data.true_log_likelihood == lavda2019.TRUE_LOG_LIKELIHOOD

@@ -17,6 +17,7 @@ from torch.distributions import kl_divergence
 from torch.testing import assert_close
 
 import pyro_priors as pp
+from pyro_priors.experiments.lavda2019.reference import ReferenceGaussianHead
 from pyro_priors.nn import (
     LIKELIHOODS,
     ContinuousBernoulli,
@@ -24,7 +25,6 @@ from pyro_priors.nn import (
     JointBernoulli,
     OptimalGaussianLikelihood,
     RelaxedCategorical,
-    ReleasedGaussianHead,
     make_likelihood,
     positive,
 )
@@ -244,9 +244,9 @@ def test_the_optimal_scale(size):
     assert_right(lambda loc: OptimalGaussianLikelihood(1).to(loc.dtype)(loc.unsqueeze(-2)).log_prob(x.to(loc)), loc)
 
 
-def test_heads_of_the_released_code():
+def test_heads_of_the_reference_implementation():
     h, c = PAIRS, torch.zeros(len(PAIRS), dtype=torch.int64)
-    head = ReleasedGaussianHead(2, 1, 1)
+    head = ReferenceGaussianHead(2, 1, 1)
 
     def density(h: Tensor) -> Tensor:
         return head.to(h.dtype)(h, c).log_prob(torch.zeros(1).to(h))

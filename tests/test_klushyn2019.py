@@ -13,6 +13,7 @@ import runs
 from pairs import BATCH, MIXTURES_GIVEN_A_CONDITION, batch, create, randomise
 from pyro_priors import experiments, metrics, plots
 from pyro_priors.data.poses import pose_of
+from pyro_priors.data.toys import ONE_TO_MANY_HEIGHTS
 from pyro_priors.experiments import Row, Trained, klushyn2019
 from pyro_priors.metrics import given
 
@@ -33,7 +34,7 @@ def test_the_experiments():
     assert rows["toy-cdv-slow-seed2"].train == dataclasses.replace(rows["toy-cdv-seed2"].train, warmup_epochs=150)
     assert rows["grasp-cmog-seed2"].pair == "cmog_cvae" and rows["grasp-cmog-seed2"].pair_options["z_dim"] == 16
     of = {row.of or row.name for row in rows.values()}
-    assert {f"{data}-{method}" for data in ("toy", "sine", "grasp") for method in klushyn2019.METHODS} < of
+    assert {f"{data}-{method}" for data in ("toy", "sine", "grasp") for method in klushyn2019.rows.METHODS} < of
     for name in names:
         published = {key for column in experiments.find(name).columns for key in column.published}
         assert published <= of
@@ -71,20 +72,20 @@ def test_samples_given_a_condition(name, monkeypatch):
 def test_the_true_log_density_is_that_of_the_data(name):
     """The mean over the 2,000 test data is the expectation within four standard errors."""
     data = pp.data.load(name)
-    found = klushyn2019.true_log_density(None, data)["true_log_density"]
+    found = klushyn2019.measures.true_log_density(None, data)["true_log_density"]
     assert abs(found.value - data.true_log_likelihood) < 4 * found.stderr
 
 
 def drawing(monkeypatch, **drawn):
     """From now on samples of any pair, ``x`` or ``x_mean``, are these, shape ``(num_conditions, num) + x_shape``."""
-    monkeypatch.setattr(klushyn2019, "samples_given", lambda pair, condition, num: drawn)
+    monkeypatch.setattr(klushyn2019.measures, "samples_given", lambda pair, condition, num: drawn)
 
 
 def test_off_the_targets(monkeypatch):
     """The truth: next to nothing off, all ten found; one target of each quarter; one wide Gaussian, whose middle is
     near enough to one target of four, and of which the share between two targets is known."""
     data = pp.data.load("one_to_many")
-    targets, quarter = klushyn2019._targets(data.test.condition)
+    targets, quarter = klushyn2019.measures._targets(data.test.condition)
     assert (
         targets[quarter == 1][0, :2].tolist() == pytest.approx([-0.3, 0.5])
         and targets[quarter == 1][0, 2:].isinf().all()
@@ -97,21 +98,21 @@ def test_off_the_targets(monkeypatch):
     expected = {"true": (true, 0.0, 10), "one": (one, 0.0, 4), "gaussian": (gaussian, 0.5, 1)}
     for x, off, modes in expected.values():
         drawing(monkeypatch, x=x)
-        found = klushyn2019.off_the_targets(None, data)
+        found = klushyn2019.measures.off_the_targets(None, data)
         assert found["modes_found"].value == modes and found["modes_found"].unit == "of 10"
         if off:
             assert found["off_modes"].value > off
         else:
             assert found["off_modes"].value < 0.0006  # ten times what it should be
     cdf, between = dist.Normal(0.0, 0.6).cdf, []
-    for heights in klushyn2019.ONE_TO_MANY_HEIGHTS:
+    for heights in ONE_TO_MANY_HEIGHTS:
         inner = torch.tensor(heights).sort().values
         between.append((cdf(inner[1:] - 0.12) - cdf(inner[:-1] + 0.12)).sum())
     share = (torch.stack(between) * quarter.bincount() / 2000).sum().item()
     assert found["between_modes"].value == pytest.approx(share, abs=4 * (0.25 / 20_000) ** 0.5)
     # x, and not its mean, decides
     drawing(monkeypatch, x=one + 10, x_mean=one)
-    found = klushyn2019.off_the_targets(None, data)
+    found = klushyn2019.measures.off_the_targets(None, data)
     assert found["off_modes"].value == 1 and found["between_modes"].value == 0
 
 
@@ -121,7 +122,7 @@ def test_off_the_curve(monkeypatch):
     true = data.test.x[:, None].expand(-1, 10, 1)
     for x, low, high in ((true, 0, 0), (true + 0.01, 0, 0), (dist.Normal(0.5, 0.5).sample(true.shape), 0.4, 0.9)):
         drawing(monkeypatch, x=x)
-        assert low <= klushyn2019.off_the_curve(None, data)["off_modes"].value <= high
+        assert low <= klushyn2019.measures.off_the_curve(None, data)["off_modes"].value <= high
 
 
 def test_off_the_gaussians():
@@ -132,10 +133,10 @@ def test_off_the_gaussians():
         def sample(self, num):
             return {"x": 2.0 * torch.randint(2, (num, 2)) - 1 + self.sd * torch.randn(num, 2)}
 
-    found = klushyn2019.off_the_gaussians(Drawn(0.1), None)["off_modes"]
+    found = klushyn2019.measures.off_the_gaussians(Drawn(0.1), None)["off_modes"]
     # P(chi^2 of 2 degrees > 16), four standard errors
     assert found.value == pytest.approx(math.exp(-8), abs=4 * (math.exp(-8) / 20_000) ** 0.5)
-    assert klushyn2019.off_the_gaussians(Drawn(0.4), None)["off_modes"].value > 0.5
+    assert klushyn2019.measures.off_the_gaussians(Drawn(0.4), None)["off_modes"].value > 0.5
 
 
 # images
@@ -158,8 +159,8 @@ class Labels:
 def completed(monkeypatch, tmp_path):
     """A pair of the digits' upper halves given the lower, and what stands in for a classifier."""
     labels = Labels()
-    monkeypatch.setattr(klushyn2019, "trained_classifier", lambda data, folder, **config: labels)
-    monkeypatch.setattr(klushyn2019, "CONDITIONS_AT_ONCE", 16)
+    monkeypatch.setattr(klushyn2019.measures, "trained_classifier", lambda data, folder, **config: labels)
+    monkeypatch.setattr(klushyn2019.measures, "CONDITIONS_AT_ONCE", 16)
     data = runs.small_data(condition_rows=4)
     config = pp.TrainConfig(max_epochs=1)
     row = Row("mnist-cdv", "cdv_cvae", "digits", config, config)
@@ -169,14 +170,14 @@ def completed(monkeypatch, tmp_path):
 def test_variety_of_classes(completed):
     trained, labels = completed
     torch.manual_seed(0)
-    found = klushyn2019.variety_of_classes(trained)
+    found = klushyn2019.measures.variety_of_classes(trained)
     assert [len(images) for images in labels.seen] == [160, 160, 80]
     images, condition = torch.cat(labels.seen), trained.data.test.condition
     assert images.shape == (400, 1, 8, 8)
     assert torch.equal(images[:, 0, 4:].reshape(40, 10, 32), condition[:, None].expand(-1, 10, -1))
     assert images[:10, 0, :4].std(0).max() > 0, "ten different completions"
     probabilities = labels.probabilities(images).unflatten(0, (40, 10))
-    for one in metrics.variety(probabilities, klushyn2019.THRESHOLDS):
+    for one in metrics.variety(probabilities, klushyn2019.measures.THRESHOLDS):
         estimate = found[f"variety_{one.threshold}"]
         assert (estimate.value, estimate.stderr) == (one.mean, one.stderr)
         assert found[f"clear_{one.threshold}"].value == one.share
@@ -192,7 +193,7 @@ def test_components_off(completed):
     with torch.no_grad():
         affine.weight.zero_()
         affine.bias.unflatten(0, (5, 2, 2))[:, 0] = torch.cat([torch.full((1, 2), 100.0), codes[:4]])
-    found = klushyn2019.components_off(pair, data)
+    found = klushyn2019.measures.components_off(pair, data)
     assert found["components_off"] == metrics.Estimate(1.0, 0.0, "of 5")
     assert found["components_left"] == metrics.Estimate(1, None, "of 5")
 
@@ -218,12 +219,12 @@ def test_grasps(monkeypatch, tmp_path):
             return torch.where(pose[..., 0] > 0, 1.0, torch.where(pose[..., 1] > 0, 0.95, 0.0))
 
     data = grasp_data()
-    monkeypatch.setattr(klushyn2019, "trained_discriminator", lambda data, folder, **config: Scores())
+    monkeypatch.setattr(klushyn2019.measures, "trained_discriminator", lambda data, folder, **config: Scores())
     x = data.test.x.unflatten(0, (6, 3))
     far = x[:, :1] + torch.tensor([4.0, 0, 0, 0, 0, 0])
     poses = torch.cat([x[:, :2], far], 1)
     drawing(monkeypatch, x_mean=poses)
-    found = klushyn2019.grasps_by_metric(Trained(None, runs.small_pair("cvae", data), data, tmp_path))
+    found = klushyn2019.measures.grasps_by_metric(Trained(None, runs.small_pair("cvae", data), data, tmp_path))
     assert found["rectangle"].value == pytest.approx(2 / 3) and found["rectangle_any"].value == 1
     assert found["certain"].value == pytest.approx((poses[..., 0] > 0).double().mean().item())
     assert found["certain_of_known"].value == pytest.approx((data.test.x[:, 0] > 0).double().mean().item())
@@ -237,7 +238,7 @@ def test_grasps(monkeypatch, tmp_path):
 
 def test_images_count_alike():
     """One of two grasps of the first image, and all three of the second."""
-    found = klushyn2019._by_image(torch.tensor([True, False, True, True, True]), torch.tensor([0, 0, 1, 1, 1]))
+    found = klushyn2019.measures._by_image(torch.tensor([True, False, True, True, True]), torch.tensor([0, 0, 1, 1, 1]))
     assert found.tolist() == [0.5, 1.0]
 
 
@@ -247,7 +248,7 @@ def test_images_count_alike():
 @pytest.mark.parametrize("left_out", [False, True], ids=["all rows", "first row"])
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_drawn(name, left_out, tmp_path, monkeypatch):
-    monkeypatch.setattr(klushyn2019, "trained_classifier", lambda data, folder, **config: Labels())
+    monkeypatch.setattr(klushyn2019.measures, "trained_classifier", lambda data, folder, **config: Labels())
     found = experiments.find(name)
     sources = {"cornell": grasp_data(), "four_gaussians": runs.small_data("four_gaussians")}
     sources["one_to_many"] = runs.small_data("one_to_many")
@@ -281,7 +282,7 @@ def test_toys_are_drawn_at_the_schedule_of_the_better_validation_bound(tmp_path)
         pair = runs.small_pair(rows[name].pair, data, **({"num_components": 5} if "cmog" in name else {}))
         history = [{"valid_bound": bound and bound - 1}, {"valid_bound": bound}, {}]
         trained[name] = Trained(rows[name], pair.eval(), data, tmp_path, history)
-    found = klushyn2019._best_schedules(trained)
+    found = klushyn2019.figures._best_schedules(trained)
     assert found == {"CVAE": trained["toy-cvae-seed0"], "CMoG-CVAE, slow": trained["toy-cmog-slow-seed0"]}
     axes = experiments.find("klushyn2019/fig2").figure(trained).axes
     assert [one.get_title() for one in axes] == ["data", "CVAE", "CMoG-CVAE, slow"]

@@ -25,6 +25,7 @@ from pyro_priors._files import locked
 from pyro_priors.checkpoint import CheckpointError
 from pyro_priors.cli.main import main
 from pyro_priors.data.registry import without_downloads
+from pyro_priors.experiments.kept import KeptRuns
 from pyro_priors.objectives import ELBO, Constrained, Factor
 from pyro_priors.run_folder import RunFolder
 
@@ -309,24 +310,19 @@ def test_what_another_version_added_is_kept():
 EPOCH = {"epoch": 0, "step": 3, "learning_rate": 0.01, "seconds": 1.0, "valid_bound": -1.5, "kl_weight": {"z": 0.5}}
 
 
-@pytest.mark.parametrize("every", [25, pytest.param(1, marks=pytest.mark.slow)])
-def test_the_results_are_what_the_schemas_say(every, capsys):
-    """Every number that is kept with the package, without a warning."""
-    folders = sorted(file.parent for file in RESULTS.rglob("config.json"))
-    lines = 0
-    for folder in folders[::every]:
-        run = RunFolder(folder)
-        assert run.config()["pair"]["name"] and run.num_epochs == len(history := run.history())
-        lines += len(history)
-        if (folder / "evaluation.json").exists():
-            assert run.evaluation()["metrics"]
-        if (folder / "start.json").exists():
-            assert _records.read(folder / "start.json", _schemas.Start, folder)["how"]
-    assert len(folders) >= 268
+def test_the_results_are_what_the_schemas_say(capsys):
+    """Every run that is kept with the package, without a warning."""
+    files, num = sorted(RESULTS.rglob("runs.jsonl")), 0
+    for file in files:
+        runs_of_paper = KeptRuns(file.parent)
+        for name in runs_of_paper.names():
+            run = runs_of_paper.find(name)
+            assert run.config()["pair"]["name"] and (run.evaluation() is None or run.evaluation()["metrics"])
+            assert not run.history() or run.history()[-1]["epoch"] == run.num_epochs - 1
+            num += 1
+    assert len(files) == 9 and num >= 389
     with capsys.disabled():
-        print(
-            f" {len(folders[::every])} run folders of results, {lines} lines of metrics.jsonl: all as the schemas say"
-        )
+        print(f" {num} runs in {len(files)} files of results: all as the schemas say")
 
 
 # checksums
@@ -728,14 +724,18 @@ def test_a_folder_of_data_that_a_run_names_is_not_made(name, run, capsys):
 def test_a_row_that_cannot_be_read_is_marked(tmp_path):
     """The others are shown."""
     found = experiments.find("lavda2019/fig3")
-    for row in found.rows:
-        if (RESULTS / "lavda2019" / row.name).exists():
-            shutil.copytree(RESULTS / "lavda2019" / row.name, tmp_path / "lavda2019" / row.name)
-    damaged, *others = [row.name for row in found.rows if (tmp_path / "lavda2019" / row.name).exists()]
-    file = tmp_path / "lavda2019" / damaged / "config.json"
-    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1', 1))
-    statuses = {one.row.name: one for one in experiments.reproduce(found.name, out=tmp_path, train=False).results}
-    assert "config.json cannot be read (its content does not match its checksum" in statuses[damaged].status
+    (tmp_path / "lavda2019").mkdir()
+    lines = (RESULTS / "lavda2019" / "runs.jsonl").read_bytes().splitlines()
+    names = [json.loads(line)["name"] for line in lines]
+    damaged, *others = [row.name for row in found.rows if row.name in names]
+    lines[names.index(damaged)] = lines[names.index(damaged)].replace(b'"seed":0', b'"seed":1', 1)
+    (tmp_path / "lavda2019" / "runs.jsonl").write_bytes(b"\n".join(lines))
+    with pytest.warns(
+        RuntimeWarning, match=rf"line {names.index(damaged) + 1} \(its content does not match its checksum"
+    ):
+        report = experiments.reproduce(found.name, out=tmp_path, train=False)
+    statuses = {one.row.name: one for one in report.results}
+    assert statuses[damaged].status == "not trained"
     assert others and all(statuses[name].estimates for name in others)
 
 

@@ -98,7 +98,7 @@ print(f"{'':14}{'bound':>10}{'sKL':>10}{'samples off':>14}{'low off':>10}")
 for name, pair in pairs.items():
     torch.manual_seed(0)
     bound = pp.metrics.evaluate(pair, data, metrics=["bound"], progress=False)["bound"]
-    gap, off = bhalodia2019.train_gap(pair, data), bhalodia2019.off_manifold(pair, data)
+    gap, off = bhalodia2019.measures.train_gap(pair, data), bhalodia2019.measures.off_manifold(pair, data)
     numbers = [bound, gap["train_symmetric_kl"], off["off_prior"], off["off_low_posterior"]]
     print(
         f"{name:14}" + "".join(f"{one.value:{width}.3f}" for one, width in zip(numbers, (10, 10, 14, 10), strict=True))

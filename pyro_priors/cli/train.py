@@ -145,8 +145,8 @@ def trained(history: History) -> str:
     found = best_elbo(history)
     bound = math.nan if found is None else found  # of a run whose metrics.jsonl has lost lines
     return (
-        f"trained {last + 1} epochs, stopped by {history.stopped}; best validation bound {bound:.3f} nats per datum, of "
-        f"epoch {history.best_epoch}"
+        f"trained {last + 1} epochs, stopped by {history.stopped}; best validation bound {bound:.3f} nats per datum, "
+        f"of epoch {history.best_epoch}"
     )
 
 

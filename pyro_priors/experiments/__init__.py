@@ -1,11 +1,10 @@
 """Experiments of the papers: each table and figure as data, and what trains, evaluates and writes them.
 
-One file per paper holds its rows (what to train), the published numbers and what differs; :func:`reproduce` does the
-rest, as does ``pyro-priors reproduce PAPER/EXPERIMENT``.
+One package per paper holds its rows (what to train), the published numbers and what differs; :func:`reproduce` does
+the rest, as does ``pyro-priors reproduce PAPER/EXPERIMENT``.
 """
 
-from . import bhalodia2019, clustering, de2025, klushyn2019, lavda2019  # noqa: F401  (they add their experiments)
-from . import lavda2019_reference as lavda2019_reference
+from . import bhalodia2019, de2025, klushyn2019, lavda2019  # noqa: F401  (they register their experiments)
 from .experiment import (
     Column,
     Experiment,

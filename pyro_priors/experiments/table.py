@@ -12,7 +12,7 @@ from ..metrics import Estimate
 from ..training.config import TrainConfig
 from .experiment import Experiment, Row
 
-__all__ = ["Result", "markdown", "record"]
+__all__ = ["Result", "markdown"]
 
 
 @dataclass(frozen=True)
@@ -156,42 +156,3 @@ def _notes(experiment: Experiment, result: Result, quick: bool) -> list[str]:
         drawn = ", c drawn along with z" if result.evaluation.get("categories") == "draw" else ""
         found.append(f"log p(x) from {result.evaluation['num_samples']} importance samples{drawn}{of}")
     return found
-
-
-def record(experiment: Experiment, results: Sequence[Result], quick: bool) -> dict[str, Any]:
-    """The table as JSON holds it, with every estimate."""
-    from .. import __version__
-
-    return {
-        "experiment": experiment.name,
-        "title": experiment.title,
-        "quick": quick,
-        "comparable": not quick,
-        "differs": list(experiment.differs),
-        "version": __version__,
-        "rows": [
-            {
-                "name": result.row.name,
-                "of": result.row.of,
-                "pair": result.row.pair,
-                "pair_options": dict(result.row.pair_options),
-                "data": result.row.data,
-                "train": dataclasses.asdict(result.row.quick if quick else result.row.train)
-                | {"precision": result.precision},
-                "differs": list(result.row.differs),
-                "status": result.status or "evaluated",
-                "published": {
-                    c.title: c.published[name]
-                    for c in experiment.columns
-                    if (name := result.row.of or result.row.name) in c.published
-                },
-                "metrics": {name: dataclasses.asdict(estimate) for name, estimate in result.estimates.items()},
-                "precision": result.precision,
-                "evaluation": result.evaluation,
-                "epochs": result.epochs,
-                "cut_short": result.cut_short,
-                "seconds_per_epoch": result.seconds_per_epoch,
-            }
-            for result in results
-        ],
-    }

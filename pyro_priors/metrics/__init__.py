@@ -37,6 +37,13 @@ from .latent import active_categories, active_units, effective_categories
 from .magnification import log_magnification
 from .record import OF_SAME, beside, can_be_beside, record
 from .registry import METRICS, NEEDS, ON_REQUEST, Context, Estimate, mean_of, register_metric, rows
+from .representation import (
+    gaussian_correlation,
+    information,
+    linear_probe,
+    neighbours_label,
+    neighbours_label_whitened,
+)
 from .variety import Variety, variety
 
 __all__ = [
@@ -70,10 +77,12 @@ __all__ = [
     "factor_information",
     "features_for",
     "frechet",
+    "gaussian_correlation",
     "high_posterior_samples",
     "hungarian_accuracy",
     "image_distances",
     "images_of",
+    "information",
     "jaccard",
     "keep_examples",
     "kept_classifier",
@@ -81,6 +90,7 @@ __all__ = [
     "kernel_distance",
     "leakage",
     "leakage_below",
+    "linear_probe",
     "log_aggregate",
     "log_magnification",
     "log_prior",
@@ -90,6 +100,8 @@ __all__ = [
     "mean_pairwise_distance",
     "mutual_information_gap",
     "nearest_neighbour_kl",
+    "neighbours_label",
+    "neighbours_label_whitened",
     "pair_scores",
     "paired_differences",
     "posterior_draws",

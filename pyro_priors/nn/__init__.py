@@ -17,7 +17,6 @@ from .mlp import MLP, BranchedMLP, JoinedLinear, positive, raw_of
 from .networks import CategoricalHead, CategoryEncoder, Decoder, Encoder, GaussianHead
 from .optimal import OptimalGaussianLikelihood, OptimalNormal
 from .relaxed import RelaxedCategorical, Temperature, category_of, chosen
-from .released import ReleasedCategoricalHead, ReleasedGaussianHead, he_
 
 __all__ = [
     "CONDITION_NETWORKS",
@@ -51,14 +50,11 @@ __all__ = [
     "OptimalNormal",
     "PoissonLikelihood",
     "RelaxedCategorical",
-    "ReleasedCategoricalHead",
-    "ReleasedGaussianHead",
     "Temperature",
     "category_of",
     "check_labels",
     "chosen",
     "classification_loss",
-    "he_",
     "make_condition_network",
     "make_likelihood",
     "positive",

@@ -11,7 +11,6 @@ from .flow import TRANSFORMS, Flow, FlowPrior
 from .gaussian import ConditionalGaussianPrior, Gaussian, GaussianPrior
 from .gaussian_mixture import GaussianMixture
 from .mixture import ConditionalMixturePrior, Mixture, MixturePrior
-from .released import ReleasedCategoryPrior
 from .standard import Standard, StandardPrior
 from .vamp import ConditionalVampPrior, Vamp, VampPrior
 
@@ -35,7 +34,6 @@ __all__ = [
     "Parts",
     "Prior",
     "PriorOptions",
-    "ReleasedCategoryPrior",
     "Standard",
     "StandardPrior",
     "Vamp",
