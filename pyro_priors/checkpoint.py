@@ -86,7 +86,12 @@ def unpack(content: bytes) -> dict[str, Tensor]:
 
 
 def write(
-    folder: Path, name: str, tensors: dict[str, Tensor], record: dict[str, Any], keep_previous: bool = False
+    folder: Path,
+    name: str,
+    tensors: dict[str, Tensor],
+    record: dict[str, Any],
+    keep_previous: bool = False,
+    in_cache: bool = False,
 ) -> str:
     """Write tensors and a record as ``folder/name.json`` and the tensor file that it names.
 
@@ -98,11 +103,13 @@ def write(
     :param tensors: as for :func:`pack`
     :param record: values that JSON can represent
     :param keep_previous: keep the previous save as ``name.previous.json``
+    :param in_cache: replace whatever ``name.json`` holds, which is ours even if it was damaged
     :returns: the checksum in the record
     :raises ValueError: if the folder cannot be created, or contains a ``name.json`` that is not a save
     :raises WriteError: if a file cannot be written; the previous save is then unchanged
     """
-    _check_ours(folder / f"{name}.json")
+    if not in_cache:
+        _check_ours(folder / f"{name}.json")
     content = pack(tensors)
     digest = _digest(content, record)
     tensor_file = folder / f"{name}-{digest[:16]}.safetensors"

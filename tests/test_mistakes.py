@@ -191,7 +191,8 @@ def generated_lines() -> Iterator[tuple[str, str, list[str]]]:
     """Wrong lines of every command; options that several commands or pairs share are tried once."""
     tiny = [*TINY.split(), "--data", "digits", "--data.limit", "60", "--out", "new"]
     names = ["vae", *(name for name in pp.names() if name != "vae")]  # what all pairs share, of one that is simple
-    bases = [["train", name, *tiny] for name in names]
+    given = {name: ["--data.condition-labels"] if "cvae" in name else [] for name in names}
+    bases = [["train", name, *tiny, *given[name]] for name in names]
     bases += [["train", "vae", "--objective", name, *tiny] for name in sorted(pp.objectives.OBJECTIVES)]
     bases += [["evaluate", "toy"], ["plot", "toy"], ["reproduce", "bhalodia2019/fig1", "--no-train"]]
     bases += [["sample", "toy", "--out", "new.npz"]]

@@ -194,7 +194,8 @@ def kept(
     def train_and_write() -> bool:
         found = train()
         try:
-            checkpoint.write(folder, name, checkpoint.module_state(network), {**trained_by, **found})
+            own = cache_folder() in folder.absolute().parents
+            checkpoint.write(folder, name, checkpoint.module_state(network), {**trained_by, **found}, in_cache=own)
         except OSError as error:
             warnings.warn(
                 f"the {name} is not cached, because {folder} cannot be written ({error.strerror or error}): it will be "
