@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import pyro_priors as pp
-from pyro_priors.pair import ROWS_PER_CALL
+from pyro_priors.log_probability import ROWS_PER_CALL
 from pyro_priors.tracing.function import CompiledFunction
 
 from .timing import products, race

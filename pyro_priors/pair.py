@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyro
-import pyro.distributions as dist
 import torch
 import torch.nn as nn
 from numpy.typing import ArrayLike
@@ -25,31 +22,17 @@ from ._options import checked, path_of, plain, shown, typed
 from ._precision import at_least_float32, convert_draws, with_float32_parameters
 from ._schemas import SavedPair
 from .errors import UserError
-from .network_checks import explaining
-from .nn import Likelihood, check_labels
-from .objectives import ELBO, log_importance_weights
-from .progress import progress_bar
-from .registration import check_batch
-from .rng import alone, own_generators
+from .log_probability import ROWS_PER_CALL, log_probability
+from .nn import Likelihood
+from .objectives import ELBO
+from .pair_arguments import check_finite, check_given, check_values, conditions_of, fixed_values
 from .run_folder import find_pair, save_pair
-from .sites import FromBase, Mode, is_transformed, sample_sites
-from .tracing.function import CompiledFunction
+from .sites import FromBase, Mode, sample_sites
 
 __all__ = ["Pair"]
 
-ROWS_PER_CALL = 2**12
-"""Rows (data x samples x categories) that pass a network in one call of an evaluation. This bounds the memory and keeps
-the activations of a perceptron with some hundred units in the processor's caches."""
-
-VALUES_PER_CALL = 2**23
-"""Maximum number of values of x in such a call, if that means fewer rows: convolutions have many features per value."""
-
 ROWS_AT_ONCE = 2**15
 """Maximum number of rows (data x categories) in one call of the programs that holds all categories at once."""
-
-ROWS_THAT_PAY = 2**21
-"""Minimum number of rows for which an evaluation is compiled; for fewer, compiling takes longer than it saves."""
-
 
 PARTS = ("prior", "prior_z1", "decoder", "decoder.likelihood", "encoder", "encoder_z1", "trunk", "category", "latent")
 """Networks of the programs of the zoo, by their names in model or guide."""
@@ -217,12 +200,12 @@ class Pair(nn.Module):
         of_one = 2 * math.prod(self._configured("x_shape") or ()) + widest  # x, its mean, and a layer
         check_memory(4 * size * of_one, f"size={size} (--num)", "draw fewer samples at a time")
         if condition is not None:
-            condition = self._conditions(condition, size)
+            condition = conditions_of(self, condition, size)
             if self.takes_labels and "c" in fixed and (condition >= 0).any():
                 raise UserError("c and condition were both given, and both set the category: give only one")
         if isinstance(c := plain(fixed.get("c")), str) and c == "prior":
             del fixed["c"]
-        values, bases = self._fixed(fixed, size, condition)
+        values, bases = fixed_values(self, fixed, size, condition)
         with self.evaluating(), FromBase(bases):
             program = poutine.condition(self.model, values)
             trace = poutine.trace(program).get_trace(None, condition, size)
@@ -245,124 +228,8 @@ class Pair(nn.Module):
                 for module, training in modes.items():
                     module.training = training
 
-    def _fixed(
-        self, fixed: dict[str, Any], size: int, condition: Tensor | None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Values of what :meth:`sample` was given, one for each sample: by site, and of a flow's base by its site."""
-        values: dict[str, Tensor] = {}
-        bases: dict[str, Tensor] = {}
-        if "c" in fixed:
-            values["c"] = self._categories(fixed["c"], size)
-        if not fixed.keys() - {"c"}:
-            return values, bases
-        with self.evaluating(), own_generators(self.device):
-            trace = poutine.trace(self.model).get_trace(None, None if condition is None else condition[:1], 1)
-        sites = dict(sample_sites(trace))
-        shapes = {name: tuple(site["fn"].event_shape) for name, site in sites.items()}
-        of_flow = next((name for name, site in sites.items() if is_transformed(site["fn"])), None)
-        for name in fixed.keys() - {"c"}:
-            if name not in (*shapes, "z0"):
-                raise UserError(f"'{name}' is not a site of this model: its sites are {', '.join(shapes)}")
-            if name == "z0" and of_flow is None:
-                raise UserError("z0 was given, but the prior of this pair is not a flow: give z, or use prior='flow'")
-            if name == "z0" and of_flow in fixed:
-                raise UserError(f"z0 and {of_flow} were both given, but z0 determines {of_flow}: give only one")
-            site = of_flow if of_flow is not None and name == "z0" else name
-            shape = shapes[site]
-            value = self._numbers(name, fixed[name]).to(next(self.parameters()))
-            _check_finite(name, value)
-            if tuple(value.shape) not in (shape, (size, *shape)):
-                raise UserError(
-                    f"{name} must have shape {shape}, one for all samples, or {(size, *shape)}, one for each, got "
-                    f"{tuple(value.shape)}: reshape it, or give another size"
-                )
-            (bases if name == "z0" else values)[site] = value.expand(size, *shape)
-        return values, bases
-
-    def _categories(self, value: Any, size: int) -> Tensor:
-        value = [plain(one) for one in value] if isinstance(value, list | tuple) else plain(value)
-        if isinstance(value, str):
-            if value != "aggregate" or self.aggregate_c is None:
-                raise UserError(
-                    f"c must be a category, 'prior', or, if the pair has categories, 'aggregate', got '{value}'"
-                )
-            probs = at_least_float32(self.aggregate_c)
-            if self.num_categories > 1 and bool((self.aggregate_c == self.aggregate_c[0]).all()):  # as it was made
-                raise UserError(
-                    "c='aggregate' needs the aggregate posterior, which is not set: call pair.set_aggregate(x_train), "
-                    "as fit does"
-                )
-            return dist.Categorical(probs=probs).sample((size,))
-        if not self.num_categories:
-            raise UserError("c was given, but this pair has no category: leave it out, or use a pair such as cp_vae")
-        value = self._numbers("c", value)
-        numbers = not (value.is_floating_point() or value.is_complex() or value.dtype is torch.bool)
-        c = value.long() if numbers else value  # other types than int64 do not index, or index as a mask
-        if not numbers or not c.numel() or c.min() < 0 or c.max() >= self.num_categories:
-            raise UserError(f"c must be a category from 0 to {self.num_categories - 1}, got {value.tolist()}")
-        return self._row_each("c", c, size, 0)
-
-    def _numbers(self, name: str, value: Any) -> Tensor:
-        check_dense(name, value)
-        try:
-            return torch.as_tensor(value, device=self.device)
-        except (TypeError, ValueError, RuntimeError):
-            raise UserError(f"{name} must be a tensor of numbers, got {value!r}") from None
-
-    def _conditions(self, condition: Any, size: int) -> Tensor:
-        """Return a condition for each of ``size`` samples."""
-        like = next(self.parameters())
-        given = self._numbers("condition", condition)
-        if self.takes_labels:
-            labels = check_labels("condition", given.reshape(-1) if given.dim() == 0 else given, self.num_categories)
-            return self._row_each("condition", labels[0] if given.dim() == 0 else labels, size, 0)
-        condition = given.to(like)
-        shape = tuple(self._configured("condition_shape") or ())
-        if shape and tuple(condition.shape) not in (shape, (size, *shape)):
-            classes = given.dim() < 2 and not given.is_floating_point() and len(shape) == 1 < shape[0]
-            one_hot = f"; for class numbers, give torch.nn.functional.one_hot(condition, {shape[0]})" if classes else ""
-            raise UserError(
-                f"condition must have shape {shape}, one for all samples, or {(size, *shape)}, one for each, got "
-                f"{tuple(condition.shape)}: reshape it, or give another size{one_hot}"
-            )
-        _check_finite("condition", condition)
-        return self._row_each("condition", condition, size, len(shape) or max(condition.dim() - 1, 1))
-
     def _configured(self, option: str) -> Any:
         return ((self.recipe or {}).get("config") or {}).get(option)
-
-    def _check(self, x: Tensor, condition: Tensor | None) -> None:
-        """Refuse tensors that are not batches of floating-point rows with the shapes that the pair was made for."""
-        for name, value in (("x", x), ("condition", condition)):
-            if value is None and (name == "x" or self._configured("condition_shape")):
-                raise UserError(f"{name} is None, but this pair needs it: give {name}, one row per datum")
-            if name == "condition" and value is not None and self.takes_labels:
-                check_labels("condition", value, self.num_categories)
-            elif value is not None and (name == "x" or self.takes_condition):
-                own = next(self.parameters()).dtype
-                check_batch(name, value, own, self._configured(f"{name}_shape"))
-        if condition is not None:
-            if len(condition) != len(x):
-                raise UserError(
-                    f"condition must be as long as x, got {len(condition)} and {len(x)}: give one per datum"
-                )
-            _check_finite("condition", condition)
-
-    def _check_values(self, x: Tensor) -> None:
-        """While Pyro's validation is on, refuse values outside the support of the likelihood."""
-        if not pyro.settings.get("validate_distributions_torch"):
-            return
-        _check_finite("x", x)
-        if self.likelihood is not None:
-            self.likelihood.check(x)
-
-    def _row_each(self, name: str, value: Tensor, size: int, event_dim: int) -> Tensor:
-        value = value.to(self.device)
-        if value.dim() == event_dim:
-            return value.expand(size, *value.shape)
-        if value.dim() == event_dim + 1 and len(value) == size:
-            return value
-        raise UserError(f"{name} must be one value or {size} values, got shape {tuple(value.shape)}: reshape it")
 
     @LOCK
     @torch.no_grad()
@@ -382,8 +249,8 @@ class Pair(nn.Module):
         :param condition: shape ``(batch,) + condition_shape``
         :returns: the distributions by site, each with batch shape ``(batch,)``
         """
-        self._check(x, condition)
-        _check_finite("x", x)
+        check_given(self, x, condition)
+        check_finite("x", x)
         trace = self._mode_trace(x, condition)
         latent = [(name, site["fn"]) for name, site in sample_sites(trace) if not site["is_observed"]]
         return {name: with_float32_parameters(fn) for name, fn in latent}
@@ -399,8 +266,8 @@ class Pair(nn.Module):
         :param condition: shape ``(batch,) + condition_shape``
         :returns: posterior and prior by site
         """
-        self._check(x, condition)
-        _check_finite("x", x)
+        check_given(self, x, condition)
+        check_finite("x", x)
         guide_trace = self._mode_trace(x, condition)
         model_trace = self._replayed(guide_trace, condition, len(x))
         latent = [(name, site["fn"]) for name, site in sample_sites(guide_trace) if not site["is_observed"]]
@@ -417,8 +284,8 @@ class Pair(nn.Module):
         :param condition: shape ``(batch,) + condition_shape``
         :returns: shape ``(batch,) + x_shape``
         """
-        self._check(x, condition)
-        _check_finite("x", x)
+        check_given(self, x, condition)
+        check_finite("x", x)
         decoded: Any = self._replayed(self._mode_trace(x, condition), condition, len(x)).nodes["x"]["fn"]
         return decoded.mean
 
@@ -467,39 +334,9 @@ class Pair(nn.Module):
             raise UserError(f"num_samples must be a positive integer, got {num_samples!r} (for example, 5000)")
         if compile not in ("always", "auto", "never"):
             raise UserError(f"compile must be one of always, auto, never, got {compile!r}")
-        self._check(x, condition)
-        self._check_values(x)
-        num_categories = 1 if categories == "draw" else max(1, self.num_categories)
-        rows = max(1, min(ROWS_PER_CALL, VALUES_PER_CALL // x[0].numel()) // num_categories)
-        batch = min(100, rows, len(x))
-        samples = min(max(1, rows // batch), num_samples)
-
-        def log_sum(x: Tensor, condition: Tensor | None, num: int = samples) -> dict[str, Tensor]:
-            log_w = log_importance_weights(self.model, self.guide, x, condition, num_samples=num, categories=categories)
-            return {"log_sum": log_w.to(torch.promote_types(log_w.dtype, torch.float32)).logsumexp(0)}
-
-        in_bulk: Callable[..., dict[str, Tensor]] = log_sum
-        if compile == "always" or compile == "auto" and len(x) * num_samples * num_categories >= ROWS_THAT_PAY:
-            in_bulk = CompiledFunction(log_sum, [self], strict=compile == "always")
-        estimates = []
-        first = x[:2].to(self.device), None if condition is None else condition[:2].to(self.device)
-        bar = progress_bar(len(x), "log-likelihood", progress)
-        with self.evaluating(), bar, explaining(self, *first):
-            for start in range(0, len(x), batch):
-                part = x[start : start + batch].to(self.device)
-                given = None if condition is None else condition[start : start + batch].to(self.device)
-                at_least = torch.promote_types(part.dtype, torch.float32)
-                total = torch.full((len(part),), -math.inf, dtype=at_least, device=part.device)
-                for done in range(0, num_samples, samples):
-                    num = min(samples, num_samples - done)
-                    # the remainders are too small for a separate graph
-                    full = num == samples and len(part) == batch
-                    run = partial(in_bulk, part, given) if full else partial(log_sum, part, given, num)
-                    found = alone((len(part), num), run, "the evaluation of log p(x)")
-                    total = torch.logaddexp(total, found["log_sum"].to(at_least))
-                estimates.append(total - math.log(num_samples))
-                bar.update(len(part))
-        return torch.cat(estimates)
+        check_given(self, x, condition)
+        check_values(self, x)
+        return log_probability(self, x, condition, num_samples, compile, progress, categories)
 
     @LOCK
     @torch.no_grad()
@@ -561,9 +398,3 @@ class Pair(nn.Module):
         tensors, record = checkpoint.read(folder, "pair", SavedPair, path_of("path", path))
         checkpoint.load_module_state(self, tensors, str(folder))
         self.saved_digest = record["sha256"]
-
-
-def _check_finite(name: str, value: Tensor) -> None:
-    if not value.is_meta and not value.isfinite().all():  # on the device meta tensors have no values
-        first = (~value.isfinite()).nonzero()[0].tolist()
-        raise UserError(f"{name} has NaN or infinite values, the first at {first}: leave such data out")

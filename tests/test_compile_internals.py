@@ -144,7 +144,7 @@ def test_log_likelihood_that_is_always_compiled_names_the_cause(monkeypatch):
     pair, args = randomise(create("vae")), batch("vae", 13)
     with pytest.raises(ValueError, match="compile is 'always', but torch .* cannot compile this: .*'compile'"):
         pair.log_prob(*args, num_samples=7, compile="always")
-    monkeypatch.setattr("pyro_priors.pair.ROWS_THAT_PAY", 0)
+    monkeypatch.setattr("pyro_priors.log_probability.ROWS_THAT_PAY", 0)
     with pytest.warns(pp.EagerWarning, match="running eagerly, not compiled: .*'compile'"):
         assert pair.log_prob(*args, num_samples=7).isfinite().all()
 

@@ -201,7 +201,7 @@ def test_a_compiled_training_resumes_exactly(digits, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_log_likelihood_is_the_eager_one(name, traced, monkeypatch):
     """Whole chunks by the graph, what is left over eagerly, on the same noise."""
-    monkeypatch.setattr("pyro_priors.pair.ROWS_PER_CALL", 24)
+    monkeypatch.setattr("pyro_priors.log_probability.ROWS_PER_CALL", 24)
     pair, args = randomise(create(name)), batch(name, 13)
     found = []
     for how in ("always", "never"):
@@ -209,7 +209,7 @@ def test_compiled_log_likelihood_is_the_eager_one(name, traced, monkeypatch):
         found.append(pair.log_prob(*args, num_samples=7, compile=how))
     assert_close(*found, rtol=1e-11, atol=1e-12)
     assert len(traced) == 1
-    monkeypatch.setattr("pyro_priors.pair.ROWS_THAT_PAY", 13 * 7)
+    monkeypatch.setattr("pyro_priors.log_probability.ROWS_THAT_PAY", 13 * 7)
     torch.manual_seed(SEED)
     assert_close(pair.log_prob(*args, num_samples=7), found[0])
     assert len(traced) == 2

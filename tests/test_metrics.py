@@ -11,7 +11,7 @@ import torch
 import pyro_priors as pp
 import runs
 from pyro_priors import metrics
-from pyro_priors import pair as pair_module
+from pyro_priors import log_probability
 from pyro_priors.objectives import ELBO
 
 # clustering
@@ -196,8 +196,8 @@ def test_nothing_is_changed(digits, trained, training):
 
 def test_chunks_change_the_noise_and_nothing_else(digits, trained, monkeypatch):
     whole = metrics.evaluate(trained, digits, num_samples=60)
-    monkeypatch.setitem(metrics.evaluate.__globals__, "BATCH_SIZE", 7)
-    monkeypatch.setattr(pair_module, "ROWS_PER_CALL", 400)
+    monkeypatch.setattr("pyro_priors.metrics.registry.BATCH_SIZE", 7)
+    monkeypatch.setattr(log_probability, "ROWS_PER_CALL", 400)
     chunked = metrics.evaluate(trained, digits, num_samples=60)
     for name in ("active_units_z", "active_categories", "accuracy_hungarian", "accuracy_majority"):
         assert chunked[name] == whole[name]
@@ -212,7 +212,7 @@ def test_memory_is_bounded_whatever_the_number_of_samples(digits, trained, monke
     rows = []
     decoder = trained.model.decoder
     handle = decoder.register_forward_hook(lambda module, inputs, output: rows.append(math.prod(output.batch_shape)))
-    monkeypatch.setattr(pair_module, "ROWS_PER_CALL", 2**10)
+    monkeypatch.setattr(log_probability, "ROWS_PER_CALL", 2**10)
     try:
         found = metrics.evaluate(trained, digits, metrics=["log_likelihood"], num_samples=600)
     finally:

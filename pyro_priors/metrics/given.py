@@ -9,6 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .. import pair_arguments
 from .._options import typed
 from ..data import Part
 from ..errors import UserError
@@ -43,7 +44,7 @@ def samples_given(pair: Pair, condition: Tensor, num: int) -> dict[str, Tensor]:
     if num < 1:
         raise UserError(f"num must be at least 1, got {num}")
     check_values("condition", condition, "num_conditions", ...)
-    condition = pair._conditions(condition, len(condition))
+    condition = pair_arguments.conditions_of(pair, condition, len(condition))
     found: dict[str, list[Tensor]] = {}
     with pair.evaluating():
         for part in condition.split(max(1, ROWS_AT_ONCE // num)):

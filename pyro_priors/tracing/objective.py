@@ -20,6 +20,7 @@ from ..objectives.elbo import ELBO
 from ..objectives.kl import in_order
 from ..objectives.kl_weight import KLWeight, Weight
 from ..objectives.terms import Terms
+from ..pair_arguments import check_given
 from ..sites import is_enumerated, is_normal, sample_sites
 from .function import CompiledFunction
 
@@ -111,7 +112,7 @@ class CompiledObjective(nn.Module):
         :raises ValueError: if x or condition are not what the pair was made for, or x is outside the support of its
             likelihood
         """
-        self.pair._check(x, condition)
+        check_given(self.pair, x, condition)
         outputs = self.outputs(x, condition, getattr(self.objective, "kl_weight", 1.0))
         if isinstance(self.objective, ELBO):
             self.objective.observe(outputs)
