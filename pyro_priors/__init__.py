@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 from . import conditions, data, experiments, metrics, nn, objectives, plots, priors, testing
 from .checkpoint import CheckpointError
-from .citations import citation
 from .clusters import start_at_clusters
 from .errors import UserError
 from .nn import likelihoods
@@ -19,6 +18,7 @@ from .registration import data_plate, register
 from .tracing import EagerWarning, compiled
 from .training import TrainConfig, TrainingDiverged, fit
 from .zoo import create, load, names, networks
+from .zoo.citations import citation
 
 try:
     __version__ = version("pyro-priors")

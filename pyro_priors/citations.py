@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from . import zoo
-from ._options import typed
-from .errors import UserError
-from .pair import Pair
+__all__ = ["BIBTEX"]
 
-__all__ = ["BIBTEX", "citation"]
 
 BIBTEX = {
     "bhalodia2019": """@inproceedings{bhalodia2020dpvaes,
@@ -87,16 +83,3 @@ BIBTEX = {
   booktitle = {International Conference on Artificial Intelligence and Statistics}, year = {2018}, eprint = {1705.07120}
 }""",
 }
-
-
-@typed
-def citation(pair: Pair) -> str:
-    """BibTeX of the papers behind a pair, and of Pyro.
-
-    :param pair: a pair of the zoo
-    :raises ValueError: if the pair is not of the zoo
-    """
-    if pair.recipe is None:
-        raise UserError("this pair is not of the zoo: only those know the papers behind them")
-    papers = zoo.citations_of(pair)
-    return "\n\n".join(BIBTEX[key] for key in (*papers, "bingham2019"))

@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from . import checkpoint
+from . import module_state
 from ._lock import LOCK
 from ._options import Seed, typed
 from ._precision import pair_in_precision_of
@@ -154,7 +154,7 @@ def _loss(networks: nn.Module, x: Tensor, label: Tensor) -> Tensor:
 
 
 def _check_finite(networks: nn.Module) -> None:
-    if what := became_infinite(checkpoint.module_state(networks), {}):
+    if what := became_infinite(module_state.tensors_of(networks), {}):
         raise _diverged(what)
 
 

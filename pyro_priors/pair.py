@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from pyro import infer, poutine
 from torch import Tensor
 
-from . import checkpoint
+from . import checkpoint, module_state
 from ._arrays import check_dense
 from ._lock import LOCK, own_store
 from ._memory import check_memory
@@ -381,8 +381,8 @@ class Pair(nn.Module):
             without its weights
         """
         self.check_parts()
-        tensors = checkpoint.module_state(self)
-        checkpoint.check_tensors(tensors)
+        tensors = module_state.tensors_of(self)
+        module_state.check_tensors(tensors)
         with LOCK:  # all of one moment, also of a pair in training
             tensors = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
         self.saved_digest = save_pair(path_of("path", path), tensors, self.recipe)
@@ -396,5 +396,5 @@ class Pair(nn.Module):
         """
         folder = find_pair(path_of("path", path))
         tensors, record = checkpoint.read(folder, "pair", SavedPair, path_of("path", path))
-        checkpoint.load_module_state(self, tensors, str(folder))
+        module_state.load_module_state(self, tensors, str(folder))
         self.saved_digest = record["sha256"]

@@ -20,7 +20,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from . import checkpoint
+from . import module_state
 from ._precision import condition_like
 from .errors import UserError
 from .objectives import ELBO
@@ -246,7 +246,7 @@ def check_pair(pair: Pair, x: Tensor, condition: Tensor | None = None, **parts: 
     with tempfile.TemporaryDirectory() as folder:
         pair.save(folder)
         if pair.recipe is not None:
-            state, again = checkpoint.module_state(pair), checkpoint.module_state(load(folder, **parts))
+            state, again = module_state.tensors_of(pair), module_state.tensors_of(load(folder, **parts))
             assert state.keys() == again.keys() and all(torch.equal(state[name], again[name]) for name in state), (
                 "the pair that was saved is loaded as another"
             )

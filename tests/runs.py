@@ -19,7 +19,7 @@ import torch.nn as nn
 from torch import Tensor
 
 import pyro_priors as pp
-from pyro_priors import _records, checkpoint, zoo
+from pyro_priors import _records, checkpoint, module_state, zoo
 from pyro_priors.data import Splits
 from pyro_priors.objectives import ELBO
 from pyro_priors.run_folder import ResumeState, RunFolder
@@ -54,7 +54,7 @@ def small_pair(name: str, data: Splits, seed: int = 0, **options: Any) -> pp.Pai
 
 def state(pair: nn.Module) -> dict[str, Tensor]:
     """A copy of the pair's tensors."""
-    return {key: value.clone() for key, value in checkpoint.module_state(pair).items()}
+    return {key: value.clone() for key, value in module_state.tensors_of(pair).items()}
 
 
 def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

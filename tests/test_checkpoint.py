@@ -15,7 +15,7 @@ from torch.testing import assert_close
 import pyro_priors as pp
 import runs
 from pairs import NAMES, SIZES, batch, create, randomise
-from pyro_priors import _files, checkpoint, zoo
+from pyro_priors import _files, checkpoint, module_state, zoo
 from pyro_priors.checkpoint import CheckpointError
 from pyro_priors.citations import BIBTEX
 from pyro_priors.guides import VAEGuide
@@ -289,13 +289,13 @@ def test_shared_tensors_are_written_once(tmp_path):
     """And come back shared, with the first of their names in the file."""
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     net[1].weight = net[0].weight
-    checkpoint.write(tmp_path, "net", checkpoint.module_state(net), {})
+    checkpoint.write(tmp_path, "net", module_state.tensors_of(net), {})
     tensors, _ = checkpoint.read(tmp_path, "net")
     assert tensors.keys() == {"0.weight", "0.bias", "1.bias"}
     assert safetensors.torch.load_file(_tensor_file(tmp_path)).keys() == tensors.keys()
     other = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     other[1].weight = other[0].weight
-    checkpoint.load_module_state(other, tensors, "here")
+    module_state.load_module_state(other, tensors, "here")
     assert other[1].weight is other[0].weight
     assert_close(other(torch.ones(2)), net(torch.ones(2)))
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 import pyro_priors as pp
 import runs
-from pyro_priors import checkpoint, metrics
+from pyro_priors import checkpoint, metrics, module_state
 from pyro_priors.data import Levels
 from pyro_priors.metrics import classifier, judges
 
@@ -113,7 +113,7 @@ def test_of_two_that_need_it_one_trains(tmp_path, capsys):
         other.start()
         other.join(0.3)
         assert other.is_alive(), "it waits"
-        checkpoint.write(folder, "linear", checkpoint.module_state(theirs), {})
+        checkpoint.write(folder, "linear", module_state.tensors_of(theirs), {})
     other.join(30)
     assert torch.equal(network.weight, theirs.weight)
     assert capsys.readouterr().err == f"waiting for another process that is using {folder}\n"

@@ -13,12 +13,12 @@ ROOT = PACKAGE.parent
 LAYERS = [
     {"errors", "_terminal", "_lock", "_options", "_arrays", "_files", "_reading", "_limits", "_memory", "_cache"}
     | {"_precision", "_schemas", "_records", "_resume", "progress", "rng", "sites", "citations", "registry"}
-    | {"registration", "checkpoint"},
+    | {"registration", "checkpoint", "module_state"},
     {"nn"},
     {"priors", "models", "guides"},
     {"objectives"},
-    {"tracing"},
-    {"divergence", "network_checks", "run_folder", "pair_arguments", "log_probability"},
+    {"tracing", "pair_arguments"},
+    {"divergence", "network_checks", "run_folder", "log_probability"},
     {"pair"},
     {"data"},
     {"zoo"},

@@ -10,8 +10,7 @@ import torch
 
 import pyro_priors as pp
 import runs
-from pyro_priors import metrics
-from pyro_priors import log_probability
+from pyro_priors import log_probability, metrics
 from pyro_priors.objectives import ELBO
 
 # clustering

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations
 import pyro_priors as pp
 import runs
 from pairs import randomise
-from pyro_priors import checkpoint
+from pyro_priors import checkpoint, module_state
 from pyro_priors.cli.main import main
 from pyro_priors.guides import VAEGuide
 from pyro_priors.models import VAE
@@ -559,7 +559,7 @@ def test_a_buffer_that_is_not_persistent_is_the_module_s_own(data, tmp_path):
 def test_the_check_leaves_the_pair_as_it_is():
     pair = own(one_memory)
     before, objects = runs.state(pair), dict(pair.named_buffers()) | dict(pair.named_parameters())
-    checkpoint.check_module(pair, to_file=True)
+    module_state.check_module(pair, to_file=True)
     assert runs.same_bits(runs.state(pair), before)
     after = dict(pair.named_buffers()) | dict(pair.named_parameters())
     assert all(after[name] is value for name, value in objects.items())
@@ -575,8 +575,8 @@ def test_compiled_modules_have_their_own_names(part, tmp_path):
     else:
         compiled_pair, (owner, _, name) = pair, part.rpartition(".")
         setattr(pair.get_submodule(owner), name, compiled)
-    state = checkpoint.module_state(compiled_pair)
-    assert [*state] == [*checkpoint.module_state(plain)]
+    state = module_state.tensors_of(compiled_pair)
+    assert [*state] == [*module_state.tensors_of(plain)]
     compiled_pair.save(tmp_path / "compiled")
     assert runs.same_bits(runs.state(pp.load(tmp_path / "compiled")), state)
     plain.save(tmp_path / "plain")
@@ -596,7 +596,7 @@ def test_a_compiled_pair_is_trained_as_the_pair(data, tmp_path):
 def test_saves_of_the_wrapper_s_names_are_loaded(tmp_path):
     """As fit(torch.compile(pair)) wrote them once."""
     pair = create()
-    tensors = {f"_orig_mod.{name}": value for name, value in checkpoint.module_state(pair).items()}
+    tensors = {f"_orig_mod.{name}": value for name, value in module_state.tensors_of(pair).items()}
     checkpoint.write(tmp_path, "pair", tensors, {"pair": pair.recipe})
     assert runs.same_bits(runs.state(pp.load(tmp_path)), runs.state(pair))
 

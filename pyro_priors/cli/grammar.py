@@ -15,7 +15,7 @@ import tyro
 from .. import zoo
 from ..errors import UserError
 from ..priors.base import PriorOptions, as_options
-from ..zoo.create import REGISTRIES, choose
+from ..zoo.recipe import REGISTRIES, choose
 
 __all__ = [
     "AUTO",

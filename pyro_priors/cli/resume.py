@@ -16,7 +16,7 @@ from ..errors import MissingFileError, UserError
 from ..priors.base import PRIORS
 from ..run_folder import MAY_CHANGE
 from ..training.config import TrainConfig
-from ..zoo.create import REGISTRIES
+from ..zoo.recipe import REGISTRIES
 from . import train as train_command
 from .arguments import check_once, groups, merged
 from .grammar import nested_fields, taken

@@ -12,9 +12,10 @@ from torch import Tensor
 from .._limits import check_bytes
 from ..errors import UserError
 from .augment import Augment
+from .checks import UNKNOWN, check_below
 from .levels import Levels
 from .registry import DataConfig
-from .splits import UNKNOWN, Part, Splits, check_below
+from .splits import Part, Splits
 
 __all__ = ["arrange"]
 

@@ -17,12 +17,9 @@ from .._limits import PickledError, decoding, read_arrays
 from .._options import Seed, shown, typed
 from ..errors import MissingFileError, UserError
 from ..nn import make_likelihood
-from .levels import Levels
-from .splits import (
+from .checks import (
     AS_NUMBERS,
     CLASSES,
-    Part,
-    Splits,
     check_attributes,
     check_known_labels,
     check_labels,
@@ -30,6 +27,8 @@ from .splits import (
     check_values,
     read_numbers,
 )
+from .levels import Levels
+from .splits import Part, Splits
 from .units import WHITE, gray_levels, strange_units
 
 __all__ = ["from_arrays", "read_npz"]

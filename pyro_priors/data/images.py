@@ -8,8 +8,9 @@ from torch import Tensor
 
 from .._limits import Refused
 from ..errors import MissingFileError
+from .checks import check_below, check_unit_interval
 from .registry import DataConfig, check_may_download, data_root, register_data
-from .splits import Part, Splits, check_below, check_unit_interval
+from .splits import Part, Splits
 
 if TYPE_CHECKING:
     from torchvision.datasets import MNIST

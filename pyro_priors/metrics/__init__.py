@@ -19,17 +19,9 @@ from .components import Components, posterior_means, prior_components
 from .evaluate import evaluate, evaluate_each
 from .examples import PerExample, digest_of_examples, keep_examples, kept_examples, paired_differences
 from .factors import factor_information, mutual_information_gap
+from .features import FEATURES, Features, features_for, kept_classifier
 from .fidelity import condition_fidelity, diversity, mean_pairwise_distance
-from .generation import (
-    FEATURES,
-    Features,
-    features_for,
-    frechet,
-    image_distances,
-    kept_classifier,
-    kernel_distance,
-    precision_recall_density_coverage,
-)
+from .generation import frechet, image_distances, kernel_distance, precision_recall_density_coverage
 from .given import samples_given
 from .grasps import GraspDiscriminator, agree, images_of, jaccard, pair_scores, rectangle_metric, trained_discriminator
 from .judges import JudgeConfig

@@ -18,7 +18,7 @@ from ..pair import Pair
 from ..rng import noticing, own_generators, seed_generators
 from . import standard  # noqa: F401  (it registers the metrics)
 from .checks import DoesNotApply, check_pair
-from .generation import FEATURES
+from .features import FEATURES
 from .registry import METRICS, NEEDS, ON_REQUEST, Context, Estimate
 
 __all__ = ["check_options", "evaluate", "evaluate_each"]

@@ -17,7 +17,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .. import checkpoint
+from .. import checkpoint, module_state
 from .._cache import cache_folder, cached, ensure_compiled_folder
 from .._options import convert_fields
 from ..data import Levels, Splits
@@ -186,7 +186,7 @@ def kept(
                     f"folder {folder} holds a {name} whose {key} is {record.get(key)}, asked for is {value}: give "
                     "another folder, or delete this one"
                 )
-        checkpoint.load_module_state(network, state, str(folder))
+        module_state.load_module_state(network, state, str(folder))
         with suppress(OSError):
             os.utime(folder / f"{name}.json")  # the last use
         return True
@@ -195,7 +195,7 @@ def kept(
         found = train()
         try:
             own = cache_folder() in folder.absolute().parents
-            checkpoint.write(folder, name, checkpoint.module_state(network), {**trained_by, **found}, in_cache=own)
+            checkpoint.write(folder, name, module_state.tensors_of(network), {**trained_by, **found}, in_cache=own)
         except OSError as error:
             warnings.warn(
                 f"the {name} is not cached, because {folder} cannot be written ({error.strerror or error}): it will be "

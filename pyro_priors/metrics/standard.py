@@ -23,8 +23,9 @@ from .aggregate import (
 )
 from .clustering import hungarian_accuracy, majority_accuracy
 from .factors import factor_information, mutual_information_gap
+from .features import features_for, kept_classifier
 from .fidelity import condition_fidelity, diversity
-from .generation import features_for, image_distances, kept_classifier
+from .generation import image_distances
 from .latent import active_categories, active_units, effective_categories
 from .registry import Context, Estimate, mean_of, register_metric, rows
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from pyro import infer
 from torch import Tensor
 
-from .. import checkpoint
+from .. import module_state
 from .._options import shown, typed
 from ..data import Splits
 from ..errors import UserError
@@ -210,13 +210,13 @@ def fit(
         )
     of_optimizer = check_factory(optimizer, pair, config, out is not None)
     to_file = out is not None or config.num_processes > 1
-    checkpoint.check_module(pair, to_file)
+    module_state.check_module(pair, to_file)
     if out is not None:
         pair.check_parts()
     if config.num_processes > 1:
         check_is_sent(pair, objective, optimizer, config.num_processes)
     if isinstance(objective, ELBO) and out is not None:
-        checkpoint.check_tensors(objective.state())
+        module_state.check_tensors(objective.state())
     if resume and out is None:
         raise UserError("resume=True needs out: give the run folder to resume")
     if config.precision.startswith("bf16") and not multiplies_bfloat16(config.device):

@@ -13,7 +13,7 @@ import torch
 from pyro import infer
 from torch import Tensor
 
-from .. import checkpoint
+from .. import module_state
 from .._files import WriteError
 from .._lock import LOCK, own_store
 from ..data import Part, Splits, batches, num_batches
@@ -143,7 +143,7 @@ class Training:
         self.is_outermost = not LOCK.is_owned
         with own_generators(self.fabric.device), own_store(), stop_signals() as self.signals, self.bar:
             if progress.diverged:  # the same steps would end the same way
-                checkpoint.load_module_state(self.pair, self.worker.best, "training")
+                module_state.load_module_state(self.pair, self.worker.best, "training")
                 raise self.outcome(f"the run in {cast(RunFolder, self.folder).path} has already diverged: ")
             while progress.epoch < config.max_epochs and not progress.stopped:
                 began = time.monotonic()
@@ -152,7 +152,7 @@ class Training:
                 is_over = bool(progress.stopped) or progress.epoch == config.max_epochs
                 if is_over or self.save_is_due():
                     self.save(progress.reason if is_over else "")
-            checkpoint.load_module_state(self.pair, self.worker.best, "training")
+            module_state.load_module_state(self.pair, self.worker.best, "training")
             if self.pair.aggregate_c is not None:
                 shown = Part(binarized(self.train, self.data, config.seed), self.train.condition)
                 shown = to_like(shown, next(self.pair.parameters()))
@@ -304,11 +304,11 @@ class Training:
 
     def copy_of_pair(self) -> dict[str, Tensor]:
         """Copy the pair's tensors."""
-        return {key: value.clone() for key, value in checkpoint.module_state(self.pair).items()}
+        return {key: value.clone() for key, value in module_state.tensors_of(self.pair).items()}
 
     def save_pair(self, writer: RunFolder) -> None:
         """Write the pair, and store the checksum of the save in it."""
-        self.pair.saved_digest = writer.save_pair(checkpoint.module_state(self.pair), self.pair.recipe)
+        self.pair.saved_digest = writer.save_pair(module_state.tensors_of(self.pair), self.pair.recipe)
 
     def save_is_due(self) -> bool:
         """Return whether it is time to save the state again."""
@@ -322,7 +322,7 @@ class Training:
         if self.writer is not None:
             state = ResumeState(
                 progress=dataclasses.asdict(self.progress),
-                pair=checkpoint.module_state(self.pair),
+                pair=module_state.tensors_of(self.pair),
                 best=self.worker.best,
                 optimizer=self.step.optimizer.state_dict(),
                 objective={} if self.objective is None else self.objective.state(),
@@ -373,7 +373,7 @@ class Training:
         """
         progress = self.progress
         progress.diverged = f"{error} at step {progress.step} (epoch {progress.epoch})"
-        checkpoint.load_module_state(self.pair, self.worker.best, "training")
+        module_state.load_module_state(self.pair, self.worker.best, "training")
         if self.writer is not None:
             try:
                 self.save_pair(self.writer)

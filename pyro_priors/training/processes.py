@@ -21,7 +21,7 @@ import torch
 from pyro import infer
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from .. import checkpoint
+from .. import checkpoint, module_state
 from .._files import CheckpointError, WriteError, write_atomically
 from ..data import Splits
 from ..divergence import TrainingDiverged
@@ -122,7 +122,7 @@ def _outcome(rest: tuple[Any, ...], result: Path, fabric: Fabric, pair: Pair) ->
         return int(stop.code or 0)
     if fabric.is_global_zero:
         # by a file: Fabric's queue holds no more than a pipe does until this process has ended
-        content = checkpoint.pack(checkpoint.module_state(pair))
+        content = checkpoint.pack(module_state.tensors_of(pair))
         try:
             write_atomically(result, pickle.dumps((content, pair.saved_digest, outcome)))
         except WriteError as error:  # the disk of temporary files is full too
@@ -174,7 +174,7 @@ def run_training(
     if config.precision in ("64-true", "bf16-true"):  # as Fabric does to the pair itself in a single process
         pair.to(torch.float64 if config.precision == "64-true" else torch.bfloat16)
     if content is not None:
-        checkpoint.load_module_state(pair, checkpoint.unpack(content), "training")
+        module_state.load_module_state(pair, checkpoint.unpack(content), "training")
         pair.saved_digest = digest
     if isinstance(outcome, Exception):
         raise outcome

@@ -6,7 +6,7 @@ import dataclasses
 
 from torch import Tensor
 
-from .. import checkpoint
+from .. import module_state
 from .._files import CheckpointError
 from .._reading import RESTORE
 from .._resume import check_finite, check_optimizer, check_own_optimizer, check_progress
@@ -39,10 +39,10 @@ def restore(saved: ResumeState, folder: RunFolder, step: Step, callbacks: Callba
             f"max_epochs is {config.max_epochs}, but the run in {folder.path} has trained {progress.epoch} epochs: "
             f"give at least {progress.epoch}, or train again in another --out"
         )
-    fresh, is_healthy = checkpoint.module_state(pair), not progress.diverged
-    fitting = checkpoint.fit_to_module(pair, saved.pair, str(folder.path), exact=True)
+    fresh, is_healthy = module_state.tensors_of(pair), not progress.diverged
+    fitting = module_state.fit_to_module(pair, saved.pair, str(folder.path), exact=True)
     if saved.best:
-        best = checkpoint.fit_to_module(pair, saved.best, str(folder.path), exact=True)
+        best = module_state.fit_to_module(pair, saved.best, str(folder.path), exact=True)
         check_finite(source, _under("best/", best), _under("best/", fresh))
     groups, parameters = step.optimizer.state_dict()["param_groups"], _in_order(step)
     frozen = step.frozen if progress.step <= config.frozen_epochs * step.steps_per_epoch else []
@@ -68,7 +68,7 @@ def restore(saved: ResumeState, folder: RunFolder, step: Step, callbacks: Callba
         progress.stopped = ""  # the patience is larger now
     callbacks.load(saved.callbacks)
     worker.progress, worker.best = progress, saved.best
-    checkpoint.load_module_state(pair, saved.pair, str(folder.path))
+    module_state.load_module_state(pair, saved.pair, str(folder.path))
     step.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     if step.factory is not None:  # load_state_dict has converted it to the types of the parameters
         for index, values in moments.items():

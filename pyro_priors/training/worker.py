@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from .. import checkpoint
+from .. import module_state
 from ..divergence import TrainingDiverged, became_infinite, cause
 from ..network_checks import of_network
 from ..pair import Pair
@@ -81,7 +81,7 @@ class Worker:
         """
         try:
             if not isinstance(error, TrainingDiverged):
-                self.check_tensors(checkpoint.module_state(self.pair))
+                self.check_tensors(module_state.tensors_of(self.pair))
             found = cause(error, again, first_step=not self.progress.step)
         except TrainingDiverged as diverged:
             found = diverged

@@ -1,10 +1,13 @@
 """The zoo: presets, families and networks by name, and the functions that make and load pairs of them."""
 
 from ..errors import hint
-from .create import Recipe, citations_of, config_of, create, create_for, defaults, load, names, resolve
+from .citations import citations_of
+from .create import create, create_for, names
 from .families import FAMILIES, Factors, Family, register_family
+from .load import load
 from .networks import NETWORKS, NetworkOptions, register_networks
 from .presets import PRESETS, Preset, register_preset
+from .recipe import Recipe, config_of, defaults, resolve
 
 __all__ = [
     "FAMILIES",
