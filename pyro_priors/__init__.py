@@ -9,7 +9,7 @@ Names that most scripts need are here; the parts are :mod:`~pyro_priors.models`,
 from importlib.metadata import PackageNotFoundError, version
 
 from . import conditions, data, experiments, metrics, nn, objectives, plots, priors, testing
-from .checkpoint import CheckpointError
+from ._files import CheckpointError
 from .clusters import start_at_clusters
 from .errors import UserError
 from .nn import likelihoods

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from . import checkpoint
-from .checkpoint import CheckpointError
+from . import _files
+from ._files import CheckpointError
 from .errors import UserError, hint
 
 __all__ = [
@@ -101,7 +101,7 @@ def cached(folder: Path, what: str, read: Callable[[], T | None], write: Callabl
         damage = error
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with checkpoint.locked(folder, wait=True):
+        with _files.locked(folder, wait=True):
             with suppress(CheckpointError):
                 if (found := read()) is not None:  # another process has made it meanwhile
                     return found
@@ -134,7 +134,7 @@ def sweep(folder: Path, record: str) -> None:
         names = {path.name for path in _listed(entry)}
         left = {name for name in names if TEMPORARY.fullmatch(name)} if record in names else names
         if left:
-            with suppress(OSError, ValueError), checkpoint.locked(entry, wait=False):
+            with suppress(OSError, ValueError), _files.locked(entry, wait=False):
                 complete = (entry / record).exists()  # completed since
                 for path in _listed(entry):
                     unfinished = not (complete or path.name.startswith("."))
@@ -241,7 +241,7 @@ def entries() -> list[Entry]:
 def _measured(path: Path) -> tuple[int, float]:
     """Return the total size in bytes, and the time of the last change, of the files at and below a path."""
     size, last = 0, 0.0
-    for file in _files(path):
+    for file in _files_in(path):
         try:
             state = os.lstat(file)
         except OSError:  # removed meanwhile
@@ -251,7 +251,7 @@ def _measured(path: Path) -> tuple[int, float]:
     return size, last
 
 
-def _files(path: Path) -> Iterator[str]:
+def _files_in(path: Path) -> Iterator[str]:
     yield os.fspath(path)
     if not path.is_symlink():
         for folder, _, names in os.walk(path):
@@ -290,7 +290,7 @@ def _removed(entry: Entry) -> bool:
         elif entry.name == COMPILED:
             shutil.rmtree(entry.path)
         else:
-            with checkpoint.locked(entry.path, wait=False):
+            with _files.locked(entry.path, wait=False):
                 shutil.rmtree(entry.path)
     except (BlockingIOError, TimeoutError):
         warnings.warn(

@@ -13,9 +13,9 @@ import tyro
 from torch import Tensor
 
 from .. import data, zoo
+from .._files import CheckpointError
 from .._options import path_of
 from .._reading import RESTORE
-from ..checkpoint import CheckpointError
 from ..data.registry import without_downloads
 from ..errors import MissingFileError, UserError
 from ..pair import Pair

@@ -9,7 +9,7 @@ from inspect import signature
 from pathlib import Path
 
 from .. import objectives, zoo
-from ..checkpoint import CheckpointError
+from .._files import CheckpointError
 from ..data import DataConfig
 from ..data.registry import without_downloads
 from ..errors import MissingFileError, UserError

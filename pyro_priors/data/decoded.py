@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._cache import cache_folder, cached, sweep
+from .._files import CheckpointError, write_atomically
 from .._limits import Refused, check_bytes
-from ..checkpoint import CheckpointError, write_atomically
 from ..errors import MissingFileError
 from ..progress import progress_bar
 

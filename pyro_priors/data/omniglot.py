@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._files import write_atomically
 from .._limits import decoding, read_arrays, read_mat
-from ..checkpoint import write_atomically
 from ..errors import MissingFileError
 from .images import grey_images
 from .registry import DataConfig, check_may_download, data_root, register_data

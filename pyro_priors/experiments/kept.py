@@ -14,12 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .._files import PATIENCE, CheckpointError
+from .._files import PATIENCE, CheckpointError, locked, write_atomically
 from .._reading import read_file
 from .._records import DIGITS_OF_A_LINE, LARGEST_HISTORY, LARGEST_LINE, WrongRecord, parse, seal
 from .._records import read as read_record
 from .._schemas import KeptRun, Start
-from ..checkpoint import locked, write_atomically
 from ..run_folder import RunFolder
 
 __all__ = ["FILE", "KeptRuns", "OneKeptRun", "record_of", "seconds_per_epoch", "start_of", "thinned"]

@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._files import PATIENCE
+from .._files import PATIENCE, locked, write_atomically
 from .._limits import open_image
 from .._reading import read_file
 from .._records import parse
 from .._schemas import Pictures as KeptPictures
-from ..checkpoint import locked, write_atomically
 from ..errors import UserError
 
 __all__ = ["Pictures", "load", "save"]

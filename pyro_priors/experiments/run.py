@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import plots
-from .._files import make_folder, save_figure
+from .._files import CheckpointError, make_folder, save_figure, write_atomically
 from .._options import path_of, typed
-from ..checkpoint import CheckpointError, write_atomically
 from ..errors import UserError
 from ..metrics.evaluate import check_options
 from ..rng import seeded

@@ -18,10 +18,9 @@ import torch
 
 from .. import data as data_sets
 from .. import objectives, zoo
-from .._files import FolderError, WriteError, make_folder
+from .._files import CheckpointError, FolderError, WriteError, make_folder, write_atomically
 from .._lock import own_store
 from .._records import seal
-from ..checkpoint import CheckpointError, write_atomically
 from ..data import Splits
 from ..errors import UserError
 from ..metrics import Estimate

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checkpoint
+from .. import _files, checkpoint
 from .._files import PATIENCE, CheckpointError
 from .._reading import RESTORE
 from .._schemas import Examples
@@ -82,7 +82,7 @@ def keep_examples(folder: RunFolder, found: PerExample) -> None:
     """
     if not found.values or found.weights != folder.weights():
         return
-    with checkpoint.locked(folder.path, wait=True, name="evaluation", patience=PATIENCE):
+    with _files.locked(folder.path, wait=True, name="evaluation", patience=PATIENCE):
         try:
             before = kept_examples(folder, found.split, found.seed)
         except CheckpointError:  # damaged: it is replaced

@@ -17,7 +17,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .. import checkpoint, module_state
+from .. import _files, checkpoint, module_state
 from .._cache import cache_folder, cached, ensure_compiled_folder
 from .._options import convert_fields
 from ..data import Levels, Splits
@@ -174,7 +174,7 @@ def kept(
         and is not of the cache
     """
     if cache_folder() not in folder.absolute().parents:  # the user's choice, which they can change
-        checkpoint.make_folder(folder)
+        _files.make_folder(folder)
 
     def read() -> bool | None:
         if not (folder / f"{name}.json").exists():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import checkpoint
+from .. import _files
 from .._files import CheckpointError
 from .._reading import read_file
 from .._records import LARGEST_FILE, seal
@@ -63,8 +63,8 @@ class Evaluations:
         if last is not None and _of(last) != _of(record):
             self._keep_damaged(_of(last))
             other = self.path / _of(last)  # a copy: the last one stays until there is another
-            checkpoint.write_atomically(other, file.read_bytes())
-        checkpoint.write_atomically(file, json.dumps(seal(kept), indent=1).encode())
+            _files.write_atomically(other, file.read_bytes())
+        _files.write_atomically(file, json.dumps(seal(kept), indent=1).encode())
         return SavedEvaluation(kept, before, file, other)
 
     def find(self, part: str | None = None, seed: int = 0) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import checkpoint
+from .. import _files, checkpoint
 from .._files import PATIENCE, CheckpointError, remove_leftovers
 from .._options import path_of
 from .._reading import check_inside
@@ -100,7 +100,7 @@ class RunFolder:
             raise UserError(f"out must be a folder, but {self.path} is a file: choose the name of a new folder")
         with ExitStack() as stack:
             try:
-                stack.enter_context(checkpoint.locked(self.path, wait=False))
+                stack.enter_context(_files.locked(self.path, wait=False))
             except BlockingIOError:
                 raise UserError(
                     f"another process is training in {self.path}: wait for it, or choose another --out"
@@ -155,7 +155,7 @@ class RunFolder:
             parse(json.dumps(sealed).encode(), Config)
         except WrongRecord as error:
             raise UserError(f"config.json cannot record the options of the run ({error}): change that one") from None
-        checkpoint.write_atomically(self.path / "config.json", json.dumps(sealed, indent=1).encode())
+        _files.write_atomically(self.path / "config.json", json.dumps(sealed, indent=1).encode())
 
     def compare(
         self, config: dict[str, Any], defaults: dict[str, Any] | None = None, filled_in: Sequence[str] | None = None
@@ -247,7 +247,7 @@ class RunFolder:
         :param merge: merges the previous record of the same pair, part and seed, or None, with the new one
         :raises WriteError: if a file cannot be written
         """
-        with checkpoint.locked(self.path, wait=True, name="evaluation", patience=PATIENCE):
+        with _files.locked(self.path, wait=True, name="evaluation", patience=PATIENCE):
             return self._evaluations().save(record, merge)
 
     def evaluation(self, part: str | None = None, seed: int = 0) -> dict[str, Any] | None:
@@ -318,7 +318,7 @@ class RunFolder:
             )
         record: dict[str, Any] = {"pair": recipe}
         digest = checkpoint.digest_of(tensors, record)
-        with checkpoint.locked(self.inside("pair"), wait=True, name="pair", patience=PATIENCE):
+        with _files.locked(self.inside("pair"), wait=True, name="pair", patience=PATIENCE):
             if digest != self.weights():
                 record[REPLACED] = True
             return checkpoint.write(self.inside("pair"), "pair", tensors, record)

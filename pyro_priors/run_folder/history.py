@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .. import checkpoint
+from .. import _files
 from .._files import append
 from .._reading import check_inside, read_file
 from .._records import DIGITS_OF_A_LINE, LARGEST_HISTORY, LARGEST_LINE, WrongRecord, parse, seal
@@ -82,7 +82,7 @@ class HistoryFile:
         if damaged := [line for _, _, line in self.read()[1]]:
             check_inside(self.damaged_file, self.folder)
             append(self.damaged_file, b"".join(line + b"\n" for line in damaged))
-        checkpoint.write_atomically(self.file, "".join(map(_line_of, records)).encode())
+        _files.write_atomically(self.file, "".join(map(_line_of, records)).encode())
 
 
 def _line_of(record: dict[str, Any]) -> str:

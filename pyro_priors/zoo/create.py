@@ -124,6 +124,8 @@ def make(recipe: Recipe, encoder: nn.Module | None = None, decoder: nn.Module | 
 
 def _check_signature(key: str, prior: Any, family: Family) -> None:
     """Refuse a prior of your own whose ``forward`` does not take what the family gives it."""
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
     if key == "prior_z1":
         args, kwargs, wanted = (None,), {}, "forward(self, z2)"
     elif hasattr(family, "num_categories"):
