@@ -118,9 +118,13 @@ def _grid(draws: Tensor, num_lines: int) -> tuple[Tensor, int]:
     draws = draws.cpu().sort().values
     num = len(draws)
     rest = num // 200
-    inner = draws[torch.linspace(rest, num - 1 - rest, CELLS * num_lines + 1).round().long()]
+    inner = draws[
+        torch.linspace(rest, num - 1 - rest, CELLS * num_lines + 1, dtype=torch.float64, device=draws.device)
+        .round()
+        .long()
+    ]
     beyond = [0, *(2**k for k in range(64) if 2**k < rest)]
-    margin = (draws[-1] - draws[0]) / 2 * torch.linspace(1, 0, 33, dtype=draws.dtype)[:-1]
+    margin = (draws[-1] - draws[0]) / 2 * torch.linspace(1, 0, 33, dtype=draws.dtype, device=draws.device)[:-1]
     low, high = draws[beyond], draws[[num - 1 - k for k in reversed(beyond)]]
     lines = torch.cat([draws[0] - margin, low, inner, high, draws[-1] + margin.flip(0)])
     return lines, len(margin) + len(low)
@@ -180,7 +184,7 @@ def check_prior(
     with seeded(seed, torch.device("cpu")):
         module: Any = prior if make is None else make()
     if isinstance(context, int):
-        context = torch.tensor(context)
+        context = torch.tensor(context, device="cpu")
     given = () if context is None else (context,)
     check_density(module(*given), seed=seed)
     p = module(*given)

@@ -331,9 +331,11 @@ def test_networks_of_ones_own_are_modules_and_options_of_the_zoos_are_told():
     decoder = Decoder(2, (6,), make_likelihood("gaussian", (1,)), (5,))
     with pytest.raises(ValueError, match=r"encoder must be a torch.nn.Module, got the class Encoder: give an instance"):
         pp.create("vae", **SIZES, encoder=Encoder)
-    message = "is an option of the library's own decoder and has no effect on yours: leave it out"
-    with pytest.warns(UserWarning, match=f"scale=0.1 {message}"):
+    with pytest.raises(
+        ValueError, match="likelihood='gaussian' has no effect, because your decoder returns p.x.z. itself"
+    ):
         pp.create("vae", **SIZES, likelihood="gaussian", scale=0.1, decoder=decoder)
+    message = "is an option of the library's own decoder and has no effect on yours: leave it out"
     with pytest.warns(UserWarning, match=f"scale=1.0 {message}"):
         pp.create("sigma_vae", **SIZES, scale=1.0, decoder=decoder)
 
@@ -384,7 +386,7 @@ def test_a_pair_that_is_not_of_the_zoo_says_how_to_load_it(tmp_path):
             {"prior": 3},
             "prior must be one of cdv, flow, gaussian, mixture, standard, vamp, options of pyro_priors",
         ),
-        ("vae", {"prior": pp.priors.Flow}, "options of pyro_priors.priors, or a module of your own, got Flow"),
+        ("vae", {"prior": pp.priors.Flow}, "prior is the class Flow: give an instance, such as Flow()"),
         ("vae", {"likelihood": pp.priors.Flow()}, "likelihood must be one of bernoulli, continuous_bernoulli, "),
         (
             "vae",

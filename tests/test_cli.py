@@ -122,7 +122,7 @@ def test_help_of_evaluate_says_what_is_left_out(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--help"])
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "when left out all that apply but generation, fidelity, diversity and leakage." in words
+    assert "when left out all that apply but leakage, generation, fidelity and diversity." in words
     assert set(metrics.ON_REQUEST) == {"generation", "fidelity", "diversity", "leakage"}
 
 
@@ -535,7 +535,7 @@ MISTAKES = {
     ),
     "too few data": (
         "train vae --data digits --data.limit 96 --out new --prior vamp --train.pseudo-inputs data",
-        r"num_components is 500, more than the 96 data that .* start at: make the prior with 96 or fewer",
+        r"num_components is 500, but only 96 examples are there for .* to start at: make .* num_components=96 or fewer",
     ),
     "likelihood": ("train vae --data digits --out new --likelihood bernouli", r"likelihood.*bernouli"),
     "z_dim": ("train vae --data digits --out new --z-dim 0", r"z_dim must be a positive integer, got 0"),

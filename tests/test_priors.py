@@ -492,7 +492,8 @@ def test_pseudo_inputs_start_at_a_draw_of_data(likelihood):
 def test_pseudo_inputs_need_data_enough():
     prior = create("vae", prior="vamp").model.prior
     with pytest.raises(
-        ValueError, match=r"num_components is 9, more than the 8 data .* start at: make the prior with 8 or fewer"
+        ValueError,
+        match=r"num_components is 9, but only 8 examples are there .* to start at: make the prior with num_components=8 or fewer",
     ):
         prior.init_from_data(torch.zeros(8, 6))
     with pytest.raises(ValueError, match=r"more than the 0 data .* start at: give data"):

@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> None:
 def _picture(images: Tensor, reconstructions: Tensor) -> Any:
     """Return a figure with rows of images, each above the row of its reconstructions."""
     columns = min(COLUMNS, len(images))
-    blank = torch.full((-len(images) % columns, *images.shape[1:]), 0.5)  # as between the images
+    blank = images.new_full((-len(images) % columns, *images.shape[1:]), 0.5)  # as between the images
     rows: list[Tensor] = []
     for start in range(0, len(images), columns):
         for values in (images, reconstructions):

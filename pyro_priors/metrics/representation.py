@@ -13,6 +13,7 @@ from ..data.levels import rows_of
 from ..pair import Pair
 from ..priors import GaussianMixture
 from .aggregate import aggregate_posterior, log_aggregate, posterior_draws, upper_site
+from .checks import DoesNotApply
 from .registry import Estimate
 from .standard import NUM_MIXED
 
@@ -72,9 +73,9 @@ def linear_probe(pair: Pair, data: Splits) -> dict[str, Estimate]:
 
     train, test = (_codes_of(pair, part.x) for part in (data.train, data.test))
     if data.train.attributes is None or data.test.attributes is None:
-        assert data.train.label is not None and data.test.label is not None
-        judge = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(train, data.train.label)
-        share = judge.score(test, data.test.label)
+        of_train, of_test = _labels_of(data)
+        judge = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(train, of_train)
+        share = judge.score(test, of_test)
         return {"linear_probe": Estimate(share, math.sqrt(share * (1 - share) / len(test)), "share of data")}
     found = []
     for known, asked in zip(data.train.attributes.T > 0.5, data.test.attributes.T > 0.5, strict=True):
@@ -82,6 +83,17 @@ def linear_probe(pair: Pair, data: Splits) -> dict[str, Estimate]:
             judge = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, class_weight="balanced"))
             found.append(balanced_accuracy_score(asked, judge.fit(train, known).predict(test)))
     return {"linear_probe": Estimate(sum(found) / len(found), None, "balanced accuracy, mean of the attributes")}
+
+
+def _labels_of(data: Splits) -> tuple[Tensor, Tensor]:
+    """Return the labels of the training and the test split.
+
+    :raises DoesNotApply: if the data have none
+    """
+    train, test = data.train.label, data.test.label
+    if train is None or test is None:
+        raise DoesNotApply(f"{data.name} has no labels, which this measure compares codes with: give label_train=...")
+    return train, test
 
 
 def _codes_of(pair: Pair, x: Any) -> Tensor:
@@ -95,9 +107,9 @@ def neighbours_label(pair: Pair, data: Splits) -> dict[str, Estimate]:
     still tells apart."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    assert data.train.label is not None and data.test.label is not None
-    judge = KNeighborsClassifier(10).fit(_codes_of(pair, data.train.x), data.train.label)
-    share = judge.score(_codes_of(pair, data.test.x), data.test.label)
+    of_train, of_test = _labels_of(data)
+    judge = KNeighborsClassifier(10).fit(_codes_of(pair, data.train.x), of_train)
+    share = judge.score(_codes_of(pair, data.test.x), of_test)
     return {"neighbours_label": Estimate(share, math.sqrt(share * (1 - share) / len(data.test)), "share of data")}
 
 
@@ -107,9 +119,9 @@ def neighbours_label_whitened(pair: Pair, data: Splits) -> dict[str, Estimate]:
     compare shapes as well."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    assert data.train.label is not None and data.test.label is not None
+    of_train, of_test = _labels_of(data)
     train, test = (_codes_of(pair, part.x).double() for part in (data.train, data.test))
     root = torch.linalg.cholesky(train.T.cov())
     train, test = (torch.linalg.solve_triangular(root, z.T, upper=False).T for z in (train, test))
-    share = KNeighborsClassifier(10).fit(train, data.train.label).score(test, data.test.label)
+    share = KNeighborsClassifier(10).fit(train, of_train).score(test, of_test)
     return {"neighbours_label_whitened": Estimate(share, math.sqrt(share * (1 - share) / len(test)), "share of data")}
