@@ -28,7 +28,7 @@ from pyro_priors.data import faces, load
 from pyro_priors.data.images import grey_images
 from pyro_priors.data.splits import Part
 from pyro_priors.experiments import pictures
-from pyro_priors.metrics import generation, judges
+from pyro_priors.metrics import features, judges
 
 NUM = 12
 SHAPE = (NUM, 3, 64, 64)
@@ -328,7 +328,7 @@ def test_networks_that_cannot_be_written_are_used_all_the_same(cache, tmp_path, 
 def test_classifiers_are_keyed_by_all_values(cache, monkeypatch):
     """Not only by the first ones; and not by where the file is, or by what the values are called."""
     found = []
-    monkeypatch.setattr(generation, "trained_classifier", lambda data, folder, **options: found.append(folder))
+    monkeypatch.setattr(features, "trained_classifier", lambda data, folder, **options: found.append(folder))
 
     def folder(part="train", row=None, label_row=None, **options):
         x, label = torch.zeros(3000, 1, 4, 4), torch.arange(3000) % 2
@@ -338,7 +338,7 @@ def test_classifiers_are_keyed_by_all_values(cache, monkeypatch):
         if label_row is not None:
             parts[part].label[label_row] = 1
         data = grey_images(options.pop("name", "own"), *parts.values(), num_labels=2, source="", **options)
-        generation.kept_classifier(data)
+        features.kept_classifier(data)
         return found[-1]
 
     usual = folder()

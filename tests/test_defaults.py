@@ -274,6 +274,7 @@ def test_measures_and_figures_of_experiments(which):
     )
     flow = runs.small_pair("vae", moons, prior="flow", num_transforms=2)
     one_dimension = runs.small_pair("cp_vae", mixture, num_categories=2)
+    one_dimension.set_aggregate(mixture.train.x)
     of_targets, of_curve = (runs.small_pair("cvae", data) for data in (targets, curve))
     clouds = runs.small_pair("vae", four)
     images = runs.small_data(binarise="none")

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -613,9 +614,9 @@ class Program(nn.Module):
         pp.register(self.name, self)
         with pp.data_plate(x, condition, size):
             loc = x @ self.weight.T if self.guide else self.table.new_zeros(2)
-            z = pp.pair.pyro.sample("z", dist.Normal(loc + self.table, 1.0).to_event(1))
+            z = pyro.sample("z", dist.Normal(loc + self.table, 1.0).to_event(1))
             if not self.guide:
-                return pp.pair.pyro.sample("x", dist.Bernoulli(logits=z @ self.weight).to_event(1), obs=x)
+                return pyro.sample("x", dist.Bernoulli(logits=z @ self.weight).to_event(1), obs=x)
 
 
 def tied_pair():
